@@ -1,0 +1,178 @@
+//! The one error of this crate: what went wrong with which object at which place.
+//!
+//! - `name` is the object, the prefix of a listing, or `its directory` where the place as a whole is meant.
+//! - A variant exists for each thing that a caller does differently.
+
+use std::io;
+
+use thiserror::Error;
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a store could not do what was asked.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The object is not there; the place itself answers.
+    #[error("{place}: there is no object {name}")]
+    NotFound {
+        /// The object.
+        name: String,
+        /// Where it was looked for.
+        place: String,
+    },
+    /// The object ends before the range that was asked for: it was truncated, or the caller holds a wrong length.
+    #[error("{place}: {name} has {size} bytes, but bytes up to {wanted} were expected; run `drystone check`")]
+    Short {
+        /// The object.
+        name: String,
+        /// Where it lies.
+        place: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The end of the range, bytes.
+        wanted: u64,
+    },
+    /// The object is larger than the format or the place allows; nothing was read or written.
+    #[error("{place}: {name} has {size} bytes, at most {limit} are allowed; run `drystone check`")]
+    TooLarge {
+        /// The object.
+        name: String,
+        /// Where it lies.
+        place: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// No space or quota is left; nothing of the object was kept.
+    #[error("{place}: no space is left to store {name}; free some and run the command again")]
+    Full {
+        /// The object.
+        name: String,
+        /// The full place.
+        place: String,
+    },
+    /// Permission is missing.
+    #[error("{place}: permission denied while {during} {name}; check owner and mode of the place")]
+    Denied {
+        /// The object.
+        name: String,
+        /// The place.
+        place: String,
+        /// What was being done.
+        during: &'static str,
+    },
+    /// The place is mounted or exported read-only.
+    #[error("{place}: the place is read-only, {name} cannot be changed")]
+    ReadOnly {
+        /// The object.
+        name: String,
+        /// The place.
+        place: String,
+    },
+    /// The place does not answer for now: trying again later may help.
+    #[error("{place}: not available while working on {name}: {reason}; try again later")]
+    Unavailable {
+        /// The object.
+        name: String,
+        /// The place.
+        place: String,
+        /// What is known about it.
+        reason: String,
+    },
+    /// Anything else that the operating system reports.
+    #[error("{place}: {during} {name}: {source}")]
+    Io {
+        /// The object.
+        name: String,
+        /// The place.
+        place: String,
+        /// What was being done.
+        during: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The text is no object name.
+    #[error("`{0}` is not the name of a drystone object")]
+    Name(String),
+    /// There is no such directory, or it is gone.
+    #[error("{place}: no such directory; check the path, or create a vault there with `drystone init`")]
+    NoPlace {
+        /// The path.
+        place: String,
+    },
+    /// The path leads to something other than a directory.
+    #[error("{place}: not a directory")]
+    NotDirectory {
+        /// The path.
+        place: String,
+    },
+    /// A new place must be an empty directory, and this one holds something else.
+    #[error("{place}: the directory holds other things (`{found}`); choose an empty or new one for a vault")]
+    Occupied {
+        /// The path.
+        place: String,
+        /// One foreign name found there.
+        found: String,
+    },
+    /// The URL has a scheme that no store exists for.
+    #[error("{url}: there is no store for `{scheme}://`; known are {known}, and plain paths")]
+    Scheme {
+        /// The whole URL.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+        /// The schemes that exist.
+        known: &'static str,
+    },
+    /// The URL is malformed.
+    #[error("{url}: {why}")]
+    Url {
+        /// The whole URL.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anyone changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Error::Unavailable { .. })
+    }
+
+    /// Whether the object, and not the place, is missing.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Error::NotFound { .. })
+    }
+
+    /// Sorts an error of the operating system by what the caller does about it.
+    pub(crate) fn from_io(place: &str, name: &str, during: &'static str, source: io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        let (place, name) = (place.to_string(), name.to_string());
+        match source.kind() {
+            Kind::NotFound => Error::NotFound { name, place },
+            Kind::StorageFull | Kind::QuotaExceeded => Error::Full { name, place },
+            Kind::PermissionDenied => Error::Denied { name, place, during },
+            Kind::ReadOnlyFilesystem => Error::ReadOnly { name, place },
+            Kind::TimedOut
+            | Kind::StaleNetworkFileHandle
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::ResourceBusy
+            | Kind::WouldBlock
+            | Kind::Interrupted => {
+                let reason = format!("{during}: {source}");
+                Error::Unavailable { name, place, reason }
+            }
+            _ => Error::Io {
+                name,
+                place,
+                during,
+                source,
+            },
+        }
+    }
+}
