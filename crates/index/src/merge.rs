@@ -1,0 +1,250 @@
+//! Several runs read as one, in the order of their ids; and which runs are worth replacing by one.
+//!
+//! - Each pack is taken from one run only, so what several runs hold comes out once.
+//! - Memory: one buffer of 64 KiB per run, and 4 bytes per pack.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, binary_heap::PeekMut},
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
+
+use crate::{
+    entry::{ENTRY_BYTES, Entry, PackInfo},
+    packs::Packs,
+    run::{BLOCK_BYTES, BLOCK_ENTRIES, Fault, PIECE_BYTES, Run, verify_block},
+};
+
+/// More runs than this are merged: each costs a look at its filter in every lookup.
+pub(crate) const RUNS_MAX: usize = 12;
+/// Runs are merged while the next larger is at most this many times all smaller ones together:
+/// of a thousand daily runs each entry is then rewritten less than five times.
+const GROWTH: u64 = 1;
+/// A run is rewritten when one in this many of its entries belongs to a pack that is gone.
+const DEAD_FRACTION: u64 = 4;
+/// Stands for packs whose entries are left out.
+const LEFT_OUT: u32 = u32::MAX;
+
+/// How hard to merge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Only when there are too many runs.
+    WhenMany,
+    /// Until runs grow geometrically.
+    Geometric,
+}
+
+/// How many of the smallest runs should become one; fewer than two means none.
+pub(crate) fn plan(ascending: &[u64], effort: Effort) -> usize {
+    let many = ascending.len() > RUNS_MAX;
+    if effort == Effort::WhenMany && !many {
+        return 0;
+    }
+    let (mut sum, mut count) = (0, if many { ascending.len() - RUNS_MAX / 2 } else { 0 });
+    for (position, entries) in ascending.iter().enumerate() {
+        if position > 0 && *entries <= GROWTH * sum {
+            count = count.max(position + 1);
+        }
+        sum += entries;
+    }
+    count
+}
+
+/// Whether so many entries of the run belong to packs that are gone that it should be rewritten.
+pub(crate) fn is_mostly_dead(run: &Run, packs: &Packs) -> bool {
+    let live: u64 = run
+        .packs
+        .iter()
+        .filter_map(|number| packs.get(*number))
+        .map(|info| u64::from(info.chunk_count))
+        .sum();
+    (run.entries - live.min(run.entries)) * DEAD_FRACTION >= run.entries.max(1)
+        || (run.entries == 0 && run.packs.iter().all(|number| packs.get(*number).is_none()))
+}
+
+/// The known entries of several runs, ordered by id.
+pub(crate) struct Union {
+    readers: Vec<Reader>,
+    heads: BinaryHeap<Reverse<(Entry, usize)>>,
+    /// The packs of the union; entries come out numbered by their place here.
+    pub(crate) packs: Vec<PackInfo>,
+    /// Entries that will come out.
+    pub(crate) entries: u64,
+}
+
+struct Reader {
+    run: Arc<Run>,
+    /// For each pack of the run its number in the union, or [`LEFT_OUT`].
+    numbers: Vec<u32>,
+    buffer: Vec<u8>,
+    /// Next block to read, block in the buffer, entry in the block.
+    next: u64,
+    block: usize,
+    entry: usize,
+    /// Entries not yet passed, and not yet given.
+    unread: u64,
+    due: u64,
+}
+
+impl Union {
+    /// The union of `runs`, of the packs that are known now.
+    pub(crate) fn new(runs: Vec<Arc<Run>>, known: &Packs) -> Self {
+        let mut taken = vec![false; known.len()];
+        let (mut packs, mut entries) = (Vec::new(), 0);
+        let mut readers = Vec::with_capacity(runs.len());
+        for run in runs {
+            let mut due = 0;
+            let number = |pack: &u32| match (known.get(*pack), taken.get_mut(*pack as usize)) {
+                (Some(info), Some(taken)) if !*taken => {
+                    *taken = true;
+                    due += u64::from(info.chunk_count);
+                    packs.push(*info);
+                    (packs.len() - 1) as u32
+                }
+                _ => LEFT_OUT,
+            };
+            let numbers = run.packs.iter().map(number).collect();
+            entries += due;
+            let unread = run.entries;
+            readers.push(Reader {
+                run,
+                numbers,
+                buffer: Vec::new(),
+                next: 0,
+                block: 0,
+                entry: 0,
+                unread,
+                due,
+            });
+        }
+        Self {
+            readers,
+            heads: BinaryHeap::new(),
+            packs,
+            entries,
+        }
+    }
+
+    /// Fills the heap; to be called once, before [`Union::next`].
+    pub(crate) fn start(&mut self) -> Result<(), (Arc<Run>, Fault)> {
+        for (position, reader) in self.readers.iter_mut().enumerate() {
+            if let Some(entry) = reader.next().map_err(|fault| (reader.run.clone(), fault))? {
+                self.heads.push(Reverse((entry, position)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next entry; a fault comes with the run it concerns.
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, (Arc<Run>, Fault)> {
+        let Some(mut head) = self.heads.peek_mut() else {
+            return Ok(None);
+        };
+        let Reverse((entry, position)) = *head;
+        if let Some(reader) = self.readers.get_mut(position) {
+            match reader.next().map_err(|fault| (reader.run.clone(), fault))? {
+                Some(next) => *head = Reverse((next, position)),
+                None => drop(PeekMut::pop(head)),
+            }
+        }
+        Ok(Some(entry))
+    }
+}
+
+impl Reader {
+    /// The run's next entry of a pack that is not left out. An entry of no pack, or too few of them, is damage.
+    fn next(&mut self) -> Result<Option<Entry>, Fault> {
+        while self.unread > 0 {
+            let entry = self.entry()?;
+            self.unread -= 1;
+            match self.numbers.get(entry.pack() as usize) {
+                Some(&LEFT_OUT) => {}
+                Some(number) => {
+                    self.due = self.due.checked_sub(1).ok_or(Fault::Damaged)?;
+                    return Ok(Some(entry.in_pack(*number)));
+                }
+                None => return Err(Fault::Damaged),
+            }
+        }
+        if self.due == 0 { Ok(None) } else { Err(Fault::Damaged) }
+    }
+
+    fn entry(&mut self) -> Result<Entry, Fault> {
+        if self.entry == BLOCK_ENTRIES {
+            (self.block, self.entry) = (self.block + 1, 0);
+        }
+        let blocks = self.buffer.as_chunks::<BLOCK_BYTES>().0.len();
+        if self.block >= blocks {
+            self.fill()?;
+        }
+        let block = self
+            .buffer
+            .as_chunks::<BLOCK_BYTES>()
+            .0
+            .get(self.block)
+            .ok_or(Fault::Damaged)?;
+        let entry = block
+            .as_chunks::<ENTRY_BYTES>()
+            .0
+            .get(self.entry)
+            .ok_or(Fault::Damaged)?;
+        self.entry += 1;
+        Ok(Entry(*entry))
+    }
+
+    fn fill(&mut self) -> Result<(), Fault> {
+        let left = self.run.fence.len() as u64 - self.next;
+        let blocks = left.min((PIECE_BYTES / BLOCK_BYTES) as u64);
+        self.buffer.resize(blocks as usize * BLOCK_BYTES, 0);
+        self.run
+            .file
+            .read_exact_at(&mut self.buffer, self.next * BLOCK_BYTES as u64)?;
+        for (block, bytes) in (self.next..).zip(self.buffer.as_chunks::<BLOCK_BYTES>().0) {
+            verify_block(block, bytes)?;
+        }
+        self.next += blocks;
+        (self.block, self.entry) = (0, 0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_runs_are_merged_and_large_ones_left() {
+        assert_eq!(plan(&[], Effort::Geometric), 0);
+        assert_eq!(plan(&[5], Effort::Geometric), 0);
+        assert_eq!(plan(&[5, 5], Effort::WhenMany), 0);
+        assert_eq!(plan(&[5, 5], Effort::Geometric), 2);
+        assert_eq!(plan(&[5, 100], Effort::Geometric), 0);
+        assert_eq!(plan(&[5, 5, 100], Effort::Geometric), 2);
+        assert_eq!(plan(&[1; 9], Effort::WhenMany), 9);
+        assert_eq!(
+            plan(
+                &[1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000],
+                Effort::WhenMany
+            ),
+            5
+        );
+    }
+
+    #[test]
+    fn daily_runs_cost_few_rewrites() {
+        let (mut runs, mut rewritten) = (Vec::new(), 0);
+        for _ in 0..1000 {
+            runs.push(1u64);
+            runs.sort_unstable();
+            let count = plan(&runs, Effort::WhenMany);
+            let merged: u64 = runs.drain(..count).sum();
+            if merged > 0 {
+                rewritten += merged;
+                runs.push(merged);
+            }
+            assert!(runs.len() <= RUNS_MAX);
+        }
+        assert!(rewritten < 5 * 1000, "{rewritten} entries rewritten");
+    }
+}
