@@ -1,0 +1,136 @@
+//! Names of things: how bytes become ids and how ids are written.
+//!
+//! - A chunk's id is BLAKE3 keyed with the vault's chunk key; a pack's id is plain BLAKE3 of the whole object.
+//! - Text form is lower-case hexadecimal, and only that form is read back.
+
+use std::fmt;
+
+use crate::keys::DedupKey;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; $bytes]);
+
+        impl $name {
+            /// Length in bytes.
+            pub const LEN: usize = $bytes;
+
+            /// The id in `bytes`, if there are exactly as many as it has.
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(Self)
+            }
+
+            /// Reads lower-case hexadecimal of exactly this length.
+            pub fn from_hex(text: &str) -> Option<Self> {
+                let mut bytes = [0; $bytes];
+                from_hex(text, &mut bytes).then_some(Self(bytes))
+            }
+
+            /// The first eight hexadecimal digits, for people.
+            pub fn short(&self) -> String {
+                self.to_string().chars().take(8).collect()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.short())
+            }
+        }
+    };
+}
+
+id!(
+    /// Identity of a vault, random at its creation.
+    VaultId, 16
+);
+id!(
+    /// Keyed BLAKE3 of a chunk's plaintext: equal chunks of one vault have equal ids, and ids say nothing without the key.
+    ChunkId, 32
+);
+id!(
+    /// BLAKE3 of a whole pack object.
+    PackId, 32
+);
+id!(
+    /// Identity of a root (a snapshot, say), random at its creation.
+    RootId, 16
+);
+id!(
+    /// Identity of a key slot, random at its creation.
+    SlotId, 16
+);
+
+fn from_hex(text: &str, out: &mut [u8]) -> bool {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    if text.len() != out.len() * 2 {
+        return false;
+    }
+    for (pair, byte) in text.as_bytes().chunks_exact(2).zip(out) {
+        match pair {
+            &[high, low] => match (digit(high), digit(low)) {
+                (Some(high), Some(low)) => *byte = high << 4 | low,
+                _ => return false,
+            },
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Names chunks: BLAKE3 keyed with a key derived from the vault's dedup key.
+#[derive(Clone)]
+pub struct ChunkHasher {
+    key: [u8; 32],
+}
+
+impl ChunkHasher {
+    /// The hasher of the vault that `key` belongs to.
+    pub fn new(key: &DedupKey) -> Self {
+        Self {
+            key: key.derive(b"drystone chunk id v1"),
+        }
+    }
+
+    /// The id of a chunk with this plaintext.
+    pub fn id(&self, plaintext: &[u8]) -> ChunkId {
+        ChunkId(*blake3::keyed_hash(&self.key, plaintext).as_bytes())
+    }
+}
+
+/// The id of the pack object with these bytes.
+pub fn pack_id(object: &[u8]) -> PackId {
+    PackId(*blake3::hash(object).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_round_trips_and_refuses_the_rest() {
+        let id = VaultId(*b"0123456789abcdef");
+        assert_eq!(VaultId::from_hex(&id.to_string()), Some(id));
+        for bad in ["", "30", &"3G".repeat(16), &"AB".repeat(16), &"é".repeat(16)] {
+            assert_eq!(VaultId::from_hex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_depend_on_the_key() {
+        let (one, two) = (DedupKey::from_bytes([1; 32]), DedupKey::from_bytes([2; 32]));
+        assert_ne!(ChunkHasher::new(&one).id(b"x"), ChunkHasher::new(&two).id(b"x"));
+    }
+}

@@ -1,0 +1,26 @@
+//! What drystone's bytes mean: pure functions between values and bytes.
+//!
+//! - No I/O, no clock, no threads, no unsafe; randomness comes in through [`Random`].
+//! - Every decoder is bounded by [`limits`] and returns an [`Error`] on bad input; it never panics.
+//! - The layout of every object is specified in docs/format.md, and only there.
+
+mod cbor;
+pub mod chunker;
+pub mod codec;
+mod error;
+pub mod header;
+pub mod id;
+pub mod keys;
+pub mod limits;
+pub mod pack;
+pub mod random;
+pub mod recipe;
+pub mod root;
+pub mod seal;
+pub mod slot;
+pub mod snapshot;
+pub mod tree;
+
+pub use error::{Error, Result};
+pub use id::{ChunkId, PackId, RootId, SlotId, VaultId};
+pub use random::Random;

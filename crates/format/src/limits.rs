@@ -1,0 +1,80 @@
+//! Every size, count and fan-out of the format, each with its unit and its reason.
+//!
+//! - A decoder refuses what exceeds a limit before it allocates for it.
+//! - Raising a limit is a format change; lowering one must still read what was written under the old one.
+
+/// Newest format version this program writes and reads.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// Default smallest content-defined chunk of file data, bytes. Files up to this size are one chunk.
+pub const DATA_CHUNK_MIN_BYTES: u32 = 16 << 10;
+/// Default largest chunk of file data, bytes; with the minimum this gives an average of 64 KiB (uniform between them).
+pub const DATA_CHUNK_MAX_BYTES: u32 = 112 << 10;
+/// Smallest chunk of tree and recipe streams, bytes: a changed name costs one such chunk, so they are finer than data.
+pub const META_CHUNK_MIN_BYTES: u32 = 4 << 10;
+/// Largest chunk of tree and recipe streams, bytes.
+pub const META_CHUNK_MAX_BYTES: u32 = 28 << 10;
+/// Largest chunk any vault may be configured for, bytes. Bounds the memory of one chunk in a reader.
+pub const CHUNK_MAX_BYTES: u32 = 1 << 20;
+
+/// Plaintext bytes after which a frame of file data is closed: solid compression gains little beyond (docs/decisions).
+pub const DATA_FRAME_BYTES: usize = 1 << 20;
+/// Plaintext bytes after which a frame of trees is closed: metadata is read in small pieces.
+pub const META_FRAME_BYTES: usize = 256 << 10;
+/// Largest plaintext of any frame, bytes. Bounds what a reader must decompress to get one chunk.
+pub const FRAME_MAX_BYTES: usize = 4 << 20;
+/// Most chunks in one frame: a full frame of chunks of 64 bytes.
+pub const FRAME_CHUNKS_MAX: usize = 1 << 16;
+/// Most frames in one pack; the frame number is two bytes in an index entry.
+pub const PACK_FRAMES_MAX: usize = 1 << 16;
+
+/// Bytes after which a pack is closed and stored. Two packs of each kind may be in memory at once.
+pub const PACK_BYTES: usize = 16 << 20;
+/// Largest pack, bytes: `PACK_BYTES` of another configuration plus one frame and the tail.
+pub const PACK_MAX_BYTES: usize = 96 << 20;
+/// Largest tail (trailer, preamble, footer) of a pack, bytes: 64 MiB of chunks of 512 bytes, 40 bytes each.
+pub const PACK_TAIL_MAX_BYTES: usize = 8 << 20;
+/// Bytes read from the end of a pack in the first attempt at its tail: fits 700 chunks, the common pack of 16 MiB.
+pub const PACK_TAIL_GUESS_BYTES: usize = 64 << 10;
+
+/// Largest root object, bytes: a snapshot names paths, tags and one tree, never its files.
+pub const ROOT_MAX_BYTES: usize = 4 << 20;
+/// Largest key slot, bytes: an age header with many recipients fits several times over.
+pub const SLOT_MAX_BYTES: usize = 64 << 10;
+/// Largest vault header, bytes: room for the 255 places of a spread.
+pub const HEADER_MAX_BYTES: usize = 256 << 10;
+
+/// Longest name of a tree entry, bytes: Linux allows 255, other systems up to 1020.
+pub const NAME_MAX_BYTES: usize = 1024;
+/// Longest symbolic link target, bytes (Linux PATH_MAX is 4096).
+pub const LINK_TARGET_MAX_BYTES: usize = 64 << 10;
+/// Most extended attributes of one entry; Linux lists at most 64 KiB of names.
+pub const XATTRS_MAX: usize = 4096;
+/// Longest extended attribute name, bytes (Linux XATTR_NAME_MAX).
+pub const XATTR_NAME_MAX_BYTES: usize = 255;
+/// Longest extended attribute value, bytes (Linux XATTR_SIZE_MAX).
+pub const XATTR_VALUE_MAX_BYTES: usize = 64 << 10;
+/// Largest encoded tree entry, bytes: bounds the buffer of a tree reader.
+pub const ENTRY_MAX_BYTES: usize = 2 << 20;
+/// Deepest directory nesting that is stored or read: guards explicit stacks against cyclic or hostile trees.
+pub const TREE_DEPTH_MAX: usize = 16 << 10;
+
+/// Most parts of a recipe kept inline in its entry; longer ones become chunks of parts.
+pub const RECIPE_INLINE_PARTS: usize = 32;
+/// Fewest parts in a recipe chunk before a content-defined cut, so that one edit changes one of them.
+pub const RECIPE_NODE_MIN_PARTS: usize = 64;
+/// Most parts in a recipe chunk: about 40 KiB encoded.
+pub const RECIPE_NODE_MAX_PARTS: usize = 1024;
+/// Deepest recipe: 512 parts on average a level, so five levels reach beyond 2^64 bytes.
+pub const RECIPE_DEPTH_MAX: u8 = 6;
+
+/// Deepest nesting of CBOR that is skipped in unknown keys.
+pub const CBOR_DEPTH_MAX: usize = 16;
+/// Most keys of a CBOR map.
+pub const CBOR_KEYS_MAX: u64 = 256;
+/// Most paths, tags or excludes of a snapshot.
+pub const SNAPSHOT_LIST_MAX: u64 = 4096;
+/// Longest text in roots, slots and headers (labels, host names, tags), bytes.
+pub const TEXT_MAX_BYTES: usize = 4096;
+/// Most key epochs in one set of secrets.
+pub const EPOCHS_MAX: u64 = 1024;

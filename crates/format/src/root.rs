@@ -1,0 +1,194 @@
+//! Roots: the small objects that make something live, sealed to the owners and signed by who wrote them.
+//! Layout: docs/format.md, "Root".
+//!
+//! - Type and id are bound into the seal: a root cannot be passed off under another name.
+//! - A list is the same envelope under the index key, for what every credential must read.
+
+use crate::cbor::{Reader, Writer, required};
+use crate::error::{Error, Result, within};
+use crate::header::{body, sign, split_signature, verify};
+use crate::id::{PackId, RootId, VaultId};
+use crate::keys::{Certificate, Role, Secrets};
+use crate::limits::ROOT_MAX_BYTES;
+use crate::random::{Random, array};
+use crate::seal::{PackKind, Sealer, Suite};
+
+const OBJECT: &str = "root";
+const MAGIC: &[u8; 7] = b"DRYROOT";
+const DOMAIN: &[u8] = b"drystone root v1";
+const INFO: &[u8] = b"drystone root v1";
+
+/// What kind of thing a root makes live; the text is its directory in the store and stands in the seal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RootKind {
+    /// A backed-up tree.
+    Snapshot,
+}
+
+impl RootKind {
+    /// The word in names and seals.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+        }
+    }
+
+    /// The kind that has this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        (word == Self::Snapshot.word()).then_some(Self::Snapshot)
+    }
+}
+
+/// An opened root.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// Who wrote it.
+    pub certificate: Certificate,
+    /// What it says, to be decoded by its kind.
+    pub payload: Vec<u8>,
+}
+
+fn aad(vault: &VaultId, kind: &str, id: &RootId) -> Vec<u8> {
+    [vault.0.as_slice(), &id.0, kind.as_bytes()].concat()
+}
+
+/// The root object of `kind` and `id` that says `payload`.
+pub fn seal_root(
+    secrets: &Secrets,
+    kind: RootKind,
+    id: &RootId,
+    payload: &[u8],
+    random: &mut dyn Random,
+) -> Result<Vec<u8>> {
+    let epoch = secrets.current()?;
+    let sealed = epoch
+        .seal_key
+        .seal(random, INFO, &aad(&secrets.vault, kind.word(), id), payload)?;
+    let mut out = Writer::onto([MAGIC.as_slice(), &[crate::limits::FORMAT_VERSION]].concat());
+    out.map(6)
+        .uint(0)
+        .bytes(&secrets.vault.0)
+        .uint(1)
+        .text(kind.word())
+        .uint(2)
+        .bytes(&id.0);
+    out.uint(3).uint(epoch.number.into()).uint(4);
+    secrets.certificate.encode(&mut out);
+    out.uint(5).bytes(&sealed);
+    let object = sign(out.finish(), DOMAIN, &secrets.writer_key)?;
+    within(OBJECT, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
+    Ok(object)
+}
+
+/// Opens the root that is stored as `kind` and `id`; a writer gets [`Error::WriterKey`].
+pub fn open_root(secrets: &Secrets, kind: RootKind, id: &RootId, object: &[u8]) -> Result<Root> {
+    within(OBJECT, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
+    let (signed, signature) = split_signature(OBJECT, object)?;
+    let (mut vault, mut word, mut found, mut epoch) = (None, None, None, None);
+    let (mut certificate, mut sealed) = (None, None);
+    let mut reader = Reader::new(OBJECT, body(OBJECT, MAGIC, signed)?);
+    reader.map(|reader, key| {
+        match key {
+            0 => vault = Some(VaultId(reader.fixed()?)),
+            1 => word = Some(reader.text("kind")?),
+            2 => found = Some(RootId(reader.fixed()?)),
+            3 => epoch = Some(reader.u32()?),
+            4 => certificate = Some(Certificate::decode(OBJECT, reader)?),
+            5 => sealed = Some(reader.bytes("sealed part", ROOT_MAX_BYTES)?.to_vec()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    reader.end()?;
+    if vault != Some(secrets.vault) || word.as_deref() != Some(kind.word()) || found != Some(*id) {
+        return Err(Error::Authentication { object: OBJECT });
+    }
+    let certificate = required(OBJECT, "certificate", certificate)?;
+    certificate.verify(OBJECT, &secrets.vault, &secrets.vault_verify)?;
+    verify(OBJECT, DOMAIN, signed, &signature, &certificate.writer)?;
+    let open_key = secrets.open_key(OBJECT, required(OBJECT, "key epoch", epoch)?)?;
+    let sealed = required(OBJECT, "sealed part", sealed)?;
+    let payload = open_key.open(OBJECT, INFO, &aad(&secrets.vault, kind.word(), id), &sealed)?;
+    Ok(Root { certificate, payload })
+}
+
+const LIST: &str = "list of verified packs";
+const LIST_MAGIC: &[u8; 7] = b"DRYLIST";
+const LIST_DOMAIN: &[u8] = b"drystone list v1";
+
+/// An owner's word that the packs `packs` hold what their trailers claim; readable by every credential.
+pub fn seal_verified(secrets: &Secrets, packs: &[PackId], random: &mut dyn Random) -> Result<Vec<u8>> {
+    let epoch = secrets.current()?;
+    let salt: [u8; 32] = array(random);
+    let mut list = Writer::new();
+    list.map(1).uint(0).array(packs.len());
+    for pack in packs {
+        list.bytes(&pack.0);
+    }
+    let mut sealed = list.finish();
+    list_sealer(secrets, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
+    let mut out = Writer::onto([LIST_MAGIC.as_slice(), &[crate::limits::FORMAT_VERSION]].concat());
+    out.map(4)
+        .uint(0)
+        .uint(epoch.number.into())
+        .uint(1)
+        .bytes(&salt)
+        .uint(2);
+    secrets.certificate.encode(&mut out);
+    out.uint(3).bytes(&sealed);
+    sign(out.finish(), LIST_DOMAIN, &secrets.writer_key)
+}
+
+/// Opens what [`seal_verified`] made; only an owner's word counts.
+pub fn open_verified(secrets: &Secrets, object: &[u8]) -> Result<Vec<PackId>> {
+    within(LIST, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
+    let (signed, signature) = split_signature(LIST, object)?;
+    let (mut epoch, mut salt, mut certificate, mut sealed) = (None, None, None, None);
+    let mut reader = Reader::new(LIST, body(LIST, LIST_MAGIC, signed)?);
+    reader.map(|reader, key| {
+        match key {
+            0 => epoch = Some(reader.u32()?),
+            1 => salt = Some(reader.fixed()?),
+            2 => certificate = Some(Certificate::decode(LIST, reader)?),
+            3 => sealed = Some(reader.bytes("sealed part", ROOT_MAX_BYTES)?.to_vec()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    reader.end()?;
+    let certificate = required(LIST, "certificate", certificate)?;
+    certificate.verify(LIST, &secrets.vault, &secrets.vault_verify)?;
+    verify(LIST, LIST_DOMAIN, signed, &signature, &certificate.writer)?;
+    if certificate.role != Role::Owner {
+        return Err(Error::Signature { object: LIST });
+    }
+    let sealer = list_sealer(
+        secrets,
+        required(LIST, "key epoch", epoch)?,
+        &required(LIST, "salt", salt)?,
+    )?;
+    let list = sealer.open(LIST, 0, &required(LIST, "sealed part", sealed)?)?;
+    let mut packs = Vec::new();
+    let mut reader = Reader::new(LIST, &list);
+    reader.map(|reader, key| {
+        if key != 0 {
+            return Ok(false);
+        }
+        for _ in 0..reader.array("number of packs", (ROOT_MAX_BYTES / PackId::LEN) as u64)? {
+            packs.push(PackId(reader.fixed()?));
+        }
+        Ok(true)
+    })?;
+    Ok(packs)
+}
+
+fn list_sealer(secrets: &Secrets, epoch: u32, salt: &[u8; 32]) -> Result<Sealer> {
+    let key = secrets.epoch(LIST, epoch)?.index_key.trailer_key(salt);
+    Sealer::new(
+        Suite::ChaCha20Poly1305,
+        &key,
+        LIST_DOMAIN,
+        &secrets.vault,
+        PackKind::Meta,
+    )
+}
