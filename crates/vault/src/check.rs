@@ -1,0 +1,203 @@
+//! Check: is everything there that the snapshots need? Reads metadata only; data is scrub's.
+//!
+//! - Names every file that lost something, in every snapshot; goes on after every problem.
+//! - Trees that several snapshots share are walked once, as long as the list of those seen fits its bound.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use drystone_format::limits::TREE_DEPTH_MAX;
+use drystone_format::recipe::{Part, Recipe};
+use drystone_format::tree::{Entry, Kind};
+use drystone_store::Name;
+
+use crate::content::TreeReader;
+use crate::error::{Error, Result};
+use crate::problem::Problems;
+use crate::progress::{Cancel, Progress};
+use crate::reader::Reader;
+use crate::vault::Vault;
+
+/// Trees remembered as sound, so that they are not walked again: 16 bytes each.
+const SEEN_MAX: usize = 2 << 20;
+
+/// How to check.
+#[derive(Clone, Default)]
+pub struct CheckOptions {
+    /// Counts files and their bytes.
+    pub progress: Arc<Progress>,
+    /// Stops it.
+    pub cancel: Cancel,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default)]
+pub struct CheckReport {
+    /// Snapshots whose root could be read.
+    pub snapshots: u64,
+    /// Files and directories looked at, shared trees once.
+    pub entries: u64,
+    /// Packs at the place that could be indexed.
+    pub packs: u64,
+    /// Chunks in them.
+    pub chunks: u64,
+    /// Everything that is wrong.
+    pub problems: Problems,
+}
+
+struct Checker<'a> {
+    vault: &'a Vault,
+    reader: Reader,
+    options: &'a CheckOptions,
+    seen: HashSet<u128>,
+    report: CheckReport,
+}
+
+/// A directory whose entries are being looked at.
+struct Level {
+    entries: TreeReader,
+    path_bytes: usize,
+    recipe: u128,
+    problems_before: u64,
+}
+
+impl Vault {
+    /// Checks header, key slots, snapshots, trees, and that every chunk they name is in a pack that is there.
+    pub fn check(&self, options: &CheckOptions) -> Result<CheckReport> {
+        let catalog = self.catalog()?;
+        let mut report = CheckReport::default();
+        for warning in self.warnings() {
+            report.problems.push("", warning);
+        }
+        report.problems.append(self.keys()?.1);
+        report.problems.append(catalog.problems());
+        for pack in catalog.damaged() {
+            report.problems.push(
+                Name::pack(&pack).as_str(),
+                "known to be damaged; run `drystone scrub` to see what of it is left",
+            );
+        }
+        let stats = catalog.index.stats();
+        (report.packs, report.chunks) = (stats.packs, stats.chunks);
+        let (snapshots, problems) = self.snapshots()?;
+        report.problems.append(problems);
+        let mut checker = Checker {
+            vault: self,
+            reader: self.reader()?,
+            options,
+            seen: HashSet::new(),
+            report,
+        };
+        for (id, snapshot) in snapshots {
+            checker.report.snapshots += 1;
+            let mut path = id.short().into_bytes();
+            path.push(b':');
+            checker.tree(&snapshot.tree, path)?;
+        }
+        Ok(checker.report)
+    }
+}
+
+/// A short name of a recipe, for a set: equal recipes have equal names.
+fn fingerprint(recipe: &Recipe) -> u128 {
+    let mut bytes = recipe.size_bytes.to_be_bytes().to_vec();
+    bytes.push(recipe.depth);
+    for part in &recipe.parts {
+        if let Part::Chunk { id, .. } = part {
+            bytes.extend_from_slice(&id.0);
+        }
+    }
+    let hash = drystone_format::id::pack_id(&bytes).0;
+    hash.first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes))
+}
+
+impl Checker<'_> {
+    /// Walks the tree at `path`; an error is of this program's side, damage is a problem.
+    fn tree(&mut self, recipe: &Recipe, mut path: Vec<u8>) -> Result<()> {
+        let mut levels = Vec::new();
+        self.enter(recipe, &path, &mut levels);
+        while let Some(level) = levels.last_mut() {
+            self.options.cancel.check()?;
+            path.truncate(level.path_bytes);
+            match level.entries.next() {
+                Some(Ok(entry)) => self.entry(&entry, &mut path, &mut levels)?,
+                Some(Err(error)) => self.problem(&path, error, "the rest of this directory is lost")?,
+                None => {
+                    let Some(done) = levels.pop() else { continue };
+                    if self.report.problems.count() == done.problems_before && self.seen.len() < SEEN_MAX {
+                        self.seen.insert(done.recipe);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, recipe: &Recipe, path: &[u8], levels: &mut Vec<Level>) {
+        let name = fingerprint(recipe);
+        if self.seen.contains(&name) {
+            return;
+        }
+        if levels.len() >= TREE_DEPTH_MAX {
+            self.report
+                .problems
+                .push(path, "nested too deeply; nothing below is looked at");
+            return;
+        }
+        levels.push(Level {
+            entries: self.reader.tree(recipe),
+            path_bytes: path.len(),
+            recipe: name,
+            problems_before: self.report.problems.count(),
+        });
+    }
+
+    fn entry(&mut self, entry: &Entry, path: &mut Vec<u8>, levels: &mut Vec<Level>) -> Result<()> {
+        path.push(b'/');
+        path.extend_from_slice(&entry.name);
+        self.report.entries += 1;
+        Progress::add(&self.options.progress.files, 1);
+        match &entry.kind {
+            Kind::Dir(recipe) => self.enter(recipe, path, levels),
+            Kind::File(recipe) => {
+                Progress::add(&self.options.progress.bytes, recipe.size_bytes);
+                self.file(recipe, path)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, recipe: &Recipe, path: &[u8]) -> Result<()> {
+        let mut missing_bytes = 0;
+        for part in self.reader.parts(recipe) {
+            match part {
+                Ok(Part::Chunk { id, bytes }) => {
+                    if !self.vault.contains(&id)? {
+                        missing_bytes += bytes;
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => return self.problem(path, error, "the file cannot be restored"),
+            }
+        }
+        if missing_bytes > 0 {
+            let what = format!(
+                "{missing_bytes} of {} bytes are in no sound pack; back the file up again",
+                recipe.size_bytes
+            );
+            self.report.problems.push(path, what);
+            Progress::add(&self.options.progress.problems, 1);
+        }
+        Ok(())
+    }
+
+    fn problem(&mut self, path: &[u8], error: Error, consequence: &str) -> Result<()> {
+        if !error.is_damage() {
+            return Err(error);
+        }
+        self.report.problems.push(path, format!("{error}; {consequence}"));
+        Progress::add(&self.options.progress.problems, 1);
+        Ok(())
+    }
+}

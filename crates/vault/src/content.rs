@@ -1,0 +1,242 @@
+//! Files and directories as streams over their recipes; O(depth) memory, whatever their size.
+//!
+//! - A hostile recipe costs no more than its own size: parts must cover exactly what they claim, nodes have a limit.
+
+use std::io;
+use std::vec::IntoIter;
+
+use drystone_format::recipe::{Part, Recipe, decode_node};
+use drystone_format::tree::{Entry, TreeDecoder};
+
+use crate::error::{Error, Result};
+use crate::frames::ChunkBytes;
+use crate::reader::Reader;
+
+/// The stretches of a file in order; reads recipe nodes as it comes to them.
+pub struct Parts {
+    reader: Reader,
+    stack: Vec<(u8, IntoIter<Part>)>,
+    offset: u64,
+    skip_to: u64,
+}
+
+impl Parts {
+    pub(crate) fn new(reader: Reader, recipe: &Recipe) -> Self {
+        Self {
+            reader,
+            stack: vec![(recipe.depth, recipe.parts.clone().into_iter())],
+            offset: 0,
+            skip_to: 0,
+        }
+    }
+
+    /// Leaves out parts that end at or before `offset`, reading only the nodes on the way; forward only.
+    pub fn skip_to(&mut self, offset: u64) {
+        self.skip_to = self.skip_to.max(offset);
+    }
+
+    /// Where in the file the next part begins, bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn advance(&mut self) -> Result<Option<Part>> {
+        while let Some((depth, parts)) = self.stack.last_mut() {
+            let (depth, Some(part)) = (*depth, parts.next()) else {
+                self.stack.pop();
+                continue;
+            };
+            if self.offset + part.bytes() <= self.skip_to {
+                self.offset += part.bytes();
+                continue;
+            }
+            match part {
+                Part::Chunk { id, bytes } if depth > 0 => {
+                    let node = self.reader.chunk(&id)?;
+                    self.stack
+                        .push((depth - 1, decode_node(&node, depth, bytes)?.into_iter()));
+                }
+                part => {
+                    self.offset += part.bytes();
+                    return Ok(Some(part));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Result<Part>;
+
+    fn next(&mut self) -> Option<Result<Part>> {
+        self.advance().transpose()
+    }
+}
+
+/// A stretch of a file, read.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// Where in the file it begins, bytes.
+    pub offset: u64,
+    /// What is there.
+    pub data: PieceData,
+}
+
+/// What a stretch of a file is.
+#[derive(Debug, Clone)]
+pub enum PieceData {
+    /// Bytes.
+    Bytes(ChunkBytes),
+    /// So many zeros that were written.
+    Zeros(u64),
+    /// So many bytes that were never written.
+    Hole(u64),
+}
+
+/// The bytes of a file, from any offset.
+pub struct ContentReader {
+    reader: Reader,
+    recipe: Recipe,
+    parts: Parts,
+    offset: u64,
+    pending: Option<PieceData>,
+}
+
+impl ContentReader {
+    pub(crate) fn new(reader: Reader, recipe: &Recipe) -> Self {
+        let parts = Parts::new(reader.clone(), recipe);
+        Self {
+            reader,
+            recipe: recipe.clone(),
+            parts,
+            offset: 0,
+            pending: None,
+        }
+    }
+
+    /// Continues at `offset`.
+    pub fn seek(&mut self, offset: u64) {
+        self.pending = None;
+        if offset < self.parts.offset() {
+            self.parts = Parts::new(self.reader.clone(), &self.recipe);
+        }
+        self.parts.skip_to(offset);
+        self.offset = offset;
+    }
+
+    /// The next stretch: from the offset that was sought to the end of its chunk, then chunk by chunk.
+    pub fn next_piece(&mut self) -> Result<Option<Piece>> {
+        let Some(part) = self.parts.advance()? else {
+            return Ok(None);
+        };
+        let start = self.parts.offset() - part.bytes();
+        let skip = self.offset.saturating_sub(start);
+        let data = match part {
+            Part::Zeros(bytes) => PieceData::Zeros(bytes - skip),
+            Part::Hole(bytes) => PieceData::Hole(bytes - skip),
+            Part::Chunk { id, bytes } => {
+                let chunk = self.reader.chunk(&id)?;
+                if chunk.len() as u64 != bytes {
+                    let why = format!("chunk {id} has {} bytes, its recipe says {bytes}", chunk.len());
+                    return Err(Error::Format(drystone_format::Error::Malformed {
+                        object: "recipe",
+                        offset: 0,
+                        why,
+                    }));
+                }
+                PieceData::Bytes(chunk.skip(skip as usize))
+            }
+        };
+        let offset = start + skip;
+        self.offset = self.parts.offset();
+        Ok(Some(Piece { offset, data }))
+    }
+}
+
+impl io::Read for ContentReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        let data = match self.pending.take() {
+            Some(data) => data,
+            None => match self.next_piece().map_err(io::Error::other)? {
+                Some(piece) => piece.data,
+                None => return Ok(0),
+            },
+        };
+        let (count, rest) = match data {
+            PieceData::Bytes(bytes) => {
+                let count = bytes.len().min(out.len());
+                out.iter_mut().zip(bytes.iter()).for_each(|(to, from)| *to = *from);
+                (
+                    count,
+                    (count < bytes.len()).then(|| PieceData::Bytes(bytes.skip(count))),
+                )
+            }
+            PieceData::Zeros(bytes) | PieceData::Hole(bytes) => {
+                let count = bytes.min(out.len() as u64);
+                out.iter_mut().take(count as usize).for_each(|byte| *byte = 0);
+                (
+                    count as usize,
+                    (count < bytes).then_some(PieceData::Zeros(bytes - count)),
+                )
+            }
+        };
+        self.pending = rest;
+        Ok(count)
+    }
+}
+
+/// The entries of a directory in order of their names.
+pub struct TreeReader {
+    content: ContentReader,
+    decoder: Option<TreeDecoder>,
+}
+
+impl TreeReader {
+    pub(crate) fn new(reader: Reader, recipe: &Recipe) -> Self {
+        Self {
+            content: ContentReader::new(reader, recipe),
+            decoder: Some(TreeDecoder::default()),
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<Entry>> {
+        while let Some(decoder) = &mut self.decoder {
+            if let Some(entry) = decoder.next_entry()? {
+                return Ok(Some(entry));
+            }
+            match self.content.next_piece()? {
+                Some(Piece {
+                    data: PieceData::Bytes(bytes),
+                    ..
+                }) => decoder.feed(&bytes),
+                Some(_) => {
+                    let why = "zeros in a tree".to_owned();
+                    return Err(Error::Format(drystone_format::Error::Malformed {
+                        object: "tree",
+                        offset: 0,
+                        why,
+                    }));
+                }
+                None => self.decoder.take().map_or(Ok(()), TreeDecoder::finish)?,
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Iterator for TreeReader {
+    type Item = Result<Entry>;
+
+    /// After an error the stream is over.
+    fn next(&mut self) -> Option<Result<Entry>> {
+        let next = self.advance().transpose();
+        if matches!(next, Some(Err(_))) {
+            self.decoder = None;
+        }
+        next
+    }
+}

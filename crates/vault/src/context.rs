@@ -1,0 +1,45 @@
+//! What the engine takes from the world around it: time, randomness, threads, memory, a directory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use drystone_format::Random;
+use drystone_format::tree::Time;
+
+/// The wall clock. Used for what people read (when a snapshot was taken), never for what may be deleted.
+pub trait Clock: Send + Sync {
+    /// The time now.
+    fn now(&self) -> Time;
+}
+
+/// Cryptographically secure randomness.
+pub trait Entropy: Send + Sync {
+    /// Fills `bytes`.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// Everything the engine needs beside the place.
+#[derive(Clone)]
+pub struct Context {
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Gives randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Runs what waits for a place.
+    pub runtime: tokio::runtime::Handle,
+    /// Threads for work that needs a processor, at least 1.
+    pub threads: usize,
+    /// Bound for caches and the index in memory, bytes; packs and frames in flight come on top (about 80 MiB).
+    pub memory_bytes: usize,
+    /// Local directory for what is rebuildable; one directory per vault is made in it.
+    pub cache_dir: PathBuf,
+}
+
+/// [`Entropy`] as `format` takes it.
+pub(crate) struct Source<'a>(pub(crate) &'a dyn Entropy);
+
+impl Random for Source<'_> {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill(bytes);
+    }
+}

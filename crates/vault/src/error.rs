@@ -1,0 +1,144 @@
+//! The one error of this crate: what a door does differently has a variant of its own.
+
+use drystone_format::ChunkId;
+use thiserror::Error;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why the vault could not do what was asked.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The place answers, but holds no vault.
+    #[error("{place}: no vault here; check the path, or create one with `drystone init`")]
+    NoVault {
+        /// Where it was looked for.
+        place: String,
+    },
+    /// A vault is there already.
+    #[error("{place}: there is a vault already; nothing was changed")]
+    VaultExists {
+        /// Where it lies.
+        place: String,
+    },
+    /// None of the key slots opens with what was given.
+    #[error(
+        "{place}: this key opens none of the vault's {slots} key slots; see `drystone key list` for what does, or use a recovery code"
+    )]
+    WrongKey {
+        /// The vault's place.
+        place: String,
+        /// How many slots were tried.
+        slots: usize,
+    },
+    /// A key, passphrase or recovery code could not be read at all.
+    #[error("{origin}: {why}")]
+    BadKey {
+        /// Where it came from.
+        origin: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No slot has this id, or several do.
+    #[error("no single key slot is meant by `{text}`; see `drystone key list`")]
+    NoSlot {
+        /// What was asked for.
+        text: String,
+    },
+    /// The last key that opens the vault as owner cannot be removed.
+    #[error("key {id} is the last owner key of this vault; add another with `drystone key add` before you remove it")]
+    LastOwner {
+        /// The slot.
+        id: String,
+    },
+    /// No snapshot has this name.
+    #[error("{place}: no snapshot `{text}`; see `drystone snapshots`")]
+    NoSnapshot {
+        /// What was asked for.
+        text: String,
+        /// The vault's place.
+        place: String,
+    },
+    /// Several snapshots begin with this.
+    #[error("`{text}` could be any of {count} snapshots; give more digits (see `drystone snapshots`)")]
+    AmbiguousSnapshot {
+        /// What was asked for.
+        text: String,
+        /// How many match.
+        count: usize,
+    },
+    /// An object is not what it should be.
+    #[error("{place}: {object}: {source}; run `drystone check`")]
+    Damaged {
+        /// Name of the object.
+        object: String,
+        /// The vault's place.
+        place: String,
+        /// What is wrong with it.
+        source: drystone_format::Error,
+    },
+    /// A chunk came out of its frame with other bytes than its name says.
+    #[error("{place}: packs/{pack}: chunk {id} does not match its name; run `drystone scrub`")]
+    WrongChunk {
+        /// The chunk.
+        id: ChunkId,
+        /// The pack that claimed to hold it.
+        pack: String,
+        /// The vault's place.
+        place: String,
+    },
+    /// No pack holds this chunk any more.
+    #[error("{place}: chunk {id} is in no pack; run `drystone check` to see which files miss it")]
+    MissingChunk {
+        /// The chunk.
+        id: ChunkId,
+        /// The vault's place.
+        place: String,
+    },
+    /// The credential may not do this, or bytes to be written are not well-formed.
+    #[error(transparent)]
+    Format(#[from] drystone_format::Error),
+    /// The place failed.
+    #[error(transparent)]
+    Store(#[from] drystone_store::Error),
+    /// The local index or state failed; it can be deleted and is rebuilt.
+    #[error("{0}; the cache can be deleted, it is rebuilt by `drystone repair index`")]
+    Index(#[from] drystone_index::Error),
+    /// The local directory for what is rebuildable cannot be made.
+    #[error("{}: cannot make the cache directory: {source}; choose another with DRYSTONE_CACHE_DIR", path.display())]
+    CacheDir {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The run was interrupted; what was stored is reused by the next one.
+    #[error("interrupted; what was stored so far is reused by the next run")]
+    Interrupted,
+    /// Another part of this run failed first, and its error was reported there.
+    #[error("stopped because another part of this run failed")]
+    Stopped,
+    /// A lane was dropped with chunks that were promised to others.
+    #[error("{chunks} chunks were taken in but never stored; nothing was published, run the backup again")]
+    Unstored {
+        /// How many.
+        chunks: usize,
+    },
+}
+
+impl Error {
+    /// Whether stored bytes are missing or altered, so that other objects may still be fine.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::WrongChunk { .. } | Self::MissingChunk { .. } => true,
+            Self::Format(error) => !matches!(
+                error,
+                drystone_format::Error::WriterKey { .. }
+                    | drystone_format::Error::Epoch { .. }
+                    | drystone_format::Error::Crypto(_)
+            ),
+            Self::Store(error) => error.is_not_found() || matches!(error, drystone_store::Error::Short { .. }),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Taking data in: lanes fill frames, compressors shrink them, packers seal them into packs, storers make them durable.
+//!
+//! - Every queue is bounded; a slow place slows the lanes down, it does not fill the memory.
+//! - A pack's chunks enter the index only when the pack is durable, and leave the in-flight set after that (I1).
+//! - The first error stops the run; what was stored until then is found and reused by the next run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use drystone_format::chunker::Chunker;
+use drystone_format::codec::{Compression, Compressor};
+use drystone_format::id::ChunkHasher;
+use drystone_format::keys::Secrets;
+use drystone_format::limits::{FRAME_MAX_BYTES, PACK_BYTES, PACK_TAIL_GUESS_BYTES};
+use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
+use drystone_format::seal::{Compressed, PackKind, Suite};
+use drystone_store::Name;
+use parking_lot::Mutex;
+
+use crate::admit::Admit;
+use crate::catalog::Catalog;
+use crate::context::{Context, Source};
+use crate::error::{Error, Result};
+use crate::lane::{Lane, TreeWriter};
+use crate::place::Place;
+use crate::progress::{Cancel, Progress};
+use crate::vault::Vault;
+
+/// How a run takes data in.
+#[derive(Clone)]
+pub struct IngestOptions {
+    /// How frames are compressed; a vault may hold frames of every codec.
+    pub compression: Compression,
+    /// Where stored bytes are counted.
+    pub progress: Arc<Progress>,
+    /// Stops the run.
+    pub cancel: Cancel,
+}
+
+/// What a run stored; the proof that all of it is durable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// Chunks that were new to the vault.
+    pub new_chunks: u64,
+    /// Their plaintext, bytes.
+    pub new_bytes: u64,
+    /// Packs that were stored.
+    pub packs: u64,
+    /// Their size, bytes.
+    pub stored_bytes: u64,
+}
+
+/// A frame on its way to a compressor.
+pub(crate) struct FullFrame {
+    pub(crate) kind: PackKind,
+    pub(crate) plaintext: Vec<u8>,
+    pub(crate) chunks: Vec<PackedChunk>,
+}
+
+/// A frame on its way into a pack.
+struct ReadyFrame {
+    frame: Compressed,
+    chunks: Vec<PackedChunk>,
+}
+
+/// What all threads of a run share.
+pub(crate) struct Shared {
+    pub(crate) admit: Admit,
+    pub(crate) hasher: ChunkHasher,
+    pub(crate) data_chunker: Chunker,
+    pub(crate) meta_chunker: Chunker,
+    pub(crate) cancel: Cancel,
+    pub(crate) new_chunks: AtomicU64,
+    pub(crate) new_bytes: AtomicU64,
+    frames: Mutex<Option<Sender<FullFrame>>>,
+    spare: Mutex<Vec<Vec<u8>>>,
+    failed: AtomicBool,
+    failure: Mutex<Option<Error>>,
+    packs: AtomicU64,
+    stored_bytes: AtomicU64,
+    progress: Arc<Progress>,
+    catalog: Arc<Catalog>,
+    secrets: Arc<Secrets>,
+    place: Place,
+    context: Context,
+    compression: Compression,
+}
+
+impl Shared {
+    /// Remembers the first error; later ones are consequences.
+    fn fail(&self, error: Error) {
+        let mut failure = self.failure.lock();
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            *failure = Some(error);
+        }
+    }
+
+    /// The run's first error, the first time; then that it was stopped.
+    fn failure(&self) -> Error {
+        self.failure.lock().take().unwrap_or(Error::Stopped)
+    }
+
+    /// `Ok` while the run is neither cancelled nor failed.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.cancel.check()?;
+        if self.failed.load(Ordering::Acquire) {
+            Err(self.failure())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Hands a frame to the compressors; waits if they are behind.
+    pub(crate) fn submit(&self, frame: FullFrame) -> Result<()> {
+        self.check()?;
+        let sender = self.frames.lock().clone().ok_or(Error::Stopped)?;
+        sender.send(frame).map_err(|_| self.failure())
+    }
+
+    /// An empty buffer, used before if there is one: fresh pages cost more than the copy into them.
+    pub(crate) fn buffer(&self, capacity: usize) -> Vec<u8> {
+        self.spare.lock().pop().unwrap_or_else(|| Vec::with_capacity(capacity))
+    }
+
+    fn give_back(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut spare = self.spare.lock();
+        if spare.len() < 2 * self.context.threads {
+            spare.push(buffer);
+        }
+    }
+}
+
+/// A run that takes data in.
+pub struct Ingest {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Vault {
+    /// Starts taking data in; several runs may do so at once, here and elsewhere.
+    pub fn ingest(&self, options: IngestOptions) -> Result<Ingest> {
+        let catalog = self.catalog()?.clone();
+        let (frames, full) = bounded(self.context.threads);
+        let shared = Arc::new(Shared {
+            admit: Admit::new(catalog.clone()),
+            hasher: self.hasher.clone(),
+            data_chunker: self.data_chunker(),
+            meta_chunker: self.meta_chunker(),
+            cancel: options.cancel,
+            new_chunks: AtomicU64::new(0),
+            new_bytes: AtomicU64::new(0),
+            frames: Mutex::new(Some(frames)),
+            spare: Mutex::default(),
+            failed: AtomicBool::new(false),
+            failure: Mutex::default(),
+            packs: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
+            progress: options.progress,
+            catalog,
+            secrets: self.secrets.clone(),
+            place: self.place.clone(),
+            context: self.context.clone(),
+            compression: options.compression,
+        });
+        Ok(Ingest {
+            threads: start(&shared, &full),
+            shared,
+        })
+    }
+}
+
+/// Starts the threads behind the lanes.
+fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>> {
+    let mut threads = Vec::new();
+    let mut spawn = |work: Box<dyn FnOnce(&Shared) -> Result<()> + Send>| {
+        let shared = shared.clone();
+        threads.push(std::thread::spawn(move || {
+            if let Err(error) = work(&shared) {
+                shared.fail(error);
+            }
+        }));
+    };
+    let (packs, sealed) = bounded(1);
+    let ready = [PackKind::Data, PackKind::Meta].map(|kind| {
+        let (frames, ready) = bounded(shared.context.threads);
+        let packs = packs.clone();
+        spawn(Box::new(move |shared| pack(shared, kind, &ready, &packs)));
+        frames
+    });
+    drop(packs);
+    for _ in 0..shared.context.threads {
+        let (full, ready) = (full.clone(), ready.clone());
+        spawn(Box::new(move |shared| compress(shared, &full, &ready)));
+    }
+    for _ in 0..shared.place.parallel(1).min(4) {
+        let sealed = sealed.clone();
+        spawn(Box::new(move |shared| store(shared, &sealed)));
+    }
+    threads
+}
+
+fn compress(shared: &Shared, full: &Receiver<FullFrame>, [data, meta]: &[Sender<ReadyFrame>; 2]) -> Result<()> {
+    let mut compressor = Compressor::new(shared.compression)?;
+    for FullFrame {
+        kind,
+        plaintext,
+        chunks,
+    } in full
+    {
+        let frame = Compressed::new(&mut compressor, &plaintext)?;
+        shared.give_back(plaintext);
+        let packer = if kind == PackKind::Data { data } else { meta };
+        if packer.send(ReadyFrame { frame, chunks }).is_err() {
+            return Err(Error::Stopped);
+        }
+    }
+    Ok(())
+}
+
+fn pack(shared: &Shared, kind: PackKind, ready: &Receiver<ReadyFrame>, packs: &Sender<SealedPack>) -> Result<()> {
+    let mut building: Option<PackBuilder> = None;
+    for ReadyFrame { frame, chunks } in ready {
+        if building
+            .as_ref()
+            .is_some_and(|pack| !pack.has_room(frame.bytes().len()))
+        {
+            seal(shared, building.take(), packs)?;
+        }
+        let pack = match &mut building {
+            Some(pack) => pack,
+            None => building.insert(new_pack(shared, kind)?),
+        };
+        pack.push(&frame, chunks)?;
+        if pack.len_bytes() >= PACK_BYTES {
+            seal(shared, building.take(), packs)?;
+        }
+    }
+    // The lanes are done, or the run has failed: then a last pack would only delay the news.
+    if shared.check().is_err() {
+        Ok(())
+    } else {
+        seal(shared, building, packs)
+    }
+}
+
+fn new_pack(shared: &Shared, kind: PackKind) -> Result<PackBuilder> {
+    let suite = if has_aes() {
+        Suite::Aes256Gcm
+    } else {
+        Suite::ChaCha20Poly1305
+    };
+    let capacity = match kind {
+        PackKind::Data => PACK_BYTES + FRAME_MAX_BYTES / 2 + PACK_TAIL_GUESS_BYTES,
+        PackKind::Meta => 0,
+    };
+    Ok(PackBuilder::new(
+        &shared.secrets,
+        kind,
+        suite,
+        capacity,
+        &mut Source(&*shared.context.entropy),
+    )?)
+}
+
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+fn seal(shared: &Shared, pack: Option<PackBuilder>, packs: &Sender<SealedPack>) -> Result<()> {
+    let Some(pack) = pack else { return Ok(()) };
+    packs.send(pack.finish(&shared.secrets)?).map_err(|_| Error::Stopped)
+}
+
+fn store(shared: &Shared, sealed: &Receiver<SealedPack>) -> Result<()> {
+    for SealedPack {
+        id,
+        bytes,
+        frames,
+        kind,
+    } in sealed
+    {
+        let size = bytes.len() as u64;
+        shared.place.put(&Name::pack(&id), Bytes::from(bytes))?;
+        shared.catalog.insert_own(id, size, kind as u8, &frames)?;
+        for chunk in frames.iter().flat_map(|frame| &frame.chunks) {
+            shared.admit.landed(&chunk.id);
+        }
+        Progress::add(&shared.packs, 1);
+        Progress::add(&shared.stored_bytes, size);
+        Progress::add(&shared.progress.stored_bytes, size);
+    }
+    Ok(())
+}
+
+impl Ingest {
+    /// A lane for one thread. Chunks of one lane share frames, so give it neighbouring files.
+    pub fn lane(&self) -> Lane {
+        Lane::new(self.shared.clone())
+    }
+
+    /// A writer of one directory's tree; its chunks go through whatever lane it is given.
+    pub fn tree(&self) -> TreeWriter {
+        TreeWriter::new(&self.shared)
+    }
+
+    /// Waits until everything is durable. All lanes must be finished before.
+    ///
+    /// The first error of any thread; [`Error::Unstored`] if a lane was dropped with chunks in it.
+    pub fn finish(mut self) -> Result<Finished> {
+        self.join();
+        let shared = &self.shared;
+        shared.check()?;
+        match shared.admit.unstored() {
+            0 => {}
+            chunks => return Err(Error::Unstored { chunks }),
+        }
+        shared.catalog.index.flush()?;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        Ok(Finished {
+            new_chunks: get(&shared.new_chunks),
+            new_bytes: get(&shared.new_bytes),
+            packs: get(&shared.packs),
+            stored_bytes: get(&shared.stored_bytes),
+        })
+    }
+
+    fn join(&mut self) {
+        self.shared.frames.lock().take();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                self.shared.fail(Error::Stopped);
+            }
+        }
+    }
+}
+
+impl Drop for Ingest {
+    /// Stops the threads; what is stored by then stays and is reused.
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.shared.fail(Error::Stopped);
+            self.join();
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! One thread's way into the vault: bytes are cut, named, admitted, and gathered into frames.
+//!
+//! - Equal bytes give equal recipes, whatever the reads that delivered them.
+//! - Runs of zeros become parts without a chunk.
+//! - A lane must be finished: chunks in its open frames are promised to the whole run.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use drystone_format::ChunkId;
+use drystone_format::chunker::Chunker;
+use drystone_format::limits::{CHUNK_MAX_BYTES, DATA_FRAME_BYTES, FRAME_CHUNKS_MAX, META_FRAME_BYTES};
+use drystone_format::pack::PackedChunk;
+use drystone_format::recipe::{Part, Recipe, RecipeBuilder};
+use drystone_format::seal::PackKind;
+use drystone_format::tree::append_encoded;
+use thiserror::Error as ThisError;
+
+use crate::error::{Error, Result};
+use crate::ingest::{FullFrame, Shared};
+
+/// Bytes offered to one read.
+const READ_BYTES: usize = 1 << 20;
+
+/// Why a file could not be taken in.
+#[derive(Debug, ThisError)]
+pub enum FillError {
+    /// The source failed; the run can go on without it.
+    #[error("{0}")]
+    Read(io::Error),
+    /// The vault failed; the run is over.
+    #[error(transparent)]
+    Vault(#[from] Error),
+}
+
+/// The frame that a lane is filling with chunks of one kind.
+struct Frame {
+    kind: PackKind,
+    limit_bytes: usize,
+    plaintext: Vec<u8>,
+    chunks: Vec<PackedChunk>,
+}
+
+impl Frame {
+    fn new(kind: PackKind, limit_bytes: usize) -> Self {
+        Self {
+            kind,
+            limit_bytes,
+            plaintext: Vec::new(),
+            chunks: Vec::new(),
+        }
+    }
+
+    fn submit(&mut self, shared: &Shared) -> Result<()> {
+        if self.chunks.is_empty() {
+            return Ok(());
+        }
+        let (plaintext, chunks) = (std::mem::take(&mut self.plaintext), std::mem::take(&mut self.chunks));
+        shared.submit(FullFrame {
+            kind: self.kind,
+            plaintext,
+            chunks,
+        })
+    }
+
+    fn push(&mut self, shared: &Shared, id: ChunkId, chunk: &[u8]) -> Result<()> {
+        if self.plaintext.len() + chunk.len() > self.limit_bytes || self.chunks.len() == FRAME_CHUNKS_MAX {
+            self.submit(shared)?;
+        }
+        if self.plaintext.capacity() == 0 {
+            self.plaintext = shared.buffer(DATA_FRAME_BYTES);
+        }
+        self.plaintext.extend_from_slice(chunk);
+        self.chunks.push(PackedChunk {
+            id,
+            bytes: chunk.len() as u32,
+        });
+        Ok(())
+    }
+}
+
+/// The lane of one thread.
+pub struct Lane {
+    shared: Arc<Shared>,
+    data: Frame,
+    meta: Frame,
+    input: Vec<u8>,
+}
+
+impl Lane {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let data = Frame::new(PackKind::Data, DATA_FRAME_BYTES);
+        let meta = Frame::new(PackKind::Meta, META_FRAME_BYTES);
+        Self {
+            shared,
+            data,
+            meta,
+            input: Vec::new(),
+        }
+    }
+
+    /// Stores `chunk` unless the vault has it; returns its name.
+    fn put(&mut self, kind: PackKind, chunk: &[u8]) -> Result<ChunkId> {
+        let Self { shared, data, meta, .. } = self;
+        let id = shared.hasher.id(chunk);
+        if shared.admit.is_new(&id)? {
+            shared.new_chunks.fetch_add(1, Ordering::Relaxed);
+            shared.new_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            let frame = if kind == PackKind::Data { data } else { meta };
+            frame.push(shared, id, chunk)?;
+        }
+        Ok(id)
+    }
+
+    /// Takes in one file.
+    pub fn content(&mut self) -> Content<'_> {
+        let cutter = Cutter::new(PackKind::Data, self.shared.data_chunker);
+        if self.input.is_empty() {
+            self.input.resize(READ_BYTES + CHUNK_MAX_BYTES as usize, 0);
+        }
+        Content {
+            lane: self,
+            cutter,
+            filled: 0,
+        }
+    }
+
+    /// Hands over what is left in the open frames.
+    pub fn finish(mut self) -> Result<()> {
+        self.data.submit(&self.shared)?;
+        self.meta.submit(&self.shared)
+    }
+}
+
+/// Cuts one stream into chunks and writes down its recipe.
+struct Cutter {
+    kind: PackKind,
+    chunker: Chunker,
+    recipe: RecipeBuilder,
+    size_bytes: u64,
+}
+
+/// Whether more of a stream follows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum More {
+    Follows,
+    Ends,
+}
+
+impl Cutter {
+    fn new(kind: PackKind, chunker: Chunker) -> Self {
+        Self {
+            kind,
+            chunker,
+            recipe: RecipeBuilder::default(),
+            size_bytes: 0,
+        }
+    }
+
+    /// Takes in the chunks that are certain in `ahead`; returns how many bytes they had.
+    fn cut(&mut self, lane: &mut Lane, ahead: &[u8], more: More) -> Result<usize> {
+        let mut rest = ahead;
+        while !rest.is_empty() && (more == More::Ends || rest.len() >= self.chunker.lookahead_bytes()) {
+            let (chunk, after) = rest.split_at(self.chunker.next(rest).min(rest.len()));
+            let bytes = chunk.len() as u64;
+            let is_zero = self.kind == PackKind::Data && chunk.iter().all(|byte| *byte == 0);
+            let part = if is_zero {
+                Part::Zeros(bytes)
+            } else {
+                Part::Chunk {
+                    id: lane.put(self.kind, chunk)?,
+                    bytes,
+                }
+            };
+            self.push(lane, part)?;
+            rest = after;
+        }
+        Ok(ahead.len() - rest.len())
+    }
+
+    fn push(&mut self, lane: &mut Lane, part: Part) -> Result<()> {
+        self.size_bytes += part.bytes();
+        self.recipe.push(part, &mut |node| lane.put(PackKind::Meta, node))
+    }
+
+    fn finish(self, lane: &mut Lane) -> Result<Recipe> {
+        self.recipe.finish(&mut |node| lane.put(PackKind::Meta, node))
+    }
+}
+
+/// The bytes of one file on their way in. Dropping it forgets the file.
+pub struct Content<'a> {
+    lane: &'a mut Lane,
+    cutter: Cutter,
+    filled: usize,
+}
+
+impl Content<'_> {
+    /// Calls `read` once, with room for about a mebibyte; returns what it returned, 0 at the end of the source.
+    pub fn fill(&mut self, read: &mut dyn FnMut(&mut [u8]) -> io::Result<usize>) -> Result<usize, FillError> {
+        let room = self.lane.input.get_mut(self.filled..).unwrap_or_default();
+        let count = read(room).map_err(FillError::Read)?.min(room.len());
+        self.filled += count;
+        if self.filled >= READ_BYTES {
+            self.cut(More::Follows)?;
+        }
+        Ok(count)
+    }
+
+    /// Takes in bytes that are in memory already.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = self.lane.input.get_mut(self.filled..).unwrap_or_default();
+            let (now, later) = bytes.split_at(bytes.len().min(room.len()));
+            room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            self.filled += now.len();
+            bytes = later;
+            if self.filled >= READ_BYTES {
+                self.cut(More::Follows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A hole of `bytes`; chunks do not reach across it.
+    pub fn hole(&mut self, bytes: u64) -> Result<()> {
+        self.cut(More::Ends)?;
+        self.cutter.push(self.lane, Part::Hole(bytes))
+    }
+
+    /// Bytes taken in so far.
+    pub fn size_bytes(&self) -> u64 {
+        self.cutter.size_bytes + self.filled as u64
+    }
+
+    /// The recipe of the file.
+    pub fn finish(mut self) -> Result<Recipe> {
+        self.cut(More::Ends)?;
+        self.cutter.finish(self.lane)
+    }
+
+    fn cut(&mut self, more: More) -> Result<()> {
+        let mut input = std::mem::take(&mut self.lane.input);
+        let cut = self
+            .cutter
+            .cut(self.lane, input.get(..self.filled).unwrap_or_default(), more);
+        if let Ok(cut) = cut {
+            input.copy_within(cut..self.filled, 0);
+            self.filled -= cut;
+        }
+        self.lane.input = input;
+        cut.map(|_| ())
+    }
+}
+
+/// A directory on its way in: encoded entries, in order of their names.
+pub struct TreeWriter {
+    cutter: Cutter,
+    stream: Vec<u8>,
+}
+
+impl TreeWriter {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        Self {
+            cutter: Cutter::new(PackKind::Meta, shared.meta_chunker),
+            stream: Vec::new(),
+        }
+    }
+
+    /// Appends an entry as [`Entry::encode`](drystone_format::tree::Entry::encode) gives it.
+    pub fn push(&mut self, lane: &mut Lane, encoded: &[u8]) -> Result<()> {
+        append_encoded(&mut self.stream, encoded);
+        if self.stream.len() >= 4 * self.cutter.chunker.lookahead_bytes() {
+            let cut = self.cutter.cut(lane, &self.stream, More::Follows)?;
+            self.stream.drain(..cut);
+        }
+        Ok(())
+    }
+
+    /// The recipe of the directory.
+    pub fn finish(mut self, lane: &mut Lane) -> Result<Recipe> {
+        self.cutter.cut(lane, &self.stream, More::Ends)?;
+        self.cutter.finish(lane)
+    }
+}

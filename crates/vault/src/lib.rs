@@ -1,0 +1,45 @@
+//! The engine: dedup, packs, reading, snapshots, check and scrub over one place.
+//!
+//! - Nothing is acknowledged before it is durable (I1); a published root reaches only durable packs (I2).
+//! - The index and all local state can be deleted at any moment at the cost of time alone (I4).
+//! - No byte is returned before it is authenticated (I6); memory is bounded by configuration (I7).
+//! - Everything here blocks; it is called from threads, never from within the tokio runtime it uses.
+
+mod admit;
+mod catalog;
+mod check;
+mod content;
+mod context;
+mod error;
+mod frames;
+mod gc;
+mod ingest;
+mod keys;
+mod lane;
+mod place;
+mod problem;
+mod progress;
+mod reader;
+mod repair;
+mod scrub;
+mod slots;
+mod snapshots;
+mod stats;
+mod vault;
+
+pub use check::{CheckOptions, CheckReport};
+pub use content::{ContentReader, Parts, Piece, PieceData, TreeReader};
+pub use context::{Clock, Context, Entropy};
+pub use error::{Error, Result};
+pub use frames::ChunkBytes;
+pub use ingest::{Finished, Ingest, IngestOptions};
+pub use keys::{KeyFile, NewLock, RecoveryCode, Unlock, generate_key_file};
+pub use lane::{Content, FillError, Lane, TreeWriter};
+pub use problem::{Problem, Problems};
+pub use progress::{Cancel, Progress};
+pub use reader::Reader;
+pub use repair::RepairReport;
+pub use scrub::{ScrubOptions, ScrubReport};
+pub use slots::{NewEpoch, NewSlot, SlotInfo};
+pub use stats::Stats;
+pub use vault::{CreateOptions, Vault};

@@ -1,0 +1,82 @@
+//! Reading chunks back: located, opened, verified.
+//!
+//! - Every chunk is hashed before it is given out (I6): a pack that lies about its chunks is noticed and read around.
+//! - Where a chunk lies in several packs, damage of one costs nothing.
+
+use std::sync::Arc;
+
+use drystone_format::ChunkId;
+use drystone_format::id::ChunkHasher;
+use drystone_format::recipe::Recipe;
+use drystone_index::Location;
+
+use crate::catalog::Catalog;
+use crate::content::{ContentReader, Parts, TreeReader};
+use crate::error::{Error, Result};
+use crate::frames::{ChunkBytes, Frames};
+
+/// Reads one vault; clones share their cache.
+#[derive(Clone)]
+pub struct Reader {
+    catalog: Arc<Catalog>,
+    frames: Arc<Frames>,
+    hasher: ChunkHasher,
+}
+
+impl Reader {
+    pub(crate) fn new(catalog: Arc<Catalog>, frames: Arc<Frames>, hasher: ChunkHasher) -> Self {
+        Self {
+            catalog,
+            frames,
+            hasher,
+        }
+    }
+
+    /// The plaintext of a chunk.
+    pub fn chunk(&self, id: &ChunkId) -> Result<ChunkBytes> {
+        let missing = || Error::MissingChunk {
+            id: *id,
+            place: self.frames.place().name().to_owned(),
+        };
+        let mut location = self.catalog.locate(id)?.ok_or_else(missing)?;
+        let mut tried = Vec::new();
+        loop {
+            let error = match self.verified(id, &location) {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) if error.is_damage() => error,
+                Err(error) => return Err(error),
+            };
+            self.catalog.mark_damaged(&location.pack)?;
+            tried.push(location.pack);
+            location = self.catalog.locate_beside(id, &tried)?.ok_or(error)?;
+        }
+    }
+
+    fn verified(&self, id: &ChunkId, location: &Location) -> Result<ChunkBytes> {
+        let bytes = self.frames.chunk(location)?;
+        if bytes.len() == location.chunk_bytes as usize && self.hasher.id(&bytes) == *id {
+            return Ok(bytes);
+        }
+        let place = self.frames.place().name().to_owned();
+        Err(Error::WrongChunk {
+            id: *id,
+            pack: location.pack.to_string(),
+            place,
+        })
+    }
+
+    /// The stretches of a file, in order, without reading its data.
+    pub fn parts(&self, recipe: &Recipe) -> Parts {
+        Parts::new(self.clone(), recipe)
+    }
+
+    /// The bytes of a file.
+    pub fn content(&self, recipe: &Recipe) -> ContentReader {
+        ContentReader::new(self.clone(), recipe)
+    }
+
+    /// The entries of a directory.
+    pub fn tree(&self, recipe: &Recipe) -> TreeReader {
+        TreeReader::new(self.clone(), recipe)
+    }
+}

@@ -1,0 +1,201 @@
+//! Scrub: read every byte of the packs and verify it: name, signature, seal, chunk hashes.
+//!
+//! - A writer's credential verifies names and tails; an owner's also every frame and chunk.
+//! - What is found damaged is remembered: the next backup stores its chunks again if it still meets them.
+//! - What an owner finds sound is published, so that other writers may deduplicate against it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use drystone_format::id::pack_id;
+use drystone_format::keys::Role;
+use drystone_format::limits::ROOT_MAX_BYTES;
+use drystone_format::pack::{Tail, tail_bytes};
+use drystone_format::root::seal_verified;
+use drystone_format::{PackId, RootId, random};
+use drystone_index::PackInfo;
+use drystone_store::{Name, Range};
+use parking_lot::Mutex;
+
+use crate::catalog::Catalog;
+use crate::context::Source;
+use crate::error::{Error, Result};
+use crate::problem::Problems;
+use crate::progress::{Cancel, Progress};
+use crate::vault::Vault;
+
+/// State key of the pack where the last partial scrub ended.
+const POSITION: &str = "scrub_position";
+
+/// How to scrub.
+#[derive(Clone)]
+pub struct ScrubOptions {
+    /// Share of the packs to read, 0 to 1; runs with a share continue where the last one ended.
+    pub share: f64,
+    /// Counts packs and bytes.
+    pub progress: Arc<Progress>,
+    /// Stops it.
+    pub cancel: Cancel,
+}
+
+/// What a scrub found.
+#[derive(Debug, Clone, Default)]
+pub struct ScrubReport {
+    /// Packs read.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Chunks hashed; 0 with a writer's credential.
+    pub chunks: u64,
+    /// Packs that were found damaged, and what of them.
+    pub problems: Problems,
+}
+
+impl Vault {
+    /// Reads and verifies packs, in the order of their names.
+    pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
+        let catalog = self.catalog()?;
+        let mut packs = catalog.index.packs();
+        packs.sort_by_key(|pack| pack.pack);
+        let chosen = self.choose(&packs, options.share)?;
+        let total = chosen.iter().map(|pack| pack.pack_bytes).sum();
+        Progress::add(&options.progress.total_files, chosen.len() as u64);
+        Progress::add(&options.progress.total_bytes, total);
+        let mut first = ScrubReport::default();
+        first.problems.append(catalog.problems());
+        let report = Mutex::new(first);
+        let sound = Mutex::new(Vec::new());
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<()> {
+            while let Some(pack) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                options.cancel.check()?;
+                if self.scrub_pack(catalog, pack, options, &report)? && catalog.is_unverified(pack) {
+                    sound.lock().push(pack.pack);
+                }
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.context.threads).map(|_| scope.spawn(work)).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or(Err(Error::Stopped)))
+        })?;
+        if let Some(last) = chosen.last() {
+            self.state().set(POSITION, &last.pack.0)?;
+        }
+        self.publish_verified(&sound.into_inner())?;
+        Ok(report.into_inner())
+    }
+
+    /// The packs of this run: all, or a share of the bytes after where the last run ended, around the end of the list.
+    fn choose(&self, packs: &[PackInfo], share: f64) -> Result<Vec<PackInfo>> {
+        let total: u64 = packs.iter().map(|pack| pack.pack_bytes).sum();
+        let wanted = (total as f64 * share.clamp(0.0, 1.0)).ceil() as u64;
+        let last = if share < 1.0 {
+            self.state().get(POSITION)?.and_then(|bytes| PackId::from_slice(&bytes))
+        } else {
+            None
+        };
+        let start = last.map_or(0, |last| packs.partition_point(|pack| pack.pack <= last));
+        let mut bytes = 0;
+        let in_order = packs.iter().skip(start).chain(packs.iter().take(start));
+        Ok(in_order
+            .take_while(|pack| {
+                let more = bytes < wanted;
+                bytes += pack.pack_bytes;
+                more
+            })
+            .copied()
+            .collect())
+    }
+
+    /// Whether the pack is sound.
+    fn scrub_pack(
+        &self,
+        catalog: &Catalog,
+        pack: &PackInfo,
+        options: &ScrubOptions,
+        report: &Mutex<ScrubReport>,
+    ) -> Result<bool> {
+        let result = self.verify_pack(&pack.pack);
+        let mut report = report.lock();
+        report.packs += 1;
+        report.bytes += pack.pack_bytes;
+        Progress::add(&options.progress.files, 1);
+        Progress::add(&options.progress.bytes, pack.pack_bytes);
+        match result {
+            Ok(chunks) => {
+                report.chunks += chunks;
+                catalog.mark_sound(&pack.pack)?;
+                Ok(true)
+            }
+            Err(error) if error.is_damage() => {
+                catalog.mark_damaged(&pack.pack)?;
+                report.problems.push(
+                    Name::pack(&pack.pack).as_str(),
+                    format!("{error}; its chunks are stored again by the next backup that meets them"),
+                );
+                Progress::add(&options.progress.problems, 1);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many chunks were hashed in a pack that is sound.
+    fn verify_pack(&self, id: &PackId) -> Result<u64> {
+        let name = Name::pack(id);
+        let object = self.place.get(&name, Range::All)?;
+        let damaged = |source| self.place.damaged(&name)(source);
+        if pack_id(&object) != *id {
+            return Err(damaged(drystone_format::Error::Authentication { object: "pack" }));
+        }
+        let size = object.len() as u64;
+        let start = object.len() - tail_bytes(&object, size).map_err(damaged)?;
+        let tail = Tail::open(object.get(start..).unwrap_or_default(), size, &self.secrets).map_err(damaged)?;
+        if self.role() == Role::Writer {
+            return Ok(0);
+        }
+        let sealer = tail.preamble.frame_sealer(&self.secrets).map_err(damaged)?;
+        let mut chunks = 0;
+        for (number, frame) in tail.frames.iter().enumerate() {
+            let start = frame.offset as usize;
+            let sealed = object.get(start..start + frame.bytes as usize).unwrap_or_default();
+            let plaintext = sealer.open_frame(number as u16, sealed).map_err(damaged)?;
+            let mut rest = plaintext.as_slice();
+            for chunk in &frame.chunks {
+                let hashed = rest
+                    .split_at_checked(chunk.bytes as usize)
+                    .filter(|(bytes, _)| self.hasher.id(bytes) == chunk.id);
+                let Some((_, after)) = hashed else {
+                    let place = self.place().to_owned();
+                    return Err(Error::WrongChunk {
+                        id: chunk.id,
+                        pack: id.to_string(),
+                        place,
+                    });
+                };
+                rest = after;
+                chunks += 1;
+            }
+        }
+        Ok(chunks)
+    }
+
+    fn publish_verified(&self, packs: &[PackId]) -> Result<()> {
+        if self.role() == Role::Writer {
+            return Ok(());
+        }
+        let mut random = Source(&*self.context.entropy);
+        for packs in packs.chunks(ROOT_MAX_BYTES / PackId::LEN / 2) {
+            let object = seal_verified(&self.secrets, packs, &mut random)?;
+            self.place.put(
+                &Name::verified(&RootId(random::array(&mut random))),
+                Bytes::from(object),
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! Snapshots: publishing, listing, and finding them by what a person types.
+//!
+//! - Publishing takes the proof that everything the snapshot needs is durable (I2).
+
+use bytes::Bytes;
+use drystone_format::root::{RootKind, open_root, seal_root};
+use drystone_format::snapshot::Snapshot;
+use drystone_format::{RootId, random};
+use drystone_store::{Kind, Name, Prefix, Range};
+
+use crate::context::Source;
+use crate::error::{Error, Result};
+use crate::ingest::Finished;
+use crate::problem::Problems;
+use crate::vault::Vault;
+
+/// Fewest digits that name a snapshot.
+const PREFIX_MIN: usize = 4;
+
+impl Vault {
+    /// Makes a snapshot visible; durable on return. `_stored` is the run that stored what it reaches.
+    pub fn publish(&self, snapshot: &Snapshot, _stored: &Finished) -> Result<RootId> {
+        let mut random = Source(&*self.context.entropy);
+        let id = RootId(random::array(&mut random));
+        let object = seal_root(&self.secrets, RootKind::Snapshot, &id, &snapshot.encode(), &mut random)?;
+        self.place
+            .put(&Name::root(RootKind::Snapshot, &id), Bytes::from(object))?;
+        Ok(id)
+    }
+
+    /// The ids of all snapshots, in no order.
+    pub fn snapshot_ids(&self) -> Result<Vec<RootId>> {
+        let mut ids = Vec::new();
+        self.place.for_each(&Prefix::Roots(RootKind::Snapshot), |listed| {
+            if let Kind::Root(RootKind::Snapshot, id) = listed.name.kind() {
+                ids.push(id);
+            }
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    /// One snapshot; a writer's credential cannot read it.
+    pub fn snapshot(&self, id: &RootId) -> Result<Snapshot> {
+        let name = Name::root(RootKind::Snapshot, id);
+        let object = self.place.get(&name, Range::All)?;
+        let root = open_root(&self.secrets, RootKind::Snapshot, id, &object).map_err(self.place.damaged(&name))?;
+        Snapshot::decode(&root.payload).map_err(self.place.damaged(&name))
+    }
+
+    /// All snapshots by the time they began, and those that are damaged.
+    pub fn snapshots(&self) -> Result<(Vec<(RootId, Snapshot)>, Problems)> {
+        let (mut snapshots, mut problems) = (Vec::new(), Problems::default());
+        for id in self.snapshot_ids()? {
+            match self.snapshot(&id) {
+                Ok(snapshot) => snapshots.push((id, snapshot)),
+                Err(error) if error.is_damage() => {
+                    problems.push(Name::root(RootKind::Snapshot, &id).as_str(), error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        snapshots.sort_by(|(a, one), (b, two)| (one.started, a).cmp(&(two.started, b)));
+        Ok((snapshots, problems))
+    }
+
+    /// The snapshot that `text` means: `latest`, an id, or the first digits of one.
+    pub fn resolve(&self, text: &str) -> Result<(RootId, Snapshot)> {
+        let none = || Error::NoSnapshot {
+            text: text.to_owned(),
+            place: self.place().to_owned(),
+        };
+        if text == "latest" {
+            return self.snapshots()?.0.pop().ok_or_else(none);
+        }
+        let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
+        let ids: Vec<RootId> = self.snapshot_ids()?.into_iter().filter(matching).collect();
+        match ids.as_slice() {
+            [] => Err(none()),
+            [id] => Ok((*id, self.snapshot(id)?)),
+            several => Err(Error::AmbiguousSnapshot {
+                text: text.to_owned(),
+                count: several.len(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The engine over real and faulty places.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod round_trip;
+mod support;
