@@ -3,15 +3,22 @@
 //! - An object appears whole or not at all, and never changes once it is there.
 //! - [`Store::put`] returns when the bytes are as durable as [`Traits::durable_on_return`] says.
 //! - A listing is complete or an error; names that are not drystone's are left out of it.
-//! - Behaviour is added by decorators with the same interface.
+//! - Behaviour is added by decorators with the same interface: [`Retry`], [`Limit`], [`Record`], [`Fail`], [`Crash`].
 //! - Object names are made and parsed in `name.rs` only, the order of fsync and rename is kept in `atomic.rs` only.
 
 mod atomic;
+#[cfg(feature = "testing")]
+pub mod conformance;
+pub mod crash;
 mod error;
+pub mod fail;
+pub mod limit;
 mod local;
 mod memory;
 mod name;
 mod open;
+pub mod record;
+pub mod retry;
 
 use std::fmt;
 use std::time::Duration;
@@ -19,11 +26,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use crash::Crash;
 pub use error::{Error, Result};
+pub use fail::Fail;
+pub use limit::Limit;
 pub use local::Local;
 pub use memory::Memory;
 pub use name::{Kind, Name, Prefix, RootKind};
 pub use open::{create, open};
+pub use record::Record;
+pub use retry::Retry;
 
 /// A place that holds named immutable objects.
 ///
@@ -86,6 +98,21 @@ pub enum Put {
     Created,
     /// An object of that name was there before and was left as it is.
     Existed,
+}
+
+/// The operations of a store, for the decorators that tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// [`Store::put`].
+    Put,
+    /// [`Store::get`].
+    Get,
+    /// [`Store::stat`].
+    Stat,
+    /// [`Store::list`].
+    List,
+    /// [`Store::delete`].
+    Delete,
 }
 
 /// Which bytes of an object to read.

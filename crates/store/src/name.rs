@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+pub use drystone_format::root::RootKind;
 use drystone_format::{PackId, RootId, SlotId, limits};
 
 use crate::{Error, Result};
@@ -42,26 +43,6 @@ pub enum Kind {
     Verified(RootId),
     /// Reserved: presence of a writer, or an epoch of gc.
     Other,
-}
-
-/// The kinds of roots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RootKind {
-    /// A backed-up tree.
-    Snapshot,
-}
-
-impl RootKind {
-    /// The kind's word in names.
-    pub fn word(self) -> &'static str {
-        match self {
-            RootKind::Snapshot => "snapshot",
-        }
-    }
-
-    fn from_word(word: &str) -> Option<Self> {
-        (word == "snapshot").then_some(RootKind::Snapshot)
-    }
 }
 
 /// The names that a listing covers.

@@ -1,0 +1,331 @@
+//! The conformance suite: what every store and every decorator promises, as tests that panic where it is not so.
+//!
+//! - Each check gets a fresh, empty place.
+//! - Needs a tokio runtime, one with several threads for the races to be real.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test suite, compiled for tests only")]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drystone_format::{PackId, RootId, SlotId};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use crate::{Error, Listed, Name, Prefix, Put, Range, RootKind, Store};
+
+/// Rounds of each race: enough for a store that checks before it renames to fail nearly always.
+const RACE_ROUNDS: u8 = 20;
+/// Writers of each race.
+const RACE_WRITERS: u8 = 8;
+
+/// Runs all checks, each on a place made by `make`.
+///
+/// # Panics
+/// Where the store breaks a promise.
+pub async fn suite(make: impl Fn() -> Arc<dyn Store>) {
+    objects_come_and_go(&*make()).await;
+    ranges(&*make()).await;
+    sizes(&*make()).await;
+    limits(&*make()).await;
+    existing_objects_stay(&*make()).await;
+    damaged_packs_are_replaced(&*make()).await;
+    what_is_missing(&*make()).await;
+    listings(&*make()).await;
+    listings_of_nothing(&*make()).await;
+    races_have_one_winner(make()).await;
+    many_at_once(make()).await;
+}
+
+/// A name of each kind, and two in several directories; `n` tells them apart.
+fn names(n: u8) -> Vec<Name> {
+    vec![
+        Name::parse(&format!("epochs/{n}-00ff")).unwrap(),
+        Name::key(&SlotId([n; 16])),
+        Name::pack(&PackId([n; 32])),
+        Name::pack(&PackId([n | 0x80; 32])),
+        Name::root(RootKind::Snapshot, &RootId([n; 16])),
+        Name::verified(&RootId([n; 16])),
+        Name::parse(&format!("writers/{n:02x}")).unwrap(),
+    ]
+}
+
+fn pack(n: u8) -> Name {
+    Name::pack(&PackId([n; 32]))
+}
+
+/// Bytes that differ from place to place, so that a wrong offset shows.
+fn pattern(len: usize) -> Bytes {
+    let word = |n: usize| (n as u32).wrapping_mul(0x9e37_79b1).to_le_bytes();
+    (0..len.div_ceil(4)).flat_map(word).take(len).collect()
+}
+
+async fn objects_come_and_go(store: &dyn Store) {
+    assert!(!store.place().is_empty());
+    let mut all = names(1);
+    all.push(Name::header());
+    for name in &all {
+        let bytes = Bytes::from(name.to_string());
+        assert_eq!(store.put(name, bytes.clone()).await.unwrap(), Put::Created, "{name}");
+        assert_eq!(store.get(name, Range::All).await.unwrap(), bytes, "{name}");
+        assert_eq!(store.stat(name).await.unwrap(), bytes.len() as u64, "{name}");
+    }
+    for name in &all {
+        store.delete(name).await.unwrap();
+        assert!(store.get(name, Range::All).await.unwrap_err().is_not_found(), "{name}");
+        store.delete(name).await.unwrap();
+        assert_eq!(
+            store.put(name, Bytes::from_static(b"again")).await.unwrap(),
+            Put::Created,
+            "{name}"
+        );
+        assert_eq!(store.get(name, Range::All).await.unwrap(), "again", "{name}");
+    }
+}
+
+async fn ranges(store: &dyn Store) {
+    let (name, bytes) = (pack(1), pattern(1000));
+    store.put(&name, bytes.clone()).await.unwrap();
+    for (offset, len) in [(0, 0), (0, 1), (0, 1000), (1, 999), (500, 7), (999, 1), (1000, 0)] {
+        let got = store.get(&name, Range::From { offset, len }).await.unwrap();
+        assert_eq!(
+            got,
+            bytes.slice(offset as usize..(offset + len) as usize),
+            "{offset}+{len}"
+        );
+    }
+    for len in [0_usize, 1, 999, 1000, 1001, 1 << 40] {
+        let got = store.get(&name, Range::Last(len as u64)).await.unwrap();
+        assert_eq!(got, bytes.slice(1000_usize.saturating_sub(len)..), "last {len}");
+    }
+    for (offset, len) in [
+        (0, 1001),
+        (1000, 1),
+        (999, 2),
+        (1001, 0),
+        (0, 1 << 50),
+        (u64::MAX, 1),
+        (1, u64::MAX),
+    ] {
+        match store.get(&name, Range::From { offset, len }).await.unwrap_err() {
+            Error::Short {
+                name: found,
+                size: 1000,
+                wanted,
+                ..
+            } => {
+                assert_eq!((found, wanted), (name.to_string(), offset.saturating_add(len)));
+            }
+            other => panic!("{offset}+{len}: {other}"),
+        }
+    }
+}
+
+async fn sizes(store: &dyn Store) {
+    for (n, len) in [(1, 0), (2, 1), (3, 4096), (4, 8 << 20)] {
+        let (name, bytes) = (pack(n), pattern(len));
+        assert_eq!(store.put(&name, bytes.clone()).await.unwrap(), Put::Created);
+        assert_eq!(store.stat(&name).await.unwrap(), len as u64);
+        assert!(
+            store.get(&name, Range::All).await.unwrap() == bytes,
+            "{len} bytes differ"
+        );
+        assert!(
+            store.get(&name, Range::Last(len as u64)).await.unwrap() == bytes,
+            "last {len} bytes differ"
+        );
+        assert_eq!(store.put(&name, bytes).await.unwrap(), Put::Existed);
+    }
+}
+
+async fn limits(store: &dyn Store) {
+    let name = Name::key(&SlotId([1; 16]));
+    let limit = name.max_bytes();
+    let most = pattern(limit as usize);
+    let error = store.put(&name, pattern(limit as usize + 1)).await.unwrap_err();
+    assert!(matches!(error, Error::TooLarge { size, limit: found, .. } if size == limit + 1 && found == limit));
+    assert!(store.stat(&name).await.unwrap_err().is_not_found());
+    assert_eq!(store.put(&name, most.clone()).await.unwrap(), Put::Created);
+    assert!(store.get(&name, Range::All).await.unwrap() == most);
+}
+
+async fn existing_objects_stay(store: &dyn Store) {
+    for name in [
+        Name::header(),
+        Name::key(&SlotId([1; 16])),
+        Name::root(RootKind::Snapshot, &RootId([1; 16])),
+    ] {
+        assert_eq!(
+            store.put(&name, Bytes::from_static(b"first")).await.unwrap(),
+            Put::Created
+        );
+        for other in ["other", "longer than the first", ""] {
+            assert_eq!(store.put(&name, other.into()).await.unwrap(), Put::Existed, "{name}");
+        }
+        assert_eq!(store.get(&name, Range::All).await.unwrap(), "first", "{name}");
+    }
+}
+
+async fn damaged_packs_are_replaced(store: &dyn Store) {
+    let (name, whole) = (pack(1), pattern(5000));
+    store.put(&name, whole.slice(..1234)).await.unwrap();
+    assert_eq!(store.put(&name, whole.clone()).await.unwrap(), Put::Created);
+    assert_eq!(store.get(&name, Range::All).await.unwrap(), whole);
+    assert_eq!(store.put(&name, whole.clone()).await.unwrap(), Put::Existed);
+    assert_eq!(list(store, Prefix::All, 10).await, [Listed { name, size: 5000 }]);
+}
+
+async fn what_is_missing(store: &dyn Store) {
+    store.put(&pack(1), pattern(10)).await.unwrap();
+    let mut missing = names(2);
+    missing.push(Name::header());
+    for name in &missing {
+        for range in [Range::All, Range::Last(1), Range::From { offset: 0, len: 0 }] {
+            match store.get(name, range).await.unwrap_err() {
+                Error::NotFound { name: found, place } => {
+                    assert_eq!((found.as_str(), &*place), (name.as_str(), store.place()))
+                }
+                other => panic!("{name}: {other}"),
+            }
+        }
+        assert!(store.stat(name).await.unwrap_err().is_not_found(), "{name}");
+        store.delete(name).await.unwrap();
+    }
+}
+
+/// All of a prefix, read in pages of `limit`.
+async fn list(store: &dyn Store, prefix: Prefix, limit: usize) -> Vec<Listed> {
+    let mut all: Vec<Listed> = Vec::new();
+    loop {
+        let page = store
+            .list(&prefix, all.last().map(|last| &last.name), limit)
+            .await
+            .unwrap();
+        assert!(page.len() <= limit, "{} objects in a page of {limit}", page.len());
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+async fn listings(store: &dyn Store) {
+    let mut expected = vec![Listed {
+        name: Name::header(),
+        size: 8,
+    }];
+    for n in (0..30).rev() {
+        expected.extend(names(n).into_iter().map(|name| Listed {
+            name,
+            size: u64::from(n),
+        }));
+    }
+    for listed in &expected {
+        store.put(&listed.name, pattern(listed.size as usize)).await.unwrap();
+    }
+    expected.sort_by(|one, other| one.name.cmp(&other.name));
+    for prefix in [
+        Prefix::All,
+        Prefix::Keys,
+        Prefix::Packs,
+        Prefix::Roots(RootKind::Snapshot),
+        Prefix::Verified,
+    ] {
+        let covered: Vec<Listed> = expected
+            .iter()
+            .filter(|listed| prefix.covers(&listed.name))
+            .cloned()
+            .collect();
+        for limit in [1, 7, 1000] {
+            assert_eq!(
+                list(store, prefix, limit).await,
+                covered,
+                "{prefix} in pages of {limit}"
+            );
+        }
+    }
+    // `after` need not exist, nor be covered.
+    for after in names(200)
+        .into_iter()
+        .chain(names(7))
+        .chain([Name::header(), pack(0xff)])
+    {
+        for prefix in [Prefix::All, Prefix::Packs, Prefix::Keys] {
+            let is_listed = |listed: &&Listed| listed.name > after && prefix.covers(&listed.name);
+            let rest: Vec<Listed> = expected.iter().filter(is_listed).cloned().collect();
+            assert_eq!(
+                store.list(&prefix, Some(&after), 1000).await.unwrap(),
+                rest,
+                "{prefix} after {after}"
+            );
+        }
+    }
+    store.delete(&pack(5)).await.unwrap();
+    expected.retain(|listed| listed.name != pack(5));
+    assert_eq!(list(store, Prefix::All, 50).await, expected);
+}
+
+async fn listings_of_nothing(store: &dyn Store) {
+    for prefix in [
+        Prefix::All,
+        Prefix::Keys,
+        Prefix::Packs,
+        Prefix::Roots(RootKind::Snapshot),
+        Prefix::Verified,
+    ] {
+        assert_eq!(store.list(&prefix, None, 10).await.unwrap(), []);
+        assert_eq!(store.list(&prefix, Some(&Name::header()), 10).await.unwrap(), []);
+    }
+}
+
+async fn races_have_one_winner(store: Arc<dyn Store>) {
+    for round in 0..RACE_ROUNDS {
+        // The bytes differ in length too, except for packs, whose names say what they are.
+        for (name, by_hash) in [(Name::key(&SlotId([round; 16])), false), (pack(round), true)] {
+            let barrier = Arc::new(Barrier::new(usize::from(RACE_WRITERS)));
+            let mut writers = JoinSet::new();
+            for writer in 0..RACE_WRITERS {
+                let (store, name, barrier) = (Arc::clone(&store), name.clone(), Arc::clone(&barrier));
+                let bytes = Bytes::from(if by_hash {
+                    vec![0; 9999]
+                } else {
+                    vec![writer; 10 + usize::from(writer)]
+                });
+                writers.spawn(async move {
+                    barrier.wait().await;
+                    let put = store.put(&name, bytes.clone()).await.unwrap();
+                    // Whoever won, what is there now is what stays.
+                    (put, bytes, store.get(&name, Range::All).await.unwrap())
+                });
+            }
+            let outcomes = writers.join_all().await;
+            let winners: Vec<&Bytes> = outcomes
+                .iter()
+                .filter(|(put, ..)| *put == Put::Created)
+                .map(|(_, bytes, _)| bytes)
+                .collect();
+            assert_eq!(winners.len(), 1, "winners of {name}");
+            for (_, _, found) in &outcomes {
+                assert_eq!(&winners, &[found], "{name}");
+            }
+        }
+    }
+}
+
+async fn many_at_once(store: Arc<dyn Store>) {
+    let mut writers = JoinSet::new();
+    for n in 0..64_u8 {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            for name in names(n) {
+                store.put(&name, pattern(usize::from(n) * 100)).await.unwrap();
+                assert_eq!(
+                    store.get(&name, Range::All).await.unwrap(),
+                    pattern(usize::from(n) * 100)
+                );
+            }
+        });
+    }
+    writers.join_all().await;
+    assert_eq!(list(&*store, Prefix::All, 100).await.len(), 64 * names(0).len());
+}

@@ -1,0 +1,119 @@
+//! A decorator that repeats calls which failed for a reason that passes.
+//!
+//! - Only transient errors are repeated, with delays that double up to a limit and vary by a seed.
+//! - A put whose reply was lost is still answered `Created` if it made the object.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+
+/// How often and how soon to repeat.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Most calls in all, the first included; 0 counts as 1.
+    pub attempts: u32,
+    /// Delay before the second call; it doubles for each one after. The actual delay is between half of it and all.
+    pub first_delay: Duration,
+    /// Longest delay.
+    pub max_delay: Duration,
+    /// Where the delays vary from: different for each process, so that many do not come back at once.
+    pub seed: u64,
+}
+
+/// Repeats calls to another store that fail for a reason that passes.
+#[derive(Debug)]
+pub struct Retry {
+    inner: Arc<dyn Store>,
+    policy: Policy,
+    random: AtomicU64,
+}
+
+impl Retry {
+    /// Repeats calls to `inner` as `policy` says. Delays are tokio's time.
+    pub fn new(inner: Arc<dyn Store>, policy: Policy) -> Self {
+        Self {
+            inner,
+            policy,
+            random: AtomicU64::new(policy.seed),
+        }
+    }
+
+    /// The outcome of `call`, and how many calls it took.
+    async fn repeat<T, F>(&self, call: impl Fn() -> F) -> (Result<T>, u32)
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut calls = 1;
+        loop {
+            match call().await {
+                Err(error) if error.is_transient() && calls < self.policy.attempts => {
+                    tokio::time::sleep(self.delay(calls)).await;
+                    calls += 1;
+                }
+                outcome => return (outcome, calls),
+            }
+        }
+    }
+
+    fn delay(&self, calls: u32) -> Duration {
+        let doubled = 2_u32.saturating_pow(calls - 1);
+        let delay = self
+            .policy
+            .first_delay
+            .saturating_mul(doubled)
+            .min(self.policy.max_delay);
+        delay.mul_f64(0.5 + 0.5 * self.next_random())
+    }
+
+    /// A number from 0 to 1 (SplitMix64, Steele et al. 2014).
+    fn next_random(&self) -> f64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut bits = self.random.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ bits >> 31) as f64 / u64::MAX as f64
+    }
+}
+
+#[async_trait]
+impl Store for Retry {
+    fn place(&self) -> &str {
+        self.inner.place()
+    }
+
+    fn traits(&self) -> Traits {
+        self.inner.traits()
+    }
+
+    async fn put(&self, name: &Name, bytes: Bytes) -> Result<Put> {
+        let (outcome, calls) = self.repeat(|| self.inner.put(name, bytes.clone())).await;
+        let outcome = outcome?;
+        // After a lost reply the object may be our own. For packs it makes no difference: the name is the hash.
+        if outcome == Put::Existed && calls > 1 && !matches!(name.kind(), Kind::Pack(_)) {
+            let found = self.get(name, Range::All).await?;
+            return Ok(if found == bytes { Put::Created } else { Put::Existed });
+        }
+        Ok(outcome)
+    }
+
+    async fn get(&self, name: &Name, range: Range) -> Result<Bytes> {
+        self.repeat(|| self.inner.get(name, range)).await.0
+    }
+
+    async fn stat(&self, name: &Name) -> Result<u64> {
+        self.repeat(|| self.inner.stat(name)).await.0
+    }
+
+    async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
+        self.repeat(|| self.inner.list(prefix, after, limit)).await.0
+    }
+
+    async fn delete(&self, name: &Name) -> Result<()> {
+        self.repeat(|| self.inner.delete(name)).await.0
+    }
+}

@@ -1,0 +1,278 @@
+//! A local directory with the faults that real ones have.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, io};
+
+use bytes::Bytes;
+use drystone_format::{PackId, SlotId};
+use drystone_store::{Error, Local, Name, Prefix, Put, Range, Store, create, open};
+
+use crate::pack;
+
+fn key() -> Name {
+    Name::key(&SlotId([1; 16]))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[tokio::test]
+async fn what_is_made_is_for_the_owner_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("a/b/vault");
+    let store = create(path.to_str().unwrap()).unwrap();
+    let (name, bytes) = pack(1, 100);
+    store.put(&name, bytes).await.unwrap();
+    let file = path.join(name.as_str());
+    assert_eq!(mode(&file), 0o600);
+    for directory in [
+        file.parent().unwrap(),
+        &path.join("packs"),
+        &path.join("tmp"),
+        &path,
+        &place.path().join("a"),
+    ] {
+        assert_eq!(mode(directory), 0o700, "{}", directory.display());
+    }
+    assert_eq!(store.place(), path.to_str().unwrap());
+    assert!(
+        create(path.to_str().unwrap()).is_ok(),
+        "a vault's own objects do not stand in the way"
+    );
+}
+
+#[test]
+fn places_that_are_none_are_told_apart() {
+    let place = tempfile::tempdir().unwrap();
+    let url = |name: &str| place.path().join(name).display().to_string();
+    assert!(matches!(open(&url("missing")), Err(Error::NoPlace { place }) if place == url("missing")));
+    fs::write(place.path().join("file"), b"").unwrap();
+    assert!(matches!(open(&url("file")), Err(Error::NotDirectory { .. })));
+    assert!(matches!(create(&url("file")), Err(Error::NotDirectory { .. })));
+    assert!(matches!(create(&url("file/below")), Err(Error::NotDirectory { .. })));
+    assert!(matches!(create(&url("")), Err(Error::Occupied { found, .. }) if found == "file"));
+    fs::create_dir_all(place.path().join("fresh/lost+found")).unwrap();
+    assert!(create(&url("fresh")).is_ok());
+}
+
+#[tokio::test]
+async fn foreign_files_are_not_listed() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Local::open(place.path()).unwrap();
+    let (name, bytes) = pack(1, 100);
+    store.put(&name, bytes).await.unwrap();
+    let directory = place.path().join(name.as_str()).parent().unwrap().to_path_buf();
+    let upper = PackId([0xcd; 32]).to_string().to_uppercase();
+    for path in [
+        "lost+found/x",
+        "tmp/1-1",
+        "packs/zz/x",
+        "packs/README",
+        "notes.txt",
+        "keys/key.txt",
+        "roots/head/00",
+    ] {
+        fs::create_dir_all(place.path().join(path).parent().unwrap()).unwrap();
+        fs::write(place.path().join(path), b"foreign").unwrap();
+    }
+    fs::write(directory.join(upper), b"foreign").unwrap();
+    fs::write(
+        directory.join(format!("{}.part", name.as_str().rsplit('/').next().unwrap())),
+        b"foreign",
+    )
+    .unwrap();
+    fs::create_dir_all(place.path().join(key().as_str())).unwrap();
+    let listed = store.list(&Prefix::All, None, 100).await.unwrap();
+    assert_eq!(listed.iter().map(|listed| &listed.name).collect::<Vec<_>>(), [&name]);
+}
+
+#[tokio::test]
+async fn what_is_no_regular_file_is_no_object() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Local::open(place.path()).unwrap();
+    let outside = place.path().join("outside");
+    fs::write(&outside, b"secret").unwrap();
+    fs::create_dir(place.path().join("keys")).unwrap();
+    let path = place.path().join(key().as_str());
+    let makers: [&dyn Fn(&PathBuf); 3] = [
+        &|path| symlink(&outside, path).unwrap(),
+        &|path| fs::create_dir(path).unwrap(),
+        &|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+    ];
+    for make in makers {
+        make(&path);
+        for outcome in [
+            store.get(&key(), Range::All).await.map(|_| ()),
+            store.stat(&key()).await.map(|_| ()),
+            store.put(&key(), Bytes::from_static(b"new")).await.map(|_| ()),
+        ] {
+            assert!(
+                matches!(&outcome, Err(Error::Io { name, .. }) if name == key().as_str()),
+                "{outcome:?}"
+            );
+        }
+        assert_eq!(store.list(&Prefix::All, None, 10).await.unwrap(), []);
+        fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).unwrap();
+    }
+    assert_eq!(fs::read(outside).unwrap(), b"secret");
+}
+
+#[tokio::test]
+async fn a_directory_that_was_replaced_by_a_link_fails_the_listing() {
+    let place = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let store = Local::open(place.path()).unwrap();
+    symlink(elsewhere.path(), place.path().join("packs")).unwrap();
+    assert!(store.list(&Prefix::Packs, None, 10).await.is_err());
+    assert!(store.list(&Prefix::All, None, 10).await.is_err());
+}
+
+#[tokio::test]
+async fn a_place_that_is_removed_is_not_an_empty_one() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("vault");
+    let store = Local::create(&path).unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(matches!(
+        store.list(&Prefix::Packs, None, 10).await,
+        Err(Error::NoPlace { .. })
+    ));
+    assert!(matches!(
+        store.get(&key(), Range::All).await,
+        Err(Error::NoPlace { .. })
+    ));
+    assert!(matches!(store.stat(&key()).await, Err(Error::NoPlace { .. })));
+    assert!(matches!(store.delete(&key()).await, Err(Error::NoPlace { .. })));
+    assert!(matches!(
+        store.put(&key(), Bytes::new()).await,
+        Err(Error::NoPlace { .. })
+    ));
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_huge_object_is_refused_before_memory_is_taken_for_it() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Local::open(place.path()).unwrap();
+    fs::create_dir(place.path().join("keys")).unwrap();
+    fs::File::create(place.path().join(key().as_str()))
+        .unwrap()
+        .set_len(8 << 40)
+        .unwrap();
+    assert!(matches!(store.get(&key(), Range::All).await, Err(Error::TooLarge { size, .. }) if size == 8 << 40));
+    assert_eq!(store.get(&key(), Range::Last(3)).await.unwrap(), [0; 3].as_slice());
+}
+
+#[tokio::test]
+async fn a_read_only_place_can_be_read() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Local::open(place.path()).unwrap();
+    store.put(&key(), Bytes::from_static(b"key")).await.unwrap();
+    let Some(_mount) = Mount::over(
+        place.path(),
+        &["--bind", place.path().to_str().unwrap()],
+        "a read-only place",
+    ) else {
+        return;
+    };
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,bind,ro"])
+        .arg(place.path())
+        .status()
+        .unwrap();
+    assert!(remounted.success());
+    let store = Local::open(place.path()).unwrap();
+    assert_eq!(store.get(&key(), Range::All).await.unwrap(), "key");
+    assert_eq!(store.list(&Prefix::All, None, 10).await.unwrap().len(), 1);
+    let (name, bytes) = pack(1, 10);
+    assert!(matches!(store.put(&name, bytes).await, Err(Error::ReadOnly { .. })));
+    assert!(matches!(store.delete(&key()).await, Err(Error::ReadOnly { .. })));
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_nothing_of_the_object_and_goes_on_when_there_is_room() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(_mount) = Mount::over(place.path(), &["-t", "tmpfs", "-o", "size=2m", "tmpfs"], "a full disk") else {
+        return;
+    };
+    let store = Local::open(place.path()).unwrap();
+    let mut stored = Vec::new();
+    let (refused, bytes) = loop {
+        let (name, bytes) = pack(stored.len() as u64, 300_000);
+        match store.put(&name, bytes.clone()).await {
+            Ok(put) => assert_eq!(put, Put::Created),
+            Err(error) => {
+                assert!(
+                    matches!(&error, Error::Full { name: found, .. } if found == name.as_str()),
+                    "{error}"
+                );
+                break (name, bytes);
+            }
+        }
+        stored.push(name);
+        assert!(stored.len() < 10, "a disk of 2 MiB does not fill up");
+    };
+    assert!(store.stat(&refused).await.unwrap_err().is_not_found());
+    assert_eq!(fs::read_dir(place.path().join("tmp")).unwrap().count(), 0);
+    stored.sort();
+    let listed = store.list(&Prefix::Packs, None, 100).await.unwrap();
+    assert_eq!(
+        listed.iter().map(|listed| &listed.name).collect::<Vec<_>>(),
+        stored.iter().collect::<Vec<_>>()
+    );
+    store.delete(&stored[0]).await.unwrap();
+    assert_eq!(store.put(&refused, bytes).await.unwrap(), Put::Created);
+}
+
+#[tokio::test]
+async fn permission_denied_names_the_object() {
+    let place = tempfile::tempdir().unwrap();
+    if fs::read_dir("/proc/1/fd").is_ok() {
+        println!("LEFT OUT: missing permissions cannot be tested as root");
+        return;
+    }
+    let store = Local::open(place.path()).unwrap();
+    store.put(&key(), Bytes::from_static(b"key")).await.unwrap();
+    fs::set_permissions(place.path().join("keys"), fs::Permissions::from_mode(0o000)).unwrap();
+    let error = store.get(&key(), Range::All).await.unwrap_err();
+    fs::set_permissions(place.path().join("keys"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(
+        matches!(&error, Error::Denied { name, .. } if name == key().as_str()),
+        "{error}"
+    );
+}
+
+/// Something mounted for the time of a test.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts as root; without the right to, says so and gives nothing.
+    fn over(path: &Path, arguments: &[&str], what: &str) -> Option<Self> {
+        let run = || -> io::Result<bool> {
+            Ok(Command::new("mount")
+                .args(arguments)
+                .arg(path)
+                .output()?
+                .status
+                .success())
+        };
+        if run().is_ok_and(|mounted| mounted) {
+            return Some(Self(path.to_path_buf()));
+        }
+        println!("LEFT OUT: {what} cannot be tested without the right to mount");
+        None
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} is still mounted", self.0.display());
+        }
+    }
+}
