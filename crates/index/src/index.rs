@@ -33,7 +33,7 @@ use crate::{
 /// Part of the memory that filters may take; a merge builds another beside the one it replaces.
 const FILTER_SHARE: usize = 4;
 /// Part of the memory for the table that is filled; another is there while it is written.
-const TABLE_SHARE: usize = 8;
+const TABLE_SHARE: usize = 5;
 
 /// How an index uses the machine.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 //!
 //! - Everything here is a cache (I4): it can be deleted, torn or lost at any moment at the cost of time alone. A run that is
 //!   damaged is dropped and its packs are unknown again, so that the caller reads their trailers anew.
-//! - Memory is bounded by [`Options::memory_bytes`], not by the number of chunks (I7). What grows is 8 bytes per 78 chunks
+//! - Memory is bounded by [`Options::memory_bytes`], not by the number of chunks (I7). What grows is 8 bytes per 39 chunks
 //!   and about 150 bytes per pack.
 //! - A pack is known as a whole or not at all: what [`Index::packs`] lists, [`Index::get`] finds every chunk of.
 //! - Several processes may use one directory at once; nobody waits for anybody longer than a few system calls.
