@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                                 seen.mark(&key(number));
                                 reader.get_page(&SOURCE, &key(number), 0)?;
                             }
-                            Ok(())
+                            Ok::<_, drystone_index::Error>(())
                         })
                     })
                     .collect();
