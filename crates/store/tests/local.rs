@@ -1,5 +1,6 @@
 //! A local directory with the faults that real ones have.
 
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -232,7 +233,7 @@ async fn a_full_disk_keeps_nothing_of_the_object_and_goes_on_when_there_is_room(
 async fn permission_denied_names_the_object() {
     let place = tempfile::tempdir().unwrap();
     if fs::read_dir("/proc/1/fd").is_ok() {
-        println!("LEFT OUT: missing permissions cannot be tested as root");
+        left_out("missing permissions cannot be tested as root");
         return;
     }
     let store = Local::open(place.path()).unwrap();
@@ -244,6 +245,13 @@ async fn permission_denied_names_the_object() {
         matches!(&error, Error::Denied { name, .. } if name == key().as_str()),
         "{error}"
     );
+}
+
+/// Says what is not tested here. Written to the stream itself, because the test runner hides what `println` prints.
+fn left_out(what: &str) {
+    io::stderr()
+        .write_all(format!("LEFT OUT: {what}\n").as_bytes())
+        .unwrap();
 }
 
 /// Something mounted for the time of a test.
@@ -263,7 +271,7 @@ impl Mount {
         if run().is_ok_and(|mounted| mounted) {
             return Some(Self(path.to_path_buf()));
         }
-        println!("LEFT OUT: {what} cannot be tested without the right to mount");
+        left_out(&format!("{what} cannot be tested without the right to mount"));
         None
     }
 }
