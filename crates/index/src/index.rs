@@ -23,12 +23,16 @@ use crate::{
     directory::{Directory, Identity, remove},
     entry::{Entry, Location, PackEntries, PackInfo, check},
     filter::Filter,
-    merge::{Effort, Union, is_mostly_dead, plan},
     packs::Packs,
     run::{Fault, Run, read_footer, read_tables},
     table::{TABLE_ENTRY_BYTES, Table},
+    union::Union,
     write::{Opened, RunWriter, Written},
 };
+
+mod merge;
+
+use merge::Effort;
 
 /// Part of the memory that filters may take; a merge builds another beside the one it replaces.
 const FILTER_SHARE: usize = 4;
@@ -424,91 +428,6 @@ impl Index {
         numbers.clear();
         packs.shrink_to_fit();
         writer.finish(packs).map(Some)
-    }
-
-    fn merge_runs(&self, effort: Effort) -> Result<()> {
-        if effort == Effort::WhenMany && self.chosen(effort).is_empty() {
-            return Ok(());
-        }
-        let Some(_merging) = self.directory.try_lock_for_merging()? else {
-            return Ok(());
-        };
-        self.refresh()?;
-        self.remove_redundant()?;
-        loop {
-            let chosen = self.chosen(effort);
-            if chosen.is_empty() {
-                return Ok(());
-            }
-            self.merge_into_one(chosen)?;
-        }
-    }
-
-    /// The runs that should become one.
-    fn chosen(&self, effort: Effort) -> Vec<Arc<Run>> {
-        let shared = self.shared.read();
-        let mut ascending: Vec<&Arc<Run>> = shared.runs.iter().map(|held| &held.run).collect();
-        ascending.sort_by_key(|run| run.entries);
-        let sizes: Vec<u64> = ascending.iter().map(|run| run.entries).collect();
-        let count = plan(&sizes, effort);
-        let chosen = ascending.into_iter().enumerate();
-        let chosen = chosen.filter(|(place, run)| *place < count || is_mostly_dead(run, &shared.packs));
-        chosen.map(|(_, run)| run.clone()).collect()
-    }
-
-    /// Removes runs whose packs are all in others: what a merge that died has left.
-    fn remove_redundant(&self) -> Result<()> {
-        for held in self.runs().iter() {
-            let redundant = {
-                let shared = self.shared.read();
-                held.run.packs.iter().all(|number| shared.packs.sources(*number) > 1)
-            };
-            // In a table they are not on disk yet, so the others must be runs.
-            if redundant && self.are_in_other_runs(&held.run) {
-                self.replace(None, std::slice::from_ref(&held.run))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn are_in_other_runs(&self, run: &Arc<Run>) -> bool {
-        let mut elsewhere = vec![false; self.shared.read().packs.len()];
-        for other in self.runs().iter().filter(|other| !Arc::ptr_eq(&other.run, run)) {
-            for number in &other.run.packs {
-                if let Some(elsewhere) = elsewhere.get_mut(*number as usize) {
-                    *elsewhere = true;
-                }
-            }
-        }
-        run.packs
-            .iter()
-            .all(|number| elsewhere.get(*number as usize) == Some(&true))
-    }
-
-    fn merge_into_one(&self, runs: Vec<Arc<Run>>) -> Result<()> {
-        let (mut union, total) = {
-            let shared = self.shared.read();
-            let total = shared.runs.iter().map(|held| held.run.entries).sum();
-            (Union::new(runs.clone(), &shared.packs), total)
-        };
-        if union.packs.is_empty() {
-            return self.replace(None, &runs);
-        }
-        let filter_bytes = self.filter_bytes(union.entries, total);
-        let mut writer = RunWriter::new(self.directory.draft()?, union.entries, filter_bytes);
-        // A damaged run is dropped; the caller looks again at what is left.
-        if let Err((run, fault)) = union.start() {
-            return self.drop_run(&run, fault);
-        }
-        loop {
-            match union.next() {
-                Ok(Some(entry)) => writer.push(&entry)?,
-                Ok(None) => break,
-                Err((run, fault)) => return self.drop_run(&run, fault),
-            }
-        }
-        let written = writer.finish(std::mem::take(&mut union.packs))?;
-        self.replace(Some(written), &runs)
     }
 
     /// Lets a run appear in the place of others, for all processes.

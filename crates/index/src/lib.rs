@@ -14,11 +14,11 @@ mod entry;
 mod error;
 mod filter;
 mod index;
-mod merge;
 mod packs;
 mod run;
 mod state;
 mod table;
+mod union;
 mod write;
 
 pub use entry::{Location, PackEntries, PackInfo, Span};

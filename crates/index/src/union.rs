@@ -1,6 +1,7 @@
-//! Several runs read as one, in the order of their ids; and which runs are worth replacing by one.
+//! Several runs read as one, in the order of their ids.
 //!
 //! - Each pack is taken from one run only, so what several runs hold comes out once.
+//! - Every block is verified; a run with too few entries, or of no pack, is damaged.
 //! - Memory: one buffer of 64 KiB per run, and 4 bytes per pack.
 
 use std::{
@@ -16,59 +17,8 @@ use crate::{
     run::{BLOCK_BYTES, BLOCK_ENTRIES, Fault, PIECE_BYTES, Run, verify_block},
 };
 
-/// More runs than this are merged: each costs a look at its filter in every lookup.
-pub(crate) const RUNS_MAX: usize = 8;
-/// Runs are merged while the next larger is at most this many times all smaller ones together: of a thousand daily
-/// runs each entry is then rewritten less than six times.
-const GROWTH_WHEN_MANY: u64 = 1;
-/// The same where a merge was asked for.
-const GROWTH: u64 = 2;
-/// A run is rewritten when one in this many of its entries belongs to a pack that is gone.
-const DEAD_FRACTION: u64 = 4;
 /// Stands for packs whose entries are left out.
 const LEFT_OUT: u32 = u32::MAX;
-
-/// How hard to merge.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effort {
-    /// Only when there are too many runs.
-    WhenMany,
-    /// Until runs grow geometrically.
-    Geometric,
-}
-
-/// How many of the smallest runs should become one; fewer than two means none.
-pub(crate) fn plan(ascending: &[u64], effort: Effort) -> usize {
-    let many = ascending.len() > RUNS_MAX;
-    if effort == Effort::WhenMany && !many {
-        return 0;
-    }
-    let growth = if effort == Effort::WhenMany {
-        GROWTH_WHEN_MANY
-    } else {
-        GROWTH
-    };
-    let (mut sum, mut count) = (0, if many { ascending.len() - RUNS_MAX / 2 } else { 0 });
-    for (position, entries) in ascending.iter().enumerate() {
-        if position > 0 && *entries <= growth * sum {
-            count = count.max(position + 1);
-        }
-        sum += entries;
-    }
-    count
-}
-
-/// Whether so many entries of the run belong to packs that are gone that it should be rewritten.
-pub(crate) fn is_mostly_dead(run: &Run, packs: &Packs) -> bool {
-    let live: u64 = run
-        .packs
-        .iter()
-        .filter_map(|number| packs.get(*number))
-        .map(|info| u64::from(info.chunk_count))
-        .sum();
-    (run.entries - live.min(run.entries)) * DEAD_FRACTION >= run.entries.max(1)
-        || (run.entries == 0 && run.packs.iter().all(|number| packs.get(*number).is_none()))
-}
 
 /// The known entries of several runs, ordered by id.
 pub(crate) struct Union {
@@ -213,40 +163,5 @@ impl Reader {
         self.next += blocks;
         (self.block, self.entry) = (0, 0);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_runs_are_merged_and_large_ones_left() {
-        assert_eq!(plan(&[], Effort::Geometric), 0);
-        assert_eq!(plan(&[5], Effort::Geometric), 0);
-        assert_eq!(plan(&[5; RUNS_MAX], Effort::WhenMany), 0);
-        assert_eq!(plan(&[5, 5], Effort::Geometric), 2);
-        assert_eq!(plan(&[5, 100], Effort::Geometric), 0);
-        assert_eq!(plan(&[5, 5, 100], Effort::Geometric), 2);
-        assert_eq!(plan(&[1; RUNS_MAX + 1], Effort::WhenMany), RUNS_MAX + 1);
-        let geometric: Vec<u64> = (0..=RUNS_MAX as u32).map(|power| 10u64.pow(power)).collect();
-        assert_eq!(plan(&geometric, Effort::WhenMany), RUNS_MAX / 2 + 1);
-    }
-
-    #[test]
-    fn daily_runs_cost_few_rewrites() {
-        let (mut runs, mut rewritten) = (Vec::new(), 0);
-        for _ in 0..1000 {
-            runs.push(1u64);
-            runs.sort_unstable();
-            let count = plan(&runs, Effort::WhenMany);
-            let merged: u64 = runs.drain(..count).sum();
-            if merged > 0 {
-                rewritten += merged;
-                runs.push(merged);
-            }
-            assert!(runs.len() <= RUNS_MAX);
-        }
-        assert!(rewritten < 6 * 1000, "{rewritten} entries rewritten");
     }
 }
