@@ -26,6 +26,13 @@ const DIRECTORY_MODE: Mode = Mode::RWXU;
 /// Tries of a put when its temporary file or directory is removed under it, by a cleaner or by hand.
 const ATTEMPTS: u32 = 4;
 
+/// Objects from this size on are written past the page cache: the copy into it costs more processor time than sealing.
+const DIRECT_MIN_BYTES: usize = 1 << 20;
+/// Bytes handed over in one direct write.
+const DIRECT_BLOCK_BYTES: usize = 4 << 20;
+/// Alignment of memory and length that every file system's direct writes accept, bytes.
+const DIRECT_ALIGN_BYTES: usize = 4096;
+
 /// What failed, for the error message: `during` the object's name follows.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -60,6 +67,41 @@ pub(crate) enum Existing {
     Keep,
     /// Replace it if its size is not that of the new bytes.
     ReplaceIfSizeDiffers,
+}
+
+/// Writes `bytes` to the empty `file`, large objects past the page cache where the file system can.
+fn write(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    if bytes.len() >= DIRECT_MIN_BYTES {
+        let flags = rustix::fs::fcntl_getfl(&*file)?;
+        if rustix::fs::fcntl_setfl(&*file, flags | OFlags::DIRECT).is_ok() {
+            rest = write_direct(file, bytes)?;
+            rustix::fs::fcntl_setfl(&*file, flags)?;
+        }
+    }
+    file.write_all(rest)
+}
+
+/// Writes whole aligned blocks and returns what is left: the end, or everything if the file system refuses after all.
+fn write_direct<'a>(file: &mut File, bytes: &'a [u8]) -> io::Result<&'a [u8]> {
+    let mut memory = vec![0; DIRECT_BLOCK_BYTES + DIRECT_ALIGN_BYTES];
+    let start = memory.as_ptr().align_offset(DIRECT_ALIGN_BYTES);
+    let mut rest = bytes;
+    while rest.len() >= DIRECT_ALIGN_BYTES {
+        let length = rest.len().min(DIRECT_BLOCK_BYTES) / DIRECT_ALIGN_BYTES * DIRECT_ALIGN_BYTES;
+        let (now, later) = rest.split_at(length);
+        let Some(block) = memory.get_mut(start..start + length) else { break };
+        block.copy_from_slice(now);
+        match file.write(block) {
+            Ok(written) if written == length => rest = later,
+            // A short direct write leaves the position unaligned: the page cache takes the rest.
+            Ok(written) => return Ok(rest.get(written..).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(rest),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(rest)
 }
 
 /// The directory of a vault, opened for changes.
@@ -114,7 +156,7 @@ impl Directory {
             .during("making the directory for temporary files for")?;
         self.settle(parent).during("making the directory of")?;
         let mut temporary = Temporary::create(self.root()).during("making a temporary file for")?;
-        temporary.file.write_all(bytes).during("writing")?;
+        write(&mut temporary.file, bytes).during("writing")?;
         rustix::fs::fdatasync(&temporary.file).during("syncing")?;
         let published = if replace {
             temporary.replace(path)
