@@ -1,5 +1,6 @@
 //! The engine over real and faulty places.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod golden;
 mod round_trip;
 mod support;
