@@ -17,6 +17,7 @@ pub mod random;
 pub mod recipe;
 pub mod root;
 pub mod seal;
+mod secrets;
 pub mod slot;
 pub mod snapshot;
 pub mod tree;

@@ -39,8 +39,8 @@ pub const PACK_TAIL_GUESS_BYTES: usize = 64 << 10;
 
 /// Largest root object, bytes: a snapshot names paths, tags and one tree, never its files.
 pub const ROOT_MAX_BYTES: usize = 4 << 20;
-/// Largest key slot, bytes: an age header with many recipients fits several times over.
-pub const SLOT_MAX_BYTES: usize = 64 << 10;
+/// Largest key slot, bytes: the secrets of `EPOCHS_MAX` epochs (112 KiB), a copy of the header, and the lock.
+pub const SLOT_MAX_BYTES: usize = 512 << 10;
 /// Largest vault header, bytes: room for the 255 places of a spread.
 pub const HEADER_MAX_BYTES: usize = 256 << 10;
 

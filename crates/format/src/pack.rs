@@ -374,6 +374,7 @@ pub fn tail_bytes(end: &[u8], pack_bytes: u64) -> Result<usize> {
         .last_chunk::<FOOTER_BYTES>()
         .ok_or_else(|| Error::malformed(OBJECT, 0, "shorter than its footer"))?;
     check_magic(footer.last_chunk().unwrap_or(&[0; MAGIC_BYTES]))?;
+    within(OBJECT, "bytes", pack_bytes, PACK_MAX_BYTES as u64)?;
     let &[a, b, c, d, e, f, g, h, ..] = footer;
     let lengths = u64::from(u32::from_be_bytes([a, b, c, d])) + u64::from(u32::from_be_bytes([e, f, g, h]));
     let tail = lengths + FOOTER_BYTES as u64;
@@ -392,6 +393,9 @@ impl Tail {
     /// Opens the last [`tail_bytes`] bytes of a pack of `pack_bytes`: checks vault, certificate and signature, and
     /// opens the trailer with the index key.
     pub fn open(tail: &[u8], pack_bytes: u64, secrets: &Secrets) -> Result<Self> {
+        if tail_bytes(tail, pack_bytes)? != tail.len() {
+            return Err(Error::malformed(OBJECT, 0, "a tail of another length"));
+        }
         let (preamble, trailer, signature) = split_tail(tail)?;
         let frames_end = pack_bytes - tail.len() as u64;
         let decoded = Preamble::decode(preamble)?;

@@ -12,6 +12,7 @@ use crate::keys::{Certificate, Role, Secrets};
 use crate::limits::ROOT_MAX_BYTES;
 use crate::random::{Random, array};
 use crate::seal::{PackKind, Sealer, Suite};
+use crate::snapshot::Snapshot;
 
 const OBJECT: &str = "root";
 const MAGIC: &[u8; 7] = b"DRYROOT";
@@ -52,7 +53,8 @@ fn aad(vault: &VaultId, kind: &str, id: &RootId) -> Vec<u8> {
     [vault.0.as_slice(), &id.0, kind.as_bytes()].concat()
 }
 
-/// The root object of `kind` and `id` that says `payload`.
+/// The root object of `kind` and `id` that says `payload`; an error if `payload` could not be read back (a tag too long,
+/// say), since a root is the only way to what it makes live.
 pub fn seal_root(
     secrets: &Secrets,
     kind: RootKind,
@@ -60,6 +62,9 @@ pub fn seal_root(
     payload: &[u8],
     random: &mut dyn Random,
 ) -> Result<Vec<u8>> {
+    match kind {
+        RootKind::Snapshot => Snapshot::decode(payload).map(drop)?,
+    }
     let epoch = secrets.current()?;
     let sealed = epoch
         .seal_key
@@ -136,7 +141,9 @@ pub fn seal_verified(secrets: &Secrets, packs: &[PackId], random: &mut dyn Rando
         .uint(2);
     secrets.certificate.encode(&mut out);
     out.uint(3).bytes(&sealed);
-    sign(out.finish(), LIST_DOMAIN, &secrets.writer_key)
+    let object = sign(out.finish(), LIST_DOMAIN, &secrets.writer_key)?;
+    within(LIST, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
+    Ok(object)
 }
 
 /// Opens what [`seal_verified`] made; only an owner's word counts.
@@ -179,6 +186,7 @@ pub fn open_verified(secrets: &Secrets, object: &[u8]) -> Result<Vec<PackId>> {
         }
         Ok(true)
     })?;
+    reader.end()?;
     Ok(packs)
 }
 

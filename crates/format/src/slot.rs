@@ -102,7 +102,7 @@ impl Slot {
         }
     }
 
-    /// The object, signed with the vault's key.
+    /// The object, signed with the vault's key; an error if it could not be read back (a label too long, say).
     pub fn encode(&self, vault_key: &SignKey) -> Result<Vec<u8>> {
         let mut out = Writer::onto([MAGIC.as_slice(), &[FORMAT_VERSION]].concat());
         out.map(11 + self.unknown.len())
@@ -130,23 +130,14 @@ impl Slot {
             .bytes(&self.header)
             .unknown(&self.unknown);
         let object = sign(out.finish(), DOMAIN, vault_key)?;
-        within(
-            OBJECT,
-            "bytes",
-            object.len() as u64,
-            (SLOT_MAX_BYTES + HEADER_MAX_BYTES) as u64,
-        )?;
+        // A slot that cannot be read back would lock its owner out: refused before it is stored.
+        Self::decode(&object)?;
         Ok(object)
     }
 
     /// Reads a slot; its signature is checked by [`verify`](Self::verify) once the vault's key is known.
     pub fn decode(object: &[u8]) -> Result<Self> {
-        within(
-            OBJECT,
-            "bytes",
-            object.len() as u64,
-            (SLOT_MAX_BYTES + HEADER_MAX_BYTES) as u64,
-        )?;
+        within(OBJECT, "bytes", object.len() as u64, SLOT_MAX_BYTES as u64)?;
         let (signed, _) = split_signature(OBJECT, object)?;
         let (mut vault, mut id, mut role, mut lock, mut label) = (None, None, None, None, None);
         let (mut created, mut recipient, mut slot_key) = (None, String::new(), None);
