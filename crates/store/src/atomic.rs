@@ -90,7 +90,9 @@ fn write_direct<'a>(file: &mut File, bytes: &'a [u8]) -> io::Result<&'a [u8]> {
     while rest.len() >= DIRECT_ALIGN_BYTES {
         let length = rest.len().min(DIRECT_BLOCK_BYTES) / DIRECT_ALIGN_BYTES * DIRECT_ALIGN_BYTES;
         let (now, later) = rest.split_at(length);
-        let Some(block) = memory.get_mut(start..start + length) else { break };
+        let Some(block) = memory.get_mut(start..start + length) else {
+            break;
+        };
         block.copy_from_slice(now);
         match file.write(block) {
             Ok(written) if written == length => rest = later,
