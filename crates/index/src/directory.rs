@@ -3,7 +3,7 @@
 //! - A run appears whole, by rename; its draft is locked by its writer, so that leftovers of the dead can be told and removed.
 //! - `swap.lock` is held alone while a merge replaces runs, and shared while a process lists and opens them: nobody sees
 //!   half of a replacement. `merge.lock` is held by the one process that merges. Both are released by the kernel at exit.
-//! - A crash between appearance and removal leaves runs whose packs are all in others; the next merge removes them.
+//! - A crash between appearance and removal leaves packs in two runs; the next merge makes one of them.
 //! - Nothing is synced: after a power cut a run may be missing or torn, which its checksums show.
 
 use std::{

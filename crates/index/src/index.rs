@@ -329,6 +329,11 @@ impl Index {
         }
     }
 
+    /// Runs that this process found damaged and dropped, as in [`Index::stats`], but cheap enough to ask after every miss.
+    pub fn dropped_runs(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
     /// Calls `each` for every location of every chunk in known packs, ordered by chunk id, after a flush.
     ///
     /// Memory: 64 KiB a run and 80 bytes a pack. [`Error::Damaged`] means that a run was dropped on the way.
@@ -392,7 +397,7 @@ impl Index {
 
     /// A run of the table's known packs, if it has any.
     fn write_table(&self, table: &Table) -> Result<Option<Written>> {
-        let (mut numbers, mut packs, total) = {
+        let (numbers, packs, total) = {
             let shared = self.shared.read();
             let (mut numbers, mut packs) = (vec![u32::MAX; shared.packs.len()], Vec::new());
             for pack in table.packs() {
@@ -425,8 +430,6 @@ impl Index {
                 writer.push(&entry.in_pack(number))?;
             }
         }
-        numbers.clear();
-        packs.shrink_to_fit();
         writer.finish(packs).map(Some)
     }
 

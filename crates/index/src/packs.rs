@@ -63,11 +63,6 @@ impl Packs {
             .map(|known| &known.info)
     }
 
-    /// How many tables and runs hold the pack's entries.
-    pub(crate) fn sources(&self, number: u32) -> u32 {
-        self.known.get(number as usize).map_or(0, |known| known.sources)
-    }
-
     pub(crate) fn find(&self, pack: &PackId) -> Option<&PackInfo> {
         self.get(*self.numbers.get(pack)?)
     }

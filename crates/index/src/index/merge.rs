@@ -69,7 +69,6 @@ impl Index {
             return Ok(());
         };
         self.refresh()?;
-        self.remove_redundant()?;
         loop {
             let chosen = self.chosen(effort);
             if chosen.is_empty() {
@@ -93,35 +92,6 @@ impl Index {
         let chosen = ascending.into_iter().enumerate();
         let chosen = chosen.filter(|(place, run)| *place < count || is_mostly_dead(run, &shared.packs));
         chosen.map(|(_, run)| run.clone()).collect()
-    }
-
-    /// Removes runs whose packs are all in others: what a merge that died has left.
-    fn remove_redundant(&self) -> Result<()> {
-        for held in self.runs().iter() {
-            let redundant = {
-                let shared = self.shared.read();
-                held.run.packs.iter().all(|number| shared.packs.sources(*number) > 1)
-            };
-            // In a table they are not on disk yet, so the others must be runs.
-            if redundant && self.are_in_other_runs(&held.run) {
-                self.replace(None, std::slice::from_ref(&held.run))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn are_in_other_runs(&self, run: &Arc<Run>) -> bool {
-        let mut elsewhere = vec![false; self.shared.read().packs.len()];
-        for other in self.runs().iter().filter(|other| !Arc::ptr_eq(&other.run, run)) {
-            for number in &other.run.packs {
-                if let Some(elsewhere) = elsewhere.get_mut(*number as usize) {
-                    *elsewhere = true;
-                }
-            }
-        }
-        run.packs
-            .iter()
-            .all(|number| elsewhere.get(*number as usize) == Some(&true))
     }
 
     fn merge_into_one(&self, runs: Vec<Arc<Run>>) -> Result<()> {
