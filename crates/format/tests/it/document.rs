@@ -1,0 +1,226 @@
+//! docs/format.md tells the truth: its example bytes are decoded and made again, its limits are those of the code.
+
+use std::path::{Path, PathBuf};
+
+use drystone_format::chunker::{Chunker, Sizes};
+use drystone_format::codec::{CODECS, Codec, Compression, Compressor, decompress};
+use drystone_format::header::Header;
+use drystone_format::id::pack_id;
+use drystone_format::keys::Secrets;
+use drystone_format::pack::{Preamble, Tail, tail_bytes};
+use drystone_format::recipe::decode_node;
+use drystone_format::root::{RootKind, open_root, open_verified, seal_root, seal_verified};
+use drystone_format::seal::Compressed;
+use drystone_format::slot::Slot;
+use drystone_format::snapshot::Snapshot;
+use drystone_format::tree::{TreeDecoder, append_encoded};
+
+use crate::fixture::{
+    Counting, ROOT, entries, example_pack, header, header_bytes, hello, parts, secrets, slot, slot_bytes, slot_key,
+    snapshot, unhex,
+};
+
+fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/format.md")
+}
+
+fn document() -> String {
+    std::fs::read_to_string(path()).unwrap()
+}
+
+/// The lines of the fenced block with this name.
+fn block<'a>(document: &'a str, name: &str) -> &'a str {
+    let fence = format!("```{name}\n");
+    let (_, rest) = document
+        .split_once(&fence)
+        .unwrap_or_else(|| panic!("docs/format.md has no block `{name}`"));
+    rest.split_once("```").unwrap().0
+}
+
+fn example(name: &str) -> Vec<u8> {
+    unhex(block(&document(), &format!("hex {name}-example")))
+}
+
+/// Text of which every codec finds something to compress.
+fn frame_plaintext() -> Vec<u8> {
+    b"drystone ".repeat(8)
+}
+
+fn frame(codec: Codec) -> Vec<u8> {
+    let mut compressor = Compressor::new(Compression::new(codec, None).unwrap()).unwrap();
+    Compressed::new(&mut compressor, &frame_plaintext())
+        .unwrap()
+        .bytes()
+        .to_vec()
+}
+
+fn tree() -> Vec<u8> {
+    let mut stream = Vec::new();
+    entries()
+        .iter()
+        .for_each(|entry| append_encoded(&mut stream, &entry.encode()));
+    stream
+}
+
+/// A node that holds every kind of part: 3 parts, each an array of two items.
+fn recipe_node() -> Vec<u8> {
+    let mut bytes = unhex("83 82 58 20");
+    bytes.extend(hello().0);
+    bytes.extend(unhex("06 82 00 19 1000 82 01 1b 0000010000000000"));
+    bytes
+}
+
+/// All examples whose encoding is determined by the document.
+fn examples() -> Vec<(&'static str, Vec<u8>)> {
+    let secrets = secrets();
+    let root = seal_root(
+        &secrets,
+        RootKind::Snapshot,
+        &ROOT,
+        &snapshot().encode(),
+        &mut Counting::default(),
+    );
+    let list = seal_verified(&secrets, &[example_pack().id], &mut Counting::default());
+    vec![
+        ("secrets", secrets.encode()),
+        ("header", header_bytes()),
+        ("slot", slot_bytes()),
+        ("chunk-id", hello().0.to_vec()),
+        ("frame-none", frame(Codec::None)),
+        ("pack", example_pack().bytes),
+        ("recipe-node", recipe_node()),
+        ("tree", tree()),
+        ("snapshot", snapshot().encode()),
+        ("root", root.unwrap()),
+        ("verified-list", list.unwrap()),
+    ]
+}
+
+#[test]
+fn example_bytes_are_made_again() {
+    let document = document();
+    for (name, bytes) in examples() {
+        assert_eq!(example(name), bytes, "{name}");
+    }
+    let known = examples().len() + CODECS.len() - 1;
+    assert_eq!(
+        document.matches("```hex ").count(),
+        known,
+        "a hex block that no test decodes"
+    );
+}
+
+#[test]
+fn example_objects_decode() {
+    let secrets = Secrets::decode(&example("secrets")).unwrap();
+    assert_eq!(Header::decode(&example("header")).unwrap(), header());
+    let object = example("slot");
+    let decoded = Slot::decode(&object).unwrap();
+    assert_eq!(decoded, slot());
+    Slot::verify(&object, &secrets.vault_verify).unwrap();
+    assert_eq!(decoded.open(&slot_key()).unwrap().encode(), example("secrets"));
+    let root = open_root(&secrets, RootKind::Snapshot, &ROOT, &example("root")).unwrap();
+    assert_eq!(root.payload, example("snapshot"));
+    assert_eq!(Snapshot::decode(&root.payload).unwrap(), snapshot());
+    let list = open_verified(&secrets, &example("verified-list")).unwrap();
+    assert_eq!(list, [pack_id(&example("pack"))]);
+}
+
+#[test]
+fn example_contents_decode() {
+    let (secrets, pack) = (Secrets::decode(&example("secrets")).unwrap(), example("pack"));
+    let length = tail_bytes(&pack, pack.len() as u64).unwrap();
+    let tail = Tail::open(&pack[pack.len() - length..], pack.len() as u64, &secrets).unwrap();
+    let frame = &tail.frames[0];
+    let sealed = &pack[frame.offset as usize..][..frame.bytes as usize];
+    let sealer = Preamble::from_end(&pack).unwrap().frame_sealer(&secrets).unwrap();
+    assert_eq!(sealer.open_frame(0, sealed).unwrap(), b"hello\nworld\n");
+    assert_eq!(frame.chunks[0].id.0.as_slice(), example("chunk-id"));
+    let whole: u64 = parts().iter().map(|part| part.bytes()).sum();
+    assert_eq!(decode_node(&example("recipe-node"), 1, whole).unwrap(), parts());
+    let mut decoder = TreeDecoder::default();
+    decoder.feed(&example("tree"));
+    for entry in entries() {
+        assert_eq!(decoder.next_entry().unwrap(), Some(entry));
+    }
+    assert_eq!(decoder.next_entry().unwrap(), None);
+    decoder.finish().unwrap();
+}
+
+#[test]
+fn example_frames_of_every_codec_decode() {
+    for codec in CODECS {
+        let bytes = example(&format!("frame-{}", codec.name()));
+        let (head, payload) = bytes.split_first_chunk::<5>().unwrap();
+        let length = u32::from_be_bytes(*head.last_chunk().unwrap());
+        assert_eq!(CODECS[usize::from(head[0])], codec);
+        assert_eq!(decompress(codec, payload, length as usize).unwrap(), frame_plaintext());
+    }
+}
+
+/// The lengths of the chunks of the stream that the document describes.
+fn boundaries() -> String {
+    let chunker = Chunker::new(&secrets().dedup_key, Sizes::new(64, 448).unwrap());
+    let stream: Vec<u8> = (0..600u32)
+        .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    let (mut rest, mut lengths) = (stream.as_slice(), Vec::new());
+    while !rest.is_empty() {
+        let (chunk, after) = rest.split_at(chunker.next(rest));
+        lengths.push(chunk.len().to_string());
+        rest = after;
+    }
+    let constants = secrets().dedup_key.derive(b"drystone chunk boundaries v1");
+    let word = |at| u32::from_le_bytes(*constants[at..].first_chunk().unwrap());
+    format!("a = {}, b = {}\n{}\n", word(0) | 1, word(4), lengths.join(" "))
+}
+
+#[test]
+fn example_boundaries_are_those_of_the_chunker() {
+    assert_eq!(block(&document(), "text boundaries-example"), boundaries());
+}
+
+/// `16 << 10` and `1024` as numbers.
+fn evaluate(expression: &str) -> u64 {
+    let mut factors = expression
+        .split("<<")
+        .map(|number| number.trim().parse::<u64>().unwrap());
+    let first = factors.next().unwrap();
+    first << factors.next().unwrap_or(0)
+}
+
+#[test]
+fn limits_are_listed_with_their_values() {
+    let document = document();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/limits.rs");
+    let source = std::fs::read_to_string(source).unwrap();
+    let constants = source.lines().filter_map(|line| line.strip_prefix("pub const "));
+    for line in constants {
+        let (name, rest) = line.split_once(':').unwrap();
+        let value = evaluate(rest.split_once('=').unwrap().1.trim_end_matches(';'));
+        let row = format!("| `{name}` | {value} |");
+        assert!(document.contains(&row), "docs/format.md lacks the row {row}");
+    }
+}
+
+#[test]
+#[ignore = "writes the examples into docs/format.md; a change of bytes that it makes is a change of the format"]
+fn write_examples() {
+    let mut text = document();
+    let mut replace = |name: &str, new: &str| {
+        let old = block(&text, name).to_owned();
+        let (old, new) = (format!("```{name}\n{old}```"), format!("```{name}\n{new}```"));
+        text = text.replacen(&old, &new, 1);
+    };
+    let frames = CODECS.map(|codec| (format!("frame-{}", codec.name()), frame(codec)));
+    let examples = examples().into_iter().map(|(name, bytes)| (name.to_owned(), bytes));
+    for (name, bytes) in examples.chain(frames) {
+        let line = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+        replace(
+            &format!("hex {name}-example"),
+            &bytes.chunks(48).map(line).collect::<String>(),
+        );
+    }
+    replace("text boundaries-example", &boundaries());
+    std::fs::write(path(), text).unwrap();
+}

@@ -1,0 +1,223 @@
+//! Objects with fixed contents: the examples of docs/format.md, and what the other tests damage.
+
+use drystone_format::chunker::Sizes;
+use drystone_format::codec::{Codec, Compression, Compressor};
+use drystone_format::header::{Header, Trust};
+use drystone_format::id::ChunkHasher;
+use drystone_format::keys::{OpenKey, Role, Secrets};
+use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
+use drystone_format::recipe::{Part, Recipe};
+use drystone_format::seal::{Compressed, PackKind, Suite};
+use drystone_format::slot::{Lock, Slot};
+use drystone_format::snapshot::{Snapshot, Totals};
+use drystone_format::tree::{Entry, Kind, Marks, Time};
+use drystone_format::{ChunkId, Random, RootId, SlotId, VaultId};
+
+/// The bytes 0, 1, 2 and so on, across calls.
+#[derive(Default)]
+pub(crate) struct Counting(u8);
+
+impl Random for Counting {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            *byte = self.0;
+            self.0 = self.0.wrapping_add(1);
+        }
+    }
+}
+
+pub(crate) const TIME: Time = Time {
+    seconds: 1_700_000_000,
+    nanos: 5,
+};
+pub(crate) const ROOT: RootId = RootId([0xaa; 16]);
+
+/// An age file for the identity of 32 bytes of 0x42; its plaintext is the bytes 0 to 31.
+const LOCKED: &str = "6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139207a652f596544715274455a6b446934666c566d6473\
+    31355649674278765347437337594e43424c424448410a577046487466454972676b7a586363576f6265324b67476656583248496176397a4c6570\
+    737655694c4c770a2d2d2d204c7662596836686f6e66374a6533777546413667384f4d546551687731516e77774c7a377264386b38454d0a454545\
+    454545454545454545454545450f8ba20ab8894807d2fa17b6b08e98235c2250813d1889c2a719996c202b005416335873fb4cd44994750124\
+    56f3070a";
+
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let pairs = digits.chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+}
+
+pub(crate) fn vault() -> VaultId {
+    VaultId::from_hex("00112233445566778899aabbccddeeff").unwrap()
+}
+
+pub(crate) fn secrets() -> Secrets {
+    Secrets::generate(&mut Counting::default(), vault()).unwrap()
+}
+
+/// A credential of the same vault that cannot read.
+pub(crate) fn writer() -> Secrets {
+    secrets().delegate(&mut Counting(0xa0), Role::Writer).unwrap()
+}
+
+/// A stranger under the same vault id.
+pub(crate) fn stranger() -> Secrets {
+    Secrets::generate(&mut Counting(7), vault()).unwrap()
+}
+
+pub(crate) fn header() -> Header {
+    Header {
+        vault: vault(),
+        created: TIME,
+        generation: 0,
+        vault_verify: secrets().vault_verify,
+        data_sizes: Sizes::new(16 << 10, 112 << 10).unwrap(),
+        meta_sizes: Sizes::new(4 << 10, 28 << 10).unwrap(),
+        trust: Trust::Verified,
+        spread: (1, 1),
+        unknown: Vec::new(),
+    }
+}
+
+pub(crate) fn header_bytes() -> Vec<u8> {
+    header().encode(secrets().vault_key.as_ref().unwrap()).unwrap()
+}
+
+pub(crate) fn slot_key() -> OpenKey {
+    OpenKey::generate(&mut Counting::default())
+}
+
+pub(crate) fn slot() -> Slot {
+    let mut slot = Slot {
+        vault: vault(),
+        id: SlotId([0xbb; 16]),
+        role: Role::Owner,
+        lock: Lock::X25519,
+        label: "key file".to_owned(),
+        created: TIME,
+        recipient: "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj".to_owned(),
+        slot_key: slot_key().seal_key().unwrap(),
+        locked: unhex(LOCKED),
+        sealed: Vec::new(),
+        header: header_bytes(),
+        unknown: Vec::new(),
+    };
+    slot.fill(&secrets(), &mut Counting::default()).unwrap();
+    slot
+}
+
+pub(crate) fn slot_bytes() -> Vec<u8> {
+    slot().encode(secrets().vault_key.as_ref().unwrap()).unwrap()
+}
+
+/// A pack of one frame for each of `frames`, which are lists of chunks.
+pub(crate) fn pack(secrets: &Secrets, kind: PackKind, suite: Suite, codec: Codec, frames: &[&[&[u8]]]) -> SealedPack {
+    let hasher = ChunkHasher::new(&secrets.dedup_key);
+    let mut compressor = Compressor::new(Compression::new(codec, None).unwrap()).unwrap();
+    let mut pack = PackBuilder::new(secrets, kind, suite, 0, &mut Counting::default()).unwrap();
+    for chunks in frames {
+        let rows = chunks.iter().map(|chunk| PackedChunk {
+            id: hasher.id(chunk),
+            bytes: chunk.len() as u32,
+        });
+        let frame = Compressed::new(&mut compressor, &chunks.concat()).unwrap();
+        pack.push(&frame, rows.collect()).unwrap();
+    }
+    pack.finish(secrets).unwrap()
+}
+
+pub(crate) fn example_pack() -> SealedPack {
+    pack(
+        &secrets(),
+        PackKind::Data,
+        Suite::Aes256Gcm,
+        Codec::None,
+        &[&[b"hello\n", b"world\n"]],
+    )
+}
+
+pub(crate) fn hello() -> ChunkId {
+    ChunkHasher::new(&secrets().dedup_key).id(b"hello\n")
+}
+
+pub(crate) fn entry(name: &[u8], kind: Kind) -> Entry {
+    Entry {
+        name: name.to_vec(),
+        kind,
+        mode: 0o644,
+        uid: 1000,
+        gid: 100,
+        user: String::new(),
+        group: String::new(),
+        mtime: TIME,
+        xattrs: Vec::new(),
+        hard_link: None,
+        marks: Marks::default(),
+        unknown: Vec::new(),
+    }
+}
+
+/// An entry of every kind, and one with every optional key.
+pub(crate) fn entries() -> Vec<Entry> {
+    let mut all = entry(b"all", Kind::File(Recipe::single(hello(), 6)));
+    (all.mode, all.user, all.group) = (0o4755, "mason".to_owned(), "users".to_owned());
+    all.mtime = Time {
+        seconds: -1,
+        nanos: 999_999_999,
+    };
+    all.xattrs = vec![(b"user.note".to_vec(), b"\0\xff".to_vec())];
+    all.hard_link = Some((64, 4711));
+    all.marks = Marks(Marks::CHANGED_WHILE_READ);
+    vec![
+        all,
+        entry(b"block", Kind::BlockDevice { major: 8, minor: 1 }),
+        entry(b"char", Kind::CharDevice { major: 1, minor: 3 }),
+        entry(b"directory", Kind::Dir(Recipe::default())),
+        entry(b"fifo", Kind::Fifo),
+        entry(b"link", Kind::Symlink(b"../\xfftarget".to_vec())),
+        entry(b"socket", Kind::Socket),
+        entry(b"\xff not UTF-8", Kind::File(Recipe::default())),
+    ]
+}
+
+/// Parts of every kind.
+pub(crate) fn parts() -> Vec<Part> {
+    vec![
+        Part::Chunk { id: hello(), bytes: 6 },
+        Part::Zeros(4096),
+        Part::Hole(1 << 40),
+    ]
+}
+
+pub(crate) fn snapshot() -> Snapshot {
+    Snapshot {
+        started: TIME,
+        finished: Time {
+            seconds: 1_700_000_060,
+            nanos: 0,
+        },
+        host: "quarry".to_owned(),
+        user: "mason".to_owned(),
+        paths: vec![b"/home/mason".to_vec()],
+        tags: vec!["daily".to_owned()],
+        tree: Recipe::single(hello(), 6),
+        parent: Some(RootId([0xcc; 16])),
+        totals: Totals {
+            files: 3,
+            dirs: 2,
+            bytes: 1000,
+            new_bytes: 500,
+            stored_bytes: 250,
+            problems: 0,
+        },
+        program: "drystone 0.1.0".to_owned(),
+        unknown: Vec::new(),
+    }
+}
+
+/// Every copy of `bytes` with one bit flipped.
+pub(crate) fn flips(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    (0..bytes.len() * 8).map(|bit| {
+        let mut damaged = bytes.to_vec();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        (bit, damaged)
+    })
+}
