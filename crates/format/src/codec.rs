@@ -4,7 +4,7 @@
 //! - Decompression never yields more than the length it was promised, so a hostile frame cannot exhaust memory.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{Cursor, Read, Write};
 use std::str::FromStr;
 
 use crate::error::{Error, Result, within};
@@ -205,13 +205,14 @@ impl Compressor {
                 let Some(zstd) = &mut self.zstd else {
                     return Err(codec.failed("no context"));
                 };
-                let start = out.len();
-                out.resize(start + zstd::zstd_safe::compress_bound(plaintext.len()), 0);
-                let room = out.get_mut(start..).unwrap_or_default();
-                let written = zstd
-                    .compress_to_buffer(plaintext, room)
-                    .map_err(|error| codec.failed(error))?;
-                out.truncate(start + written);
+                out.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
+                // A cursor writes into the spare room as it is; filling it with zeros first would cost a pass over it.
+                let start = out.len() as u64;
+                let mut cursor = Cursor::new(std::mem::take(out));
+                cursor.set_position(start);
+                let written = zstd.compress_to_buffer(plaintext, &mut cursor);
+                *out = cursor.into_inner();
+                written.map_err(|error| codec.failed(error))?;
             }
             Codec::Lz4 => out.extend_from_slice(&lz4_flex::block::compress(plaintext)),
             Codec::Zlib => {
