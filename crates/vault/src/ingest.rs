@@ -98,6 +98,11 @@ impl Shared {
         }
     }
 
+    /// Whether the run is cancelled or failed; unlike [`Shared::check`] it leaves the error for who reports it.
+    fn is_over(&self) -> bool {
+        self.cancel.is_cancelled() || self.failed.load(Ordering::Acquire)
+    }
+
     /// The run's first error, the first time; then that it was stopped.
     fn failure(&self) -> Error {
         self.failure.lock().take().unwrap_or(Error::Stopped)
@@ -176,9 +181,10 @@ impl Vault {
 /// Starts the threads behind the lanes.
 fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>> {
     let mut threads = Vec::new();
-    let mut spawn = |work: Box<dyn FnOnce(&Shared) -> Result<()> + Send>| {
+    let mut spawn = |work: Box<dyn Fn(&Shared) -> Result<()> + Send>| {
         let shared = shared.clone();
         threads.push(std::thread::spawn(move || {
+            // The error is kept before `work` drops its ends of the queues, or who finds one closed would report that.
             if let Err(error) = work(&shared) {
                 shared.fail(error);
             }
@@ -240,7 +246,7 @@ fn pack(shared: &Shared, kind: PackKind, ready: &Receiver<ReadyFrame>, packs: &S
         }
     }
     // The lanes are done, or the run has failed: then a last pack would only delay the news.
-    if shared.check().is_err() {
+    if shared.is_over() {
         Ok(())
     } else {
         seal(shared, building, packs)
@@ -323,7 +329,7 @@ impl Ingest {
             0 => {}
             chunks => return Err(Error::Unstored { chunks }),
         }
-        shared.catalog.index.flush()?;
+        shared.catalog.flush()?;
         let get = |counter: &AtomicU64| counter.load(Ordering::Acquire);
         Ok(Finished {
             new_chunks: get(&shared.new_chunks),

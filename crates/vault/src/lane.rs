@@ -213,7 +213,9 @@ impl Content<'_> {
         while !bytes.is_empty() {
             let room = self.lane.input.get_mut(self.filled..).unwrap_or_default();
             let (now, later) = bytes.split_at(bytes.len().min(room.len()));
-            room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            if let Some(room) = room.get_mut(..now.len()) {
+                room.copy_from_slice(now);
+            }
             self.filled += now.len();
             bytes = later;
             if self.filled >= READ_BYTES {
@@ -241,6 +243,8 @@ impl Content<'_> {
     }
 
     fn cut(&mut self, more: More) -> Result<()> {
+        // Here and not only where a frame is handed over: a file that is stored already never hands one over.
+        self.lane.shared.check()?;
         let mut input = std::mem::take(&mut self.lane.input);
         let cut = self
             .cutter
