@@ -1,11 +1,12 @@
 //! The index and what is known about packs: kept in step with the place, and asked before anything is relied on.
 //!
 //! - Opening compares the packs at the place with those in the index: new ones are read (their tails only), vanished or
-//!   truncated ones are forgotten.
+//!   truncated ones are forgotten. The same happens again when a part of the index turns out to be damaged.
 //! - A pack found damaged stays readable as far as it goes, but nothing new relies on it.
-//! - The loss epoch grows before anybody can see that a pack is lost.
+//! - No object that somebody put at the place keeps the catalog from opening: what cannot be read is a problem.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,71 +17,66 @@ use drystone_format::limits::{PACK_MAX_BYTES, PACK_TAIL_GUESS_BYTES};
 use drystone_format::pack::{FrameInfo, Tail, tail_bytes};
 use drystone_format::root::open_verified;
 use drystone_format::{ChunkId, PackId};
-use drystone_index::{Index, Location, Options, PackEntries, PackInfo, Span, State};
+use drystone_index::{Index, Location, Options, PackEntries, PackInfo, Span};
 use drystone_store::{Kind, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
+use crate::losses::Losses;
 use crate::place::Place;
 use crate::problem::Problems;
 use crate::vault::Vault;
 
-/// State key of the loss epoch, eight bytes big-endian.
-const LOSS_EPOCH: &str = "loss_epoch";
-/// State key of the packs that were found damaged, 32 bytes each.
-const DAMAGED: &str = "damaged_packs";
 /// Set in the index's pack kind when an owner wrote the pack.
 const BY_OWNER: u8 = 0x80;
 
 pub(crate) struct Catalog {
     pub(crate) index: Index,
+    pub(crate) losses: Losses,
     place: Place,
-    state: Arc<State>,
+    parallel: usize,
     secrets: Arc<Secrets>,
     trust: Trust,
-    verified: HashSet<PackId>,
-    damaged: RwLock<HashSet<PackId>>,
-    loss_epoch: AtomicU64,
-    problems: Mutex<Problems>,
+    verified: RwLock<HashSet<PackId>>,
+    /// Packs whose tails cannot be read.
+    unreadable: Mutex<Problems>,
+    /// Lists of verified packs that cannot be read, and why.
+    bad_lists: Mutex<Vec<(Name, String)>>,
+    /// Damaged packs that were turned to for lack of a sound one.
+    missed: Mutex<BTreeSet<PackId>>,
+    /// How many damaged runs the index had dropped when it was last brought in step.
+    dropped: AtomicU64,
+    syncing: Mutex<()>,
 }
 
 impl Catalog {
     pub(crate) fn open(vault: &Vault, dir: &Path) -> Result<Self> {
-        let state = vault.state().clone();
-        let damaged = state.get(DAMAGED)?.unwrap_or_default();
-        let damaged = damaged
-            .as_chunks::<{ PackId::LEN }>()
-            .0
-            .iter()
-            .map(|id| PackId(*id))
-            .collect();
-        let loss_epoch = state
-            .get(LOSS_EPOCH)?
-            .and_then(|bytes| bytes.try_into().ok())
-            .map_or(0, u64::from_be_bytes);
-        let mut catalog = Self {
-            index: Index::open(
-                dir,
-                Options {
-                    memory_bytes: vault.context.memory_bytes / 2,
-                },
-            )?,
+        let memory_bytes = vault.context.memory_bytes / 2;
+        let index = Index::open(dir, Options { memory_bytes })?;
+        let catalog = Self {
+            index,
+            losses: Losses::open(vault.state().clone(), dir)?,
             place: vault.place.clone(),
-            state,
+            parallel: vault.place.parallel(vault.context.threads),
             secrets: vault.secrets.clone(),
             trust: vault.header().trust,
-            verified: HashSet::new(),
-            damaged: RwLock::new(damaged),
-            loss_epoch: AtomicU64::new(loss_epoch),
-            problems: Mutex::default(),
+            verified: RwLock::default(),
+            unreadable: Mutex::default(),
+            bad_lists: Mutex::default(),
+            missed: Mutex::default(),
+            dropped: AtomicU64::new(0),
+            syncing: Mutex::new(()),
         };
-        catalog.sync(vault.place.parallel(vault.context.threads))?;
+        catalog.sync()?;
         catalog.load_verified()?;
         Ok(catalog)
     }
 
     /// Brings the index in step with the packs at the place.
-    fn sync(&self, parallel: usize) -> Result<()> {
+    fn sync(&self) -> Result<()> {
+        self.dropped.store(self.index.dropped_runs(), Ordering::Release);
+        // Before the list is taken: what a run stores meanwhile is then not taken for gone.
+        let known = self.index.packs();
         let mut live: HashMap<PackId, u64> = HashMap::new();
         self.place.for_each(&Prefix::Packs, |listed| {
             if let Kind::Pack(id) = listed.name.kind() {
@@ -88,55 +84,96 @@ impl Catalog {
             }
             Ok(())
         })?;
-        let lost = |pack: &PackInfo| live.get(&pack.pack) != Some(&pack.pack_bytes);
-        if self.index.packs().iter().any(lost) {
-            self.grow_loss_epoch()?;
-            let known: HashMap<PackId, u64> = self
-                .index
-                .packs()
-                .iter()
-                .map(|pack| (pack.pack, pack.pack_bytes))
-                .collect();
-            self.index
-                .retain(&|pack| live.get(pack).is_some_and(|size| known.get(pack) == Some(size)))?;
+        let (mut indexed, mut gone, mut unreadable) = (Vec::new(), HashSet::new(), Problems::default());
+        for pack in known {
+            indexed.push(pack.pack);
+            let size = live.get(&pack.pack);
+            if size != Some(&pack.pack_bytes) {
+                gone.insert(pack.pack);
+                if let Some(size) = size {
+                    let what = format!("has {size} bytes, but had {} when it was indexed", pack.pack_bytes);
+                    unreadable.push(Name::pack(&pack.pack).as_str(), what);
+                }
+            }
+        }
+        self.losses.settle(&indexed, &gone, &|pack| live.contains_key(pack))?;
+        if !gone.is_empty() {
+            self.index.retain(&|pack| !gone.contains(pack))?;
         }
         let new: Vec<(PackId, u64)> = live
             .into_iter()
-            .filter(|(id, _)| self.index.has_pack(id).is_none())
+            .filter(|(id, _)| !gone.contains(id) && self.index.has_pack(id).is_none())
             .collect();
-        if new.is_empty() {
-            return Ok(());
+        *self.unreadable.lock() = unreadable;
+        if !new.is_empty() {
+            self.learn_all(&new)?;
+            self.index.flush()?;
         }
+        self.remember()
+    }
+
+    /// Brings the index in step again if it dropped a damaged part of itself since the last time; says whether.
+    fn mend(&self) -> Result<bool> {
+        let is_whole = || self.index.dropped_runs() == self.dropped.load(Ordering::Acquire);
+        if is_whole() {
+            return Ok(false);
+        }
+        let _one_at_a_time = self.syncing.lock();
+        if !is_whole() {
+            self.sync()?;
+        }
+        Ok(true)
+    }
+
+    /// Writes the index down, and which packs it holds. What a run has stored is then known to the next one.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.index.flush()?;
+        // What other processes have added belongs to it, or the next run would take their packs for a surprise.
+        self.index.refresh()?;
+        if self.mend()? { Ok(()) } else { self.remember() }
+    }
+
+    fn remember(&self) -> Result<()> {
+        self.losses
+            .remember(self.index.packs().into_iter().map(|pack| pack.pack))
+    }
+
+    fn learn_all(&self, packs: &[(PackId, u64)]) -> Result<()> {
         let next = AtomicUsize::new(0);
         let work = || -> Result<()> {
-            while let Some((id, size)) = new.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some((id, size)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 self.learn(id, *size)?;
             }
             Ok(())
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..parallel.min(new.len())).map(|_| scope.spawn(work)).collect();
+            let threads: Vec<_> = (0..self.parallel.min(packs.len())).map(|_| scope.spawn(work)).collect();
             threads
                 .into_iter()
                 .try_for_each(|thread| thread.join().unwrap_or(Err(Error::Stopped)))
-        })?;
-        Ok(self.index.flush()?)
+        })
     }
 
-    /// Reads the tail of one pack into the index; damage is noted, not fatal.
+    /// Reads the tail of one pack into the index; whatever is wrong with the pack is noted, not fatal.
     fn learn(&self, id: &PackId, size: u64) -> Result<()> {
-        match read_tail(&self.place, &self.secrets, id, size) {
-            Ok(tail) => Ok(self.index.insert(entries(*id, size, &tail))?),
+        let learned = read_tail(&self.place, &self.secrets, id, size)
+            .and_then(|tail| Ok(self.index.insert(entries(*id, size, &tail))?));
+        match learned {
             Err(error) if error.is_damage() => {
-                self.problems.lock().push(Name::pack(id).as_str(), error);
+                self.unreadable.lock().push(Name::pack(id).as_str(), error);
                 Ok(())
             }
-            Err(error) => Err(error),
+            // A writer can sign a pack whose frames are larger than the format allows.
+            Err(Error::Index(error @ drystone_index::Error::TooLarge { .. })) => {
+                self.unreadable.lock().push(Name::pack(id).as_str(), error);
+                Ok(())
+            }
+            other => other,
         }
     }
 
     /// Which packs of other writers an owner has verified; asked only where it matters.
-    fn load_verified(&mut self) -> Result<()> {
+    fn load_verified(&self) -> Result<()> {
         let own = self.secrets.certificate.writer.0;
         let foreign = |pack: &PackInfo| pack.kind & BY_OWNER == 0 && pack.writer != own;
         if self.trust == Trust::Everyone || !self.index.packs().iter().any(foreign) {
@@ -148,10 +185,11 @@ impl Catalog {
             Ok(())
         })?;
         for name in names {
-            let object = self.place.get(&name, Range::All)?;
-            match open_verified(&self.secrets, &object) {
-                Ok(packs) => self.verified.extend(packs),
-                Err(error) => self.problems.lock().push(name.as_str(), error),
+            let list = self.place.get(&name, Range::All);
+            match list.and_then(|list| open_verified(&self.secrets, &list).map_err(self.place.damaged(&name))) {
+                Ok(packs) => self.verified.write().extend(packs),
+                Err(error) if error.is_damage() => self.bad_lists.lock().push((name, error.to_string())),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -162,74 +200,106 @@ impl Catalog {
         let trusted = self.trust == Trust::Everyone
             || pack.kind & BY_OWNER != 0
             || pack.writer == self.secrets.certificate.writer.0
-            || self.verified.contains(&pack.pack);
-        trusted && !self.damaged.read().contains(&pack.pack)
+            || self.verified.read().contains(&pack.pack);
+        trusted && !self.losses.is_damaged(&pack.pack)
     }
 
-    /// Packs that an owner has not vouched for yet and did not write.
+    /// Packs that an owner has to vouch for before others rely on them, and has not.
     pub(crate) fn is_unverified(&self, pack: &PackInfo) -> bool {
-        pack.kind & BY_OWNER == 0 && !self.verified.contains(&pack.pack)
+        self.trust != Trust::Everyone && pack.kind & BY_OWNER == 0 && !self.verified.read().contains(&pack.pack)
     }
 
-    pub(crate) fn contains(&self, id: &ChunkId) -> Result<bool> {
-        Ok(self.index.get_where(id, &|pack| self.is_reliable(pack))?.is_some())
+    /// An owner's list with these packs is published.
+    pub(crate) fn add_verified(&self, packs: &[PackId]) {
+        self.verified.write().extend(packs);
     }
 
-    /// Where to read a chunk, best place first; anything will do, since what is read is verified.
-    pub(crate) fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
-        match self.index.get(id)? {
-            Some(location) if self.damaged.read().contains(&location.pack) => Ok(self
-                .index
-                .get_where(id, &|pack| !self.damaged.read().contains(&pack.pack))?
-                .or(Some(location))),
+    /// The first place of a chunk in a pack that is `wanted`, even if a part of the index is found damaged meanwhile.
+    fn find(&self, id: &ChunkId, wanted: &dyn Fn(&PackInfo) -> bool) -> Result<Option<Location>> {
+        match self.index.get_where(id, wanted)? {
+            None if self.mend()? => Ok(self.index.get_where(id, wanted)?),
             found => Ok(found),
         }
     }
 
+    /// Whether a new snapshot may rely on the chunk being there.
+    pub(crate) fn contains(&self, id: &ChunkId) -> Result<bool> {
+        Ok(self.find(id, &|pack| self.is_reliable(pack))?.is_some())
+    }
+
+    /// Where the chunk lies in a pack that is not known to be damaged, whoever wrote it.
+    pub(crate) fn locate_sound(&self, id: &ChunkId) -> Result<Option<Location>> {
+        self.find(id, &|pack| !self.losses.is_damaged(&pack.pack))
+    }
+
+    /// Where to read a chunk, best place first; anything will do, since what is read is verified.
+    pub(crate) fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
+        match self.find(id, &|_| true)? {
+            Some(location) if self.losses.is_damaged(&location.pack) => match self.locate_sound(id)? {
+                None => {
+                    self.miss(&location.pack);
+                    Ok(Some(location))
+                }
+                sound => Ok(sound),
+            },
+            found => Ok(found),
+        }
+    }
+
+    /// Notes that something is wanted that only this damaged pack has.
+    pub(crate) fn miss(&self, pack: &PackId) {
+        self.missed.lock().insert(*pack);
+    }
+
+    /// Damaged packs that hold the only copy of something that was looked for.
+    pub(crate) fn missed(&self) -> BTreeSet<PackId> {
+        self.missed.lock().clone()
+    }
+
+    pub(crate) fn forget_missed(&self) {
+        self.missed.lock().clear();
+    }
+
     /// Another place to read a chunk, when those in `tried` failed.
     pub(crate) fn locate_beside(&self, id: &ChunkId, tried: &[PackId]) -> Result<Option<Location>> {
-        Ok(self.index.get_where(id, &|pack| !tried.contains(&pack.pack))?)
+        self.find(id, &|pack| !tried.contains(&pack.pack))
     }
 
-    pub(crate) fn loss_epoch(&self) -> u64 {
-        self.loss_epoch.load(Ordering::Acquire)
+    /// Packs whose tails could not be read when the index was brought in step.
+    pub(crate) fn unreadable(&self) -> Problems {
+        self.unreadable.lock().clone()
     }
 
-    fn grow_loss_epoch(&self) -> Result<()> {
-        let epoch = self.loss_epoch.fetch_add(1, Ordering::AcqRel) + 1;
-        Ok(self.state.set(LOSS_EPOCH, &epoch.to_be_bytes())?)
-    }
-
-    /// Remembers that nothing may rely on `pack` any more.
-    pub(crate) fn mark_damaged(&self, pack: &PackId) -> Result<()> {
-        if self.damaged.write().insert(*pack) {
-            self.grow_loss_epoch()?;
-            self.save_damaged()?;
+    /// Lists of verified packs that could not be read.
+    pub(crate) fn bad_lists(&self) -> Problems {
+        let mut problems = Problems::default();
+        for (name, what) in self.bad_lists.lock().iter() {
+            problems.push(name.as_str(), format!("{what}; a full `drystone scrub` replaces it"));
         }
-        Ok(())
+        problems
     }
 
-    /// Forgets that `pack` was damaged: it was read in full and is fine.
-    pub(crate) fn mark_sound(&self, pack: &PackId) -> Result<()> {
-        if self.damaged.write().remove(pack) {
-            self.save_damaged()
-        } else {
-            Ok(())
+    /// The same, and forgets them: whoever asks has published better ones.
+    pub(crate) fn take_bad_lists(&self) -> Vec<Name> {
+        let lists = std::mem::take(&mut *self.bad_lists.lock());
+        lists.into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// How many chunks there are in all packs, and their bytes.
+    pub(crate) fn count(&self) -> Result<(u64, u64)> {
+        let count = || {
+            let (mut chunks, mut bytes) = (0, 0);
+            self.index.scan(&mut |_, location| {
+                chunks += 1;
+                bytes += u64::from(location.chunk_bytes);
+                ControlFlow::Continue(())
+            })?;
+            Ok((chunks, bytes))
+        };
+        match count() {
+            Err(drystone_index::Error::Damaged { .. }) if self.mend()? => Ok(count()?),
+            other => Ok(other?),
         }
-    }
-
-    fn save_damaged(&self) -> Result<()> {
-        let bytes: Vec<u8> = self.damaged.read().iter().flat_map(|pack| pack.0).collect();
-        Ok(self.state.set(DAMAGED, &bytes)?)
-    }
-
-    pub(crate) fn damaged(&self) -> Vec<PackId> {
-        self.damaged.read().iter().copied().collect()
-    }
-
-    /// Packs and lists that could not be read when the index was brought in step.
-    pub(crate) fn problems(&self) -> Problems {
-        self.problems.lock().clone()
     }
 
     /// What the index holds for a pack that was just stored.

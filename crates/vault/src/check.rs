@@ -1,6 +1,8 @@
 //! Check: is everything there that the snapshots need? Reads metadata only; data is scrub's.
 //!
 //! - Names every file that lost something, in every snapshot; goes on after every problem.
+//! - A damaged pack is a problem only if some snapshot needs what no other pack has.
+//! - Memory is bounded: levels of a hostile tree that hold too much are not entered.
 //! - Trees that several snapshots share are walked once, as long as the list of those seen fits its bound.
 
 use std::collections::HashSet;
@@ -11,6 +13,7 @@ use drystone_format::recipe::{Part, Recipe};
 use drystone_format::tree::{Entry, Kind};
 use drystone_store::Name;
 
+use crate::catalog::Catalog;
 use crate::content::TreeReader;
 use crate::error::{Error, Result};
 use crate::problem::Problems;
@@ -43,10 +46,14 @@ pub struct CheckReport {
     pub chunks: u64,
     /// Everything that is wrong.
     pub problems: Problems,
+    /// Damaged packs that nothing depends on: whatever a snapshot needs of them lies in sound packs as well.
+    pub harmless: Problems,
 }
 
 struct Checker<'a> {
-    vault: &'a Vault,
+    catalog: &'a Catalog,
+    /// What the levels of a tree may hold at once.
+    memory_bytes: usize,
     reader: Reader,
     options: &'a CheckOptions,
     seen: HashSet<u128>,
@@ -59,30 +66,32 @@ struct Level {
     path_bytes: usize,
     recipe: u128,
     problems_before: u64,
+    /// What the levels above hold.
+    above_bytes: usize,
 }
 
 impl Vault {
     /// Checks header, key slots, snapshots, trees, and that every chunk they name is in a pack that is there.
     pub fn check(&self, options: &CheckOptions) -> Result<CheckReport> {
         let catalog = self.catalog()?;
+        catalog.forget_missed();
         let mut report = CheckReport::default();
+        let slots = self.keys()?.1;
         for warning in self.warnings() {
-            report.problems.push("", warning);
+            let (object, what) = warning.split_once(": ").unwrap_or(("", warning));
+            if !slots.iter().any(|slot| slot.to_string() == *warning) {
+                report.problems.push(object, what);
+            }
         }
-        report.problems.append(self.keys()?.1);
-        report.problems.append(catalog.problems());
-        for pack in catalog.damaged() {
-            report.problems.push(
-                Name::pack(&pack).as_str(),
-                "known to be damaged; run `drystone scrub` to see what of it is left",
-            );
-        }
+        report.problems.append(slots);
+        report.problems.append(catalog.bad_lists());
         let stats = catalog.index.stats();
         (report.packs, report.chunks) = (stats.packs, stats.chunks);
         let (snapshots, problems) = self.snapshots()?;
         report.problems.append(problems);
         let mut checker = Checker {
-            vault: self,
+            catalog,
+            memory_bytes: self.context.memory_bytes / 4,
             reader: self.reader()?,
             options,
             seen: HashSet::new(),
@@ -94,7 +103,7 @@ impl Vault {
             path.push(b':');
             checker.tree(&snapshot.tree, path)?;
         }
-        Ok(checker.report)
+        Ok(checker.finish())
     }
 }
 
@@ -138,7 +147,10 @@ impl Checker<'_> {
         if self.seen.contains(&name) {
             return;
         }
-        if levels.len() >= TREE_DEPTH_MAX {
+        let above_bytes = levels
+            .last()
+            .map_or(0, |level| level.above_bytes + level.entries.held_bytes());
+        if levels.len() >= TREE_DEPTH_MAX || above_bytes > self.memory_bytes {
             self.report
                 .problems
                 .push(path, "nested too deeply; nothing below is looked at");
@@ -149,6 +161,7 @@ impl Checker<'_> {
             path_bytes: path.len(),
             recipe: name,
             problems_before: self.report.problems.count(),
+            above_bytes,
         });
     }
 
@@ -173,8 +186,10 @@ impl Checker<'_> {
         for part in self.reader.parts(recipe) {
             match part {
                 Ok(Part::Chunk { id, bytes }) => {
-                    if !self.vault.contains(&id)? {
+                    if self.catalog.locate_sound(&id)?.is_none() {
                         missing_bytes += bytes;
+                        // Says which damaged pack is missed here, if it is one.
+                        self.catalog.locate(&id)?;
                     }
                 }
                 Ok(_) => {}
@@ -190,6 +205,29 @@ impl Checker<'_> {
             Progress::add(&self.options.progress.problems, 1);
         }
         Ok(())
+    }
+
+    /// Names the damaged packs, now that it is known which of them matter.
+    fn finish(mut self) -> CheckReport {
+        let report = &mut self.report;
+        let missed = self.catalog.missed();
+        for pack in self.catalog.losses.damaged() {
+            let name = Name::pack(&pack);
+            if missed.contains(&pack) {
+                let what = "known to be damaged; run `drystone scrub` to see what is wrong with it";
+                report.problems.push(name.as_str(), what);
+            } else {
+                let what = "known to be damaged; all that the snapshots need of it lies in sound packs as well";
+                report.harmless.push(name.as_str(), what);
+            }
+        }
+        // What an unreadable pack held is not known: it matters as soon as anything is missed.
+        if report.problems.is_empty() {
+            report.harmless.append(self.catalog.unreadable());
+        } else {
+            report.problems.append(self.catalog.unreadable());
+        }
+        self.report
     }
 
     fn problem(&mut self, path: &[u8], error: Error, consequence: &str) -> Result<()> {

@@ -5,6 +5,8 @@
 use std::io;
 use std::vec::IntoIter;
 
+use drystone_format::ChunkId;
+use drystone_format::limits::{RECIPE_INLINE_PARTS, RECIPE_NODE_MAX_PARTS};
 use drystone_format::recipe::{Part, Recipe, decode_node};
 use drystone_format::tree::{Entry, TreeDecoder};
 
@@ -12,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::frames::ChunkBytes;
 use crate::reader::Reader;
 
-/// The stretches of a file in order; reads recipe nodes as it comes to them.
+/// The stretches of a file in order; reads recipe nodes as it comes to them. After an error it goes on behind what is lost.
 pub struct Parts {
     reader: Reader,
     stack: Vec<(u8, IntoIter<Part>)>,
@@ -35,9 +37,18 @@ impl Parts {
         self.skip_to = self.skip_to.max(offset);
     }
 
+    fn held_bytes(&self) -> usize {
+        let below = self.stack.len().saturating_sub(1) * RECIPE_NODE_MAX_PARTS;
+        (RECIPE_INLINE_PARTS + below) * size_of::<Part>()
+    }
+
     /// Where in the file the next part begins, bytes.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    fn node(&self, id: &ChunkId, depth: u8, bytes: u64) -> Result<Vec<Part>> {
+        Ok(decode_node(&self.reader.chunk(id)?, depth, bytes)?)
     }
 
     fn advance(&mut self) -> Result<Option<Part>> {
@@ -51,11 +62,14 @@ impl Parts {
                 continue;
             }
             match part {
-                Part::Chunk { id, bytes } if depth > 0 => {
-                    let node = self.reader.chunk(&id)?;
-                    self.stack
-                        .push((depth - 1, decode_node(&node, depth, bytes)?.into_iter()));
-                }
+                Part::Chunk { id, bytes } if depth > 0 => match self.node(&id, depth, bytes) {
+                    Ok(parts) => self.stack.push((depth - 1, parts.into_iter())),
+                    Err(error) => {
+                        // What follows is still where the recipe says.
+                        self.offset += bytes;
+                        return Err(error);
+                    }
+                },
                 part => {
                     self.offset += part.bytes();
                     return Ok(Some(part));
@@ -126,6 +140,8 @@ impl ContentReader {
     }
 
     /// The next stretch: from the offset that was sought to the end of its chunk, then chunk by chunk.
+    ///
+    /// After an error that [is damage](Error::is_damage) the next call goes on behind what is lost.
     pub fn next_piece(&mut self) -> Result<Option<Piece>> {
         let Some(part) = self.parts.advance()? else {
             return Ok(None);
@@ -169,7 +185,10 @@ impl io::Read for ContentReader {
         let (count, rest) = match data {
             PieceData::Bytes(bytes) => {
                 let count = bytes.len().min(out.len());
-                out.iter_mut().zip(bytes.iter()).for_each(|(to, from)| *to = *from);
+                let (now, _) = bytes.split_at(count);
+                if let Some(out) = out.get_mut(..count) {
+                    out.copy_from_slice(now);
+                }
                 (
                     count,
                     (count < bytes.len()).then(|| PieceData::Bytes(bytes.skip(count))),
@@ -177,7 +196,7 @@ impl io::Read for ContentReader {
             }
             PieceData::Zeros(bytes) | PieceData::Hole(bytes) => {
                 let count = bytes.min(out.len() as u64);
-                out.iter_mut().take(count as usize).for_each(|byte| *byte = 0);
+                out.get_mut(..count as usize).unwrap_or_default().fill(0);
                 (
                     count as usize,
                     (count < bytes).then_some(PieceData::Zeros(bytes - count)),
@@ -193,6 +212,8 @@ impl io::Read for ContentReader {
 pub struct TreeReader {
     content: ContentReader,
     decoder: Option<TreeDecoder>,
+    /// Of the last piece, and of all pieces since that an entry was not finished with.
+    fed_bytes: (usize, usize),
 }
 
 impl TreeReader {
@@ -200,19 +221,29 @@ impl TreeReader {
         Self {
             content: ContentReader::new(reader, recipe),
             decoder: Some(TreeDecoder::default()),
+            fed_bytes: (0, 0),
         }
+    }
+
+    /// About the memory that it takes, bytes: for who keeps one for each level of a deep tree.
+    pub fn held_bytes(&self) -> usize {
+        self.fed_bytes.1 + self.content.parts.held_bytes()
     }
 
     fn advance(&mut self) -> Result<Option<Entry>> {
         while let Some(decoder) = &mut self.decoder {
             if let Some(entry) = decoder.next_entry()? {
+                self.fed_bytes.1 = self.fed_bytes.0;
                 return Ok(Some(entry));
             }
             match self.content.next_piece()? {
                 Some(Piece {
                     data: PieceData::Bytes(bytes),
                     ..
-                }) => decoder.feed(&bytes),
+                }) => {
+                    decoder.feed(&bytes);
+                    self.fed_bytes = (bytes.len(), self.fed_bytes.1 + bytes.len());
+                }
                 Some(_) => {
                     let why = "zeros in a tree".to_owned();
                     return Err(Error::Format(drystone_format::Error::Malformed {

@@ -6,6 +6,9 @@ use thiserror::Error;
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// How Linux reports bytes that the medium or its file system lost: EIO, EBADMSG, EUCLEAN.
+const MEDIUM_ERRORS: [i32; 3] = [5, 74, 117];
+
 /// Why the vault could not do what was asked.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -23,13 +26,15 @@ pub enum Error {
     },
     /// None of the key slots opens with what was given.
     #[error(
-        "{place}: this key opens none of the vault's {slots} key slots; see `drystone key list` for what does, or use a recovery code"
+        "{place}: this key opens none of the vault's {slots} key slots{damaged}; see `drystone key list` for what does, or use a recovery code"
     )]
     WrongKey {
         /// The vault's place.
         place: String,
         /// How many slots were tried.
         slots: usize,
+        /// The slots that are damaged, if there are any, each after a semicolon.
+        damaged: String,
     },
     /// A key, passphrase or recovery code could not be read at all.
     #[error("{origin}: {why}")]
@@ -133,11 +138,17 @@ impl Error {
             Self::Damaged { .. } | Self::WrongChunk { .. } | Self::MissingChunk { .. } => true,
             Self::Format(error) => !matches!(
                 error,
-                drystone_format::Error::WriterKey { .. }
-                    | drystone_format::Error::Epoch { .. }
-                    | drystone_format::Error::Crypto(_)
+                drystone_format::Error::WriterKey { .. } | drystone_format::Error::Crypto(_)
             ),
-            Self::Store(error) => error.is_not_found() || matches!(error, drystone_store::Error::Short { .. }),
+            Self::Store(error) => match error {
+                drystone_store::Error::NotFound { .. }
+                | drystone_store::Error::Short { .. }
+                | drystone_store::Error::TooLarge { .. } => true,
+                drystone_store::Error::Io { source, .. } => {
+                    source.raw_os_error().is_some_and(|code| MEDIUM_ERRORS.contains(&code))
+                }
+                _ => false,
+            },
             _ => false,
         }
     }

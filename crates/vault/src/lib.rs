@@ -16,6 +16,7 @@ mod gc;
 mod ingest;
 mod keys;
 mod lane;
+mod losses;
 mod place;
 mod problem;
 mod progress;

@@ -71,9 +71,7 @@ impl Place {
         let (object, place) = (object.to_string(), self.name().to_owned());
         move |source| match source {
             // What the credential may not do is no damage.
-            source @ (drystone_format::Error::WriterKey { .. } | drystone_format::Error::Epoch { .. }) => {
-                Error::Format(source)
-            }
+            source @ drystone_format::Error::WriterKey { .. } => Error::Format(source),
             source => Error::Damaged { object, place, source },
         }
     }

@@ -46,9 +46,16 @@ impl Reader {
                 Err(error) if error.is_damage() => error,
                 Err(error) => return Err(error),
             };
-            self.catalog.mark_damaged(&location.pack)?;
+            // Best effort: what can be read is given out even if nothing can be written down.
+            let _ = self.catalog.losses.mark_damaged(&location.pack);
             tried.push(location.pack);
-            location = self.catalog.locate_beside(id, &tried)?.ok_or(error)?;
+            location = match self.catalog.locate_beside(id, &tried)? {
+                Some(other) => other,
+                None => {
+                    tried.iter().for_each(|pack| self.catalog.miss(pack));
+                    return Err(error);
+                }
+            };
         }
     }
 

@@ -29,7 +29,7 @@ impl Vault {
         Ok(RepairReport {
             packs: stats.packs,
             chunks: stats.chunks,
-            problems: catalog.problems(),
+            problems: catalog.unreadable(),
         })
     }
 

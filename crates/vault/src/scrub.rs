@@ -63,9 +63,13 @@ impl Vault {
         Progress::add(&options.progress.total_files, chosen.len() as u64);
         Progress::add(&options.progress.total_bytes, total);
         let mut first = ScrubReport::default();
-        first.problems.append(catalog.problems());
+        first.problems.append(catalog.unreadable());
+        first.problems.append(catalog.bad_lists());
         let report = Mutex::new(first);
         let sound = Mutex::new(Vec::new());
+        // Each thread holds a whole pack; a few large ones that somebody made must not take all memory.
+        let largest = chosen.iter().map(|pack| pack.pack_bytes).max().unwrap_or(0).max(1);
+        let threads = (self.context.memory_bytes as u64 / largest).clamp(1, self.context.threads.max(1) as u64);
         let next = AtomicUsize::new(0);
         let work = || -> Result<()> {
             while let Some(pack) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -77,7 +81,7 @@ impl Vault {
             Ok(())
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.context.threads).map(|_| scope.spawn(work)).collect();
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             threads
                 .into_iter()
                 .try_for_each(|thread| thread.join().unwrap_or(Err(Error::Stopped)))
@@ -85,7 +89,15 @@ impl Vault {
         if let Some(last) = chosen.last() {
             self.state().set(POSITION, &last.pack.0)?;
         }
-        self.publish_verified(&sound.into_inner())?;
+        if self.role() == Role::Owner {
+            self.publish_verified(catalog, &sound.into_inner())?;
+            if options.share >= 1.0 {
+                catalog
+                    .take_bad_lists()
+                    .iter()
+                    .try_for_each(|name| self.delete_list(name))?;
+            }
+        }
         Ok(report.into_inner())
     }
 
@@ -128,11 +140,13 @@ impl Vault {
         match result {
             Ok(chunks) => {
                 report.chunks += chunks;
-                catalog.mark_sound(&pack.pack)?;
+                if self.role() == Role::Owner {
+                    catalog.losses.mark_sound(&pack.pack)?;
+                }
                 Ok(true)
             }
             Err(error) if error.is_damage() => {
-                catalog.mark_damaged(&pack.pack)?;
+                catalog.losses.mark_damaged(&pack.pack)?;
                 report.problems.push(
                     Name::pack(&pack.pack).as_str(),
                     format!("{error}; its chunks are stored again by the next backup that meets them"),
@@ -184,10 +198,7 @@ impl Vault {
         Ok(chunks)
     }
 
-    fn publish_verified(&self, packs: &[PackId]) -> Result<()> {
-        if self.role() == Role::Writer {
-            return Ok(());
-        }
+    fn publish_verified(&self, catalog: &Catalog, packs: &[PackId]) -> Result<()> {
         let mut random = Source(&*self.context.entropy);
         for packs in packs.chunks(ROOT_MAX_BYTES / PackId::LEN / 2) {
             let object = seal_verified(&self.secrets, packs, &mut random)?;
@@ -195,6 +206,7 @@ impl Vault {
                 &Name::verified(&RootId(random::array(&mut random))),
                 Bytes::from(object),
             )?;
+            catalog.add_verified(packs);
         }
         Ok(())
     }

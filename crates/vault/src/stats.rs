@@ -44,12 +44,8 @@ impl Vault {
             *count += 1;
             *bytes += pack.pack_bytes;
         }
-        catalog.index.scan(&mut |_, location| {
-            stats.chunks += 1;
-            stats.chunk_bytes += u64::from(location.chunk_bytes);
-            std::ops::ControlFlow::Continue(())
-        })?;
-        stats.damaged_packs = catalog.damaged().len() as u64;
+        (stats.chunks, stats.chunk_bytes) = catalog.count()?;
+        stats.damaged_packs = catalog.losses.damaged().len() as u64;
         stats.index_bytes = catalog.index.stats().disk_bytes;
         Ok(stats)
     }

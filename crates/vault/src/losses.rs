@@ -1,0 +1,167 @@
+//! What is known to be lost or damaged, kept in the local state for all runs of this machine.
+//!
+//! - The loss epoch grows before anybody relies on what is left: what was known to be stored before is asked for again.
+//! - Every change is made to what is stored, under a lock, so that runs at the same time do not undo each other's.
+//! - An index that forgot packs (deleted, torn, damaged) counts as a loss, for what it forgot cannot be missed.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use drystone_format::PackId;
+use drystone_index::State;
+use parking_lot::RwLock;
+
+use crate::error::{Error, Result};
+
+/// State key of the loss epoch, eight bytes big-endian.
+const LOSS_EPOCH: &str = "loss_epoch";
+/// State key of the packs that were found damaged, 32 bytes each.
+const DAMAGED: &str = "damaged_packs";
+/// State key of the packs that were indexed once and are no longer at the place, 32 bytes each.
+const GONE: &str = "gone_packs";
+/// State key of [`fold`] over the packs that the index held when it was last brought in step.
+const INDEXED: &str = "indexed_packs";
+/// All of them, for whoever makes sure that the state can be read.
+pub(crate) const KEYS: [&str; 4] = [LOSS_EPOCH, DAMAGED, GONE, INDEXED];
+
+pub(crate) struct Losses {
+    state: Arc<State>,
+    lock_path: PathBuf,
+    epoch: AtomicU64,
+    damaged: RwLock<HashSet<PackId>>,
+}
+
+impl Losses {
+    pub(crate) fn open(state: Arc<State>, dir: &Path) -> Result<Self> {
+        let losses = Self {
+            lock_path: dir.join("losses.lock"),
+            epoch: AtomicU64::new(stored_epoch(&state)?),
+            damaged: RwLock::new(stored_packs(&state, DAMAGED)?),
+            state,
+        };
+        Ok(losses)
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_damaged(&self, pack: &PackId) -> bool {
+        self.damaged.read().contains(pack)
+    }
+
+    pub(crate) fn damaged(&self) -> Vec<PackId> {
+        self.damaged.read().iter().copied().collect()
+    }
+
+    /// Remembers that nothing may rely on `pack` any more; in memory even if the state cannot be written.
+    pub(crate) fn mark_damaged(&self, pack: &PackId) -> Result<()> {
+        if !self.damaged.write().insert(*pack) {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        self.grow()?;
+        self.change_damaged(|damaged| damaged.insert(*pack))
+    }
+
+    /// Forgets that `pack` was damaged: it was read in full and is fine.
+    pub(crate) fn mark_sound(&self, pack: &PackId) -> Result<()> {
+        if !self.damaged.write().remove(pack) {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        self.change_damaged(|damaged| damaged.remove(pack))
+    }
+
+    /// Compares the packs that the index came up with to those it had, and to those at the place: `gone` are not there.
+    /// A damaged pack that is not even `listed` is damaged no more.
+    pub(crate) fn settle(
+        &self,
+        indexed: &[PackId],
+        gone: &HashSet<PackId>,
+        is_listed: &dyn Fn(&PackId) -> bool,
+    ) -> Result<()> {
+        let _lock = self.lock()?;
+        let known_gone = stored_packs(&self.state, GONE)?;
+        let found = fold(indexed.iter().filter(|pack| !known_gone.contains(pack)));
+        let is_same = self.state.get(INDEXED)?.is_none_or(|expected| expected == found);
+        if !is_same || !gone.is_subset(&known_gone) {
+            self.grow()?;
+        }
+        if *gone != known_gone {
+            self.state.set(GONE, &flat(gone))?;
+        }
+        self.damaged.write().retain(is_listed);
+        self.change_damaged(|damaged| damaged.retain(is_listed))
+    }
+
+    /// Remembers which packs the index holds, all of them at the place.
+    pub(crate) fn remember(&self, indexed: impl Iterator<Item = PackId>) -> Result<()> {
+        let indexed: Vec<PackId> = indexed.collect();
+        let found = fold(indexed.iter());
+        if self.state.get(INDEXED)?.as_deref() == Some(&found) {
+            return Ok(());
+        }
+        Ok(self.state.set(INDEXED, &found)?)
+    }
+
+    fn grow(&self) -> Result<()> {
+        let epoch = stored_epoch(&self.state)?.max(self.epoch()) + 1;
+        self.epoch.store(epoch, Ordering::Release);
+        Ok(self.state.set(LOSS_EPOCH, &epoch.to_be_bytes())?)
+    }
+
+    /// Changes the stored set, and takes what other runs have added to it.
+    fn change_damaged<T>(&self, change: impl FnOnce(&mut HashSet<PackId>) -> T) -> Result<()> {
+        let stored = stored_packs(&self.state, DAMAGED)?;
+        let mut changed = stored.clone();
+        change(&mut changed);
+        if changed != stored {
+            self.state.set(DAMAGED, &flat(&changed))?;
+        }
+        self.damaged.write().extend(changed);
+        Ok(())
+    }
+
+    /// Keeps other processes and threads away from the state's losses until it is dropped.
+    fn lock(&self) -> Result<File> {
+        let failed = |source| Error::CacheDir {
+            path: self.lock_path.clone(),
+            source,
+        };
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&self.lock_path)
+            .map_err(failed)?;
+        file.lock().map_err(failed)?;
+        Ok(file)
+    }
+}
+
+fn stored_epoch(state: &State) -> Result<u64> {
+    let stored = state.get(LOSS_EPOCH)?.and_then(|bytes| bytes.try_into().ok());
+    Ok(stored.map_or(0, u64::from_be_bytes))
+}
+
+fn stored_packs(state: &State, key: &str) -> Result<HashSet<PackId>> {
+    let bytes = state.get(key)?.unwrap_or_default();
+    let (ids, _) = bytes.as_chunks::<{ PackId::LEN }>();
+    Ok(ids.iter().map(|id| PackId(*id)).collect())
+}
+
+fn flat(packs: &HashSet<PackId>) -> Vec<u8> {
+    packs.iter().flat_map(|pack| pack.0).collect()
+}
+
+/// A name for a set of packs, whatever their order: the exclusive or of their ids, which are hashes.
+fn fold<'a>(packs: impl Iterator<Item = &'a PackId>) -> [u8; PackId::LEN] {
+    packs.fold([0; PackId::LEN], |mut sum, pack| {
+        sum.iter_mut().zip(pack.0).for_each(|(sum, byte)| *sum ^= byte);
+        sum
+    })
+}
