@@ -4,6 +4,7 @@
 //! - A rewritten slot gets a new name before the old one goes: at every moment the same locks open the vault.
 
 use bytes::Bytes;
+use drystone_format::header::Header;
 use drystone_format::keys::{OpenKey, Role, Secrets};
 use drystone_format::slot::{Lock, Slot};
 use drystone_format::tree::Time;
@@ -84,28 +85,64 @@ pub(crate) fn read_slots(place: &Place) -> Result<(Vec<(Slot, Bytes)>, Problems)
     Ok((slots, problems))
 }
 
-/// The secrets that `unlock` opens, and in which slot.
-pub(crate) fn unlock(place: &Place, slots: &[(Slot, Bytes)], unlock: &Unlock) -> Result<(Secrets, Slot)> {
+/// The secrets that `unlock` opens, and in which slot. Slots of the vault that `header` is of are tried first: one of
+/// another vault may have been copied here, for the same key.
+pub(crate) fn unlock(
+    place: &Place,
+    slots: &[(Slot, Bytes)],
+    header: Option<&Header>,
+    unlock: &Unlock,
+) -> Result<(Secrets, Slot)> {
+    let is_foreign = |slot: &Slot| header.is_some_and(|header| header.vault != slot.vault);
     let mut first_error = None;
-    for lock in unlock.locks() {
-        for (slot, object) in slots.iter().filter(|(slot, _)| slot.lock == *lock) {
+    for (foreign, lock) in [false, true]
+        .into_iter()
+        .flat_map(|foreign| unlock.locks().iter().map(move |lock| (foreign, lock)))
+    {
+        let chosen = |(slot, _): &&(Slot, Bytes)| slot.lock == *lock && is_foreign(slot) == foreign;
+        for (slot, object) in slots.iter().filter(chosen) {
             let Some(slot_key) = unlock.open(&slot.locked) else {
                 continue;
             };
-            let opened = slot.open(&slot_key).and_then(|secrets| {
-                Slot::verify(object, &secrets.vault_verify)?;
-                Ok(secrets)
-            });
-            match opened {
-                Ok(secrets) => return Ok((secrets, slot.clone())),
+            match open_slot(slot, object, &slot_key) {
+                Ok(secrets) => return Ok(newest(slots, (secrets, slot), &slot_key)),
                 Err(error) => first_error = first_error.or(Some(place.damaged(&Name::key(&slot.id))(error))),
             }
         }
     }
+    let is_damaged =
+        |(_, object): &&(Slot, Bytes)| header.is_some_and(|header| Slot::verify(object, &header.vault_verify).is_err());
+    let damaged: Vec<String> = slots
+        .iter()
+        .filter(is_damaged)
+        .map(|(slot, _)| format!("; {} is damaged or another vault's", Name::key(&slot.id)))
+        .collect();
     Err(first_error.unwrap_or_else(|| Error::WrongKey {
         place: place.name().to_owned(),
         slots: slots.len(),
+        damaged: damaged.concat(),
     }))
+}
+
+fn open_slot(slot: &Slot, object: &[u8], slot_key: &OpenKey) -> drystone_format::Result<Secrets> {
+    let secrets = slot.open(slot_key)?;
+    Slot::verify(object, &secrets.vault_verify)?;
+    Ok(secrets)
+}
+
+/// The slot with the newest secrets among those that the same key opens: a renewal that was interrupted leaves both.
+fn newest(slots: &[(Slot, Bytes)], (secrets, slot): (Secrets, &Slot), slot_key: &OpenKey) -> (Secrets, Slot) {
+    let age = |secrets: &Secrets| secrets.current().map_or(0, |epoch| epoch.number);
+    let mut best = (secrets, slot);
+    for (slot, object) in slots.iter().filter(|(other, _)| other.slot_key == slot.slot_key) {
+        if let Ok(secrets) = open_slot(slot, object, slot_key)
+            && (secrets.vault, secrets.vault_verify) == (best.0.vault, best.0.vault_verify)
+            && age(&secrets) > age(&best.0)
+        {
+            best = (secrets, slot);
+        }
+    }
+    (best.0, best.1.clone())
 }
 
 /// The object of a new slot that holds a credential made from the owner's `secrets`.

@@ -6,7 +6,7 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::keys::Unlock;
 use crate::place::Place;
+use crate::problem::Problems;
 use crate::reader::Reader;
 use crate::slots::{NewSlot, new_slot, read_slots, unlock};
 
@@ -104,14 +105,21 @@ impl Vault {
                 id: "(none)".to_owned(),
             });
         }
-        let mut first = None;
+        let mut made = Vec::new();
         for new in &options.slots {
             let (id, object) = new_slot(&context, &secrets, &header_bytes, new)?;
             place.put(&Name::key(&id), object)?;
-            first = first.or(Some(id));
+            made.push(id);
         }
         place.put(&Name::header(), header_bytes.clone())?;
-        let slot = first.unwrap_or(SlotId([0; 16]));
+        // Of two that make a vault here at once, one gets its header through; places need not tell which.
+        if place.get(&Name::header(), Range::All)? != header_bytes {
+            made.iter().try_for_each(|id| crate::gc::delete_slot(&place, id))?;
+            return Err(Error::VaultExists {
+                place: place.name().to_owned(),
+            });
+        }
+        let slot = made.first().copied().unwrap_or(SlotId([0; 16]));
         Self::assemble(place, context, secrets, slot, (header, header_bytes), Vec::new())
     }
 
@@ -121,54 +129,30 @@ impl Vault {
     /// this program.
     pub fn open(store: Arc<dyn Store>, context: Context, unlock_with: &Unlock) -> Result<Self> {
         let place = Place::new(store, context.runtime.clone());
-        let header = match place.get(&Name::header(), Range::All) {
-            Ok(object) => match Header::decode(&object) {
-                Ok(header) => Ok((header, object)),
-                Err(error @ drystone_format::Error::Version { .. }) => {
-                    return Err(place.damaged(&Name::header())(error));
-                }
-                Err(error) => Err(error.to_string()),
-            },
-            Err(error) if error.is_damage() => Err("it is missing".to_owned()),
-            Err(error @ Error::Store(drystone_store::Error::TooLarge { .. })) => Err(error.to_string()),
-            Err(error) => return Err(error),
-        };
+        let header = read_header(&place)?;
         let (slots, problems) = read_slots(&place)?;
         let mut warnings: Vec<String> = problems.iter().map(ToString::to_string).collect();
         if slots.is_empty() {
-            return Err(match (header, problems.iter().next()) {
-                (Err(_), None) => Error::NoVault {
-                    place: place.name().to_owned(),
-                },
-                (_, Some(problem)) => Error::BadKey {
-                    origin: place.name().to_owned(),
-                    why: format!("no usable key slot: {problem}"),
-                },
-                (Ok(_), None) => Error::WrongKey {
-                    place: place.name().to_owned(),
-                    slots: 0,
-                },
-            });
+            return Err(no_slots(&place, &header, &problems));
         }
-        let (secrets, slot) = unlock(&place, &slots, unlock_with)?;
+        let known = header.as_ref().ok().map(|(header, _)| header);
+        let (secrets, slot) =
+            unlock(&place, &slots, known, unlock_with).map_err(|error| also_damaged(error, &problems))?;
         let is_ours = |header: &Header| header.vault == secrets.vault && header.vault_verify == secrets.vault_verify;
         let reason = match header {
             Ok((header, object)) if is_ours(&header) => {
                 return Self::assemble(place, context, secrets, slot.id, (header, object), warnings);
             }
             Ok(_) => "it is another vault's".to_owned(),
-            Err(reason) => reason,
+            Err(lost) => lost.reason(&place, &slot.header)?,
         };
-        warnings.push(format!("drystone: the vault header is damaged ({reason}); its copy in the key slot is used; run `drystone repair header`"));
+        warnings.push(format!(
+            "{}: the vault header is damaged ({reason}); its copy in the key slot is used; run `drystone repair header`",
+            Name::header()
+        ));
         let copy = Header::decode(&slot.header).map_err(place.damaged(&Name::key(&slot.id)))?;
-        Self::assemble(
-            place,
-            context,
-            secrets,
-            slot.id,
-            (copy, Bytes::from(slot.header)),
-            warnings,
-        )
+        let header = (copy, Bytes::from(slot.header));
+        Self::assemble(place, context, secrets, slot.id, header, warnings)
     }
 
     fn assemble(
@@ -189,7 +173,7 @@ impl Vault {
                 path: dir.clone(),
                 source,
             })?;
-        let state = Arc::new(State::open(&dir.join("state.sqlite"))?);
+        let state = Arc::new(open_state(&dir.join("state.sqlite"))?);
         match state.get(PINNED)? {
             Some(pinned) if pinned != secrets.vault_verify.0 => {
                 let source = drystone_format::Error::Signature { object: "vault" };
@@ -298,8 +282,9 @@ impl Vault {
     }
 
     /// Grows whenever packs turned out lost or damaged: what was known to be stored before must be asked for again.
+    /// What a run records belongs to the epoch in which the run began.
     pub fn loss_epoch(&self) -> Result<u64> {
-        Ok(self.catalog()?.loss_epoch())
+        Ok(self.catalog()?.losses.epoch())
     }
 
     /// Reads chunks, files and trees; a writer's credential gets an error at the first of them.
@@ -309,6 +294,85 @@ impl Vault {
             self.frames.clone(),
             self.hasher.clone(),
         ))
+    }
+}
+
+/// A header that cannot be used.
+enum LostHeader {
+    /// It is not there, or not as long as it was.
+    Missing(String),
+    /// It cannot be read.
+    Damaged(drystone_format::Error, Bytes),
+}
+
+impl LostHeader {
+    /// Why the `copy` is used; an error if the vault is of a newer format.
+    fn reason(self, place: &Place, copy: &[u8]) -> Result<String> {
+        match self {
+            Self::Missing(reason) => Ok(reason),
+            Self::Damaged(source @ drystone_format::Error::Version { .. }, object) => {
+                // A version that differs from that of its own copy is no version but a flipped bit.
+                let differs = object.iter().zip(copy).filter(|(one, other)| one != other).count();
+                if object.len() == copy.len() && differs == 1 {
+                    Ok("its version number is altered".to_owned())
+                } else {
+                    Err(place.damaged(&Name::header())(source))
+                }
+            }
+            Self::Damaged(source, _) => Ok(source.to_string()),
+        }
+    }
+}
+
+fn read_header(place: &Place) -> Result<Result<(Header, Bytes), LostHeader>> {
+    match place.get(&Name::header(), Range::All) {
+        Ok(object) => Ok(match Header::decode(&object) {
+            Ok(header) => Ok((header, object)),
+            Err(error) => Err(LostHeader::Damaged(error, object)),
+        }),
+        Err(Error::Store(error)) if error.is_not_found() => Ok(Err(LostHeader::Missing("it is missing".to_owned()))),
+        Err(error) if error.is_damage() => Ok(Err(LostHeader::Missing(error.to_string()))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a vault without a single key slot that can be read does not open.
+fn no_slots(place: &Place, header: &Result<(Header, Bytes), LostHeader>, problems: &Problems) -> Error {
+    let name = place.name().to_owned();
+    match (header, problems.iter().next()) {
+        (Err(LostHeader::Damaged(source @ drystone_format::Error::Version { .. }, _)), _) => {
+            place.damaged(&Name::header())(source.clone())
+        }
+        (_, Some(problem)) => Error::BadKey {
+            origin: name,
+            why: format!("no usable key slot: {problem}"),
+        },
+        (Err(LostHeader::Missing(_)), None) => Error::NoVault { place: name },
+        (Err(LostHeader::Damaged(..)) | Ok(_), None) => Error::BadKey {
+            origin: name,
+            why: "all key slots (keys/) are missing; without one nothing can be opened: bring one back from a copy of the vault"
+                .to_owned(),
+        },
+    }
+}
+
+/// A wrong key may be the right one for a slot that cannot be read: names those too.
+fn also_damaged(mut error: Error, problems: &Problems) -> Error {
+    if let Error::WrongKey { damaged, .. } = &mut error {
+        problems
+            .iter()
+            .for_each(|problem| damaged.push_str(&format!("; {problem}")));
+    }
+    error
+}
+
+/// Opens the local state; one that is damaged where it matters here is set aside at once and begun anew.
+fn open_state(path: &Path) -> Result<State> {
+    let state = State::open(path)?;
+    let mut keys = crate::losses::KEYS.iter().chain(&[PINNED]);
+    match keys.try_for_each(|key| state.get(key).map(drop)) {
+        Err(drystone_index::Error::StateDamaged { .. }) => Ok(State::open(path)?),
+        other => Ok(other.map(|()| state)?),
     }
 }
 
