@@ -1,6 +1,7 @@
 //! The engine over real and faulty places.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod damage;
 mod golden;
 mod round_trip;
 mod support;

@@ -2,7 +2,10 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
@@ -13,8 +16,9 @@ use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_store::Store;
 use drystone_vault::{
-    Cancel, Clock, Context, CreateOptions, Entropy, Finished, Ingest, IngestOptions, NewLock, NewSlot, Progress,
-    Unlock, Vault, generate_key_file,
+    Cancel, CheckOptions, CheckReport, Clock, Context, CreateOptions, Entropy, Finished, Ingest, IngestOptions,
+    NewLock, NewSlot, PieceData, Problems, Progress, Reader, ScrubOptions, ScrubReport, Unlock, Vault,
+    generate_key_file,
 };
 
 struct Still;
@@ -56,6 +60,22 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
+    /// The same key with a cache directory of its own: another machine.
+    pub(crate) fn elsewhere(&self) -> Self {
+        Self {
+            cache: tempfile::tempdir().unwrap(),
+            key: self.key.clone(),
+            recipient: self.recipient.clone(),
+        }
+    }
+
+    /// The same key with a copy of the cache directory.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = self.elsewhere();
+        copy_tree(self.cache.path(), copy.cache.path());
+        copy
+    }
+
     pub(crate) fn new() -> Self {
         let key = generate_key_file();
         Self {
@@ -97,6 +117,77 @@ impl Fixture {
 
     pub(crate) fn open(&self, store: Arc<dyn Store>) -> drystone_vault::Result<Vault> {
         Vault::open(store, self.context(), &self.unlock())
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// All regular files below `dir`.
+pub(crate) fn walk(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(walk(&entry.path()));
+        } else {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Adds a key with `role` for the fixture that is returned.
+pub(crate) fn add_key(vault: &Vault, role: Role) -> Fixture {
+    let fixture = Fixture::new();
+    vault
+        .add_key(&NewSlot {
+            lock: NewLock::Recipient(fixture.recipient.clone()),
+            label: "added".to_owned(),
+            role,
+        })
+        .unwrap();
+    fixture
+}
+
+pub(crate) fn check(vault: &Vault) -> CheckReport {
+    vault.check(&CheckOptions::default()).unwrap()
+}
+
+pub(crate) fn scrub(vault: &Vault) -> ScrubReport {
+    vault
+        .scrub(&ScrubOptions {
+            share: 1.0,
+            progress: Arc::default(),
+            cancel: Cancel::default(),
+        })
+        .unwrap()
+}
+
+/// What a report says, one problem a line.
+pub(crate) fn lines(problems: &Problems) -> String {
+    problems.iter().map(|problem| format!("{problem}\n")).collect()
+}
+
+/// Runs `work` in a thread and fails if it takes longer than a minute: for what could hang.
+pub(crate) fn watched<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || drop(sender.send(work())));
+    match receiver.recv_timeout(Duration::from_secs(60)) {
+        Ok(done) => done,
+        Err(RecvTimeoutError::Timeout) => panic!("hangs"),
+        Err(RecvTimeoutError::Disconnected) => std::panic::resume_unwind(thread.join().unwrap_err()),
     }
 }
 
@@ -177,6 +268,20 @@ pub(crate) fn snapshot(tree: Recipe) -> Snapshot {
     }
 }
 
+/// The bytes of a file.
+pub(crate) fn content(reader: &Reader, recipe: &Recipe) -> drystone_vault::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut content = reader.content(recipe);
+    while let Some(piece) = content.next_piece()? {
+        assert_eq!(piece.offset, bytes.len() as u64);
+        match piece.data {
+            PieceData::Bytes(chunk) => bytes.extend_from_slice(&chunk),
+            PieceData::Zeros(count) | PieceData::Hole(count) => bytes.resize(bytes.len() + count as usize, 0),
+        }
+    }
+    Ok(bytes)
+}
+
 /// The files of a snapshot's root directory.
 pub(crate) fn files(vault: &Vault, id: &drystone_format::RootId) -> drystone_vault::Result<Vec<(String, Vec<u8>)>> {
     let reader = vault.reader()?;
@@ -184,16 +289,7 @@ pub(crate) fn files(vault: &Vault, id: &drystone_format::RootId) -> drystone_vau
     let mut files = Vec::new();
     for entry in reader.tree(&snapshot.tree) {
         let entry = entry?;
-        let mut bytes = Vec::new();
-        let mut content = reader.content(entry.recipe().unwrap());
-        while let Some(piece) = content.next_piece()? {
-            match piece.data {
-                drystone_vault::PieceData::Bytes(chunk) => bytes.extend_from_slice(&chunk),
-                drystone_vault::PieceData::Zeros(count) | drystone_vault::PieceData::Hole(count) => {
-                    bytes.resize(bytes.len() + count as usize, 0);
-                }
-            }
-        }
+        let bytes = content(&reader, entry.recipe().unwrap())?;
         files.push((String::from_utf8(entry.name).unwrap(), bytes));
     }
     Ok(files)
