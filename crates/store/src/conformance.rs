@@ -214,6 +214,12 @@ async fn list(store: &dyn Store, prefix: Prefix, limit: usize) -> Vec<Listed> {
         if page.is_empty() {
             return all;
         }
+        // A store that repeats itself would never come to an end.
+        assert!(
+            all.last()
+                .is_none_or(|last| page.iter().all(|listed| listed.name > last.name)),
+            "{prefix} goes back"
+        );
         all.extend(page);
     }
 }
