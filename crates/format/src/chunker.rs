@@ -55,7 +55,8 @@ impl Chunker {
     pub fn new(key: &DedupKey, sizes: Sizes) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = key.derive(b"drystone chunk boundaries v1");
         let multiplier = u32::from_le_bytes([a, b, c, d]) | 1;
-        let addend = u32::from_le_bytes([e, f, g, h]);
+        // The hash of four zeros is the addend: with its top bit clear, boundaries in data full of zeros would cling to them.
+        let addend = u32::from_le_bytes([e, f, g, h]) | 1 << 31;
         let (min, max) = (sizes.min_bytes as usize, sizes.max_bytes as usize);
         Self {
             cdc: MinCdcHash4::with_params(multiplier, addend),

@@ -13,6 +13,7 @@ use drystone_format::{Error, Result};
 use proptest::prelude::*;
 
 use crate::fixture::{ROOT, entry, secrets, unhex};
+use crate::forge;
 
 /// Heads of items that claim 2^63 items or bytes: array, map, byte string, text.
 const HUGE: [&str; 4] = [
@@ -146,6 +147,68 @@ fn footers_cannot_claim_more_than_there_is() {
     assert!(matches!(tail_bytes(&footer(0, 0), 1 << 40), Err(Error::Limit { .. })));
 }
 
+/// The frames that a forged trailer opens to.
+fn frames(trailer: &[u8], frames_bytes: u64) -> Result<usize> {
+    let secrets = secrets();
+    let (tail, pack_bytes) = forge::tail(&secrets, trailer, frames_bytes);
+    Tail::open(&tail, pack_bytes, &secrets).map(|tail| tail.frames.len())
+}
+
+#[test]
+fn trailers_that_do_not_fit_their_pack_are_refused() {
+    let row = |bytes: &str| [vec![7; 32], unhex(bytes)].concat();
+    let one = |bytes: &str, rows: &[u8]| {
+        [
+            unhex("a1 00 81 82"),
+            unhex(bytes),
+            unhex("59"),
+            (rows.len() as u16).to_be_bytes().to_vec(),
+            rows.to_vec(),
+        ]
+        .concat()
+    };
+    assert_eq!(frames(&unhex("a1 00 80"), 0).unwrap(), 0);
+    assert_eq!(frames(&one("18 64", &row("00000001")), 100).unwrap(), 1);
+    for (why, trailer, frames_bytes) in [
+        ("a gap", one("18 64", &row("00000001")), 101),
+        ("frames beyond the trailer", one("18 64", &row("00000001")), 99),
+        ("a frame of 4 GiB", one("1a ffffffff", &row("00000001")), 100),
+        ("a row cut short", one("18 64", &row("000001")), 100),
+        ("a chunk above 1 MiB", one("18 64", &row("00100001")), 100),
+        (
+            "chunks above 4 MiB together",
+            one("18 64", &row("00100000").repeat(5)),
+            100,
+        ),
+        ("no frames at all", unhex("a0"), 100),
+        ("bytes after the end", unhex("a1 00 80 00"), 0),
+        ("more frames than a pack has", unhex("a1 00 9a 00010001"), 0),
+        ("a negative length", one("20", &row("00000001")), 100),
+        ("a frame of three items", unhex("a1 00 81 83 00 40 00"), 0),
+        ("nothing", Vec::new(), 0),
+    ] {
+        assert!(frames(&trailer, frames_bytes).is_err(), "{why}");
+    }
+}
+
+#[test]
+fn forged_lists_are_read_with_limits() {
+    let secrets = secrets();
+    let open = |list: &str| open_verified(&secrets, &forge::verified(&secrets, &unhex(list)));
+    assert_eq!(open("a1 00 80").unwrap(), []);
+    assert_eq!(open(&format!("a1 00 81 58 20 {}", "07".repeat(32))).unwrap().len(), 1);
+    for bad in [
+        "",
+        "80",
+        "a1 00 9b ffffffffffffffff",
+        "a1 00 81 41 07",
+        "a1 00 80 00",
+        "a1 00 81",
+    ] {
+        assert!(open(bad).is_err(), "{bad}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_decoder_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300), depth in any::<u8>(), size in any::<u64>()) {
@@ -159,6 +222,7 @@ proptest! {
             let _ = (Header::decode(&bytes), Slot::decode(&bytes), open_verified(&secrets, &bytes));
             let _ = open_root(&secrets, RootKind::Snapshot, &ROOT, &bytes);
         }
+        let _ = (frames(&bytes, size % 1000), open_verified(&secrets, &forge::verified(&secrets, &bytes)));
         let end = [bytes.as_slice(), &footer(bytes.len() as u32 / 2, bytes.len() as u32 - bytes.len() as u32 / 2)].concat();
         let _ = (Tail::open(&end, end.len() as u64 + 8, &secrets).map(drop), Preamble::from_end(&end));
     }

@@ -4,6 +4,7 @@
 mod damage;
 mod document;
 mod fixture;
+mod forge;
 mod hostile;
 mod hpke;
 mod objects;
