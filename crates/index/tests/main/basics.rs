@@ -195,12 +195,12 @@ fn fill_the_disk(dir: &Path) {
     let index = Index::open(dir, small()).unwrap();
     fs::write(dir.join("ballast"), vec![1; 128 << 10]).unwrap();
     let mut inserted = 0;
-    let error = loop {
-        match index.insert(pack(inserted, inserted * 100..inserted * 100 + 100)) {
-            Ok(()) => inserted += 1,
-            Err(error) => break error,
-        }
+    let mut insert = || {
+        index
+            .insert(pack(inserted, inserted * 100..inserted * 100 + 100))
+            .map(|()| inserted += 1)
     };
+    let error = (0..1000).find_map(|_| insert().err()).unwrap();
     assert!(matches!(error, Error::Full { .. }), "{error}");
     assert!(inserted > 5);
     let all_found = |count: u64| (0..count * 100).all(|number| index.contains(&chunk(number)).unwrap());
