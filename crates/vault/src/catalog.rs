@@ -112,6 +112,14 @@ impl Catalog {
         self.remember()
     }
 
+    /// Brings the index in step with the place as it is now.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        let _one_at_a_time = self.syncing.lock();
+        self.index.refresh()?;
+        self.sync()?;
+        self.load_verified()
+    }
+
     /// Brings the index in step again if it dropped a damaged part of itself since the last time; says whether.
     fn mend(&self) -> Result<bool> {
         let is_whole = || self.index.dropped_runs() == self.dropped.load(Ordering::Acquire);
@@ -184,6 +192,7 @@ impl Catalog {
             names.push(listed.name);
             Ok(())
         })?;
+        self.bad_lists.lock().clear();
         for name in names {
             let list = self.place.get(&name, Range::All);
             match list.and_then(|list| open_verified(&self.secrets, &list).map_err(self.place.damaged(&name))) {

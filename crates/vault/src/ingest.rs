@@ -318,6 +318,11 @@ impl Ingest {
         TreeWriter::new(&self.shared)
     }
 
+    /// Chunks so far that were new to the vault.
+    pub fn new_chunks(&self) -> u64 {
+        self.shared.new_chunks.load(Ordering::Relaxed)
+    }
+
     /// Waits until everything is durable. All lanes must be finished before.
     ///
     /// The first error of any thread; [`Error::Unstored`] if a lane was dropped with chunks in it.

@@ -267,6 +267,14 @@ impl Vault {
         self.catalog.get().ok_or(Error::Stopped)
     }
 
+    /// The same, compared with the place now and not only when it was opened.
+    pub(crate) fn fresh_catalog(&self) -> Result<&Arc<Catalog>> {
+        if let Some(catalog) = self.catalog.get() {
+            catalog.refresh()?;
+        }
+        self.catalog()
+    }
+
     pub(crate) fn index_dir(&self) -> PathBuf {
         local_dir(&self.context, &self.secrets.vault).join("index")
     }
