@@ -1,0 +1,355 @@
+//! Putting the tree together: entries in order into trees, trees into entries of the tree above.
+//!
+//! - One thread, an explicit stack; waits for results in the order of the walk.
+//! - Writes down what changes in the file cache; a directory in which nothing has changed writes nothing.
+
+use std::sync::Arc;
+use std::vec::IntoIter;
+
+use crossbeam_channel::Receiver;
+use drystone_format::recipe::Recipe;
+use drystone_format::snapshot::Totals;
+use drystone_format::tree::{Entry, Kind};
+use drystone_index::Seen;
+use drystone_vault::{Ingest, Lane, Progress, TreeWriter};
+
+use crate::cache::{Cache, Key, Page, Record, append, is_full};
+use crate::error::Result;
+use crate::job::{Event, Taken};
+use crate::journal::Journal;
+use crate::scan::{Cached, Rules};
+use crate::walk::stopped;
+
+/// How files compare with the run before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Not in the cache.
+    pub new: u64,
+    /// Looked different from what the cache said.
+    pub changed: u64,
+    /// Looked the same, and were not opened.
+    pub unchanged: u64,
+}
+
+/// What a run has put together.
+pub(crate) struct Assembled {
+    pub(crate) tree: Recipe,
+    pub(crate) totals: Totals,
+    pub(crate) counts: Counts,
+    pub(crate) journal: Journal,
+    pub(crate) seen: Vec<(Key, Seen)>,
+}
+
+/// A directory's records in the file cache.
+enum Pages {
+    /// As they were, up to the end of this record.
+    Same(Option<(Arc<Page>, usize)>),
+    /// Written anew; so many are in the journal.
+    Anew { count: u32, page: Vec<u8> },
+}
+
+/// A directory that is being put together.
+struct Level {
+    head: Entry,
+    /// None if nothing is stored.
+    tree: Option<TreeWriter>,
+    cached: Cached,
+    pages: Pages,
+    path_bytes: usize,
+}
+
+/// Into what a run is put.
+pub(crate) struct Target<'a> {
+    pub(crate) ingest: &'a Ingest,
+    pub(crate) lane: Lane,
+}
+
+pub(crate) struct Assembler<'a> {
+    rules: &'a Rules<'a>,
+    /// None if nothing is stored.
+    target: Option<Target<'a>>,
+    cache: Cache<'a>,
+    progress: Arc<Progress>,
+    levels: Vec<Level>,
+    path: Vec<u8>,
+    source: Option<Receiver<Vec<Taken>>>,
+    results: IntoIter<Taken>,
+    done: Assembled,
+}
+
+impl<'a> Assembler<'a> {
+    pub(crate) fn new(
+        rules: &'a Rules<'a>,
+        target: Option<Target<'a>>,
+        progress: Arc<Progress>,
+        journal: Journal,
+    ) -> Result<Self> {
+        let state = rules.vault.state();
+        let reader = if rules.reads_cache { Some(state.reader()?) } else { None };
+        let mut seen = Vec::new();
+        for slot in &rules.slots.keys {
+            seen.push((*slot, state.seen(slot)?));
+        }
+        Ok(Self {
+            rules,
+            target,
+            cache: Cache::new(rules.vault, reader, rules.loss_epoch),
+            progress,
+            levels: Vec::new(),
+            path: Vec::new(),
+            source: None,
+            results: Vec::new().into_iter(),
+            done: Assembled {
+                tree: Recipe::default(),
+                totals: Totals::default(),
+                counts: Counts::default(),
+                journal,
+                seen,
+            },
+        })
+    }
+
+    /// Works until the walk is over; `None` if it ended before its time.
+    pub(crate) fn run(mut self, events: &Receiver<Vec<Event>>) -> Result<Option<Assembled>> {
+        let mut is_whole = false;
+        for event in events.iter().flatten() {
+            self.event(event)?;
+            is_whole = self.levels.is_empty();
+        }
+        if !is_whole {
+            return Ok(None);
+        }
+        if let Some(target) = self.target {
+            target.lane.finish()?;
+        }
+        Ok(Some(self.done))
+    }
+
+    fn event(&mut self, event: Event) -> Result<()> {
+        match event {
+            Event::Enter { head, cached } => {
+                self.enter(*head, cached);
+                Ok(())
+            }
+            Event::Same { record, content_bytes } => {
+                self.done.counts.unchanged += 1;
+                self.progress_by(content_bytes);
+                self.count(content_bytes);
+                self.push(record.entry())?;
+                self.keep(&record)
+            }
+            Event::Gone => self.rewrite(),
+            Event::Open(results) => {
+                self.source = Some(results);
+                Ok(())
+            }
+            Event::Next { is_new, content_bytes } => self.next(is_new, content_bytes),
+            Event::Leave { marks } => self.leave(marks),
+        }
+    }
+
+    fn enter(&mut self, head: Entry, cached: Cached) {
+        let path_bytes = self.path.len();
+        if !self.levels.is_empty() {
+            self.path.push(b'/');
+            self.path.extend_from_slice(&head.name);
+        }
+        self.progress.set_current(&self.path);
+        let pages = if cached.is_current {
+            Pages::Same(None)
+        } else {
+            Pages::Anew {
+                count: 0,
+                page: Vec::new(),
+            }
+        };
+        self.levels.push(Level {
+            head,
+            tree: self.target.as_ref().map(|target| target.ingest.tree()),
+            cached,
+            pages,
+            path_bytes,
+        });
+    }
+
+    fn progress_by(&self, content_bytes: Option<u64>) {
+        Progress::add(&self.progress.files, 1);
+        Progress::add(&self.progress.bytes, content_bytes.unwrap_or(0));
+    }
+
+    fn count(&mut self, content_bytes: Option<u64>) {
+        self.done.totals.files += 1;
+        self.done.totals.bytes += content_bytes.unwrap_or(0);
+    }
+
+    /// Puts an entry into the innermost directory.
+    fn push(&mut self, encoded: &[u8]) -> Result<()> {
+        if let (Some(target), Some(level)) = (&mut self.target, self.levels.last_mut())
+            && let Some(tree) = &mut level.tree
+        {
+            tree.push(&mut target.lane, encoded)?;
+        }
+        Ok(())
+    }
+
+    fn next(&mut self, is_new: bool, content_bytes: u64) -> Result<()> {
+        let counter = if is_new {
+            &mut self.done.counts.new
+        } else {
+            &mut self.done.counts.changed
+        };
+        *counter += 1;
+        if self.target.is_none() {
+            self.progress_by(Some(content_bytes));
+            self.count(Some(content_bytes));
+            return Ok(());
+        }
+        if let Some(results) = self.source.take() {
+            self.results = results.recv().map_err(|_| stopped())?.into_iter();
+        }
+        let taken = self.results.next().ok_or_else(stopped)?;
+        Progress::add(&self.progress.files, 1);
+        match taken {
+            Taken::Vanished => self.rewrite(),
+            Taken::Left { name, why } => {
+                self.problem(&name, &why);
+                self.rewrite()
+            }
+            Taken::Entry {
+                encoded,
+                name,
+                print,
+                content_bytes,
+                problem,
+            } => {
+                self.count(content_bytes);
+                self.push(&encoded)?;
+                if let Some(problem) = problem {
+                    self.problem(&name, &problem);
+                }
+                self.rewrite()?;
+                if let (
+                    Some(print),
+                    Some(Level {
+                        pages: Pages::Anew { page, .. },
+                        ..
+                    }),
+                ) = (print, self.levels.last_mut())
+                {
+                    append(page, &name, &print, &encoded);
+                }
+                self.close_page(is_full)
+            }
+        }
+    }
+
+    fn problem(&self, name: &[u8], why: &str) {
+        let mut path = self.path.clone();
+        path.push(b'/');
+        path.extend_from_slice(name);
+        self.rules.problem(path, why);
+    }
+
+    fn leave(&mut self, marks: u64) -> Result<()> {
+        self.end_pages()?;
+        let Some(mut level) = self.levels.pop() else {
+            return Ok(());
+        };
+        self.path.truncate(level.path_bytes);
+        let (Some(target), Some(tree)) = (&mut self.target, level.tree) else {
+            self.done.totals.dirs += u64::from(!self.levels.is_empty());
+            return Ok(());
+        };
+        let recipe = tree.finish(&mut target.lane)?;
+        if self.levels.is_empty() {
+            self.done.tree = recipe;
+            return Ok(());
+        }
+        self.done.totals.dirs += 1;
+        level.head.kind = Kind::Dir(recipe);
+        level.head.marks.0 |= marks;
+        self.push(&level.head.encode())
+    }
+
+    /// A record stays.
+    fn keep(&mut self, record: &Record) -> Result<()> {
+        match self.levels.last_mut().map(|level| &mut level.pages) {
+            Some(Pages::Same(end)) => {
+                *end = Some((record.page.clone(), record.all.end));
+                Ok(())
+            }
+            Some(Pages::Anew { page, .. }) => {
+                page.extend_from_slice(record.bytes());
+                self.close_page(is_full)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// From here on the records of the innermost directory are written anew; those before are taken over.
+    fn rewrite(&mut self) -> Result<()> {
+        let Some(level) = self.levels.last_mut() else {
+            return Ok(());
+        };
+        let Pages::Same(end) = &mut level.pages else {
+            return Ok(());
+        };
+        let Cached { slot, key, epoch, .. } = level.cached;
+        let (mut count, mut last) = (0, Vec::new());
+        if let Some((page, end)) = end.take() {
+            let source = self.rules.slots.keys.get(slot).copied().unwrap_or_default();
+            while count < page.number {
+                // What is not there any more is looked at again in the next run.
+                let Some((_, page)) = self.cache.page(&source, &key, count, epoch)? else {
+                    break;
+                };
+                self.done.journal.page(slot, &key, count, &page.bytes)?;
+                count += 1;
+            }
+            last.extend_from_slice(page.bytes.get(..end).unwrap_or_default());
+        }
+        level.pages = Pages::Anew { count, page: last };
+        Ok(())
+    }
+
+    /// Writes down the page that is being filled, if it is to be closed.
+    fn close_page(&mut self, is_due: impl Fn(&[u8]) -> bool) -> Result<()> {
+        let Some(level) = self.levels.last_mut() else {
+            return Ok(());
+        };
+        if let Pages::Anew { count, page } = &mut level.pages
+            && is_due(page)
+        {
+            self.done
+                .journal
+                .page(level.cached.slot, &level.cached.key, *count, page)?;
+            *count += 1;
+            page.clear();
+        }
+        Ok(())
+    }
+
+    fn end_pages(&mut self) -> Result<()> {
+        self.close_page(|page| !page.is_empty())?;
+        let Some(level) = self.levels.last() else { return Ok(()) };
+        let Cached {
+            slot,
+            key,
+            epoch,
+            is_current,
+        } = level.cached;
+        let has_pages = match level.pages {
+            Pages::Same(_) => epoch.is_some(),
+            Pages::Anew { count, .. } => {
+                if count > 0 || epoch.is_some() || !is_current {
+                    self.done.journal.end(slot, &key, count)?;
+                }
+                count > 0
+            }
+        };
+        if let (true, Some((_, seen))) = (has_pages, self.done.seen.get(slot)) {
+            seen.mark(&key);
+        }
+        Ok(())
+    }
+}

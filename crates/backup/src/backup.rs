@@ -1,0 +1,362 @@
+//! Taking a backup: the threads, and what is published in the end.
+//!
+//! - Nothing is published before everything that it needs is durable; the file cache follows the snapshot.
+//! - The first error stops the run; problems with single files do not.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::bounded;
+use drystone_format::RootId;
+use drystone_format::codec::Compression;
+use drystone_format::recipe::Recipe;
+use drystone_format::snapshot::{Snapshot, Totals};
+use drystone_format::tree::Time;
+use drystone_vault::{Cancel, Finished, Ingest, IngestOptions, Problems, Progress, Vault};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, statat};
+use rustix::process::geteuid;
+
+use crate::assemble::{Assembled, Assembler, Counts, Target};
+use crate::attributes::XattrReader;
+use crate::cache::key;
+use crate::error::{Error, Result};
+use crate::filters::Filters;
+use crate::journal::Journal;
+use crate::names::Names;
+use crate::prefetch::Prefetch;
+use crate::read::Reader;
+use crate::scan::{Rules, Scope, Slots};
+use crate::sources::Sources;
+use crate::walk::{Outlets, Walk, stopped};
+
+/// Batches of steps that the walk may be ahead of the tree that is put together.
+const EVENTS_AHEAD: usize = 32;
+
+/// Whether file systems mounted below a source belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OneFileSystem {
+    /// They do.
+    #[default]
+    Cross,
+    /// They are left out; the directories that they are mounted on stay, empty. So do Btrfs subvolumes.
+    Stay,
+}
+
+/// What unchanged files are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Parent {
+    /// The cache of the last run on this machine.
+    #[default]
+    Cached,
+    /// Nothing: every file is read.
+    Rescan,
+}
+
+/// Whether a run stores anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// It does.
+    #[default]
+    Store,
+    /// It only looks which files it would read.
+    DryRun,
+}
+
+/// What to back up, and how.
+#[derive(Clone)]
+pub struct BackupOptions {
+    /// Absolute paths, without `..`; overlapping ones unite. The last link of a path is stored, not followed.
+    pub sources: Vec<PathBuf>,
+    /// What is left out of them.
+    pub filters: Filters,
+    /// Whether file systems mounted below belong to them.
+    pub one_file_system: OneFileSystem,
+    /// How frames are compressed.
+    pub compression: Compression,
+    /// Host, for the snapshot; files are cached by it.
+    pub host: String,
+    /// User, for the snapshot.
+    pub user: String,
+    /// Program and version, for the snapshot.
+    pub program: String,
+    /// Free words, for the snapshot.
+    pub tags: Vec<String>,
+    /// Names of owners.
+    pub names: Arc<Names>,
+    /// What unchanged files are taken from.
+    pub parent: Parent,
+    /// Whether anything is stored.
+    pub mode: Mode,
+    /// Threads that read files, and as many that look at directories.
+    pub threads: usize,
+    /// Where files and bytes are counted.
+    pub progress: Arc<Progress>,
+    /// Stops the run.
+    pub cancel: Cancel,
+}
+
+/// What a run did.
+#[derive(Debug)]
+pub struct BackupReport {
+    /// The snapshot; none of a dry run.
+    pub snapshot: Option<RootId>,
+    /// What was seen and stored. Of a dry run: what would be read.
+    pub totals: Totals,
+    /// How files compare with the run before.
+    pub counts: Counts,
+    /// What could not be read, or changed meanwhile; everything else is in the snapshot.
+    pub problems: Problems,
+}
+
+/// Backs directories and files up into a snapshot, durable on return.
+///
+/// [`Error::Source`] if none of the sources is there; one that is missing beside others is a problem.
+pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
+    let started = vault.context().clock.now();
+    let sources = Sources::new(&options.sources)?;
+    require_one(&sources)?;
+    let run = random_id(vault);
+    let loss_epoch = vault.loss_epoch()? as u32;
+    let rules = Rules {
+        vault,
+        filters: &options.filters,
+        names: &options.names,
+        one_file_system: options.one_file_system,
+        slots: Slots::new(&options.host, &sources.paths),
+        loss_epoch,
+        reads_cache: options.parent == Parent::Cached,
+        problems: Mutex::default(),
+        progress: options.progress.clone(),
+    };
+    let ingest = match options.mode {
+        Mode::Store => Some(start_ingest(vault, options)?),
+        Mode::DryRun => None,
+    };
+    let journal = Journal::new(
+        vault
+            .context()
+            .cache_dir
+            .join(format!("journal-{}-{run:08x}", vault.id())),
+    );
+    let assembled = Run {
+        rules: &rules,
+        options,
+        ingest: ingest.as_ref(),
+        started,
+    }
+    .all(&sources, journal)?;
+    let Some(ingest) = ingest else {
+        return Ok(report(None, assembled.totals, assembled.counts, rules));
+    };
+    let finished = ingest.finish()?;
+    let parent_key = parent_key(&options.host, &sources);
+    let parent = if assembled.counts.unchanged > 0 {
+        last_snapshot(vault, &parent_key)?
+    } else {
+        None
+    };
+    let totals = totals(assembled.totals, &finished, &rules.problems.lock());
+    let snapshot = snapshot(
+        options,
+        started,
+        (assembled.tree.clone(), totals, parent),
+        sources.shown(),
+        vault,
+    );
+    let id = vault.publish(&snapshot, &finished)?;
+    // From here on the snapshot is there: what fails now costs the next run time, nothing else.
+    let epoch = u64::from(loss_epoch) << 32 | u64::from(run);
+    let cached = assembled.journal.commit(vault.state(), epoch, &assembled.seen);
+    let kept = cached.and_then(|()| Ok(vault.state().set(&parent_key, &id.0)?));
+    if let Err(error) = kept {
+        rules.problem(
+            vault.place(),
+            format_args!("the file cache was not updated, the next run reads more: {error}"),
+        );
+    }
+    Ok(report(Some(id), totals, assembled.counts, rules))
+}
+
+fn report(snapshot: Option<RootId>, totals: Totals, counts: Counts, rules: Rules<'_>) -> BackupReport {
+    let problems = rules.problems.into_inner();
+    BackupReport {
+        snapshot,
+        totals: Totals {
+            problems: problems.count(),
+            ..totals
+        },
+        counts,
+        problems,
+    }
+}
+
+pub(crate) fn start_ingest(vault: &Vault, options: &BackupOptions) -> Result<Ingest> {
+    Ok(vault.ingest(IngestOptions {
+        compression: options.compression,
+        progress: options.progress.clone(),
+        cancel: options.cancel.clone(),
+    })?)
+}
+
+pub(crate) fn totals(seen: Totals, finished: &Finished, problems: &Problems) -> Totals {
+    Totals {
+        new_bytes: finished.new_bytes,
+        stored_bytes: finished.stored_bytes,
+        problems: problems.count(),
+        ..seen
+    }
+}
+
+pub(crate) fn snapshot(
+    options: &BackupOptions,
+    started: Time,
+    (tree, totals, parent): (Recipe, Totals, Option<RootId>),
+    paths: Vec<Vec<u8>>,
+    vault: &Vault,
+) -> Snapshot {
+    Snapshot {
+        started,
+        finished: vault.context().clock.now(),
+        host: options.host.clone(),
+        user: options.user.clone(),
+        paths,
+        tags: options.tags.clone(),
+        tree,
+        parent,
+        totals,
+        program: options.program.clone(),
+        unknown: Vec::new(),
+    }
+}
+
+/// An error if nothing of what was named is there.
+fn require_one(sources: &Sources) -> Result<()> {
+    let mut missing = None;
+    for path in &sources.paths {
+        let shown: &[u8] = if path.is_empty() { b"/" } else { path };
+        match statat(CWD, shown, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => return Ok(()),
+            Err(error) => missing = missing.or(Some((shown, error))),
+        }
+    }
+    missing.map_or(Ok(()), |(path, error)| {
+        Err(Error::Source {
+            path: path.to_vec(),
+            why: std::io::Error::from(error).to_string(),
+        })
+    })
+}
+
+fn random_id(vault: &Vault) -> u32 {
+    let mut bytes = [0; 4];
+    vault.context().entropy.fill(&mut bytes);
+    u32::from_le_bytes(bytes)
+}
+
+/// State key of the last snapshot of these sources.
+fn parent_key(host: &str, sources: &Sources) -> String {
+    let parts: Vec<&[u8]> = std::iter::once(host.as_bytes())
+        .chain(sources.paths.iter().map(Vec::as_slice))
+        .collect();
+    format!("parent/{:032x}", u128::from_be_bytes(key(&parts)))
+}
+
+fn last_snapshot(vault: &Vault, key: &str) -> Result<Option<RootId>> {
+    Ok(vault.state().get(key)?.and_then(|id| id.try_into().ok()).map(RootId))
+}
+
+/// One run's threads.
+struct Run<'a> {
+    rules: &'a Rules<'a>,
+    options: &'a BackupOptions,
+    ingest: Option<&'a Ingest>,
+    started: Time,
+}
+
+/// The first error of a run that is not the consequence of another.
+#[derive(Default)]
+struct Failure(Mutex<Option<Error>>);
+
+impl Failure {
+    fn note<T>(&self, result: Result<T>) -> Option<T> {
+        let error = match result {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        let mut first = self.0.lock();
+        if matches!(*first, None | Some(Error::Vault(drystone_vault::Error::Stopped))) {
+            *first = Some(error);
+        }
+        None
+    }
+}
+
+impl Run<'_> {
+    fn all(&self, sources: &Sources, journal: Journal) -> Result<Assembled> {
+        let threads = self.options.threads.max(1);
+        let (prefetch, failure) = (Prefetch::default(), Failure::default());
+        let (job_sender, jobs) = bounded(threads);
+        let (event_sender, events) = bounded(EVENTS_AHEAD);
+        let outlets = Outlets {
+            jobs: job_sender,
+            events: event_sender,
+            cancel: self.options.cancel.clone(),
+            mode: self.options.mode,
+        };
+        let assembled = std::thread::scope(|scope| {
+            let (prefetch, failure) = (&prefetch, &failure);
+            for _ in 0..threads {
+                scope.spawn(|| failure.note(prefetch.run(self.rules)));
+            }
+            for _ in 0..threads {
+                let (Some(ingest), jobs) = (self.ingest, jobs.clone()) else {
+                    continue;
+                };
+                let reader = self.reader(ingest);
+                scope.spawn(move || failure.note(reader.run(&jobs)));
+            }
+            drop(jobs);
+            let assembler = scope.spawn(move || failure.note(self.assemble(journal, &events)));
+            let walk = Walk::new(self.rules, prefetch, outlets);
+            failure.note(walk.and_then(|walk| walk.run(root_scope(self.rules, sources))));
+            prefetch.stop();
+            assembler.join().ok().flatten().flatten()
+        });
+        match (failure.0.into_inner(), assembled) {
+            (Some(error), _) => Err(error),
+            (None, assembled) => assembled.ok_or_else(stopped),
+        }
+    }
+
+    fn reader(&self, ingest: &Ingest) -> Reader<'_> {
+        Reader {
+            lane: ingest.lane(),
+            names: &self.options.names,
+            started: self.started,
+            progress: self.options.progress.clone(),
+            cancel: self.options.cancel.clone(),
+            xattrs: XattrReader::new(),
+            uid: geteuid().as_raw(),
+        }
+    }
+
+    fn assemble(
+        &self,
+        journal: Journal,
+        events: &crossbeam_channel::Receiver<Vec<crate::job::Event>>,
+    ) -> Result<Option<Assembled>> {
+        let target = self.ingest.map(|ingest| Target {
+            ingest,
+            lane: ingest.lane(),
+        });
+        Assembler::new(self.rules, target, self.options.progress.clone(), journal)?.run(events)
+    }
+}
+
+fn root_scope(rules: &Rules<'_>, sources: &Sources) -> Scope {
+    match sources.root.source {
+        Some(source) => rules.whole_root(source, sources.root.clone()),
+        None => Scope::Listed(sources.root.clone()),
+    }
+}

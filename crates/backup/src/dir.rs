@@ -1,0 +1,138 @@
+//! Open directories, and what the kernel says about what is in them.
+//!
+//! - Nothing is opened through a symbolic link, but for what leads to a named source.
+
+use std::os::fd::OwnedFd;
+
+use drystone_format::tree::Time;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, makedev, openat, statx};
+use rustix::io::{Errno, Result};
+
+/// Whether a last symbolic link is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follow {
+    Yes,
+    No,
+}
+
+/// What the kernel knows about a file without opening it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) kind: FileType,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) links: u32,
+    pub(crate) size: u64,
+    /// Bytes that it takes on the disk.
+    pub(crate) disk_bytes: u64,
+    pub(crate) mtime: Time,
+    pub(crate) ctime: Time,
+    pub(crate) ino: u64,
+    pub(crate) device: u64,
+    /// Major and minor number of a device.
+    pub(crate) special: (u32, u32),
+}
+
+impl Stat {
+    /// Of `name` in `dir`; of `dir` itself if the name is empty.
+    pub(crate) fn at(dir: &OwnedFd, name: &[u8], follow: Follow) -> Result<Self> {
+        let mut flags = AtFlags::NO_AUTOMOUNT;
+        flags.set(AtFlags::EMPTY_PATH, name.is_empty());
+        flags.set(AtFlags::SYMLINK_NOFOLLOW, follow == Follow::No);
+        Ok(Self::new(&statx(dir, name, flags, StatxFlags::BASIC_STATS)?))
+    }
+
+    fn new(stat: &Statx) -> Self {
+        Self {
+            kind: FileType::from_raw_mode(stat.stx_mode.into()),
+            mode: u32::from(stat.stx_mode) & 0o7777,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            links: stat.stx_nlink,
+            size: stat.stx_size,
+            disk_bytes: stat.stx_blocks.saturating_mul(512),
+            mtime: time(stat.stx_mtime),
+            ctime: time(stat.stx_ctime),
+            ino: stat.stx_ino,
+            device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            special: (stat.stx_rdev_major, stat.stx_rdev_minor),
+        }
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
+    /// Device and inode of a file that may have other names; `None` for all others.
+    pub(crate) fn hard_link(&self) -> Option<(u64, u64)> {
+        (self.links > 1 && !self.is_dir()).then_some((self.device, self.ino))
+    }
+
+    /// Bytes of a regular file; 0 for all others.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        if self.is_file() { self.size } else { 0 }
+    }
+}
+
+fn time(stamp: StatxTimestamp) -> Time {
+    Time {
+        seconds: stamp.tv_sec,
+        nanos: stamp.tv_nsec.min(999_999_999),
+    }
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    pub(crate) fd: OwnedFd,
+    pub(crate) stat: Stat,
+}
+
+impl Dir {
+    /// The root of the file system, not to be listed.
+    pub(crate) fn root() -> Result<Self> {
+        let fd = openat(
+            CWD,
+            c"/",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let stat = Stat::at(&fd, b"", Follow::No)?;
+        Ok(Self { fd, stat })
+    }
+
+    /// The directory `name` in this one, for listing; `.` is this one.
+    pub(crate) fn open(&self, name: &[u8]) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = match openat(&self.fd, name, flags | OFlags::NOATIME, Mode::empty()) {
+            // Only its owner may read a directory without a trace.
+            Err(Errno::PERM) => openat(&self.fd, name, flags, Mode::empty())?,
+            other => other?,
+        };
+        let stat = Stat::at(&fd, b"", Follow::No)?;
+        Ok(Self { fd, stat })
+    }
+
+    /// The directory `name` in this one, for what is named in it; needs no right to read it.
+    pub(crate) fn pass(&self, name: &[u8]) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(&self.fd, name, flags, Mode::empty())?;
+        let stat = Stat::at(&fd, b"", Follow::No)?;
+        Ok(Self { fd, stat })
+    }
+
+    /// The directory that this one is in, if it is still the one that `stat` describes.
+    pub(crate) fn parent(&self, stat: &Stat) -> Result<Self> {
+        let parent = self.open(b"..")?;
+        if (parent.stat.device, parent.stat.ino) == (stat.device, stat.ino) {
+            Ok(parent)
+        } else {
+            Err(Errno::STALE)
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The one error of this crate. What concerns a single file is a problem in the report, not an error.
+
+use std::io;
+
+use thiserror::Error;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a backup, restore or look into a snapshot could not go on.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The vault failed, or the run was interrupted.
+    #[error(transparent)]
+    Vault(#[from] drystone_vault::Error),
+    /// A pattern of a filter is malformed.
+    #[error("pattern `{pattern}`: {why}")]
+    Pattern {
+        /// As it was given, with the file it stands in where it came from one.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What is to be backed up is not there at all, or was given as a relative path.
+    #[error("{}: {why}; nothing was backed up", shown(path))]
+    Source {
+        /// The path.
+        path: Vec<u8>,
+        /// Why not.
+        why: String,
+    },
+    /// The stream to be backed up failed.
+    #[error("standard input for {}: {source}; nothing was published", shown(path))]
+    Stream {
+        /// The name it was to be stored under.
+        path: Vec<u8>,
+        /// Why.
+        source: io::Error,
+    },
+    /// The directory to restore into cannot be used.
+    #[error("{}: {source}; choose another target", shown(path))]
+    Target {
+        /// The directory.
+        path: Vec<u8>,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file system that is restored to cannot take more.
+    #[error(
+        "{}: {what}: {source}; nothing more was restored, mend it and run the same restore again to go on",
+        shown(path)
+    )]
+    Write {
+        /// The path, relative to the target.
+        path: Vec<u8>,
+        /// What failed.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the bytes are written to failed.
+    #[error("output: {source}")]
+    Output {
+        /// Why.
+        source: io::Error,
+    },
+    /// A path within a snapshot is not there.
+    #[error("{}: not in this snapshot; see `drystone ls`", shown(path))]
+    NotFound {
+        /// The path.
+        path: Vec<u8>,
+    },
+    /// A stored entry is not of the kind that is needed.
+    #[error("{}: is not a {wanted}", shown(path))]
+    WrongKind {
+        /// The path.
+        path: Vec<u8>,
+        /// What it would have to be.
+        wanted: &'static str,
+    },
+    /// Directories nest deeper than the format allows.
+    #[error(
+        "{}: nested deeper than {} directories",
+        shown(path),
+        drystone_format::limits::TREE_DEPTH_MAX
+    )]
+    TooDeep {
+        /// The path.
+        path: Vec<u8>,
+    },
+}
+
+impl Error {
+    /// Whether something stored is damaged, so that other files may still be fine.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Vault(error) => error.is_damage(),
+            Self::TooDeep { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<drystone_index::Error> for Error {
+    fn from(error: drystone_index::Error) -> Self {
+        Self::Vault(error.into())
+    }
+}
+
+/// A path for people: escapes what is not text.
+pub(crate) fn shown(path: &[u8]) -> String {
+    let mut shown = String::new();
+    for piece in path.utf8_chunks() {
+        for letter in piece.valid().chars() {
+            if letter.is_control() {
+                shown.extend(letter.escape_default());
+            } else {
+                shown.push(letter);
+            }
+        }
+        shown.extend(piece.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    shown
+}

@@ -1,0 +1,47 @@
+//! The door between directories and snapshots: takes backups, restores them, looks into them.
+//!
+//! - Everything is opened relative to directory descriptors, so neither long paths nor swapped symlinks lead astray.
+//! - Explicit stacks and bounded queues: memory does not grow with depth, file size or the number of files.
+//! - What concerns one file is a problem in the report; the others are done.
+
+mod apply;
+mod assemble;
+mod attributes;
+mod backup;
+mod browse;
+mod browse_walk;
+mod cache;
+mod diff;
+mod dir;
+mod dump;
+mod dump_header;
+mod error;
+mod filters;
+mod find;
+mod job;
+mod journal;
+mod listing;
+mod names;
+mod patterns;
+mod prefetch;
+mod read;
+mod restore;
+mod scan;
+mod sources;
+mod stream;
+mod walk;
+
+pub use assemble::Counts;
+pub use backup::{BackupOptions, BackupReport, Mode, OneFileSystem, Parent, backup};
+pub use browse::{Depth, List, Listed, Selection};
+pub use diff::{Change, Diff, Difference};
+pub use dump::{DumpReport, Watch, cat, dump_tar};
+pub use error::{Error, Result};
+pub use filters::{Filters, FiltersBuilder, Marker, parse_list};
+pub use find::{FileKind, FindOptions, find};
+pub use names::Names;
+pub use patterns::Patterns;
+pub use restore::{
+    NotSet, Overwrite, Owner, RestoreMode, RestoreOptions, RestoreReport, Sparse, restore,
+};
+pub use stream::backup_stream;

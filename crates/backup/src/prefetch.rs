@@ -1,0 +1,169 @@
+//! Directories are looked at ahead of the walk, in its order, by threads of their own.
+//!
+//! - What is ready and waiting is bounded; a thread that is too far ahead waits for the walk.
+//! - The walk never waits for a directory that nobody has begun: it looks at that one itself.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::dir::Dir;
+use crate::error::Result;
+use crate::scan::{Found, Order, Rules, Scanned, Scanner};
+
+/// What may be ready: names, with [`DIR_WEIGHT`] for each directory.
+const READY_MAX: usize = 64 << 10;
+/// What a directory counts for: it keeps a descriptor open, and 128 of them are enough.
+const DIR_WEIGHT: usize = 512;
+/// Directories deeper than this are left to the walk: those that wait keep the one they are in open.
+const DEPTH_MAX: usize = 64;
+
+/// A directory that may be looked at ahead.
+pub(crate) struct Task {
+    state: Mutex<State>,
+    done: Condvar,
+}
+
+enum State {
+    Waiting(Order),
+    Running,
+    Done(Result<Option<Scanned>>),
+    Taken,
+}
+
+impl Task {
+    /// What to do, unless the walk has done it.
+    fn begin(&self) -> Option<Order> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, State::Running) {
+            State::Waiting(order) => Some(order),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    /// The next one is the last.
+    waiting: Vec<Arc<Task>>,
+    ready: usize,
+    is_over: bool,
+}
+
+/// What is to be looked at ahead.
+#[derive(Default)]
+pub(crate) struct Prefetch {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+impl Prefetch {
+    /// Works until [`stop`](Self::stop).
+    pub(crate) fn run(&self, rules: &Rules<'_>) -> Result<()> {
+        let mut scanner = Scanner::new(rules)?;
+        while let Some(task) = self.next() {
+            let Some(order) = task.begin() else { continue };
+            let mut result = scanner.scan(&order);
+            if let Ok(Some(scanned)) = &mut result {
+                self.announce(&order.path, order.depth, scanned);
+            }
+            self.queue.lock().ready += weight(&result);
+            *task.state.lock() = State::Done(result);
+            task.done.notify_one();
+        }
+        Ok(())
+    }
+
+    fn next(&self) -> Option<Arc<Task>> {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.is_over {
+                return None;
+            }
+            if queue.ready < READY_MAX
+                && let Some(task) = queue.waiting.pop()
+            {
+                return Some(task);
+            }
+            self.wake.wait(&mut queue);
+        }
+    }
+
+    /// The walk is over.
+    pub(crate) fn stop(&self) {
+        self.queue.lock().is_over = true;
+        self.wake.notify_all();
+    }
+
+    /// Lets the directories in this one be looked at ahead.
+    pub(crate) fn announce(&self, path: &[u8], depth: usize, scanned: &mut Scanned) {
+        if let Some(dir) = &scanned.dir {
+            self.announce_batch(dir, path, depth, &mut scanned.batch);
+        }
+    }
+
+    /// Lets the directories of a batch be looked at ahead.
+    pub(crate) fn announce_batch(&self, dir: &Arc<Dir>, path: &[u8], depth: usize, batch: &mut [Found]) {
+        let mut tasks = Vec::new();
+        for found in batch.iter_mut().filter(|_| depth < DEPTH_MAX) {
+            let Found::Below(below) = found else { continue };
+            if below.stat.is_some() {
+                continue;
+            }
+            let task = Arc::new(Task {
+                state: Mutex::new(State::Waiting(below.order(dir, path, depth))),
+                done: Condvar::new(),
+            });
+            tasks.push(task.clone());
+            below.task = Some(task);
+        }
+        let count = tasks.len();
+        if count > 0 {
+            self.queue.lock().waiting.extend(tasks.into_iter().rev());
+        }
+        match count {
+            0 => {}
+            1 => drop(self.wake.notify_one()),
+            _ => drop(self.wake.notify_all()),
+        }
+    }
+
+    /// What was found, or will be by `scanner` at once.
+    pub(crate) fn take(&self, task: &Task, scanner: &mut Scanner<'_>) -> Result<Option<Scanned>> {
+        let mut state = task.state.lock();
+        while matches!(*state, State::Running) {
+            task.done.wait(&mut state);
+        }
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Waiting(order) => {
+                drop(state);
+                let mut result = scanner.scan(&order);
+                if let Ok(Some(scanned)) = &mut result {
+                    self.announce(&order.path, order.depth, scanned);
+                }
+                result
+            }
+            State::Done(result) => {
+                drop(state);
+                let mut queue = self.queue.lock();
+                let was_full = queue.ready >= READY_MAX;
+                queue.ready -= weight(&result).min(queue.ready);
+                if was_full && queue.ready < READY_MAX {
+                    self.wake.notify_all();
+                }
+                result
+            }
+            State::Running | State::Taken => Ok(None),
+        }
+    }
+}
+
+fn weight(result: &Result<Option<Scanned>>) -> usize {
+    match result {
+        Ok(Some(scanned)) => DIR_WEIGHT + scanned.batch.len(),
+        _ => 1,
+    }
+}

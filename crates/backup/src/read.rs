@@ -1,0 +1,271 @@
+//! Reading files: one thread's work, a job at a time.
+//!
+//! - A file is good if it looks after reading as it looked when the directory was scanned. Otherwise it is read once
+//!   more; if it has changed again, what was read is kept with a mark, and reported.
+//! - For a small file four system calls: open, read, stat, extended attributes (and close).
+//! - Never more than the file's size is read: of a file that grows, a state that it once had.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use drystone_format::recipe::Recipe;
+use drystone_format::tree::{Entry, Kind, Marks, Time};
+use drystone_vault::{Cancel, Content, FillError, Lane, Progress};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, openat, readlinkat, seek};
+use rustix::io::{Errno, read, retry_on_intr};
+
+use crate::attributes::{XattrReader, Xattrs, entry};
+use crate::cache::Print;
+use crate::dir::{Dir, Follow, Stat};
+use crate::error::{Error, Result};
+use crate::job::{Item, Job, Taken};
+use crate::names::Names;
+
+/// Times a file is read.
+const ATTEMPTS: u32 = 2;
+
+const REPLACED: &str = "was replaced by something else while it was to be read; back up again";
+
+/// Reads files.
+pub(crate) struct Reader<'a> {
+    pub(crate) lane: Lane,
+    pub(crate) names: &'a Names,
+    pub(crate) started: Time,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) cancel: Cancel,
+    pub(crate) xattrs: XattrReader,
+    /// Whose files may be read without a trace.
+    pub(crate) uid: u32,
+}
+
+/// Why a file was not taken.
+enum Failure {
+    /// It, or what its name was for, is gone.
+    Vanished,
+    File(String),
+    Run(Error),
+}
+
+impl Failure {
+    fn new(what: &str, error: Errno) -> Self {
+        match error {
+            Errno::NOENT | Errno::STALE => Self::Vanished,
+            error => Self::File(format!("{what}: {}", io::Error::from(error))),
+        }
+    }
+}
+
+/// What one attempt gave.
+struct Attempt {
+    recipe: Recipe,
+    xattrs: Result<Xattrs, Errno>,
+    after: Stat,
+}
+
+impl Reader<'_> {
+    /// Works until there are no more jobs.
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) -> Result<()> {
+        for Job { items, reply } in jobs {
+            let mut results = Vec::with_capacity(items.len());
+            for item in items {
+                self.cancel.check()?;
+                results.push(self.item(item)?);
+            }
+            // Nobody waits for it only if the run has failed, and then that is known elsewhere.
+            let _ = reply.send(results);
+        }
+        Ok(self.lane.finish()?)
+    }
+
+    fn item(&mut self, item: Item) -> Result<Taken> {
+        if !item.path.is_empty() {
+            self.progress.set_current(&item.path);
+        }
+        let taken = if item.stat.is_file() {
+            self.file(&item)
+        } else {
+            self.special(&item)
+        };
+        match taken {
+            Ok(taken) => Ok(taken),
+            Err(Failure::Vanished) => Ok(Taken::Vanished),
+            Err(Failure::File(why)) => Ok(Taken::Left { name: item.name, why }),
+            Err(Failure::Run(error)) => Err(error),
+        }
+    }
+
+    /// A regular file.
+    fn file(&mut self, item: &Item) -> Result<Taken, Failure> {
+        let mut before = item.stat;
+        for attempt in 1.. {
+            let read = self.attempt(item, &before)?;
+            let is_same = Print::new(&before) == Print::new(&read.after) && read.recipe.size_bytes == before.size;
+            if !is_same && attempt < ATTEMPTS {
+                before = read.after;
+                if !before.is_file() {
+                    return Err(Failure::File(REPLACED.to_owned()));
+                }
+                continue;
+            }
+            let Attempt { recipe, xattrs, after } = read;
+            let mut entry = entry(&item.name, &after, Kind::File(recipe), self.names);
+            let problem = if is_same {
+                None
+            } else {
+                entry.marks.0 |= Marks::CHANGED_WHILE_READ;
+                Some("changed while it was read, twice; what was read is stored and marked".to_owned())
+            };
+            return Ok(self.taken(entry, xattrs, &after, problem));
+        }
+        Err(Failure::Vanished)
+    }
+
+    fn taken(
+        &self,
+        mut entry: Entry,
+        xattrs: Result<Xattrs, Errno>,
+        stat: &Stat,
+        mut problem: Option<String>,
+    ) -> Taken {
+        match xattrs {
+            Ok(xattrs) => entry.xattrs = xattrs,
+            Err(error) => {
+                entry.marks.0 |= Marks::INCOMPLETE;
+                let why = format!("extended attributes cannot be read: {}", io::Error::from(error));
+                problem.get_or_insert(why);
+            }
+        }
+        let print = Some(Print::new(stat)).filter(|print| problem.is_none() && !print.is_racy(self.started));
+        Taken::Entry {
+            encoded: entry.encode(),
+            content_bytes: entry.recipe().map(|recipe| recipe.size_bytes),
+            name: entry.name,
+            print,
+            problem,
+        }
+    }
+
+    fn attempt(&mut self, item: &Item, before: &Stat) -> Result<Attempt, Failure> {
+        let file = self.open(&item.dir, &item.name, before)?;
+        let mut content = self.lane.content();
+        let source = Source {
+            file: &file,
+            size: before.size,
+            progress: &self.progress,
+            cancel: &self.cancel,
+        };
+        let filled = if before.disk_bytes < before.size {
+            source.fill_sparse(&mut content)
+        } else {
+            source.fill(&mut content, before.size)
+        };
+        match filled {
+            Ok(()) => {}
+            Err(FillError::Read(error)) => return Err(Failure::File(format!("cannot be read: {error}"))),
+            Err(FillError::Vault(error)) => return Err(Failure::Run(error.into())),
+        }
+        let recipe = content.finish().map_err(|error| Failure::Run(error.into()))?;
+        let after = Stat::at(&file, b"", Follow::No).map_err(|error| Failure::new("cannot be looked at", error))?;
+        let xattrs = self.xattrs.of_open(&file);
+        Ok(Attempt { recipe, xattrs, after })
+    }
+
+    fn open(&self, dir: &Dir, name: &[u8], stat: &Stat) -> Result<OwnedFd, Failure> {
+        // What has become a pipe since must not keep the run waiting.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let quiet = self.uid == 0 || self.uid == stat.uid;
+        let first = if quiet { flags | OFlags::NOATIME } else { flags };
+        let file = match openat(&dir.fd, name, first, Mode::empty()) {
+            Err(Errno::PERM) if quiet => openat(&dir.fd, name, flags, Mode::empty()),
+            other => other,
+        };
+        match file {
+            Err(Errno::LOOP | Errno::NXIO) => Err(Failure::File(REPLACED.to_owned())),
+            file => file.map_err(|error| Failure::new("cannot be opened", error)),
+        }
+    }
+
+    /// Whatever has no content.
+    fn special(&mut self, item: &Item) -> Result<Taken, Failure> {
+        let Item { dir, name, stat, .. } = item;
+        let (major, minor) = stat.special;
+        let kind = match stat.kind {
+            FileType::Symlink => {
+                let target = readlinkat(&dir.fd, name.as_slice(), Vec::new());
+                Kind::Symlink(
+                    target
+                        .map_err(|error| Failure::new("cannot be read", error))?
+                        .into_bytes(),
+                )
+            }
+            FileType::BlockDevice => Kind::BlockDevice { major, minor },
+            FileType::CharacterDevice => Kind::CharDevice { major, minor },
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            _ => return Err(Failure::File("is of a kind that is not known".to_owned())),
+        };
+        let xattrs = self.xattrs.of_name(dir, name);
+        Ok(self.taken(entry(name, stat, kind, self.names), xattrs, stat, None))
+    }
+}
+
+/// An open file on its way into the vault.
+struct Source<'a> {
+    file: &'a OwnedFd,
+    size: u64,
+    progress: &'a Progress,
+    cancel: &'a Cancel,
+}
+
+impl Source<'_> {
+    /// Up to `end`, from where the file stands.
+    fn fill(&self, content: &mut Content<'_>, end: u64) -> Result<(), FillError> {
+        while content.size_bytes() < end {
+            let wanted = end - content.size_bytes();
+            let count = content.fill(&mut |room| {
+                let length = room.len().min(usize::try_from(wanted).unwrap_or(usize::MAX));
+                let room = room.get_mut(..length).unwrap_or_default();
+                Ok(retry_on_intr(|| read(self.file, &mut *room))?)
+            })?;
+            Progress::add(&self.progress.bytes, count as u64);
+            if count == 0 {
+                break;
+            }
+            if wanted > count as u64 {
+                self.cancel.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Data where there is data, holes where there are holes.
+    fn fill_sparse(&self, content: &mut Content<'_>) -> Result<(), FillError> {
+        let seek = |to| seek(self.file, to);
+        loop {
+            let at = content.size_bytes();
+            if at >= self.size {
+                return Ok(());
+            }
+            let data = match seek(SeekFrom::Data(at)) {
+                Ok(data) => data.min(self.size),
+                Err(Errno::NXIO) => self.size,
+                // A file system that knows of no holes.
+                Err(Errno::INVAL | Errno::NOTSUP) => return self.fill(content, self.size),
+                Err(error) => return Err(FillError::Read(error.into())),
+            };
+            if data > at {
+                content.hole(data - at)?;
+                Progress::add(&self.progress.bytes, data - at);
+                continue;
+            }
+            let hole = seek(SeekFrom::Hole(at)).map_err(|error| FillError::Read(error.into()))?;
+            seek(SeekFrom::Start(at)).map_err(|error| FillError::Read(error.into()))?;
+            self.fill(content, hole.min(self.size))?;
+            if content.size_bytes() < hole.min(self.size) {
+                return Ok(());
+            }
+        }
+    }
+}

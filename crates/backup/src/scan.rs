@@ -1,0 +1,485 @@
+//! Looking at a directory: its names, what the kernel says about them, what the cache says about that.
+//!
+//! - Done in batches of names in their order, so that a directory of any size takes bounded memory beyond its names.
+//! - Nothing but directories is opened here.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use drystone_format::recipe::Recipe;
+use drystone_format::tree::{Entry, Kind, Marks};
+use drystone_vault::{Problems, Progress, Vault};
+use parking_lot::Mutex;
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use crate::attributes::{XattrReader, entry};
+use crate::backup::OneFileSystem;
+use crate::cache::{Cache, Cursor, Key, Lookup, Print, Record, key};
+use crate::dir::{Dir, Follow, Stat};
+use crate::error::Result;
+use crate::filters::{Filters, Marker};
+use crate::listing::{Lister, Listing};
+use crate::names::Names;
+use crate::prefetch::Task;
+use crate::sources::Named;
+
+/// Names looked at in one go.
+const BATCH_NAMES: usize = 1024;
+
+/// Most sources that have a key of their own.
+const SLOTS_MAX: usize = 64;
+
+/// What all scanning threads share.
+pub(crate) struct Rules<'a> {
+    pub(crate) vault: &'a Vault,
+    pub(crate) filters: &'a Filters,
+    pub(crate) names: &'a Names,
+    pub(crate) one_file_system: OneFileSystem,
+    /// Where in the cache files are.
+    pub(crate) slots: Slots,
+    pub(crate) loss_epoch: u32,
+    pub(crate) reads_cache: bool,
+    pub(crate) problems: Mutex<Problems>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl Rules<'_> {
+    /// Notes what is not as it should be.
+    pub(crate) fn problem(&self, path: impl Into<Vec<u8>>, what: impl Display) {
+        self.problems.lock().push(path, what);
+        Progress::add(&self.progress.problems, 1);
+    }
+
+    /// The scope of a run over everything.
+    pub(crate) fn whole_root(&self, source: usize, named: Arc<Named>) -> Scope {
+        Scope::Whole {
+            slot: self.slots.of(source),
+            device: Dir::root().map_or(0, |root| root.stat.device),
+            named: Some(named),
+        }
+    }
+}
+
+/// Keys of the cache: one for each source, and one for files that are sources themselves.
+///
+/// A long list of sources shares one, so that it costs no more than one source.
+pub(crate) struct Slots {
+    pub(crate) keys: Vec<Key>,
+}
+
+impl Slots {
+    /// For these sources of this host.
+    pub(crate) fn new(host: &str, paths: &[Vec<u8>]) -> Self {
+        if paths.len() > SLOTS_MAX {
+            return Self {
+                keys: vec![key(&[host.as_bytes()])],
+            };
+        }
+        let host = host.as_bytes();
+        let mut keys: Vec<Key> = paths.iter().map(|path| key(&[host, path])).collect();
+        let all: Vec<&[u8]> = std::iter::once(host)
+            .chain(paths.iter().map(Vec::as_slice))
+            .chain([&b"files"[..]])
+            .collect();
+        keys.push(key(&all));
+        Self { keys }
+    }
+
+    /// Number of the key of a source.
+    fn of(&self, source: usize) -> usize {
+        source.min(self.keys.len() - 1)
+    }
+
+    /// Number of the key of files that are sources.
+    fn files(&self) -> usize {
+        self.keys.len() - 1
+    }
+}
+
+/// Why a directory is looked at.
+#[derive(Debug, Clone)]
+pub(crate) enum Scope {
+    /// All of it belongs to a source.
+    Whole {
+        /// Where in the cache its files are.
+        slot: usize,
+        /// Device of the source's own directory.
+        device: u64,
+        /// Sources below.
+        named: Option<Arc<Named>>,
+    },
+    /// Only what is named in it.
+    Listed(Arc<Named>),
+}
+
+impl Scope {
+    /// What is named in the directory.
+    fn named(&self) -> Option<&Arc<Named>> {
+        match self {
+            Self::Whole { named, .. } => named.as_ref(),
+            Self::Listed(named) => Some(named),
+        }
+    }
+}
+
+/// A directory to be looked at.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) parent: Arc<Dir>,
+    pub(crate) name: Vec<u8>,
+    /// Absolute; the root is empty.
+    pub(crate) path: Vec<u8>,
+    pub(crate) scope: Scope,
+    /// How many directories it is in.
+    pub(crate) depth: usize,
+}
+
+/// A directory found in another one.
+pub(crate) struct Below {
+    pub(crate) name: Vec<u8>,
+    pub(crate) scope: Scope,
+    /// What is known of it already, for one that stays empty: it is on another file system.
+    pub(crate) stat: Option<Stat>,
+    /// Set if it is looked at ahead.
+    pub(crate) task: Option<Arc<Task>>,
+}
+
+/// What was found at a name.
+pub(crate) enum Found {
+    /// It is as it was.
+    Same { record: Record, content_bytes: Option<u64> },
+    /// The record of a name that is no longer there, or looks different.
+    Gone,
+    /// To be read.
+    Fresh { name: Vec<u8>, stat: Stat, is_new: bool },
+    /// A directory.
+    Below(Below),
+}
+
+/// A directory that was opened, or could not be.
+pub(crate) struct Scanned {
+    /// The entry, without content.
+    pub(crate) head: Entry,
+    /// `None` if nothing in it can be looked at.
+    pub(crate) dir: Option<Arc<Dir>>,
+    pub(crate) cached: Cached,
+    pub(crate) rest: Rest,
+    pub(crate) batch: Vec<Found>,
+}
+
+/// The names of a directory that were not looked at yet.
+pub(crate) struct Rest {
+    listing: Listing,
+    next: usize,
+    cursor: Option<Cursor>,
+}
+
+impl Rest {
+    pub(crate) const NONE: Self = Self {
+        listing: Listing::EMPTY,
+        next: 0,
+        cursor: None,
+    };
+
+    /// Whether all names were looked at.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next >= self.listing.len()
+    }
+}
+
+/// What the cache holds of a directory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cached {
+    pub(crate) slot: usize,
+    pub(crate) key: Key,
+    /// Epoch of its pages, if there are any.
+    pub(crate) epoch: Option<u64>,
+    /// Whether its pages may stay if nothing has changed.
+    pub(crate) is_current: bool,
+}
+
+/// Looks at directories; one for each thread.
+pub(crate) struct Scanner<'a> {
+    rules: &'a Rules<'a>,
+    cache: Cache<'a>,
+    lister: Lister,
+    xattrs: XattrReader,
+    path: Vec<u8>,
+}
+
+impl<'a> Scanner<'a> {
+    pub(crate) fn new(rules: &'a Rules<'a>) -> Result<Self> {
+        let reader = if rules.reads_cache {
+            Some(rules.vault.state().reader()?)
+        } else {
+            None
+        };
+        Ok(Self {
+            rules,
+            cache: Cache::new(rules.vault, reader, rules.loss_epoch),
+            lister: Lister::new(),
+            xattrs: XattrReader::new(),
+            path: Vec::new(),
+        })
+    }
+
+    fn problem(&self, path: &[u8], what: &str, error: impl Into<std::io::Error>) {
+        let path = if path.is_empty() { b"/" } else { path };
+        self.rules.problem(path, format_args!("{what}: {}", error.into()));
+    }
+
+    /// Opens a directory and looks at the first of its names; `None` if it has vanished.
+    pub(crate) fn scan(&mut self, order: &Order) -> Result<Option<Scanned>> {
+        let opened = match &order.scope {
+            Scope::Whole { .. } => order.parent.open(&order.name),
+            Scope::Listed(_) => order.parent.pass(&order.name),
+        };
+        let dir = match opened {
+            Ok(dir) => Arc::new(dir),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(error) => return Ok(self.closed(order, error)),
+        };
+        let xattrs = match &order.scope {
+            Scope::Whole { .. } => self.xattrs.of_open(&dir.fd),
+            Scope::Listed(_) => self.xattrs.of_passed(&dir),
+        };
+        let mut head = entry(&order.name, &dir.stat, Kind::Dir(Recipe::default()), self.rules.names);
+        match xattrs {
+            Ok(xattrs) => head.xattrs = xattrs,
+            Err(error) => {
+                self.problem(&order.path, "extended attributes cannot be read", error);
+                head.marks.0 |= Marks::INCOMPLETE;
+            }
+        }
+        let listing = match &order.scope {
+            Scope::Listed(named) => Listing::of(named.children.keys()),
+            Scope::Whole { named, .. } => {
+                let (mut listing, result) = self.lister.list(&dir.fd);
+                if let Err(error) = result {
+                    self.problem(&order.path, "cannot be listed to its end", error);
+                    head.marks.0 |= Marks::INCOMPLETE;
+                }
+                self.apply_markers(&dir, named.as_deref(), &mut listing);
+                listing
+            }
+        };
+        let cached = self.cached(order);
+        let slot = self.rules.slots.keys.get(cached.slot).copied().unwrap_or_default();
+        let cursor = Cursor::open(&self.cache, &slot, &cached.key)?;
+        let cached = Cached {
+            epoch: cursor.epoch(),
+            is_current: self.rules.reads_cache && (cursor.epoch().is_none() || cursor.is_trusted()),
+            ..cached
+        };
+        let mut rest = Rest {
+            listing,
+            next: 0,
+            cursor: Some(cursor),
+        };
+        let batch = self.batch(&dir, &order.path, &order.scope, &mut rest)?;
+        Ok(Some(Scanned {
+            head,
+            dir: Some(dir),
+            cached,
+            rest,
+            batch,
+        }))
+    }
+
+    fn cached(&self, order: &Order) -> Cached {
+        let slot = match order.scope {
+            Scope::Whole { slot, .. } => slot,
+            Scope::Listed(_) => self.rules.slots.files(),
+        };
+        Cached {
+            slot,
+            key: key(&[&order.path]),
+            epoch: None,
+            is_current: true,
+        }
+    }
+
+    /// A directory that cannot be opened: itself, and the mark that something is missing.
+    fn closed(&self, order: &Order, error: Errno) -> Option<Scanned> {
+        let stat = Stat::at(&order.parent.fd, &order.name, Follow::No)
+            .ok()
+            .filter(Stat::is_dir)?;
+        self.problem(&order.path, "directory cannot be opened", error);
+        let mut head = entry(&order.name, &stat, Kind::Dir(Recipe::default()), self.rules.names);
+        head.marks.0 |= Marks::INCOMPLETE;
+        Some(Scanned {
+            head,
+            dir: None,
+            cached: self.cached(order),
+            rest: Rest::NONE,
+            batch: Vec::new(),
+        })
+    }
+
+    /// A directory of another file system, kept as the empty place that it is mounted on.
+    pub(crate) fn mount_point(&self, order: &Order, stat: &Stat) -> Scanned {
+        Scanned {
+            head: entry(&order.name, stat, Kind::Dir(Recipe::default()), self.rules.names),
+            dir: None,
+            cached: self.cached(order),
+            rest: Rest::NONE,
+            batch: Vec::new(),
+        }
+    }
+
+    /// Drops what a marker keeps out; what was named stays.
+    fn apply_markers(&self, dir: &Dir, named: Option<&Named>, listing: &mut Listing) {
+        if named.is_some_and(|named| named.source.is_some()) {
+            return;
+        }
+        let is_marked = |marker: &&Marker| listing.find(&marker.name).is_some() && marker.holds(&dir.fd);
+        if let Some(marker) = self.rules.filters.markers().iter().find(is_marked) {
+            let is_named = |name: &[u8]| named.is_some_and(|named| named.children.contains_key(name));
+            listing.retain(|name| name == marker.name || is_named(name));
+        }
+    }
+
+    /// Looks at the next names of a directory.
+    pub(crate) fn batch(&mut self, dir: &Dir, path: &[u8], scope: &Scope, rest: &mut Rest) -> Result<Vec<Found>> {
+        let mut batch = Vec::with_capacity(rest.listing.len().saturating_sub(rest.next).min(BATCH_NAMES));
+        self.path.clear();
+        self.path.extend_from_slice(path);
+        self.path.push(b'/');
+        let prefix = self.path.len();
+        for number in (rest.next..rest.listing.len()).take(BATCH_NAMES) {
+            rest.next = number + 1;
+            if let Some((name, kind)) = rest.listing.get(number) {
+                self.path.truncate(prefix);
+                self.path.extend_from_slice(name);
+                self.look(dir, name, kind, scope, (&mut rest.cursor, &mut batch))?;
+            }
+        }
+        if rest.is_empty()
+            && let Some(mut cursor) = rest.cursor.take()
+            && cursor.has_more(&self.cache)?
+        {
+            batch.push(Found::Gone);
+        }
+        Ok(batch)
+    }
+
+    /// Looks at one name; its path is in `self.path`.
+    fn look(
+        &mut self,
+        dir: &Dir,
+        name: &[u8],
+        kind: FileType,
+        scope: &Scope,
+        (cursor, batch): (&mut Option<Cursor>, &mut Vec<Found>),
+    ) -> Result<()> {
+        let named = scope.named().and_then(|named| named.children.get(name));
+        let asks = named.is_none_or(|named| named.source.is_none()) && self.rules.filters.has_patterns();
+        let mut is_excluded = asks && kind != FileType::Unknown && self.excludes(kind == FileType::Directory);
+        if is_excluded && named.is_none() {
+            return Ok(());
+        }
+        // On the way to a source links are followed; the source itself may be one.
+        let leads_on = matches!(scope, Scope::Listed(_)) && named.is_some_and(|named| named.source.is_none());
+        let follow = if leads_on { Follow::Yes } else { Follow::No };
+        let stat = match Stat::at(&dir.fd, name, follow) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) if named.is_none() => return Ok(()),
+            Err(error) => {
+                self.problem(&self.path, "cannot be looked at", error);
+                return Ok(());
+            }
+        };
+        is_excluded |= asks && kind == FileType::Unknown && self.excludes(stat.is_dir());
+        if is_excluded && named.is_none() {
+            return Ok(());
+        }
+        if stat.is_dir() {
+            let scope = if is_excluded { None } else { Some(scope) };
+            if let Some(below) = self.below(name, stat, scope, named) {
+                batch.push(Found::Below(below));
+            }
+            return Ok(());
+        }
+        if leads_on {
+            self.problem(&self.path, "is on the way to what was named", Errno::NOTDIR);
+            return Ok(());
+        }
+        let print = Print::new(&stat);
+        let lookup = match cursor {
+            Some(cursor) => cursor.find(&self.cache, name, &print, &mut || batch.push(Found::Gone))?,
+            None => Lookup::New,
+        };
+        batch.push(match lookup {
+            Lookup::Same(record) => Found::Same {
+                record,
+                content_bytes: stat.is_file().then_some(stat.size),
+            },
+            lookup => {
+                let is_new = matches!(lookup, Lookup::New);
+                Found::Fresh {
+                    name: name.to_vec(),
+                    stat,
+                    is_new,
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn excludes(&self, is_dir: bool) -> bool {
+        self.rules.filters.excludes(&self.path, is_dir)
+    }
+
+    /// Why and how the directory `name` is to be looked at; `scope` is that of the one it is in, unless it is left out.
+    fn below(&self, name: &[u8], stat: Stat, scope: Option<&Scope>, named: Option<&Arc<Named>>) -> Option<Below> {
+        let below = |scope, stat| {
+            let name = name.to_vec();
+            Some(Below {
+                name,
+                scope,
+                stat,
+                task: None,
+            })
+        };
+        if let Some(source) = named.and_then(|named| named.source) {
+            let scope = Scope::Whole {
+                slot: self.rules.slots.of(source),
+                device: stat.device,
+                named: named.cloned(),
+            };
+            return below(scope, None);
+        }
+        let on_the_way = named.cloned();
+        let Some(Scope::Whole { slot, device, .. }) = scope else {
+            return below(Scope::Listed(on_the_way?), None);
+        };
+        let leaves = self.rules.one_file_system == OneFileSystem::Stay && stat.device != *device;
+        let whole = Scope::Whole {
+            slot: *slot,
+            device: *device,
+            named: on_the_way.clone(),
+        };
+        match on_the_way {
+            Some(named) if leaves => below(Scope::Listed(named), None),
+            _ => below(whole, leaves.then_some(stat)),
+        }
+    }
+}
+
+impl Below {
+    /// What is needed to look at it.
+    pub(crate) fn order(&self, parent: &Arc<Dir>, parent_path: &[u8], parent_depth: usize) -> Order {
+        let mut path = Vec::with_capacity(parent_path.len() + 1 + self.name.len());
+        path.extend_from_slice(parent_path);
+        path.push(b'/');
+        path.extend_from_slice(&self.name);
+        Order {
+            parent: parent.clone(),
+            name: self.name.clone(),
+            path,
+            scope: self.scope.clone(),
+            depth: parent_depth + 1,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Backing up what comes through a pipe, as one file.
+
+use std::io::{ErrorKind, Read};
+
+use drystone_format::limits::TREE_DEPTH_MAX;
+use drystone_format::recipe::Recipe;
+use drystone_format::snapshot::Totals;
+use drystone_format::tree::{Entry, Kind, Marks, Time, is_name};
+use drystone_vault::{Content, FillError, Problems, Progress, Vault};
+use rustix::process::{getegid, geteuid};
+
+use crate::assemble::Counts;
+use crate::backup::{BackupOptions, BackupReport, Mode, snapshot, start_ingest, totals};
+use crate::error::{Error, Result};
+
+/// Mode of the file: what is worth a backup is nobody else's business.
+const FILE_MODE: u32 = 0o600;
+/// Mode of the directories that lead to it.
+const DIR_MODE: u32 = 0o700;
+
+/// Stores everything that `input` gives as a file at `path` (absolute or relative to the root of the snapshot).
+///
+/// Sources and filters do not matter. [`Error::Stream`] if the input fails: then nothing is published.
+pub fn backup_stream(
+    vault: &Vault,
+    path: &[u8],
+    input: &mut dyn Read,
+    options: &BackupOptions,
+) -> Result<BackupReport> {
+    let started = vault.context().clock.now();
+    let names = names(path)?;
+    let Some((file, dirs)) = names.split_last() else {
+        return Err(bad_name(path));
+    };
+    let ingest = start_ingest(vault, options)?;
+    let mut lane = ingest.lane();
+    let mut content = lane.content();
+    while fill(&mut content, path, input, options)? > 0 {}
+    let recipe = content.finish()?;
+    let bytes = recipe.size_bytes;
+    let owner = Owner::new(options, started);
+    let mut entry = owner.entry(file, FILE_MODE, Kind::File(recipe));
+    for name in dirs.iter().rev() {
+        let mut tree = ingest.tree();
+        tree.push(&mut lane, &entry.encode())?;
+        entry = owner.entry(name, DIR_MODE, Kind::Dir(tree.finish(&mut lane)?));
+    }
+    let mut tree = ingest.tree();
+    tree.push(&mut lane, &entry.encode())?;
+    let tree: Recipe = tree.finish(&mut lane)?;
+    lane.finish()?;
+    let finished = ingest.finish()?;
+    let seen = Totals {
+        files: 1,
+        dirs: dirs.len() as u64,
+        bytes,
+        ..Totals::default()
+    };
+    let totals = totals(seen, &finished, &Problems::default());
+    Progress::add(&options.progress.files, 1);
+    let shown = names.iter().flat_map(|name| [&b"/"[..], name].concat()).collect();
+    let snapshot = snapshot(options, started, (tree, totals, None), vec![shown], vault);
+    let id = match options.mode {
+        Mode::Store => Some(vault.publish(&snapshot, &finished)?),
+        Mode::DryRun => None,
+    };
+    Ok(BackupReport {
+        snapshot: id,
+        totals,
+        counts: Counts {
+            new: 1,
+            ..Counts::default()
+        },
+        problems: Problems::default(),
+    })
+}
+
+/// One read; 0 at the end.
+fn fill(content: &mut Content<'_>, path: &[u8], input: &mut dyn Read, options: &BackupOptions) -> Result<usize> {
+    options.cancel.check()?;
+    let filled = content.fill(&mut |room| {
+        loop {
+            match input.read(room) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    });
+    match filled {
+        Ok(count) => {
+            Progress::add(&options.progress.bytes, count as u64);
+            Ok(count)
+        }
+        Err(FillError::Vault(error)) => Err(error.into()),
+        Err(FillError::Read(source)) => Err(Error::Stream {
+            path: path.to_vec(),
+            source,
+        }),
+    }
+}
+
+fn bad_name(path: &[u8]) -> Error {
+    Error::Source {
+        path: path.to_vec(),
+        why: "is no name for a file".to_owned(),
+    }
+}
+
+fn names(path: &[u8]) -> Result<Vec<&[u8]>> {
+    let names: Vec<&[u8]> = path
+        .split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty())
+        .collect();
+    if names.len() < TREE_DEPTH_MAX && names.iter().all(|name| is_name(name)) {
+        Ok(names)
+    } else {
+        Err(bad_name(path))
+    }
+}
+
+/// Who runs the backup, to whom the file belongs.
+struct Owner {
+    uid: u32,
+    gid: u32,
+    user: String,
+    group: String,
+    mtime: Time,
+}
+
+impl Owner {
+    fn new(options: &BackupOptions, mtime: Time) -> Self {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        Self {
+            uid,
+            gid,
+            user: options.names.user(uid).to_owned(),
+            group: options.names.group(gid).to_owned(),
+            mtime,
+        }
+    }
+
+    fn entry(&self, name: &[u8], mode: u32, kind: Kind) -> Entry {
+        Entry {
+            name: name.to_vec(),
+            kind,
+            mode,
+            uid: self.uid,
+            gid: self.gid,
+            user: self.user.clone(),
+            group: self.group.clone(),
+            mtime: self.mtime,
+            xattrs: Vec::new(),
+            hard_link: None,
+            marks: Marks::default(),
+            unknown: Vec::new(),
+        }
+    }
+}
