@@ -4,6 +4,7 @@
 mod damage;
 mod document;
 mod fixture;
+#[expect(unreachable_pub, reason = "the fuzz targets use this module too")]
 mod forge;
 mod hostile;
 mod hpke;
