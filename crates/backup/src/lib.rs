@@ -41,7 +41,5 @@ pub use filters::{Filters, FiltersBuilder, Marker, parse_list};
 pub use find::{FileKind, FindOptions, find};
 pub use names::Names;
 pub use patterns::Patterns;
-pub use restore::{
-    NotSet, Overwrite, Owner, RestoreMode, RestoreOptions, RestoreReport, Sparse, restore,
-};
+pub use restore::{NotSet, Overwrite, Owner, RestoreMode, RestoreOptions, RestoreReport, Sparse, restore};
 pub use stream::backup_stream;

@@ -1,0 +1,391 @@
+//! Restoring: a stored tree, or a part of it, becomes files again, in parallel and in place where something is there.
+//!
+//! - Nothing outside the target is touched: every step goes from a directory's descriptor to a name in it, and
+//!   symbolic links are never followed. The target's own path may contain links.
+//! - Running it again completes what was interrupted: what is there is verified against the chunks' ids, and only what
+//!   differs is read from the vault.
+//! - A damaged chunk costs the files that it is in; all others are restored.
+//! - Memory is bounded: directories are streamed, queues hold runs of files up to about 1 MiB.
+
+mod content;
+mod dir;
+mod enter;
+mod links;
+mod share;
+pub(crate) mod tally;
+mod write;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use drystone_format::recipe::Recipe;
+use drystone_format::tree::{Entry, Kind};
+use drystone_vault::{Cancel, Progress, Reader, Vault};
+
+use self::content::{Filler, SHARE_BYTES};
+use self::dir::{Dir, Ongoing};
+use self::share::Share;
+pub use self::tally::{NotSet, RestoreReport};
+use self::tally::{Tally, add};
+use self::write::Work;
+pub use crate::apply::Owner;
+use crate::browse::Selection;
+use crate::browse_walk::{Step, TreeWalk};
+use crate::error::{Error, Result};
+use crate::patterns::Patterns;
+
+/// Entries that one thread takes at once, at most.
+const RUN_ENTRIES: usize = 64;
+/// Bytes of files and attributes after which such a run is closed.
+const RUN_BYTES: u64 = 1 << 20;
+/// Runs that wait for each thread.
+const RUNS_WAITING: usize = 3;
+/// Size from which several threads work on one file, bytes.
+const SHARED_BYTES: u64 = 4 * SHARE_BYTES;
+
+/// Whether anything is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RestoreMode {
+    /// Yes.
+    #[default]
+    Write,
+    /// No: the tree is read and counted.
+    DryRun,
+}
+
+/// What happens to what is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overwrite {
+    /// It becomes what was stored; of files only the stretches that differ are written.
+    #[default]
+    Always,
+    /// It stays as it is; only what is missing is restored.
+    Never,
+}
+
+/// What becomes of zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sparse {
+    /// Holes become holes, zeros that were written are written.
+    #[default]
+    AsStored,
+    /// Both become holes.
+    Always,
+}
+
+/// How to restore.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// The directory to restore into; made if it is missing. A file that is restored by itself gets its name in it.
+    pub target: PathBuf,
+    /// If there are any, only what matches and what lies in directories that match; paths relative to the target.
+    pub include: Patterns,
+    /// What is left out, with all that is in it.
+    pub exclude: Patterns,
+    /// Whether to write.
+    pub mode: RestoreMode,
+    /// What to do with what is there.
+    pub overwrite: Overwrite,
+    /// What to do with zeros.
+    pub sparse: Sparse,
+    /// How to find owners.
+    pub owner: Owner,
+    /// Threads that write, at least 1. For a slow place more than there are processors pay.
+    pub threads: usize,
+    /// Counts files and bytes.
+    pub progress: Arc<Progress>,
+    /// Ends the run with `Error::Vault(Interrupted)`.
+    pub cancel: Cancel,
+}
+
+/// Work for one thread.
+enum Job {
+    Run(Vec<(Arc<Ongoing>, Entry)>),
+    Share(Arc<Share>),
+}
+
+/// Restores what was selected: the content of a directory into the target, which gets the directory's attributes
+/// (not for a whole snapshot), or one file into it.
+///
+/// What is restored is not synced to disk on return. An error ends the run ([`Error::Write`]: the target is full or
+/// read-only); what concerns single entries is in the report.
+pub fn restore(vault: &Vault, selection: &Selection, options: &RestoreOptions) -> Result<RestoreReport> {
+    let reader = vault.reader()?;
+    let tally = Tally::default();
+    if options.mode == RestoreMode::DryRun {
+        Walker::new(&reader, options).count(selection, &tally)?;
+        return Ok(tally.finish());
+    }
+    let target = Dir::target(&options.target).map_err(|source| Error::Target {
+        path: options.target.as_os_str().as_encoded_bytes().to_vec(),
+        source,
+    })?;
+    let filler = Filler {
+        reader: &reader,
+        hasher: vault.hasher(),
+        sparse: options.sparse,
+        tally: &tally,
+        progress: &options.progress,
+        cancel: &options.cancel,
+    };
+    let work = Work::new(options, filler);
+    let threads = options.threads.max(1);
+    let (sender, receiver) = bounded(threads * RUNS_WAITING);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (receiver, work) = (receiver.clone(), &work);
+            scope.spawn(move || serve(work, &receiver));
+        }
+        drop(receiver);
+        let sender = Sending {
+            work: &work,
+            sender,
+            run: Vec::new(),
+            run_bytes: 0,
+        };
+        if let Err(error) = Walker::new(&reader, options).walk(selection, target, sender) {
+            work.stop(error);
+        }
+    });
+    match work.into_error() {
+        Some(error) => Err(error),
+        None => Ok(tally.finish()),
+    }
+}
+
+/// One thread of a restore.
+fn serve(work: &Work<'_>, receiver: &Receiver<Job>) {
+    let mut buffer = Vec::new();
+    for job in receiver {
+        match job {
+            Job::Run(run) => run
+                .into_iter()
+                .for_each(|(ongoing, entry)| work.item(ongoing, entry, &mut buffer)),
+            Job::Share(share) => work.share(share, &mut buffer),
+        }
+        if work.is_stopped() {
+            return;
+        }
+    }
+}
+
+/// Gathers entries into runs for the threads.
+struct Sending<'a> {
+    work: &'a Work<'a>,
+    sender: Sender<Job>,
+    run: Vec<(Arc<Ongoing>, Entry)>,
+    run_bytes: u64,
+}
+
+impl Sending<'_> {
+    fn push(&mut self, ongoing: &Arc<Ongoing>, entry: Entry) {
+        let size = match &entry.kind {
+            Kind::File(Recipe { size_bytes, .. }) => *size_bytes,
+            _ => 0,
+        };
+        if size >= SHARED_BYTES && links::identity(&entry).is_none() {
+            self.flush();
+            let share = Arc::new(Share::new(ongoing.clone(), entry));
+            for _ in 1..self.work.options.threads {
+                self.send(Job::Share(share.clone()));
+            }
+            return self.send(Job::Share(share));
+        }
+        let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.run_bytes = self.run_bytes.saturating_add(size).saturating_add(attributes as u64);
+        self.run.push((ongoing.clone(), entry));
+        if self.run.len() >= RUN_ENTRIES || self.run_bytes >= RUN_BYTES {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.run_bytes = 0;
+        if !self.run.is_empty() {
+            let run = std::mem::take(&mut self.run);
+            self.send(Job::Run(run));
+        }
+    }
+
+    fn send(&self, job: Job) {
+        // Fails only when all threads have stopped, and then the error is known.
+        let _ = self.sender.send(job);
+    }
+}
+
+/// A directory on the way from the target to what is walked.
+struct Level {
+    /// Its entry until it is made.
+    entry: Option<Entry>,
+    ongoing: Option<Arc<Ongoing>>,
+    /// It matches an include, or lies in what does.
+    chosen: bool,
+    failed: bool,
+}
+
+/// Walks the stored tree and says what is to be restored.
+struct Walker<'a> {
+    reader: &'a Reader,
+    options: &'a RestoreOptions,
+}
+
+impl<'a> Walker<'a> {
+    fn new(reader: &'a Reader, options: &'a RestoreOptions) -> Self {
+        Self { reader, options }
+    }
+
+    /// Whether this entry matches; `None` if it is left out with all that is in it.
+    fn choose(&self, path: &[u8], is_dir: bool, parent_chosen: bool) -> Option<bool> {
+        let chosen = parent_chosen || self.options.include.matches(path, is_dir);
+        (!self.options.exclude.matches(path, is_dir)).then_some(chosen)
+    }
+
+    fn top(&self, entry: Option<&Entry>, target: Arc<Dir>) -> Level {
+        let ongoing = Ongoing {
+            dir: target,
+            entry: entry.cloned(),
+            is_new: false,
+            parent: None,
+        };
+        Level {
+            entry: None,
+            ongoing: Some(Arc::new(ongoing)),
+            chosen: self.options.include.is_empty(),
+            failed: false,
+        }
+    }
+
+    fn walk(&self, selection: &Selection, target: Arc<Dir>, mut sending: Sending<'_>) -> Result<()> {
+        let work = sending.work;
+        let Some(tree) = selection.tree() else {
+            let mut top = self.top(None, target);
+            if let (Some(entry), Some(ongoing)) = (selection.entry(), top.ongoing.take()) {
+                sending.push(&ongoing, entry.clone());
+                sending.flush();
+            }
+            return Ok(());
+        };
+        let mut levels = vec![self.top(selection.entry(), target)];
+        let mut walk = TreeWalk::new(self.reader, tree);
+        while !work.is_stopped() {
+            self.options.cancel.check()?;
+            let chosen = levels.last().is_some_and(|level| level.chosen);
+            match walk.next() {
+                Ok(None) => break,
+                Ok(Some(Step::Leave)) => {
+                    if let Some(ongoing) = levels.pop().and_then(|level| level.ongoing) {
+                        work.release(ongoing);
+                    }
+                }
+                Ok(Some(Step::Entry(entry))) => {
+                    if self.choose(walk.path(), false, chosen) == Some(true)
+                        && let Some(ongoing) = ensure(work, &mut levels)
+                    {
+                        sending.push(&ongoing, entry);
+                    }
+                }
+                Ok(Some(Step::Enter(entry))) => {
+                    self.options.progress.set_current(walk.path());
+                    let chosen = self.choose(walk.path(), true, chosen);
+                    levels.push(Level {
+                        entry: Some(entry),
+                        ongoing: None,
+                        chosen: chosen == Some(true),
+                        failed: false,
+                    });
+                    if chosen.is_none() || chosen == Some(true) && ensure(work, &mut levels).is_none() {
+                        walk.skip();
+                        levels.pop();
+                    }
+                }
+                Err(error) => note_damage(error, &work.filler, walk.path())?,
+            }
+        }
+        sending.flush();
+        while let Some(level) = levels.pop() {
+            level.ongoing.into_iter().for_each(|ongoing| work.release(ongoing));
+        }
+        Ok(())
+    }
+
+    /// Counts what a walk would restore.
+    fn count(&self, selection: &Selection, tally: &Tally) -> Result<()> {
+        let count_entry = |entry: &Entry| {
+            add(&tally.files, 1);
+            if let Kind::File(recipe) = &entry.kind {
+                add(&tally.bytes, recipe.size_bytes);
+            }
+        };
+        let Some(tree) = selection.tree() else {
+            selection.entry().into_iter().for_each(count_entry);
+            return Ok(());
+        };
+        let mut chosen = vec![self.options.include.is_empty()];
+        let mut walk = TreeWalk::new(self.reader, tree);
+        loop {
+            self.options.cancel.check()?;
+            let parent_chosen = chosen.last().is_some_and(|chosen| *chosen);
+            match walk.next() {
+                Ok(None) => return Ok(()),
+                Ok(Some(Step::Leave)) => drop(chosen.pop()),
+                Ok(Some(Step::Entry(entry))) => {
+                    if self.choose(walk.path(), false, parent_chosen) == Some(true) {
+                        count_entry(&entry);
+                    }
+                }
+                Ok(Some(Step::Enter(_))) => match self.choose(walk.path(), true, parent_chosen) {
+                    None => walk.skip(),
+                    Some(is_chosen) => {
+                        add(&tally.dirs, is_chosen.into());
+                        chosen.push(is_chosen);
+                    }
+                },
+                Err(error) if error.is_damage() => tally.problem(walk.path().to_vec(), &error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn note_damage(error: Error, filler: &Filler<'_>, path: &[u8]) -> Result<()> {
+    if !error.is_damage() {
+        return Err(error);
+    }
+    Progress::add(&filler.progress.problems, 1);
+    let what = format!("the rest of this directory cannot be read: {error}");
+    filler.tally.problem(path.to_vec(), &what);
+    Ok(())
+}
+
+/// The innermost directory of `levels` (which keep it, so that letting go of the answer is never the last), made with those above it where that has not been done; `None` if that failed.
+fn ensure(work: &Work<'_>, levels: &mut [Level]) -> Option<Arc<Ongoing>> {
+    if let Some(Level {
+        ongoing: Some(ongoing), ..
+    }) = levels.last()
+    {
+        return Some(ongoing.clone());
+    }
+    let made = levels.iter().rposition(|level| level.ongoing.is_some())?;
+    let (above, below) = levels.split_at_mut_checked(made + 1)?;
+    let mut parent = above.last()?.ongoing.clone()?;
+    for level in below {
+        if level.failed {
+            return None;
+        }
+        let entry = level.entry.take()?;
+        let name = entry.name.clone();
+        match work.enter(&parent, entry) {
+            Ok(ongoing) => {
+                level.ongoing = Some(ongoing.clone());
+                parent = ongoing;
+            }
+            Err(failure) => {
+                level.failed = true;
+                work.fail(failure, || parent.dir.path(&name));
+                return None;
+            }
+        }
+    }
+    Some(parent)
+}

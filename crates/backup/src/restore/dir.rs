@@ -1,0 +1,132 @@
+//! Directories of the target: opened from their parent, never through a symbolic link, and closed when there are many.
+//!
+//! - Every step goes from a directory's descriptor to a name in it, so nothing outside the target is reached.
+//! - At most [`OPEN_DIRS`] descriptors are kept; a closed one is opened again along its parents.
+//! - A directory gets its attributes when the last thing in it is done.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use drystone_format::tree::Entry;
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::{Errno, Result};
+
+/// Descriptors kept for directories; a process has 1024 by default.
+const OPEN_DIRS: usize = 256;
+
+/// How directories are opened.
+pub(crate) const DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// Where a directory of the target is.
+pub(crate) struct Dir {
+    parent: Option<Arc<Self>>,
+    name: Vec<u8>,
+    fd: Mutex<Option<Arc<OwnedFd>>>,
+    /// New entries get a group or an ACL from it, so that they must be corrected.
+    pub(crate) inherits: bool,
+}
+
+/// The directories whose descriptors are open, oldest first.
+#[derive(Default)]
+pub(crate) struct OpenDirs(Mutex<VecDeque<Weak<Dir>>>);
+
+impl OpenDirs {
+    fn keep(&self, dir: &Arc<Dir>, fd: Arc<OwnedFd>) {
+        *dir.fd.lock() = Some(fd);
+        let mut open = self.0.lock();
+        open.push_back(Arc::downgrade(dir));
+        let oldest = if open.len() > OPEN_DIRS { open.pop_front() } else { None };
+        drop(open);
+        if let Some(oldest) = oldest.and_then(|dir| dir.upgrade()) {
+            oldest.fd.lock().take();
+        }
+    }
+
+    /// The directory `name` in `parent`, which is open as `fd`.
+    pub(crate) fn add(&self, parent: &Arc<Dir>, name: &[u8], fd: OwnedFd, inherits: bool) -> Arc<Dir> {
+        let dir = Arc::new(Dir {
+            parent: Some(parent.clone()),
+            name: name.to_vec(),
+            fd: Mutex::new(None),
+            inherits,
+        });
+        self.keep(&dir, Arc::new(fd));
+        dir
+    }
+
+    /// A descriptor of `dir`.
+    pub(crate) fn fd(&self, dir: &Arc<Dir>) -> Result<Arc<OwnedFd>> {
+        let (mut closed, mut at) = (Vec::new(), dir.clone());
+        let mut fd = loop {
+            if let Some(fd) = at.fd.lock().clone() {
+                break fd;
+            }
+            let parent = at.parent.clone().ok_or(Errno::BADF)?;
+            closed.push(std::mem::replace(&mut at, parent));
+        };
+        while let Some(dir) = closed.pop() {
+            fd = Arc::new(openat(&fd, dir.name.as_slice(), DIR, Mode::empty())?);
+            self.keep(&dir, fd.clone());
+        }
+        Ok(fd)
+    }
+}
+
+impl Dir {
+    /// The target itself, which stays open.
+    pub(crate) fn root(fd: OwnedFd, inherits: bool) -> Arc<Self> {
+        Arc::new(Self {
+            parent: None,
+            name: Vec::new(),
+            fd: Mutex::new(Some(Arc::new(fd))),
+            inherits,
+        })
+    }
+
+    /// Path of `name` in it, relative to the target.
+    pub(crate) fn path(&self, name: &[u8]) -> Vec<u8> {
+        let (mut names, mut at) = (vec![name], Some(self));
+        while let Some(dir) = at {
+            names.push(&dir.name);
+            at = dir.parent.as_deref();
+        }
+        names.retain(|name| !name.is_empty());
+        names.reverse();
+        names.join(&b'/')
+    }
+}
+
+impl Drop for Dir {
+    /// Lets go of the parents one by one, since a deep tree would overflow the stack.
+    fn drop(&mut self) {
+        let mut next = self.parent.take();
+        while let Some(mut dir) = next.and_then(Arc::into_inner) {
+            next = dir.parent.take();
+        }
+    }
+}
+
+/// A directory that is being filled.
+pub(crate) struct Ongoing {
+    pub(crate) dir: Arc<Dir>,
+    /// Its attributes, which are set in the end; none for a target that is only a place to put things.
+    pub(crate) entry: Option<Entry>,
+    /// It was made by this run.
+    pub(crate) is_new: bool,
+    pub(crate) parent: Option<Arc<Self>>,
+}
+
+impl Drop for Ongoing {
+    /// As for [`Dir`]; without setting attributes, which is [`super::write::Work::release`]'s.
+    fn drop(&mut self) {
+        let mut next = self.parent.take();
+        while let Some(mut ongoing) = next.and_then(Arc::into_inner) {
+            next = ongoing.parent.take();
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The door on real directories.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod browse;
+mod dump;
+mod restore_basics;
+mod restore_hostile;
+mod vaults;

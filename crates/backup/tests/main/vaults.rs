@@ -1,0 +1,214 @@
+//! A vault in memory with a key, and trees put into it entry by entry, for tests of restoring and looking.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{Arc, OnceLock};
+
+use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, Selection, Sparse};
+use drystone_format::chunker::Sizes;
+use drystone_format::codec::Compression;
+use drystone_format::header::Trust;
+use drystone_format::keys::Role;
+use drystone_format::recipe::Recipe;
+use drystone_format::snapshot::{Snapshot, Totals};
+use drystone_format::tree::{Entry, Kind, Marks, Time};
+use drystone_store::Memory;
+use drystone_vault::{
+    Cancel, Clock, Context, CreateOptions, Entropy, Ingest, IngestOptions, Lane, NewLock, NewSlot, Progress, Vault,
+    generate_key_file,
+};
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Time {
+        Time {
+            seconds: 1_700_000_000,
+            nanos: 5,
+        }
+    }
+}
+
+/// Random enough for tests: each call hashes with fresh keys of the standard library.
+struct Hashed;
+
+impl Entropy for Hashed {
+    fn fill(&self, bytes: &mut [u8]) {
+        for byte in bytes.chunks_mut(8) {
+            let word = RandomState::new().build_hasher().finish().to_le_bytes();
+            byte.copy_from_slice(&word[..byte.len()]);
+        }
+    }
+}
+
+fn runtime() -> tokio::runtime::Handle {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME
+        .get_or_init(|| tokio::runtime::Runtime::new().unwrap())
+        .handle()
+        .clone()
+}
+
+/// A vault in memory; the store is kept for tests that damage it.
+pub(crate) struct Fixture {
+    pub(crate) vault: Vault,
+    pub(crate) store: Arc<Memory>,
+    _cache: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        let (cache, store) = (tempfile::tempdir().unwrap(), Arc::new(Memory::new()));
+        let context = Context {
+            clock: Arc::new(Still),
+            entropy: Arc::new(Hashed),
+            runtime: runtime(),
+            threads: 2,
+            memory_bytes: 64 << 20,
+            cache_dir: cache.path().to_owned(),
+        };
+        let options = CreateOptions {
+            data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
+            meta_sizes: Sizes::new(256, 1792).unwrap(),
+            trust: Trust::Verified,
+            slots: vec![NewSlot {
+                lock: NewLock::Recipient(generate_key_file().recipient),
+                label: "test".to_owned(),
+                role: Role::Owner,
+            }],
+        };
+        Self {
+            vault: Vault::create(store.clone(), context, &options).unwrap(),
+            store,
+            _cache: cache,
+        }
+    }
+
+    /// Stores what `fill` puts, and gives a snapshot of the root directory that it returns.
+    pub(crate) fn put(&self, fill: impl FnOnce(&mut Putter) -> Recipe) -> Snapshot {
+        let options = IngestOptions {
+            compression: Compression::DEFAULT,
+            progress: Arc::new(Progress::default()),
+            cancel: Cancel::default(),
+        };
+        let ingest = self.vault.ingest(options).unwrap();
+        let lane = ingest.lane();
+        let mut putter = Putter { ingest, lane };
+        let tree = fill(&mut putter);
+        putter.lane.finish().unwrap();
+        putter.ingest.finish().unwrap();
+        snapshot(tree)
+    }
+
+    pub(crate) fn restore(&self, snapshot: &Snapshot, options: &RestoreOptions) -> drystone_backup::RestoreReport {
+        drystone_backup::restore(&self.vault, &Selection::whole(snapshot), options).unwrap()
+    }
+}
+
+pub(crate) struct Putter {
+    ingest: Ingest,
+    lane: Lane,
+}
+
+impl Putter {
+    pub(crate) fn file(&mut self, bytes: &[u8]) -> Kind {
+        let mut content = self.lane.content();
+        content.write(bytes).unwrap();
+        Kind::File(content.finish().unwrap())
+    }
+
+    /// A file of data and holes: `Ok(bytes)` or `Err(bytes of a hole)`.
+    pub(crate) fn sparse(&mut self, pieces: &[Result<&[u8], u64>]) -> Kind {
+        let mut content = self.lane.content();
+        for piece in pieces {
+            match piece {
+                Ok(bytes) => content.write(bytes).unwrap(),
+                Err(hole) => content.hole(*hole).unwrap(),
+            }
+        }
+        Kind::File(content.finish().unwrap())
+    }
+
+    /// A directory; the entries are sorted here.
+    pub(crate) fn dir(&mut self, mut entries: Vec<Entry>) -> Recipe {
+        entries.sort_by(|one, other| one.name.cmp(&other.name));
+        let encoded: Vec<Vec<u8>> = entries.iter().map(Entry::encode).collect();
+        self.raw_dir(&encoded)
+    }
+
+    /// A directory of whatever bytes.
+    pub(crate) fn raw_dir(&mut self, entries: &[Vec<u8>]) -> Recipe {
+        let mut tree = self.ingest.tree();
+        for entry in entries {
+            tree.push(&mut self.lane, entry).unwrap();
+        }
+        tree.finish(&mut self.lane).unwrap()
+    }
+}
+
+fn snapshot(tree: Recipe) -> Snapshot {
+    Snapshot {
+        started: Time::default(),
+        finished: Time::default(),
+        host: "host".to_owned(),
+        user: "user".to_owned(),
+        paths: vec![b"/".to_vec()],
+        tags: Vec::new(),
+        tree,
+        parent: None,
+        totals: Totals::default(),
+        program: "test".to_owned(),
+        unknown: Vec::new(),
+    }
+}
+
+/// An entry that belongs to whoever runs the test.
+pub(crate) fn entry(name: &str, kind: Kind) -> Entry {
+    let is_dir = matches!(kind, Kind::Dir(_));
+    Entry {
+        name: name.as_bytes().to_vec(),
+        kind,
+        mode: if is_dir { 0o755 } else { 0o644 },
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        user: String::new(),
+        group: String::new(),
+        mtime: Time {
+            seconds: 1_500_000_000,
+            nanos: 123_456_789,
+        },
+        xattrs: Vec::new(),
+        hard_link: None,
+        marks: Marks::default(),
+        unknown: Vec::new(),
+    }
+}
+
+/// Bytes that look random and compress badly, different for each seed.
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(bytes + 8);
+    while out.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out.truncate(bytes);
+    out
+}
+
+pub(crate) fn options(target: &std::path::Path) -> RestoreOptions {
+    RestoreOptions {
+        target: target.to_owned(),
+        include: Patterns::NONE,
+        exclude: Patterns::NONE,
+        mode: RestoreMode::Write,
+        overwrite: Overwrite::Always,
+        sparse: Sparse::AsStored,
+        owner: Owner::Names,
+        threads: 3,
+        progress: Arc::default(),
+        cancel: Cancel::default(),
+    }
+}
