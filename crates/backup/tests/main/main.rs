@@ -8,7 +8,9 @@
 )]
 
 mod browse;
+mod compare;
 mod dump;
 mod restore_basics;
 mod restore_hostile;
+mod round_trip;
 mod vaults;

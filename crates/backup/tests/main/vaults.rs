@@ -30,7 +30,7 @@ impl Clock for Still {
 }
 
 /// Random enough for tests: each call hashes with fresh keys of the standard library.
-struct Hashed;
+pub(crate) struct Hashed;
 
 impl Entropy for Hashed {
     fn fill(&self, bytes: &mut [u8]) {
@@ -41,7 +41,7 @@ impl Entropy for Hashed {
     }
 }
 
-fn runtime() -> tokio::runtime::Handle {
+pub(crate) fn runtime() -> tokio::runtime::Handle {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME
         .get_or_init(|| tokio::runtime::Runtime::new().unwrap())

@@ -1,0 +1,206 @@
+//! What is taken and what is left out: sources, filters, markers, file systems, standard input.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+
+use drystone_backup::{
+    BackupOptions, Error, FiltersBuilder, Marker, Mode, OneFileSystem, Parent, backup, backup_stream,
+};
+use drystone_format::tree::Kind;
+
+use crate::backup_world::{World, assert_clean, problems};
+use crate::vaults::noise;
+
+const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# a cache";
+
+fn world() -> World {
+    let world = World::new();
+    for name in ["a.o", "a.c", "src/b.o", "src/keep.o", "src/b.c", "target/x", "target/debug/y", "src/target/z"] {
+        world.write(name, name);
+    }
+    world
+}
+
+fn filtered(world: &World, build: impl FnOnce(&mut FiltersBuilder)) -> Vec<String> {
+    let mut filters = FiltersBuilder::default();
+    build(&mut filters);
+    let options = BackupOptions {
+        filters: filters.build().unwrap(),
+        ..world.options()
+    };
+    let report = backup(&world.vault, &options).unwrap();
+    assert_clean(&report);
+    world.names(&report)
+}
+
+#[test]
+fn patterns_choose() {
+    let world = world();
+    let names = filtered(&world, |filters| {
+        filters.exclude("*.o").unwrap().include("keep.o").unwrap();
+        filters.exclude("target/").unwrap();
+    });
+    assert_eq!(names, ["a.c", "src", "src/b.c", "src/keep.o"]);
+    let absolute = format!("{}/target", world.dir().display());
+    let names = filtered(&world, |filters| {
+        filters.exclude_lines("f", &format!("# mine\n\n{absolute}\nsrc/*.c\n")).unwrap();
+    });
+    assert_eq!(names, ["a.c", "a.o", "src", "src/b.o", "src/keep.o", "src/target", "src/target/z"]);
+    // A source is taken whatever the patterns say.
+    let name = world.dir().file_name().unwrap().to_str().unwrap().to_owned();
+    let names = filtered(&world, |filters| drop(filters.exclude(&name).unwrap().exclude("src").unwrap()));
+    assert_eq!(names, ["a.c", "a.o", "target", "target/debug", "target/debug/y", "target/x"]);
+}
+
+#[test]
+fn marked_directories_keep_the_marker_only() {
+    let world = world();
+    world.write("target/CACHEDIR.TAG", TAG);
+    world.write("src/CACHEDIR.TAG", "Signature: something else, and long enough to be compared");
+    world.write("src/target/.nobackup", "");
+    let names = filtered(&world, |filters| drop(filters.exclude_if_present(Marker::cache())));
+    assert!(names.contains(&"target/CACHEDIR.TAG".to_owned()) && names.contains(&"src/target/z".to_owned()));
+    assert!(!names.iter().any(|name| name == "target/x" || name == "target/debug"), "{names:?}");
+    let marker = Marker::parse(".nobackup").unwrap();
+    let names = filtered(&world, |filters| drop(filters.exclude_if_present(marker)));
+    assert!(names.contains(&"src/target/.nobackup".to_owned()) && names.contains(&"target/x".to_owned()));
+    assert!(!names.contains(&"src/target/z".to_owned()));
+}
+
+#[test]
+fn sources_unite_and_keep_their_places() {
+    let world = world();
+    symlink("src", world.path("link")).unwrap();
+    let sources = |names: &[&str]| BackupOptions {
+        sources: names.iter().map(|name| world.path(name)).collect(),
+        ..world.options()
+    };
+    // A link on the way is followed, the last one is not; the same place twice is one.
+    let report = backup(&world.vault, &sources(&["link/b.c", "a.c", "src", "src/target", "a.c"])).unwrap();
+    assert_clean(&report);
+    let table = world.table(&report);
+    assert!(matches!(table[b"link".as_slice()].kind, Kind::Dir(_)));
+    let expected = ["a.c", "link", "link/b.c", "src", "src/b.c", "src/b.o", "src/keep.o", "src/target", "src/target/z"];
+    assert_eq!(world.names(&report), expected);
+    // Files that are sources themselves are cached too.
+    let again = backup(&world.vault, &sources(&["link/b.c", "a.c", "src", "src/target", "a.c"])).unwrap();
+    assert_eq!((again.counts.unchanged, again.counts.new), (6, 0));
+    let report = backup(&world.vault, &sources(&["link"])).unwrap();
+    assert!(matches!(world.table(&report)[b"link".as_slice()].kind, Kind::Symlink(_)));
+    // The directories that lead to a source have their attributes.
+    let everything = world.everything(&report);
+    let parent = &everything[world.dir().as_os_str().as_bytes()];
+    assert_eq!(parent.mode, 0o700);
+
+    let report = backup(&world.vault, &sources(&["a.c", "none", "a.c/no"])).unwrap();
+    assert_eq!(world.names(&report), ["a.c"]);
+    assert_eq!(report.totals.problems, 1, "{:?}", problems(&report));
+    let missing = backup(&world.vault, &sources(&["none"]));
+    assert!(matches!(missing, Err(Error::Source { .. })));
+}
+
+#[test]
+fn a_source_in_what_is_left_out_is_taken() {
+    let world = world();
+    let mut filters = FiltersBuilder::default();
+    filters.exclude("src").unwrap();
+    let options = BackupOptions {
+        filters: filters.build().unwrap(),
+        sources: vec![world.dir().to_owned(), world.path("src/target")],
+        ..world.options()
+    };
+    let report = backup(&world.vault, &options).unwrap();
+    assert_clean(&report);
+    let names = world.names(&report);
+    assert!(names.contains(&"src/target/z".to_owned()) && !names.contains(&"src/b.c".to_owned()), "{names:?}");
+}
+
+#[test]
+fn many_sources_share_a_place_in_the_cache() {
+    let world = World::new();
+    let names: Vec<String> = (0..100).map(|number| format!("{:02}/f{number}", number % 30)).collect();
+    names.iter().for_each(|name| world.write(name, name));
+    world.write("00/other", "not asked for");
+    let options = BackupOptions {
+        sources: names.iter().map(|name| world.path(name)).collect(),
+        ..world.options()
+    };
+    let first = backup(&world.vault, &options).unwrap();
+    assert_eq!((first.counts.new, first.totals.dirs), (100, 30 + world.dir().components().count() as u64 - 1));
+    let again = backup(&world.vault, &options).unwrap();
+    assert_eq!((again.counts.unchanged, again.counts.new), (100, 0));
+}
+
+#[test]
+fn other_file_systems_are_left_out_when_asked() {
+    let world = world();
+    let mount = |args: &[&str]| Command::new("mount").args(args).arg(world.path("src")).status();
+    if !mount(&["-t", "tmpfs", "drystone-test"]).is_ok_and(|status| status.success()) {
+        eprintln!("LEFT OUT: one file system: no right to mount");
+        return;
+    }
+    fs::write(world.path("src/other"), "on another file system").unwrap();
+    let run = |sources: Vec<PathBuf>| {
+        let options = BackupOptions {
+            one_file_system: OneFileSystem::Stay,
+            sources,
+            ..world.options()
+        };
+        world.names(&backup(&world.vault, &options).unwrap())
+    };
+    let (stays, named) = (run(vec![world.dir().to_owned()]), run(vec![world.dir().to_owned(), world.path("src")]));
+    let crosses = world.names(&world.backup());
+    assert!(Command::new("umount").arg(world.path("src")).status().unwrap().success());
+    assert!(stays.contains(&"src".to_owned()) && stays.contains(&"target/x".to_owned()));
+    assert!(!stays.contains(&"src/other".to_owned()));
+    assert!(named.contains(&"src/other".to_owned()) && crosses.contains(&"src/other".to_owned()));
+}
+
+#[test]
+fn a_dry_run_stores_nothing_and_counts_what_it_would() {
+    let world = world();
+    let options = BackupOptions {
+        mode: Mode::DryRun,
+        ..world.options()
+    };
+    let before = world.store.contents().len();
+    let dry = backup(&world.vault, &options).unwrap();
+    assert_eq!((dry.snapshot, dry.counts.new, dry.totals.files), (None, 8, 8));
+    assert_eq!(world.store.contents().len(), before);
+    let real = world.backup();
+    assert_eq!((real.totals.files, real.totals.dirs, real.totals.bytes), (dry.totals.files, dry.totals.dirs, dry.totals.bytes));
+    assert_eq!(backup(&world.vault, &options).unwrap().counts.unchanged, 8);
+    let rescan = BackupOptions {
+        parent: Parent::Rescan,
+        ..options
+    };
+    assert_eq!(backup(&world.vault, &rescan).unwrap().counts.new, 8);
+}
+
+#[test]
+fn standard_input_becomes_a_file() {
+    let world = World::new();
+    let data = noise(3, 2_500_000);
+    let report = backup_stream(&world.vault, b"db/dump.sql", &mut data.as_slice(), &world.options()).unwrap();
+    let table = world.everything(&report);
+    assert_eq!(table.keys().collect::<Vec<_>>(), [&b"/db"[..], b"/db/dump.sql"]);
+    assert_eq!(world.content(&table[b"/db/dump.sql".as_slice()]), data);
+    let snapshot = world.vault.snapshot(&report.snapshot.unwrap()).unwrap();
+    assert_eq!(snapshot.paths, [b"/db/dump.sql"]);
+    for bad in [&b""[..], b"/", b"a/../b"] {
+        let result = backup_stream(&world.vault, bad, &mut data.as_slice(), &world.options());
+        assert!(matches!(result, Err(Error::Source { .. })));
+    }
+    struct Broken;
+    impl std::io::Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("broken"))
+        }
+    }
+    let result = backup_stream(&world.vault, b"x", &mut Broken, &world.options());
+    assert!(matches!(result, Err(Error::Stream { .. })));
+    assert_eq!(world.vault.snapshot_ids().unwrap().len(), 1);
+}
