@@ -187,7 +187,8 @@ impl Checker<'_> {
         for part in self.reader.parts(recipe) {
             match part {
                 Ok(Part::Chunk { id, bytes }) => {
-                    if self.catalog.locate_sound(&id)?.is_none() {
+                    let found = self.catalog.locate_sound(&id)?;
+                    if found.is_none_or(|location| u64::from(location.chunk_bytes) != bytes) {
                         missing_bytes += bytes;
                         // Says which damaged pack is missed here, if it is one.
                         self.catalog.locate(&id)?;

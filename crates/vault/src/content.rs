@@ -6,7 +6,7 @@ use std::io;
 use std::vec::IntoIter;
 
 use drystone_format::ChunkId;
-use drystone_format::limits::{RECIPE_INLINE_PARTS, RECIPE_NODE_MAX_PARTS};
+use drystone_format::limits::RECIPE_NODE_MAX_PARTS;
 use drystone_format::recipe::{Part, Recipe, decode_node};
 use drystone_format::tree::{Entry, TreeDecoder};
 
@@ -38,8 +38,7 @@ impl Parts {
     }
 
     fn held_bytes(&self) -> usize {
-        let below = self.stack.len().saturating_sub(1) * RECIPE_NODE_MAX_PARTS;
-        (RECIPE_INLINE_PARTS + below) * size_of::<Part>()
+        self.stack.len().saturating_sub(1) * RECIPE_NODE_MAX_PARTS * size_of::<Part>()
     }
 
     /// Where in the file the next part begins, bytes.
@@ -135,7 +134,8 @@ impl ContentReader {
         if offset < self.parts.offset() {
             self.parts = Parts::new(self.reader.clone(), &self.recipe);
         }
-        self.parts.skip_to(offset);
+        // Not `skip_to`, which only goes forward: an earlier seek may have gone further without anything being read.
+        self.parts.skip_to = offset;
         self.offset = offset;
     }
 
@@ -227,7 +227,8 @@ impl TreeReader {
 
     /// About the memory that it takes, bytes: for who keeps one for each level of a deep tree.
     pub fn held_bytes(&self) -> usize {
-        self.fed_bytes.1 + self.content.parts.held_bytes()
+        let inline = 2 * self.content.recipe.parts.len() * size_of::<Part>();
+        self.fed_bytes.1 + self.content.parts.held_bytes() + inline
     }
 
     fn advance(&mut self) -> Result<Option<Entry>> {

@@ -83,11 +83,11 @@ pub enum Error {
         source: drystone_format::Error,
     },
     /// A chunk came out of its frame with other bytes than its name says.
-    #[error("{place}: packs/{pack}: chunk {id} does not match its name; run `drystone scrub`")]
+    #[error("{place}: {pack}: chunk {id} does not match its name; run `drystone scrub`")]
     WrongChunk {
         /// The chunk.
         id: ChunkId,
-        /// The pack that claimed to hold it.
+        /// Name of the pack that claimed to hold it.
         pack: String,
         /// The vault's place.
         place: String,

@@ -9,6 +9,7 @@ use drystone_format::ChunkId;
 use drystone_format::id::ChunkHasher;
 use drystone_format::recipe::Recipe;
 use drystone_index::Location;
+use drystone_store::Name;
 
 use crate::catalog::Catalog;
 use crate::content::{ContentReader, Parts, TreeReader};
@@ -67,7 +68,7 @@ impl Reader {
         let place = self.frames.place().name().to_owned();
         Err(Error::WrongChunk {
             id: *id,
-            pack: location.pack.to_string(),
+            pack: Name::pack(&location.pack).to_string(),
             place,
         })
     }

@@ -187,7 +187,7 @@ impl Vault {
                     let place = self.place().to_owned();
                     return Err(Error::WrongChunk {
                         id: chunk.id,
-                        pack: id.to_string(),
+                        pack: name.to_string(),
                         place,
                     });
                 };
