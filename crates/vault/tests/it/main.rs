@@ -2,8 +2,11 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod concurrent;
+mod cost;
 mod crash;
 mod damage;
 mod golden;
+mod hostile;
+mod reading;
 mod round_trip;
 mod support;

@@ -2,19 +2,24 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use drystone_format::Random;
 use drystone_format::chunker::Sizes;
-use drystone_format::codec::Compression;
+use drystone_format::codec::{Compression, Compressor};
 use drystone_format::header::Trust;
-use drystone_format::keys::Role;
+use drystone_format::keys::{OpenKey, Role, Secrets};
+use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
 use drystone_format::recipe::Recipe;
+use drystone_format::seal::{Compressed, PackKind, Suite};
+use drystone_format::slot::Slot;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
-use drystone_store::Store;
+use drystone_store::{Memory, Name, Prefix, Store};
 use drystone_vault::{
     Cancel, CheckOptions, CheckReport, Clock, Context, CreateOptions, Entropy, Finished, Ingest, IngestOptions,
     NewLock, NewSlot, PieceData, Problems, Progress, Reader, ScrubOptions, ScrubReport, Unlock, Vault,
@@ -42,6 +47,17 @@ impl Entropy for Hashed {
             byte.copy_from_slice(&word[..byte.len()]);
         }
     }
+}
+
+impl Random for Hashed {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        Entropy::fill(self, bytes);
+    }
+}
+
+/// Randomness for what tests seal themselves.
+pub(crate) fn random() -> impl Random {
+    Hashed
 }
 
 /// One runtime for all tests of the process.
@@ -101,11 +117,15 @@ impl Fixture {
     }
 
     pub(crate) fn create(&self, store: Arc<dyn Store>) -> drystone_vault::Result<Vault> {
+        self.create_trusting(store, Trust::Verified)
+    }
+
+    pub(crate) fn create_trusting(&self, store: Arc<dyn Store>, trust: Trust) -> drystone_vault::Result<Vault> {
         let lock = NewLock::Recipient(self.recipient.clone());
         let options = CreateOptions {
             data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
             meta_sizes: Sizes::new(256, 1792).unwrap(),
-            trust: Trust::Verified,
+            trust,
             slots: vec![NewSlot {
                 lock,
                 label: "test".to_owned(),
@@ -118,6 +138,43 @@ impl Fixture {
     pub(crate) fn open(&self, store: Arc<dyn Store>) -> drystone_vault::Result<Vault> {
         Vault::open(store, self.context(), &self.unlock())
     }
+}
+
+/// What the key of `fixture` opens: for tests that write objects themselves.
+pub(crate) fn secrets(fixture: &Fixture, store: &Memory) -> Secrets {
+    let identity: age::x25519::Identity = fixture.key.lines().last().unwrap().parse().unwrap();
+    let open = |object: &[u8]| -> Option<Secrets> {
+        let slot = Slot::decode(object).ok()?;
+        let locked = age::Decryptor::new_buffered(slot.locked.as_slice()).ok()?;
+        let mut key = [0; 32];
+        locked
+            .decrypt(std::iter::once(&identity as &dyn age::Identity))
+            .ok()?
+            .read_exact(&mut key)
+            .ok()?;
+        slot.open(&OpenKey::from_bytes(key)).ok()
+    };
+    let objects = store.contents();
+    let mut slots = objects.iter().filter(|(name, _)| Prefix::Keys.covers(name));
+    slots.find_map(|(_, object)| open(object)).unwrap()
+}
+
+/// A pack signed with `secrets`: frames of plaintext, each with the chunks that the trailer claims.
+pub(crate) fn craft_pack(secrets: &Secrets, kind: PackKind, frames: &[(Vec<u8>, Vec<PackedChunk>)]) -> SealedPack {
+    let mut pack = PackBuilder::new(secrets, kind, Suite::ChaCha20Poly1305, 0, &mut Hashed).unwrap();
+    let mut compressor = Compressor::new(Compression::DEFAULT).unwrap();
+    for (plaintext, chunks) in frames {
+        let frame = Compressed::new(&mut compressor, plaintext).unwrap();
+        pack.push(&frame, chunks.clone()).unwrap();
+    }
+    pack.finish(secrets).unwrap()
+}
+
+/// Stores a crafted pack.
+pub(crate) fn plant(store: &Memory, pack: SealedPack) -> Name {
+    let name = Name::pack(&pack.id);
+    store.overwrite(&name, pack.bytes.into());
+    name
 }
 
 fn copy_tree(from: &Path, to: &Path) {

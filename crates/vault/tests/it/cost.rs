@@ -1,0 +1,98 @@
+//! What operations cost: the calls that they make to the place.
+
+use std::sync::Arc;
+
+use drystone_store::record::Call;
+use drystone_store::{Memory, Op, Record};
+
+use crate::support::{Fixture, back_up, files, noise};
+
+/// The calls as `op what`, where what is the first part of the name.
+fn shown(calls: &[Call]) -> Vec<String> {
+    let mut shown: Vec<String> = calls
+        .iter()
+        .map(|call| {
+            let kind = call.name.split('/').next().unwrap();
+            format!("{:?} {kind}", call.op).to_lowercase()
+        })
+        .collect();
+    shown.sort();
+    shown
+}
+
+fn recorded() -> (Fixture, Arc<Record>) {
+    let (fixture, store) = (Fixture::new(), Arc::new(Record::new(Arc::new(Memory::new()))));
+    let vault = fixture.create(store.clone()).unwrap();
+    let big = noise(1, 300_000);
+    back_up(&vault, &[("big", &big), ("small", b"a few bytes")]).unwrap();
+    store.take();
+    (fixture, store)
+}
+
+#[test]
+fn opening_with_a_warm_cache_costs_header_keys_and_one_listing() {
+    let (fixture, store) = recorded();
+    let vault = fixture.open(store.clone()).unwrap();
+    // Each listing ends with an empty page, since a short one says nothing.
+    assert_eq!(
+        shown(&store.take()),
+        ["get drystone", "get keys", "list keys", "list keys"]
+    );
+    vault.index().unwrap();
+    assert_eq!(shown(&store.take()), ["list packs", "list packs"]);
+    vault.index().unwrap();
+    vault.reader().unwrap();
+    assert_eq!(shown(&store.take()), [""; 0]);
+}
+
+#[test]
+fn opening_with_a_cold_cache_reads_the_tail_of_each_pack_once() {
+    let (fixture, store) = recorded();
+    let vault = fixture.elsewhere().open(store.clone()).unwrap();
+    store.take();
+    vault.index().unwrap();
+    let calls = store.take();
+    assert_eq!(shown(&calls), ["get packs", "get packs", "list packs", "list packs"]);
+    assert!(calls.iter().map(|call| call.bytes).sum::<u64>() <= 2 * (64 << 10));
+}
+
+#[test]
+fn an_unchanged_backup_stores_one_root() {
+    let (fixture, store) = recorded();
+    let vault = fixture.open(store.clone()).unwrap();
+    let big = noise(1, 300_000);
+    back_up(&vault, &[("big", &big), ("small", b"a few bytes")]).unwrap();
+    let calls = store.take();
+    let written: Vec<&Call> = calls
+        .iter()
+        .filter(|call| !matches!(call.op, Op::Get | Op::List))
+        .collect();
+    assert_eq!(written.len(), 1, "{written:?}");
+    assert!(written[0].op == Op::Put && written[0].name.starts_with("roots/") && written[0].bytes < 2000);
+    assert!(
+        !calls
+            .iter()
+            .any(|call| call.op == Op::Get && call.name.starts_with("packs/"))
+    );
+}
+
+#[test]
+fn a_small_file_costs_an_end_and_a_range_of_each_pack() {
+    let (fixture, store) = recorded();
+    let vault = fixture.open(store.clone()).unwrap();
+    let id = vault.snapshot_ids().unwrap()[0];
+    let reader = vault.reader().unwrap();
+    store.take();
+    let tree = vault.snapshot(&id).unwrap().tree;
+    let small = reader
+        .tree(&tree)
+        .map(Result::unwrap)
+        .find(|entry| entry.name == b"small");
+    crate::support::content(&reader, small.unwrap().recipe().unwrap()).unwrap();
+    assert_eq!(
+        shown(&store.take()),
+        ["get packs", "get packs", "get packs", "get packs", "get roots"]
+    );
+    files(&vault, &id).unwrap();
+    assert_eq!(shown(&store.take()), ["get roots"], "frames are kept");
+}
