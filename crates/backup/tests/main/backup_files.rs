@@ -9,7 +9,9 @@ use std::process::Command;
 
 use drystone_format::recipe::Part;
 use drystone_format::tree::{Entry, Kind, Marks, Time};
-use rustix::fs::{CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, makedev, mkdirat, mknodat, openat, setxattr};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags, makedev, mkdirat, mknodat, openat, setxattr,
+};
 
 use crate::backup_world::World;
 use crate::vaults::noise;
@@ -53,7 +55,13 @@ fn every_kind_of_file_is_taken_with_its_attributes() {
     mknodat(CWD, world.path("pipe"), FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(world.path("socket")).unwrap();
     let device = makedev(7, 300);
-    let has_device = mknodat(CWD, world.path("device"), FileType::CharacterDevice, Mode::from_raw_mode(0o600), device);
+    let has_device = mknodat(
+        CWD,
+        world.path("device"),
+        FileType::CharacterDevice,
+        Mode::from_raw_mode(0o600),
+        device,
+    );
     if let Err(error) = has_device {
         eprintln!("LEFT OUT: devices: {error}");
     }
@@ -79,7 +87,10 @@ fn every_kind_of_file_is_taken_with_its_attributes() {
         assert_eq!(get("device").kind, Kind::CharDevice { major: 7, minor: 300 });
     }
     if rustix::process::geteuid().is_root() {
-        assert_eq!((get("small").user.as_str(), get("small").group.as_str()), ("root", "root"));
+        assert_eq!(
+            (get("small").user.as_str(), get("small").group.as_str()),
+            ("root", "root")
+        );
     }
     let snapshot = world.vault.snapshot(&report.snapshot.unwrap()).unwrap();
     assert_eq!(snapshot.paths, [world.dir().as_os_str().as_bytes()]);
@@ -88,9 +99,15 @@ fn every_kind_of_file_is_taken_with_its_attributes() {
 
     // What was not changed is not read again, and the tree is the same.
     let again = world.backup();
-    assert_eq!((again.counts.unchanged, again.counts.new, again.counts.changed), (files, 0, 0));
+    assert_eq!(
+        (again.counts.unchanged, again.counts.new, again.counts.changed),
+        (files, 0, 0)
+    );
     assert_eq!(world.table(&again), table);
-    assert_eq!(world.vault.snapshot(&again.snapshot.unwrap()).unwrap().parent, report.snapshot);
+    assert_eq!(
+        world.vault.snapshot(&again.snapshot.unwrap()).unwrap().parent,
+        report.snapshot
+    );
 }
 
 #[test]
@@ -113,14 +130,24 @@ fn holes_stay_holes() {
         .parts(table[b"sparse".as_slice()].recipe().unwrap())
         .collect::<Result<_, _>>()
         .unwrap();
-    let holes: u64 = parts.iter().filter(|part| matches!(part, Part::Hole(_))).map(Part::bytes).sum();
+    let holes: u64 = parts
+        .iter()
+        .filter(|part| matches!(part, Part::Hole(_)))
+        .map(Part::bytes)
+        .sum();
     if holes == 0 {
         eprintln!("LEFT OUT: sparse files: the file system here has no holes");
         return;
     }
     assert!(holes > 7 << 20, "{parts:?}");
-    assert_eq!(table[b"hollow".as_slice()].recipe().unwrap().parts, [Part::Hole(1 << 40)]);
-    assert_eq!(table[b"zeros".as_slice()].recipe().unwrap().parts, [Part::Zeros(100_000)]);
+    assert_eq!(
+        table[b"hollow".as_slice()].recipe().unwrap().parts,
+        [Part::Hole(1 << 40)]
+    );
+    assert_eq!(
+        table[b"zeros".as_slice()].recipe().unwrap().parts,
+        [Part::Zeros(100_000)]
+    );
 }
 
 #[test]
@@ -128,14 +155,24 @@ fn extended_attributes_and_acls_are_taken() {
     let world = World::new();
     world.write("file", "x");
     fs::create_dir(world.path("dir")).unwrap();
-    for (name, key, value) in [("file", "user.b", &b"two"[..]), ("file", "user.a", b""), ("dir", "user.d", b"\0\xff")] {
+    for (name, key, value) in [
+        ("file", "user.b", &b"two"[..]),
+        ("file", "user.a", b""),
+        ("dir", "user.d", b"\0\xff"),
+    ] {
         if let Err(error) = setxattr(world.path(name), key, value, XattrFlags::empty()) {
             eprintln!("LEFT OUT: extended attributes: {error}");
             return;
         }
     }
-    let mut expected = vec![(b"user.a".to_vec(), b"".to_vec()), (b"user.b".to_vec(), b"two".to_vec())];
-    let acl = Command::new("setfacl").args(["-m", "u:12345:r"]).arg(world.path("file")).status();
+    let mut expected = vec![
+        (b"user.a".to_vec(), b"".to_vec()),
+        (b"user.b".to_vec(), b"two".to_vec()),
+    ];
+    let acl = Command::new("setfacl")
+        .args(["-m", "u:12345:r"])
+        .arg(world.path("file"))
+        .status();
     let has_acl = acl.is_ok_and(|status| status.success());
     if !has_acl {
         eprintln!("LEFT OUT: ACLs: no setfacl, or a file system without them");
@@ -156,14 +193,26 @@ fn extended_attributes_and_acls_are_taken() {
     found.retain(|(name, _)| !name.starts_with(b"security."));
     expected.sort();
     assert_eq!(found, expected);
-    assert!(table[b"dir".as_slice()].xattrs.contains(&(b"user.d".to_vec(), b"\0\xff".to_vec())));
+    assert!(
+        table[b"dir".as_slice()]
+            .xattrs
+            .contains(&(b"user.d".to_vec(), b"\0\xff".to_vec()))
+    );
     if trusted.is_ok() {
-        assert!(table[b"link".as_slice()].xattrs.contains(&(b"trusted.t".to_vec(), b"root".to_vec())));
+        assert!(
+            table[b"link".as_slice()]
+                .xattrs
+                .contains(&(b"trusted.t".to_vec(), b"root".to_vec()))
+        );
     }
     // A new attribute changes the ctime: no stale cache.
     setxattr(world.path("file"), "user.c", b"three", XattrFlags::empty()).unwrap();
     let table = world.table(&world.backup());
-    assert!(table[b"file".as_slice()].xattrs.contains(&(b"user.c".to_vec(), b"three".to_vec())));
+    assert!(
+        table[b"file".as_slice()]
+            .xattrs
+            .contains(&(b"user.c".to_vec(), b"three".to_vec()))
+    );
 }
 
 /// Directories `name`, each in the one before; the last one.
@@ -194,7 +243,11 @@ fn paths_longer_than_the_kernel_takes_are_no_problem() {
         assert!(path.len() > 4096);
         assert_eq!(world.backup().counts.unchanged, 2);
         // The library that removes temporary directories needs descriptors for all levels.
-        let removed = Command::new("rm").arg("-rf").arg(world.dir().join(&name)).status().unwrap();
+        let removed = Command::new("rm")
+            .arg("-rf")
+            .arg(world.dir().join(&name))
+            .status()
+            .unwrap();
         assert!(removed.success());
     }
 }
@@ -209,7 +262,10 @@ fn many(count: usize) {
     let first = world.backup();
     assert_eq!(first.counts.new, count as u64);
     let again = world.backup();
-    assert_eq!((again.counts.unchanged, again.totals.files), (count as u64, count as u64));
+    assert_eq!(
+        (again.counts.unchanged, again.totals.files),
+        (count as u64, count as u64)
+    );
     assert_eq!(world.tree(&again), world.tree(&first));
     // One in the middle changes, one goes, one comes.
     world.write(&format!("many/file number {:07}", count / 2), "x");
@@ -219,7 +275,10 @@ fn many(count: usize) {
     assert_eq!(changed.counts.unchanged, count as u64 - 2);
     assert_eq!((changed.counts.changed, changed.counts.new), (1, 1));
     let last = world.backup();
-    assert_eq!((last.counts.unchanged, last.counts.changed, last.counts.new), (count as u64, 0, 0));
+    assert_eq!(
+        (last.counts.unchanged, last.counts.changed, last.counts.new),
+        (count as u64, 0, 0)
+    );
     assert_eq!(world.tree(&last), world.tree(&changed));
     assert_eq!(world.names(&last).len(), count + 1);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -18,7 +18,16 @@ const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# a cache";
 
 fn world() -> World {
     let world = World::new();
-    for name in ["a.o", "a.c", "src/b.o", "src/keep.o", "src/b.c", "target/x", "target/debug/y", "src/target/z"] {
+    for name in [
+        "a.o",
+        "a.c",
+        "src/b.o",
+        "src/keep.o",
+        "src/b.c",
+        "target/x",
+        "target/debug/y",
+        "src/target/z",
+    ] {
         world.write(name, name);
     }
     world
@@ -46,26 +55,54 @@ fn patterns_choose() {
     assert_eq!(names, ["a.c", "src", "src/b.c", "src/keep.o"]);
     let absolute = format!("{}/target", world.dir().display());
     let names = filtered(&world, |filters| {
-        filters.exclude_lines("f", &format!("# mine\n\n{absolute}\nsrc/*.c\n")).unwrap();
+        filters
+            .exclude_lines("f", &format!("# mine\n\n{absolute}\nsrc/*.c\n"))
+            .unwrap();
     });
-    assert_eq!(names, ["a.c", "a.o", "src", "src/b.o", "src/keep.o", "src/target", "src/target/z"]);
+    assert_eq!(
+        names,
+        [
+            "a.c",
+            "a.o",
+            "src",
+            "src/b.o",
+            "src/keep.o",
+            "src/target",
+            "src/target/z"
+        ]
+    );
     // A source is taken whatever the patterns say.
     let name = world.dir().file_name().unwrap().to_str().unwrap().to_owned();
-    let names = filtered(&world, |filters| drop(filters.exclude(&name).unwrap().exclude("src").unwrap()));
-    assert_eq!(names, ["a.c", "a.o", "target", "target/debug", "target/debug/y", "target/x"]);
+    let names = filtered(&world, |filters| {
+        filters.exclude(&name).unwrap().exclude("src").unwrap();
+    });
+    assert_eq!(
+        names,
+        ["a.c", "a.o", "target", "target/debug", "target/debug/y", "target/x"]
+    );
 }
 
 #[test]
 fn marked_directories_keep_the_marker_only() {
     let world = world();
     world.write("target/CACHEDIR.TAG", TAG);
-    world.write("src/CACHEDIR.TAG", "Signature: something else, and long enough to be compared");
+    world.write(
+        "src/CACHEDIR.TAG",
+        "Signature: something else, and long enough to be compared",
+    );
     world.write("src/target/.nobackup", "");
-    let names = filtered(&world, |filters| drop(filters.exclude_if_present(Marker::cache())));
+    let names = filtered(&world, |filters| {
+        filters.exclude_if_present(Marker::cache());
+    });
     assert!(names.contains(&"target/CACHEDIR.TAG".to_owned()) && names.contains(&"src/target/z".to_owned()));
-    assert!(!names.iter().any(|name| name == "target/x" || name == "target/debug"), "{names:?}");
+    assert!(
+        !names.iter().any(|name| name == "target/x" || name == "target/debug"),
+        "{names:?}"
+    );
     let marker = Marker::parse(".nobackup").unwrap();
-    let names = filtered(&world, |filters| drop(filters.exclude_if_present(marker)));
+    let names = filtered(&world, |filters| {
+        filters.exclude_if_present(marker);
+    });
     assert!(names.contains(&"src/target/.nobackup".to_owned()) && names.contains(&"target/x".to_owned()));
     assert!(!names.contains(&"src/target/z".to_owned()));
 }
@@ -83,17 +120,31 @@ fn sources_unite_and_keep_their_places() {
     assert_clean(&report);
     let table = world.table(&report);
     assert!(matches!(table[b"link".as_slice()].kind, Kind::Dir(_)));
-    let expected = ["a.c", "link", "link/b.c", "src", "src/b.c", "src/b.o", "src/keep.o", "src/target", "src/target/z"];
+    let expected = [
+        "a.c",
+        "link",
+        "link/b.c",
+        "src",
+        "src/b.c",
+        "src/b.o",
+        "src/keep.o",
+        "src/target",
+        "src/target/z",
+    ];
     assert_eq!(world.names(&report), expected);
     // Files that are sources themselves are cached too.
     let again = backup(&world.vault, &sources(&["link/b.c", "a.c", "src", "src/target", "a.c"])).unwrap();
     assert_eq!((again.counts.unchanged, again.counts.new), (6, 0));
     let report = backup(&world.vault, &sources(&["link"])).unwrap();
-    assert!(matches!(world.table(&report)[b"link".as_slice()].kind, Kind::Symlink(_)));
+    assert!(matches!(
+        world.table(&report)[b"link".as_slice()].kind,
+        Kind::Symlink(_)
+    ));
     // The directories that lead to a source have their attributes.
     let everything = world.everything(&report);
     let parent = &everything[world.dir().as_os_str().as_bytes()];
-    assert_eq!(parent.mode, 0o700);
+    let meta = fs::symlink_metadata(world.dir()).unwrap();
+    assert_eq!((parent.mode, parent.uid), (meta.mode() & 0o7777, meta.uid()));
 
     let report = backup(&world.vault, &sources(&["a.c", "none", "a.c/no"])).unwrap();
     assert_eq!(world.names(&report), ["a.c"]);
@@ -115,7 +166,10 @@ fn a_source_in_what_is_left_out_is_taken() {
     let report = backup(&world.vault, &options).unwrap();
     assert_clean(&report);
     let names = world.names(&report);
-    assert!(names.contains(&"src/target/z".to_owned()) && !names.contains(&"src/b.c".to_owned()), "{names:?}");
+    assert!(
+        names.contains(&"src/target/z".to_owned()) && !names.contains(&"src/b.c".to_owned()),
+        "{names:?}"
+    );
 }
 
 #[test]
@@ -129,7 +183,10 @@ fn many_sources_share_a_place_in_the_cache() {
         ..world.options()
     };
     let first = backup(&world.vault, &options).unwrap();
-    assert_eq!((first.counts.new, first.totals.dirs), (100, 30 + world.dir().components().count() as u64 - 1));
+    assert_eq!(
+        (first.counts.new, first.totals.dirs),
+        (100, 30 + world.dir().components().count() as u64 - 1)
+    );
     let again = backup(&world.vault, &options).unwrap();
     assert_eq!((again.counts.unchanged, again.counts.new), (100, 0));
 }
@@ -151,9 +208,18 @@ fn other_file_systems_are_left_out_when_asked() {
         };
         world.names(&backup(&world.vault, &options).unwrap())
     };
-    let (stays, named) = (run(vec![world.dir().to_owned()]), run(vec![world.dir().to_owned(), world.path("src")]));
+    let (stays, named) = (
+        run(vec![world.dir().to_owned()]),
+        run(vec![world.dir().to_owned(), world.path("src")]),
+    );
     let crosses = world.names(&world.backup());
-    assert!(Command::new("umount").arg(world.path("src")).status().unwrap().success());
+    assert!(
+        Command::new("umount")
+            .arg(world.path("src"))
+            .status()
+            .unwrap()
+            .success()
+    );
     assert!(stays.contains(&"src".to_owned()) && stays.contains(&"target/x".to_owned()));
     assert!(!stays.contains(&"src/other".to_owned()));
     assert!(named.contains(&"src/other".to_owned()) && crosses.contains(&"src/other".to_owned()));
@@ -171,7 +237,10 @@ fn a_dry_run_stores_nothing_and_counts_what_it_would() {
     assert_eq!((dry.snapshot, dry.counts.new, dry.totals.files), (None, 8, 8));
     assert_eq!(world.store.contents().len(), before);
     let real = world.backup();
-    assert_eq!((real.totals.files, real.totals.dirs, real.totals.bytes), (dry.totals.files, dry.totals.dirs, dry.totals.bytes));
+    assert_eq!(
+        (real.totals.files, real.totals.dirs, real.totals.bytes),
+        (dry.totals.files, dry.totals.dirs, dry.totals.bytes)
+    );
     assert_eq!(backup(&world.vault, &options).unwrap().counts.unchanged, 8);
     let rescan = BackupOptions {
         parent: Parent::Rescan,

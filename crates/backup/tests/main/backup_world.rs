@@ -39,6 +39,9 @@ impl Clock for Ahead {
 /// Entries by their paths below the directory that was backed up.
 pub(crate) type Table = BTreeMap<Vec<u8>, Entry>;
 
+/// What the directories above the one that is backed up take at most, bytes.
+pub(crate) const ABOVE_BYTES: u64 = 2000;
+
 pub(crate) struct World {
     pub(crate) store: Arc<Memory>,
     pub(crate) vault: Vault,
@@ -77,7 +80,7 @@ impl World {
             store,
             clock,
             context,
-            key: key.secret.to_string(),
+            key: key.content.to_string(),
             dir: tempfile::tempdir().unwrap(),
             _cache: cache,
         }
@@ -135,15 +138,16 @@ impl World {
         report
     }
 
-    /// The whole tree of a report's snapshot.
+    /// The tree of the directory. Those above it change with every temporary file of other tests.
     pub(crate) fn tree(&self, report: &BackupReport) -> Recipe {
-        self.vault.snapshot(&report.snapshot.unwrap()).unwrap().tree
+        let path = self.dir().as_os_str().as_bytes();
+        self.everything(report)[path].recipe().unwrap().clone()
     }
 
     /// Everything in a report's snapshot, by absolute path.
     pub(crate) fn everything(&self, report: &BackupReport) -> Table {
         let mut table = Table::new();
-        let mut stack = vec![(Vec::new(), self.tree(report))];
+        let mut stack = vec![(Vec::new(), self.vault.snapshot(&report.snapshot.unwrap()).unwrap().tree)];
         while let Some((path, recipe)) = stack.pop() {
             for entry in self.vault.reader().unwrap().tree(&recipe) {
                 let entry = entry.unwrap();
@@ -166,7 +170,10 @@ impl World {
 
     /// The names below the directory, as text.
     pub(crate) fn names(&self, report: &BackupReport) -> Vec<String> {
-        self.table(report).into_keys().map(|path| String::from_utf8(path).unwrap()).collect()
+        self.table(report)
+            .into_keys()
+            .map(|path| String::from_utf8(path).unwrap())
+            .collect()
     }
 
     /// The bytes of a file, holes as zeros.
