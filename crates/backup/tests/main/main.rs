@@ -7,6 +7,11 @@
     reason = "tests"
 )]
 
+mod backup_cache;
+mod backup_faults;
+mod backup_files;
+mod backup_rules;
+mod backup_world;
 mod browse;
 mod compare;
 mod dump;
