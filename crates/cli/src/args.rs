@@ -1,0 +1,300 @@
+//! The command line: what every command takes, and the list of commands. Each command's own arguments are in its file.
+//!
+//! - No defaults here: what is not given is `None`, and `config.rs` decides.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use drystone_format::tree::Time;
+
+use crate::config::{CONFIGURATION, ENVIRONMENT};
+use crate::exit::CODES;
+use crate::verbs;
+
+/// Width of help texts, columns; fixed, so that docs/cli.md does not depend on a terminal.
+const HELP_COLUMNS: usize = 100;
+
+const EXAMPLES: &str = "\
+Examples:
+  drystone backup ~/Documents                 back up; the first time, make a vault and a key
+  drystone snapshots                          what was backed up
+  drystone restore latest --target /tmp/back  bring it back
+  drystone check                              is everything there?";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "drystone", version, about = "Backups into an encrypted, deduplicating vault", term_width = HELP_COLUMNS)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}\n\n{CONFIGURATION}\n\n{CODES}"), disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Place of the vault (a directory or file:// URL), or the name of a profile [env: DRYSTONE_VAULT]
+    #[arg(long, global = true, value_name = "URL|PROFILE")]
+    pub(crate) vault: Option<String>,
+    /// File that holds the passphrase or recovery code [env: DRYSTONE_PASSPHRASE_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Key file, or ssh private key [env: DRYSTONE_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Directory for what can be rebuilt [env: DRYSTONE_CACHE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Configuration file instead of $XDG_CONFIG_HOME/drystone/config.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Threads for work that needs a processor, by default one per processor
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
+    /// Print results as JSON (docs/json.md)
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print nothing but results and problems
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// How to show progress on standard error: by default a line on a terminal, else one per interval
+    #[arg(long, global = true, value_name = "HOW")]
+    pub(crate) progress: Option<ProgressForm>,
+    /// Seconds between progress lines where there is no terminal
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) progress_interval: Option<Duration>,
+}
+
+/// How progress is shown. The variants carry no help: with it, clap spreads every help text over twice the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressForm {
+    // A line that is redrawn on a terminal, plain lines elsewhere, nothing with --json or --quiet.
+    Auto,
+    // One plain line per interval.
+    Plain,
+    // One JSON object per interval.
+    Json,
+    // Nothing.
+    None,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Create a vault
+    Init(verbs::init::Init),
+    /// Back up directories and files
+    Backup(verbs::backup::Backup),
+    /// List snapshots
+    Snapshots(verbs::snapshots::Snapshots),
+    /// List a directory of a snapshot
+    Ls(verbs::ls::Ls),
+    /// Find files in snapshots by name, size or age
+    Find(verbs::find::Find),
+    /// Compare two snapshots, or two directories in them
+    Diff(verbs::diff::Diff),
+    /// Write one file of a snapshot to standard output
+    Cat(verbs::cat::Cat),
+    /// Write a tree as tar to standard output
+    Dump(verbs::dump::Dump),
+    /// Bring files back
+    Restore(verbs::restore::Restore),
+    /// Verify structure, and that every pack is there
+    Check(verbs::check::Check),
+    /// Read the stored bytes and verify every hash
+    Scrub(verbs::scrub::Scrub),
+    /// Rebuild what can be rebuilt
+    Repair(verbs::repair::Repair),
+    /// Show sizes and counts
+    Stats(verbs::stats::Stats),
+    /// Add, list and remove what opens the vault
+    Key(verbs::key::Key),
+    /// Print completions for a shell
+    Completions(verbs::completions::Completions),
+    /// Print the manual, or write its pages into a directory
+    Man(verbs::man::Man),
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if !(0.01..=86_400.0).contains(&value) {
+        return Err("must be from 0.01 to 86400 seconds".to_owned());
+    }
+    Ok(Duration::from_secs_f64(value))
+}
+
+/// `SNAPSHOT[:PATH]`: which snapshot, and where in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Spot {
+    /// `latest`, an id or the beginning of one.
+    pub(crate) snapshot: String,
+    /// The path inside, empty for the whole tree.
+    pub(crate) path: Vec<u8>,
+}
+
+impl Spot {
+    /// Reads `SNAPSHOT[:PATH]`; paths may hold any bytes, also colons.
+    pub(crate) fn parse(text: &OsString) -> Result<Self, crate::exit::Failure> {
+        use std::os::unix::ffi::OsStrExt;
+        let mut halves = text.as_bytes().splitn(2, |byte| *byte == b':');
+        let (snapshot, path) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
+        match std::str::from_utf8(snapshot) {
+            Ok(snapshot) if !snapshot.is_empty() => Ok(Self {
+                snapshot: snapshot.to_owned(),
+                path: path.to_vec(),
+            }),
+            _ => Err(crate::exit::Failure::usage(format!(
+                "`{}` names no snapshot",
+                crate::output::shown(text.as_bytes())
+            ))
+            .next("SNAPSHOT[:PATH], where SNAPSHOT is `latest` or an id of `drystone snapshots`")),
+        }
+    }
+}
+
+/// A size as people write it: `4096`, `100k`, `1.5M`, `2GiB`; k, M, G, T are decimal, with `i` binary.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let at = text
+        .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let unit = unit.trim().trim_end_matches(['b', 'B']);
+    let (power, base) = match unit.strip_suffix('i') {
+        Some(power) => (power, 1024_f64),
+        None => (unit, 1000.0),
+    };
+    let wrong = || format!("`{text}` is no size; write for example 4096, 100k, 1.5M or 2GiB");
+    let power = ["", "k", "m", "g", "t", "p"]
+        .iter()
+        .position(|known| power.eq_ignore_ascii_case(known));
+    let (Some(power), Ok(number)) = (power, number.parse::<f64>()) else {
+        return Err(wrong());
+    };
+    let value = number * base.powi(i32::try_from(power).unwrap_or(0));
+    if power == 0 && base > 1000.0 || !value.is_finite() || value >= 1.8e19 {
+        Err(wrong())
+    } else {
+        Ok(value as u64)
+    }
+}
+
+/// A point in time as people write it: a date, a date and time (in their time zone), or how long before `now`.
+pub(crate) fn time(text: &str, now: Time) -> Result<Time, String> {
+    let of = |stamp: jiff::Timestamp| {
+        let nanos = u32::try_from(stamp.as_nanosecond().rem_euclid(1_000_000_000)).unwrap_or(0);
+        Time {
+            seconds: i64::try_from(stamp.as_nanosecond().div_euclid(1_000_000_000)).unwrap_or(0),
+            nanos,
+        }
+    };
+    if let Some((number, unit)) = text.char_indices().last().and_then(|(at, _)| text.split_at_checked(at))
+        && let Ok(number) = number.parse::<u32>()
+        && let Some((_, seconds)) = [("h", 3600), ("d", 86_400), ("w", 604_800)]
+            .iter()
+            .find(|(known, _)| *known == unit)
+    {
+        return Ok(Time {
+            seconds: now.seconds - i64::from(number) * seconds,
+            nanos: now.nanos,
+        });
+    }
+    if let Ok(stamp) = text.parse::<jiff::Timestamp>() {
+        return Ok(of(stamp));
+    }
+    let date: jiff::civil::DateTime = text
+        .parse()
+        .map_err(|_| format!("`{text}` is no time; write for example 2026-11-21, 2026-11-21T18:00, 12h, 30d or 4w"))?;
+    match date.to_zoned(jiff::tz::TimeZone::system()) {
+        Ok(zoned) => Ok(of(zoned.timestamp())),
+        Err(error) => Err(format!("`{text}`: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, value) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("100k", 100_000),
+            ("1.5M", 1_500_000),
+            ("2GiB", 2 << 30),
+            ("1 MB", 1_000_000),
+        ] {
+            assert_eq!(size(text), Ok(value), "{text}");
+        }
+        for text in ["", "k", "-1", "1x", "1.2.3", "5i", "99999999T"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_dates_or_ages() {
+        let now = Time {
+            seconds: 1_000_000,
+            nanos: 7,
+        };
+        assert_eq!(
+            time("1h", now),
+            Ok(Time {
+                seconds: 996_400,
+                nanos: 7
+            })
+        );
+        assert_eq!(
+            time("1w", now),
+            Ok(Time {
+                seconds: 395_200,
+                nanos: 7
+            })
+        );
+        assert_eq!(
+            time("1970-01-01T00:00:01.5Z", now),
+            Ok(Time {
+                seconds: 1,
+                nanos: 500_000_000
+            })
+        );
+        let day = time("2000-02-29", now).unwrap().seconds - 951_782_400;
+        assert!(day.abs() <= 14 * 3600, "{day}");
+        for text in ["", "d", "-1d", "1y", "2000-02-30", "é"] {
+            assert!(time(text, now).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spots_keep_every_byte_of_the_path() {
+        use std::os::unix::ffi::OsStringExt;
+        let spot = |text: &[u8]| Spot::parse(&OsString::from_vec(text.to_vec()));
+        assert_eq!(
+            spot(b"latest").unwrap(),
+            Spot {
+                snapshot: "latest".to_owned(),
+                path: vec![]
+            }
+        );
+        assert_eq!(
+            spot(b"1a2b:/a:b\xff").unwrap(),
+            Spot {
+                snapshot: "1a2b".to_owned(),
+                path: b"/a:b\xff".to_vec()
+            }
+        );
+        assert!(spot(b":/x").is_err() && spot(b"\xff").is_err());
+    }
+}

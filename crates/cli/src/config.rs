@@ -1,0 +1,502 @@
+//! Where settings come from: flags, then environment, then a profile of the configuration file, then defaults.
+//!
+//! - The only place that reads the environment and knows defaults and the names in the configuration file.
+//! - A key in the file that is not known is an error that names file and line.
+//! - A vault given as URL uses only the profile that has this very URL, so no key of another vault is tried on it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use drystone_format::chunker::Sizes;
+use drystone_format::codec::Compression;
+use drystone_format::limits::{DATA_CHUNK_MAX_BYTES, DATA_CHUNK_MIN_BYTES};
+use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
+
+use crate::args::{Global, ProgressForm};
+use crate::exit::{Failure, Result};
+use crate::output::shown_path;
+
+/// Name of the program in its own directories.
+const OWN: &str = "drystone";
+/// The profile used if none is named.
+const DEFAULT_PROFILE: &str = "default";
+/// Memory for caches and the index, bytes; packs and frames in flight come on top, and all stay below 256 MiB.
+const MEMORY_BYTES: usize = 64 << 20;
+/// Time between progress lines where there is no terminal.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
+/// The variables of the environment, for help and manual.
+pub(crate) const ENVIRONMENT: &str = "\
+Environment:
+  DRYSTONE_VAULT               place of the vault, or name of a profile
+  DRYSTONE_KEY_FILE            key file, or ssh private key
+  DRYSTONE_PASSPHRASE          the passphrase or recovery code itself
+  DRYSTONE_PASSPHRASE_FILE     a file that holds it
+  DRYSTONE_PASSPHRASE_COMMAND  a shell command that prints it
+  DRYSTONE_CACHE_DIR           directory for what can be rebuilt";
+/// The configuration file, for help and manual.
+pub(crate) const CONFIGURATION: &str = "\
+Configuration file ($XDG_CONFIG_HOME/drystone/config.toml, or --config FILE):
+  [profile.default]             used where no vault is named; other profiles with --vault NAME
+  vault = \"/mnt/disk/vault\"     relative paths begin at the directory of the file
+  key-file = \"\"                 or passphrase-file = \"\", or passphrase-command = \"\"
+  cache-dir = \"\"
+  threads = 2
+  memory = 64                   MiB for caches and index; buffers come on top
+  paths = []                    what `backup` takes if no path is given
+  exclude = []                  as the flags of `backup`, which add to these:
+  exclude-file = []               include = []  exclude-caches = true  exclude-if-present = []
+  one-file-system = true          tag = []  host = \"\"  compression = \"zstd:3\"
+  Flags come before environment, environment before profile. A place given as URL or path uses the
+  profile with this very `vault`, if there is one.";
+
+/// Chunk sizes of file data in a new vault: the format's usual ones.
+pub(crate) fn default_data_sizes() -> Result<Sizes> {
+    Ok(Sizes::new(DATA_CHUNK_MIN_BYTES, DATA_CHUNK_MAX_BYTES).map_err(drystone_vault::Error::from)?)
+}
+
+/// Chunk sizes of this average, in the proportions of the usual ones.
+pub(crate) fn data_sizes(average_bytes: u64) -> Result<Sizes> {
+    let usual = default_data_sizes()?;
+    let usual_average = u64::from(usual.min_bytes() + usual.max_bytes()) / 2;
+    let scale = |bytes: u32| u32::try_from(u64::from(bytes).saturating_mul(average_bytes) / usual_average);
+    match (scale(usual.min_bytes()), scale(usual.max_bytes())) {
+        (Ok(min), Ok(max)) => Sizes::new(min, max).map_err(Failure::usage),
+        _ => Err(Failure::usage("this chunk size is too large")),
+    }
+}
+
+/// The process's environment, or a test's.
+pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The process's environment.
+pub(crate) fn process_environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// Everything a command needs to know that is not about this very run.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Place of the vault: URL or path.
+    pub(crate) vault: String,
+    /// What opens it, if anything was given.
+    pub(crate) key: Option<KeySource>,
+    /// Where generated keys are kept.
+    pub(crate) keys_dir: PathBuf,
+    /// Where rebuildable state is kept.
+    pub(crate) cache_dir: PathBuf,
+    /// Threads for work that needs a processor.
+    pub(crate) threads: usize,
+    /// Memory for caches and the index, bytes.
+    pub(crate) memory_bytes: usize,
+    /// How progress is shown.
+    pub(crate) progress: ProgressForm,
+    /// Time between progress lines.
+    pub(crate) progress_interval: Duration,
+    /// Name of the user, for snapshots.
+    pub(crate) user: String,
+    /// What the profile says of backups.
+    pub(crate) profile: Profile,
+}
+
+/// Something that may open the vault.
+#[derive(Debug, Clone)]
+pub(crate) enum KeySource {
+    /// A key file or ssh key, and the passphrase that the ssh key itself may have.
+    File(PathBuf, Option<Passphrase>),
+    /// A passphrase or recovery code.
+    Passphrase(Passphrase),
+}
+
+/// Where a passphrase comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Passphrase {
+    /// The environment.
+    Text(Zeroizing<String>),
+    /// A file.
+    File(PathBuf),
+    /// A shell command.
+    Command(String),
+}
+
+/// The configuration file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    profile: BTreeMap<String, Profile>,
+}
+
+/// One `[profile.NAME]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct Profile {
+    vault: Option<String>,
+    passphrase_file: Option<PathBuf>,
+    passphrase_command: Option<String>,
+    key_file: Option<PathBuf>,
+    cache_dir: Option<PathBuf>,
+    #[serde(deserialize_with = "at_least_one")]
+    threads: Option<usize>,
+    /// MiB for caches and the index.
+    #[serde(deserialize_with = "at_least_one")]
+    memory: Option<usize>,
+    /// What `backup` backs up if it is given no path.
+    pub(crate) paths: Vec<PathBuf>,
+    /// As `backup --exclude`.
+    pub(crate) exclude: Vec<String>,
+    /// As `backup --exclude-file`.
+    pub(crate) exclude_file: Vec<PathBuf>,
+    /// As `backup --include`.
+    pub(crate) include: Vec<String>,
+    /// As `backup --exclude-caches`.
+    pub(crate) exclude_caches: bool,
+    /// As `backup --exclude-if-present`.
+    pub(crate) exclude_if_present: Vec<String>,
+    /// As `backup --one-file-system`.
+    pub(crate) one_file_system: bool,
+    /// As `backup --tag`.
+    pub(crate) tag: Vec<String>,
+    /// As `backup --host`.
+    pub(crate) host: Option<String>,
+    /// As `backup --compression`.
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) compression: Option<Compression>,
+}
+
+fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(from: D) -> Result<Option<T>, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    match usize::deserialize(from)? {
+        0 => Err(serde::de::Error::custom("must be at least 1")),
+        value => Ok(Some(value)),
+    }
+}
+
+impl Settings {
+    /// Settings from flags, environment, configuration file and defaults, in this order.
+    pub(crate) fn load(flags: &Global, env: Environment<'_>) -> Result<Self> {
+        let dirs = Dirs { env };
+        let text = |name: &str| read_text(env, name);
+        let mut profiles = read_profiles(flags, &dirs)?;
+        let named = match flags.vault.clone() {
+            Some(vault) => Some(vault),
+            None => text("DRYSTONE_VAULT")?,
+        };
+        let (url, profile) = match named {
+            Some(name) => match profiles.remove(&name) {
+                Some(profile) => (None, profile),
+                None => (Some(name.clone()), take_by_url(&mut profiles, &name)),
+            },
+            None => (None, profiles.remove(DEFAULT_PROFILE).unwrap_or_default()),
+        };
+        let vault = match url.or_else(|| profile.vault.clone()) {
+            Some(url) => url,
+            None => dirs.default_vault()?,
+        };
+        let cache_dir = flags
+            .cache_dir
+            .clone()
+            .or_else(|| path(env, "DRYSTONE_CACHE_DIR"))
+            .or(profile.cache_dir.clone());
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            vault,
+            key: key_source(flags, env, &profile)?,
+            keys_dir: dirs.under("XDG_CONFIG_HOME", ".config")?.join("keys"),
+            cache_dir: match cache_dir {
+                Some(dir) => dir,
+                None => dirs.under("XDG_CACHE_HOME", ".cache")?,
+            },
+            threads: flags
+                .threads
+                .map(usize::from)
+                .or(profile.threads)
+                .unwrap_or_else(processors),
+            memory_bytes: profile.memory.map_or(MEMORY_BYTES, |mib| mib.saturating_mul(1 << 20)),
+            progress: flags.progress.unwrap_or(ProgressForm::Auto),
+            progress_interval: flags.progress_interval.unwrap_or(PROGRESS_INTERVAL),
+            user: text("USER")?
+                .or(text("LOGNAME")?)
+                .unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string()),
+            profile,
+        })
+    }
+}
+
+/// A variable that must be text; an empty one counts as unset.
+fn read_text(env: Environment<'_>, name: &str) -> Result<Option<String>> {
+    match env(name).filter(|value| !value.is_empty()).map(OsString::into_string) {
+        Some(Ok(text)) => Ok(Some(text)),
+        Some(Err(_)) => Err(Failure::usage(format!("environment variable {name} is not UTF-8"))),
+        None => Ok(None),
+    }
+}
+
+/// A variable that is a path; an empty one counts as unset.
+fn path(env: Environment<'_>, name: &str) -> Option<PathBuf> {
+    env(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The directories of the XDG base directory specification.
+struct Dirs<'a> {
+    env: Environment<'a>,
+}
+
+impl Dirs<'_> {
+    /// drystone's directory under the one that `variable` names, or under `fallback` in the home directory.
+    fn under(&self, variable: &str, fallback: &str) -> Result<PathBuf> {
+        // Relative paths in these variables are to be ignored, says the specification.
+        if let Some(base) = path(self.env, variable).filter(|base| base.is_absolute()) {
+            return Ok(base.join(OWN));
+        }
+        let home = path(self.env, "HOME")
+            .filter(|home| home.is_absolute())
+            .or_else(std::env::home_dir);
+        match home.filter(|home| home.is_absolute()) {
+            Some(home) => Ok(home.join(fallback).join(OWN)),
+            None => Err(Failure::usage("there is no home directory").next(format!("set HOME or {variable}"))),
+        }
+    }
+
+    fn default_vault(&self) -> Result<String> {
+        let place = self.under("XDG_DATA_HOME", ".local/share")?.join("vault");
+        place.into_os_string().into_string().map_err(|place| {
+            Failure::usage(format!("{}: this path is not UTF-8", shown_path(Path::new(&place))))
+                .next("name the vault with --vault")
+        })
+    }
+}
+
+fn read_profiles(flags: &Global, dirs: &Dirs<'_>) -> Result<BTreeMap<String, Profile>> {
+    let file = match &flags.config {
+        Some(file) => file.clone(),
+        None => dirs.under("XDG_CONFIG_HOME", ".config")?.join("config.toml"),
+    };
+    match std::fs::read_to_string(&file) {
+        Ok(text) => parse(&text, &file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && flags.config.is_none() => Ok(BTreeMap::new()),
+        Err(error) => Err(Failure::usage(format!(
+            "{}: cannot read the configuration: {error}",
+            shown_path(&file)
+        ))),
+    }
+}
+
+/// Reads a configuration file; relative paths in it are taken from its own directory.
+fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, Profile>> {
+    let parsed: File = toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+        let key = text.lines().nth(line - 1).map_or("", str::trim);
+        let what = error.message().replace('\n', ", ");
+        Failure::usage(format!("{}: line {line}: `{key}`: {what}", shown_path(file)))
+            .next("mend this line, or name another file with --config")
+    })?;
+    let base = file.parent().unwrap_or(Path::new(""));
+    let mut profiles = parsed.profile;
+    for profile in profiles.values_mut() {
+        profile.anchor(base);
+    }
+    Ok(profiles)
+}
+
+impl Profile {
+    fn anchor(&mut self, base: &Path) {
+        let single = [&mut self.passphrase_file, &mut self.key_file, &mut self.cache_dir];
+        let paths = single
+            .into_iter()
+            .flatten()
+            .chain(&mut self.exclude_file)
+            .chain(&mut self.paths);
+        for path in paths {
+            *path = base.join(&*path);
+        }
+        if let Some(vault) = &mut self.vault
+            && !vault.contains("://")
+            && let Some(anchored) = base.join(&*vault).to_str()
+        {
+            *vault = anchored.to_owned();
+        }
+    }
+}
+
+fn take_by_url(profiles: &mut BTreeMap<String, Profile>, url: &str) -> Profile {
+    let name = profiles
+        .iter()
+        .find(|(_, profile)| profile.vault.as_deref() == Some(url))
+        .map(|(name, _)| name.clone());
+    name.and_then(|name| profiles.remove(&name)).unwrap_or_default()
+}
+
+/// What the first level that gives anything gives; a key file comes before a passphrase, which then opens the file itself.
+fn key_source(flags: &Global, env: Environment<'_>, profile: &Profile) -> Result<Option<KeySource>> {
+    let text = |name: &str| read_text(env, name);
+    let from_env = match text("DRYSTONE_PASSPHRASE")? {
+        Some(passphrase) => Some(Passphrase::Text(Zeroizing::new(passphrase))),
+        None => match path(env, "DRYSTONE_PASSPHRASE_FILE") {
+            Some(file) => Some(Passphrase::File(file)),
+            None => text("DRYSTONE_PASSPHRASE_COMMAND")?.map(Passphrase::Command),
+        },
+    };
+    let of_profile = profile.passphrase_file.clone().map(Passphrase::File);
+    let levels = [
+        (
+            flags.key_file.clone(),
+            flags.passphrase_file.clone().map(Passphrase::File),
+        ),
+        (path(env, "DRYSTONE_KEY_FILE"), from_env),
+        (
+            profile.key_file.clone(),
+            of_profile.or_else(|| profile.passphrase_command.clone().map(Passphrase::Command)),
+        ),
+    ];
+    let mut given = levels.iter().skip_while(|level| matches!(level, (None, None)));
+    Ok(match given.next() {
+        Some((Some(file), None)) => Some(KeySource::File(
+            file.clone(),
+            given.find_map(|(_, passphrase)| passphrase.clone()),
+        )),
+        Some((Some(file), passphrase)) => Some(KeySource::File(file.clone(), passphrase.clone())),
+        Some((None, Some(passphrase))) => Some(KeySource::Passphrase(passphrase.clone())),
+        Some((None, None)) | None => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(flags: &Global, env: &[(&str, &str)]) -> Result<Settings> {
+        let get = |name: &str| {
+            env.iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| OsString::from(value))
+        };
+        Settings::load(flags, &get)
+    }
+
+    fn with_config(text: &str) -> (tempfile::TempDir, Global) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        std::fs::write(&file, text).unwrap();
+        (
+            dir,
+            Global {
+                config: Some(file),
+                ..Global::default()
+            },
+        )
+    }
+
+    const HOME: (&str, &str) = ("HOME", "/home/x");
+
+    #[test]
+    fn without_anything_given_the_xdg_places_are_used() {
+        let settings = load(&Global::default(), &[HOME]).unwrap();
+        assert_eq!(settings.vault, "/home/x/.local/share/drystone/vault");
+        assert_eq!(settings.keys_dir, Path::new("/home/x/.config/drystone/keys"));
+        assert_eq!(settings.cache_dir, Path::new("/home/x/.cache/drystone"));
+        assert!(settings.key.is_none());
+        let env = [
+            HOME,
+            ("XDG_DATA_HOME", "/data"),
+            ("XDG_CACHE_HOME", "relative/is/ignored"),
+        ];
+        let settings = load(&Global::default(), &env).unwrap();
+        assert_eq!(settings.vault, "/data/drystone/vault");
+        assert_eq!(settings.cache_dir, Path::new("/home/x/.cache/drystone"));
+    }
+
+    #[test]
+    fn flags_come_before_environment_before_profile() {
+        let (dir, mut flags) = with_config(
+            "[profile.default]\nvault = 'v'\nkey-file = 'k'\ncache-dir = '/c'\nthreads = 3\ncompression = 'zstd:7'\n",
+        );
+        let settings = load(&flags, &[HOME]).unwrap();
+        assert_eq!(Path::new(&settings.vault), dir.path().join("v"));
+        assert_eq!(settings.cache_dir, Path::new("/c"));
+        assert_eq!(settings.threads, 3);
+        assert_eq!(settings.profile.compression.unwrap().to_string(), "zstd:7");
+        assert!(matches!(&settings.key, Some(KeySource::File(file, None)) if *file == dir.path().join("k")));
+        let env = [HOME, ("DRYSTONE_PASSPHRASE", "secret"), ("DRYSTONE_CACHE_DIR", "/e")];
+        let settings = load(&flags, &env).unwrap();
+        assert_eq!(settings.cache_dir, Path::new("/e"));
+        assert!(matches!(
+            &settings.key,
+            Some(KeySource::Passphrase(Passphrase::Text(_)))
+        ));
+        flags.key_file = Some("/flag".into());
+        flags.cache_dir = Some("/f".into());
+        flags.threads = Some(9);
+        let settings = load(&flags, &env).unwrap();
+        assert_eq!((settings.cache_dir.as_path(), settings.threads), (Path::new("/f"), 9));
+        let key = settings.key.unwrap();
+        assert!(matches!(&key, KeySource::File(file, Some(Passphrase::Text(_))) if file == Path::new("/flag")));
+    }
+
+    #[test]
+    fn a_profile_is_chosen_by_name_or_by_its_very_url_and_by_nothing_else() {
+        let (_dir, mut flags) = with_config(
+            "[profile.default]\nvault = '/d'\nkey-file = '/kd'\n[profile.nas]\nvault = 'file:///n'\npassphrase-command = 'x'\n",
+        );
+        flags.vault = Some("nas".to_owned());
+        let settings = load(&flags, &[HOME]).unwrap();
+        assert_eq!(settings.vault, "file:///n");
+        assert!(matches!(
+            &settings.key,
+            Some(KeySource::Passphrase(Passphrase::Command(_)))
+        ));
+        flags.vault = Some("file:///n".to_owned());
+        assert!(load(&flags, &[HOME]).unwrap().key.is_some());
+        flags.vault = Some("/other".to_owned());
+        let settings = load(&flags, &[HOME]).unwrap();
+        assert!(settings.vault == "/other" && settings.key.is_none());
+        flags.vault = None;
+        assert_eq!(
+            load(&flags, &[HOME, ("DRYSTONE_VAULT", "nas")]).unwrap().vault,
+            "file:///n"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_file_is_named_with_its_line() {
+        for (text, line, word) in [
+            ("[profile.default]\nvault = '/v'\nvalut = '/w'\n", "line 3", "valut"),
+            ("# x\n\n[porfile.default]\n", "line 3", "porfile"),
+            ("[profile.default]\nthreads = 'many'\n", "line 2", "threads"),
+            ("[profile.default]\nthreads = 0\n", "line 2", "at least 1"),
+            ("[profile.default]\ncompression = 'zip'\n", "line 2", "zip"),
+            ("[profile.default]\nvault = '/v\n", "line 2", "vault"),
+            ("[profile.default]\nvault = '/v'\nvault = '/w'\n", "line 3", "vault"),
+        ] {
+            let (_dir, flags) = with_config(text);
+            let failure = load(&flags, &[HOME]).unwrap_err();
+            assert_eq!(failure.exit, crate::exit::Exit::Usage);
+            let message = failure.message;
+            assert!(
+                message.contains("config.toml") && message.contains(line) && message.contains(word),
+                "{message}"
+            );
+            assert!(!message.contains('\n'), "{message}");
+        }
+        let (_dir, flags) = with_config("[profile.x]\nno-such-key = 1\n");
+        let message = load(&flags, &[HOME]).unwrap_err().message;
+        let (_, known) = message.split_once("expected one of ").unwrap();
+        for key in known.split('`').skip(1).step_by(2) {
+            assert!(CONFIGURATION.contains(&format!("{key} = ")), "{key} is not explained");
+        }
+        let flags = Global {
+            config: Some("/does/not/exist".into()),
+            ..Global::default()
+        };
+        assert!(load(&flags, &[HOME]).unwrap_err().message.contains("/does/not/exist"));
+    }
+}

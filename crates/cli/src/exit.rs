@@ -1,0 +1,209 @@
+//! Exit codes, and which failure ends with which: the only place that knows them.
+//!
+//! - Every failure says what failed on which object or place, and, where there is one, the next command to run.
+//! - Codes are part of the interface (docs/cli.md); a code never changes its meaning.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// How a run ended; the number is the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Everything was done.
+    Done = 0,
+    /// Nothing, or not everything, was done; the message says why.
+    Error = 1,
+    /// The command line, environment or configuration file is wrong.
+    Usage = 2,
+    /// Done but for the files listed, which could not be read, changed meanwhile, or could not be written.
+    Incomplete = 3,
+    /// Damage was found and mended.
+    Repaired = 4,
+    /// Damage was found, and is still there.
+    Damaged = 5,
+    /// There is no vault at the place.
+    NoVault = 10,
+    /// No key was given, or the given one does not open the vault or may not do this.
+    WrongKey = 12,
+    /// Stopped by SIGINT or SIGTERM; what was stored is reused by the next run.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// The word in JSON.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Done => "ok",
+            Self::Error => "error",
+            Self::Usage => "usage",
+            Self::Incomplete => "incomplete",
+            Self::Repaired => "repaired",
+            Self::Damaged => "damaged",
+            Self::NoVault => "no_vault",
+            Self::WrongKey => "wrong_key",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// Ends the process at once, whatever its threads are doing.
+    pub(crate) fn now(self) -> ! {
+        std::process::exit(self as i32)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// The table of `drystone --help` and the manual page.
+pub(crate) const CODES: &str = "\
+Exit codes:
+    0  done
+    1  error
+    2  wrong command line or configuration
+    3  incomplete: done but for the files listed
+    4  damage was found and mended
+    5  damage was found
+   10  no vault at this place
+   12  no key, wrong key, or a key that may not do this
+  130  interrupted (SIGINT, SIGTERM)";
+
+/// Result of everything a verb does.
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Why a verb could not do what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The code the process ends with.
+    pub(crate) exit: Exit,
+    /// What failed, on which object or place; empty if there is nobody to tell (a closed pipe).
+    pub(crate) message: String,
+    /// What to do next.
+    pub(crate) next: Option<String>,
+}
+
+impl Failure {
+    /// A failure with its code.
+    pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self {
+            exit,
+            message: message.to_string(),
+            next: None,
+        }
+    }
+
+    /// A failure of the operating system while `doing` something with `path`.
+    pub(crate) fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
+        Self::new(
+            Exit::Error,
+            format!("{}: {doing}: {error}", crate::output::shown_path(path)),
+        )
+    }
+
+    /// Wrong use of the command line, environment or configuration.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// The same, with the next thing to do.
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// Standard output failed; a reader that went away (`| head`) is told nothing.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::new(Exit::Error, ""),
+            _ => Self::new(Exit::Error, format!("standard output: {error}")),
+        }
+    }
+}
+
+impl From<drystone_vault::Error> for Failure {
+    fn from(error: drystone_vault::Error) -> Self {
+        use drystone_vault::Error as E;
+        let (exit, next) = match &error {
+            E::Store(_) | E::Format(_) => return from_below(error),
+            E::NoVault { .. } => (Exit::NoVault, "drystone init"),
+            E::WrongKey { .. } => (
+                Exit::WrongKey,
+                "give another key with --key-file or --passphrase-file (a recovery code is a passphrase); \
+                 `drystone key list` shows what opens this vault",
+            ),
+            E::BadKey { .. } => (Exit::WrongKey, "check the file given with --key-file or --recipient"),
+            E::VaultExists { .. } => (Exit::Error, "drystone snapshots"),
+            E::NoSlot { .. } => (Exit::Error, "drystone key list"),
+            E::LastOwner { .. } => (Exit::Error, "drystone key add"),
+            E::NoSnapshot { .. } | E::AmbiguousSnapshot { .. } => (Exit::Error, "drystone snapshots"),
+            E::Damaged {
+                source: drystone_format::Error::Version { .. },
+                ..
+            } => (Exit::Error, NEWER),
+            E::Damaged { .. } | E::WrongChunk { .. } | E::MissingChunk { .. } => (Exit::Damaged, "drystone check"),
+            E::Index(_) => (Exit::Error, "drystone repair index"),
+            E::Interrupted => (Exit::Interrupted, "run the same command again"),
+            _ => (
+                Exit::Error,
+                "run the same command again; if it fails the same way: drystone check",
+            ),
+        };
+        Self::new(exit, &error).next(next)
+    }
+}
+
+const NEWER: &str = "install a newer drystone; nothing is wrong with this vault";
+
+/// Failures of the place and of bytes, however they were wrapped.
+fn from_below(error: drystone_vault::Error) -> Failure {
+    use drystone_format::Error as F;
+    match error {
+        drystone_vault::Error::Store(error) => Failure::from(error),
+        drystone_vault::Error::Format(error) => {
+            let (exit, next) = match &error {
+                F::Version { .. } => (Exit::Error, NEWER),
+                F::WriterKey { .. } | F::Epoch { .. } => (Exit::WrongKey, "give an owner key; see `drystone key list`"),
+                _ => (Exit::Damaged, "drystone check"),
+            };
+            Failure::new(exit, &error).next(next)
+        }
+        other => Failure::new(Exit::Error, &other),
+    }
+}
+
+impl From<drystone_store::Error> for Failure {
+    fn from(error: drystone_store::Error) -> Self {
+        use drystone_store::Error as E;
+        let (exit, next) = match &error {
+            E::NoPlace { .. } => (Exit::NoVault, "check the path, or: drystone init"),
+            E::NotDirectory { .. } | E::Occupied { .. } => (Exit::NoVault, "name another place with --vault"),
+            E::Scheme { .. } | E::Url { .. } => (Exit::Usage, "drystone help"),
+            E::NotFound { .. } | E::Short { .. } | E::TooLarge { .. } => (Exit::Damaged, "drystone check"),
+            E::Full { .. } => (Exit::Error, "free some space, then run the same command again"),
+            E::Denied { .. } | E::ReadOnly { .. } => (Exit::Error, "check owner, mode and mount of the place"),
+            _ => (Exit::Error, "run the same command again"),
+        };
+        Self::new(exit, &error).next(next)
+    }
+}
+
+impl From<drystone_backup::Error> for Failure {
+    fn from(error: drystone_backup::Error) -> Self {
+        use drystone_backup::Error as E;
+        let (exit, next) = match error {
+            E::Vault(error) => return Self::from(error),
+            // A closed pipe is told nobody.
+            E::Output { ref source } => return Self::output(source),
+            E::Pattern { .. } => (Exit::Usage, "mend the pattern; they are written as in .gitignore"),
+            E::Source { .. } => (Exit::Error, "check the path"),
+            E::Target { .. } => (Exit::Error, "name another directory with --target"),
+            E::NotFound { .. } | E::WrongKind { .. } => (Exit::Error, "drystone ls -l SNAPSHOT[:PATH]"),
+            _ => (Exit::Error, "run the same command again"),
+        };
+        Self::new(exit, &error).next(next)
+    }
+}

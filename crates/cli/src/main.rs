@@ -1,0 +1,59 @@
+//! The `drystone` command: one file per verb in `verbs/`.
+//!
+//! - Only `config.rs` reads the environment, only `exit.rs` knows exit codes, only `output.rs` prints.
+
+mod args;
+mod config;
+mod context;
+mod entries;
+mod exit;
+mod open;
+mod output;
+mod progress;
+mod terminal;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+use crate::config::{Settings, process_environment};
+use crate::context::App;
+use crate::exit::{Exit, Failure, Result};
+use crate::output::{Form, Output};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and go to standard output.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    let form = if cli.global.json { Form::Json } else { Form::Text };
+    let out = Output {
+        form,
+        quiet: cli.global.quiet,
+    };
+    match run(cli, out) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            out.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
+    // What needs neither vault nor configuration works where both are broken.
+    let cli = match verbs::run_alone(cli, out)? {
+        Ok(exit) => return Ok(exit),
+        Err(cli) => cli,
+    };
+    let settings = Settings::load(&cli.global, &process_environment)?;
+    let app = App::start(settings, out)?;
+    verbs::run(&cli.verb, &app)
+}

@@ -1,0 +1,35 @@
+//! `completions`: what a shell needs to complete command lines.
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use serde_json::json;
+
+use crate::args::Cli;
+use crate::exit::{Exit, Result};
+use crate::output::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  drystone completions bash > ~/.local/share/bash-completion/completions/drystone
+  drystone completions zsh > \"${fpath[1]}/_drystone\"
+  drystone completions fish > ~/.config/fish/completions/drystone.fish";
+
+/// Print completions for a shell.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+impl Completions {
+    /// Runs the command.
+    pub(crate) fn run(&self, out: Output) -> Result<Exit> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "drystone", &mut script);
+        let script = String::from_utf8_lossy(&script);
+        let fields = json!({ "shell": self.shell.to_string(), "script": script });
+        out.result("completions", fields, script.trim_end())?;
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,103 @@
+//! `dump`: writes a tree of a snapshot as tar to standard output.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use drystone_backup::{Watch, dump_tar};
+use drystone_vault::Progress;
+use serde_json::json;
+
+use crate::context::App;
+use crate::exit::{Exit, Result};
+use crate::open;
+use crate::output::{Lines, object, problem_list, with_exit};
+use crate::progress::{Counts, Shown};
+
+const EXAMPLES: &str = "\
+Examples:
+  drystone dump latest:/home/me | tar -tv
+  drystone dump 1a2b3c4d:/etc > etc.tar";
+
+/// Write a tree as tar to standard output.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Dump {
+    /// `latest` or an id, and a path in it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    spot: OsString,
+    /// The only format so far
+    #[arg(long, default_value = "tar")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Tar,
+}
+
+impl Dump {
+    /// Runs the command.
+    pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        let Format::Tar = self.format;
+        let vault = open::open(app)?;
+        let chosen = open::choose(&vault, &self.spot)?;
+        let progress = Arc::new(Progress::default());
+        let shown = Shown::start(
+            app,
+            &progress,
+            Counts {
+                verb: "dump",
+                things: "file",
+            },
+        );
+        let mut out = Counted {
+            lines: app.out.lines(),
+            bytes: 0,
+        };
+        let watch = Watch {
+            progress: &progress,
+            cancel: &app.cancel,
+        };
+        let report = dump_tar(&chosen.reader, &chosen.selection, &mut out, watch);
+        drop(shown);
+        let report = report?;
+        out.lines.finish()?;
+        let exit = if report.problems.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Damaged
+        };
+        app.out.problems(&report.problems);
+        if app.out.is_json() {
+            let fields = json!({
+                "bytes": out.bytes,
+                "entries": report.entries,
+                "file_bytes": report.bytes,
+                "problems": problem_list(&report.problems),
+                "problem_count": report.problems.count(),
+            });
+            app.out.say(object("dump", with_exit(fields, exit)));
+        }
+        Ok(exit)
+    }
+}
+
+/// Standard output and how much went there.
+struct Counted {
+    lines: Lines,
+    bytes: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.lines.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lines.flush()
+    }
+}

@@ -1,0 +1,85 @@
+//! `init`: makes a vault, its keys and its recovery code.
+//!
+//! - Asks nothing: a passphrase comes from flags, environment or profile; without one a key file is generated.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::args::size;
+use crate::config::data_sizes;
+use crate::context::App;
+use crate::exit::{Exit, Result};
+use crate::open::{self, Created, NewVault};
+use crate::output::{put_bytes, shown_path};
+
+const EXAMPLES: &str = "\
+Without a passphrase (--passphrase-file or environment) a key file is generated. A recovery code is
+printed once in any case.
+
+Examples:
+  drystone init --vault /mnt/disk/vault
+  drystone init --vault /mnt/disk/vault --passphrase-file ~/.vault-passphrase
+  drystone init --vault /mnt/disk/vault --recipient \"$(cat ~/.ssh/id_ed25519.pub)\"";
+
+/// Create a vault.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Init {
+    /// Average chunk size, for example 64KiB; smaller finds more duplicates and costs more memory and time
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    chunk_size: Option<u64>,
+    /// Public key that opens the vault: age1…, ssh-ed25519 …, ssh-rsa …
+    #[arg(long, value_name = "KEY")]
+    recipient: Vec<String>,
+    /// Name of the first key, by default this host's
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
+    /// All who write into this vault trust each other: deduplicate against packs no owner has scrubbed
+    #[arg(long)]
+    trust_writers: bool,
+}
+
+impl Init {
+    /// Runs the command.
+    pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        let options = NewVault {
+            data_sizes: self.chunk_size.map(data_sizes).transpose()?,
+            recipients: self.recipient.clone(),
+            label: self.label.clone(),
+            trust_everyone: self.trust_writers,
+        };
+        let (_, created) = open::create(app, &options)?;
+        report(app, &created)?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Shows what a person must know of a new vault now or never; `backup` calls it on first use.
+pub(crate) fn report(app: &App, created: &Created) -> Result<()> {
+    if app.out.is_json() {
+        let mut fields = json!({
+            "vault": created.place,
+            "vault_id": created.id,
+            "recovery_code": created.recovery.to_string(),
+        });
+        if let Some(file) = &created.key_file {
+            put_bytes(
+                &mut fields,
+                "key_file",
+                std::os::unix::ffi::OsStrExt::as_bytes(file.as_os_str()),
+            );
+        }
+        return app.out.result("created", fields, "");
+    }
+    app.out.say(format_args!("A new vault was made at {}", created.place));
+    if let Some(file) = &created.key_file {
+        app.out.say(format_args!("Its key is in {}", shown_path(file)));
+    }
+    app.out.say(format_args!(
+        "\n    Recovery code:  {}\n\n\
+         Write it down and keep it somewhere else. It opens the vault when the key is lost,\n\
+         and it is shown only now. Without it and without a key, nobody can open the vault.\n",
+        created.recovery
+    ));
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! `key`: adds, lists and removes what opens the vault.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use drystone_format::SlotId;
+use drystone_format::keys::Role;
+use drystone_vault::{NewEpoch, NewLock, NewSlot, RecoveryCode, SlotInfo};
+use serde_json::{Value, json};
+
+use crate::config::Passphrase;
+use crate::context::App;
+use crate::exit::{Exit, Failure, Result};
+use crate::open;
+use crate::output::{local_time, object, problem_list, put_bytes, shown, shown_path, utc_time, with_exit};
+use crate::terminal;
+
+const EXAMPLES: &str = "\
+Examples:
+  drystone key list
+  drystone key add --new-passphrase-file new.txt
+  drystone key add --writer --generate web-server.key    a key that can back up, but read nothing
+  drystone key add --recipient \"$(cat id_ed25519.pub)\"   an ssh key opens the vault
+  drystone key recovery                                  a new recovery code
+  drystone key remove 1a2b3c4d";
+
+/// Letters of a public key that are shown in a list.
+const RECIPIENT_SHOWN: usize = 40;
+
+/// Add, list and remove what opens the vault.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Add a key
+    Add(Add),
+    /// List keys
+    List,
+    /// Remove a key
+    Remove(Remove),
+    /// Add a new recovery code and print it
+    Recovery,
+}
+
+#[derive(Debug, Args)]
+struct Add {
+    #[command(flatten)]
+    lock: Lock,
+    /// The key can back up and deduplicate, but read nothing back
+    #[arg(long)]
+    writer: bool,
+    /// A name for it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    label: String,
+}
+
+/// What the new key is: exactly one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Lock {
+    /// Public key: age1…, ssh-ed25519 …, ssh-rsa …
+    #[arg(long, value_name = "KEY")]
+    recipient: Option<String>,
+    /// Generate a key and write it to this new file
+    #[arg(long, value_name = "FILE")]
+    generate: Option<PathBuf>,
+    /// File that holds the new passphrase
+    #[arg(long, value_name = "FILE")]
+    new_passphrase_file: Option<PathBuf>,
+    /// Ask for the new passphrase
+    #[arg(long)]
+    new_passphrase: bool,
+}
+
+#[derive(Debug, Args)]
+struct Remove {
+    /// Its id, or the beginning of it (see `drystone key list`)
+    id: String,
+    /// Do not start a new key epoch: whoever kept a copy of the removed key's secrets can read later backups too
+    #[arg(long)]
+    keep_epoch: bool,
+}
+
+impl Key {
+    /// Runs the command.
+    pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        match &self.what {
+            What::Add(add) => add.run(app),
+            What::List => list(app),
+            What::Remove(remove) => remove.run(app),
+            What::Recovery => recovery(app),
+        }
+    }
+}
+
+impl Add {
+    fn run(&self, app: &App) -> Result<Exit> {
+        let vault = open::open(app)?;
+        if vault.role() == Role::Writer {
+            let what = "add keys";
+            return Err(drystone_vault::Error::from(drystone_format::Error::WriterKey { what }).into());
+        }
+        let lock = self.lock.make()?;
+        let role = if self.writer { Role::Writer } else { Role::Owner };
+        let id = vault.add_key(&NewSlot {
+            lock,
+            label: self.label.clone(),
+            role,
+        })?;
+        let mut fields = json!({ "id": id.to_string(), "role": role_word(role) });
+        let mut text = format!("key {} added ({})", id.short(), role_word(role));
+        if let Some(file) = &self.lock.generate {
+            put_bytes(
+                &mut fields,
+                "key_file",
+                std::os::unix::ffi::OsStrExt::as_bytes(file.as_os_str()),
+            );
+            text += &format!("; it is in {}", shown_path(file));
+        }
+        app.out.result("key_added", fields, text)?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Lock {
+    fn make(&self) -> Result<NewLock> {
+        if let Some(recipient) = &self.recipient {
+            return Ok(NewLock::Recipient(recipient.trim().to_owned()));
+        }
+        if let Some(file) = &self.generate {
+            return Ok(NewLock::Recipient(open::write_new_key(file)?));
+        }
+        if let Some(file) = &self.new_passphrase_file {
+            let text = open::read_passphrase(&Passphrase::File(file.clone()))?;
+            return Ok(NewLock::Passphrase(text.as_str().into()));
+        }
+        let ask = |question: &str| {
+            let answer = terminal::ask(question)
+                .map_err(|error| Failure::io("cannot ask for the passphrase", Path::new("/dev/tty"), &error))?;
+            answer.ok_or_else(|| Failure::usage("there is no terminal to ask on").next("use --new-passphrase-file"))
+        };
+        let (first, second) = (ask("New passphrase")?, ask("The same again")?);
+        if *first != *second || first.is_empty() {
+            return Err(Failure::usage(
+                "the two passphrases differ, or are empty; nothing was changed",
+            ));
+        }
+        Ok(NewLock::Passphrase(first.as_str().into()))
+    }
+}
+
+impl Remove {
+    fn run(&self, app: &App) -> Result<Exit> {
+        let vault = open::open(app)?;
+        let id = vault.find_key(&self.id)?;
+        let epoch = if self.keep_epoch {
+            NewEpoch::Keep
+        } else {
+            NewEpoch::Start
+        };
+        vault.remove_key(&id, epoch)?;
+        let fields = json!({ "id": id.to_string(), "new_epoch": !self.keep_epoch });
+        let renewed = if self.keep_epoch {
+            ""
+        } else {
+            "; what is backed up from now on is closed to copies of it"
+        };
+        app.out.result(
+            "key_removed",
+            fields,
+            format_args!("key {} removed{renewed}", id.short()),
+        )?;
+        Ok(Exit::Done)
+    }
+}
+
+fn recovery(app: &App) -> Result<Exit> {
+    let vault = open::open(app)?;
+    let code = RecoveryCode::generate(&*app.context.entropy);
+    let (lock, label) = (NewLock::Recovery(code.clone()), "recovery code".to_owned());
+    let id: SlotId = vault.add_key(&NewSlot {
+        lock,
+        label,
+        role: Role::Owner,
+    })?;
+    let fields = json!({ "id": id.to_string(), "recovery_code": code.to_string() });
+    app.out.result("key_recovery", fields, format_args!("{code}"))?;
+    app.out
+        .note("Write it down and keep it somewhere else; it is shown only now.");
+    app.out
+        .note("Older recovery codes stay valid: see `drystone key list` and `drystone key remove`.");
+    Ok(Exit::Done)
+}
+
+fn list(app: &App) -> Result<Exit> {
+    let vault = open::open(app)?;
+    let (keys, problems) = vault.keys()?;
+    let exit = if problems.is_empty() { Exit::Done } else { Exit::Damaged };
+    let mut lines = app.out.lines();
+    if app.out.is_json() {
+        for key in &keys {
+            lines.object("key", fields(key))?;
+        }
+        let summary = json!({ "keys": keys.len(), "problems": problem_list(&problems) });
+        lines.line(object("summary", with_exit(summary, exit)))?;
+    } else {
+        for key in &keys {
+            lines.line(row(key))?;
+        }
+    }
+    lines.finish()?;
+    app.out.problems(&problems);
+    Ok(exit)
+}
+
+fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Owner => "owner",
+        Role::Writer => "writer",
+    }
+}
+
+fn row(key: &SlotInfo) -> String {
+    let recipient: String = key.recipient.chars().take(RECIPIENT_SHOWN).collect();
+    let text = format!(
+        "{} {} {:<6}  {:<10}  {}  {}  {}",
+        key.id.short(),
+        if key.current { "*" } else { " " },
+        role_word(key.role),
+        key.lock.word(),
+        local_time(key.created),
+        shown(key.label.as_bytes()),
+        shown(recipient.as_bytes()),
+    );
+    text.trim_end().to_owned()
+}
+
+fn fields(key: &SlotInfo) -> Value {
+    json!({
+        "id": key.id.to_string(),
+        "role": role_word(key.role),
+        "lock": key.lock.word(),
+        "label": key.label,
+        "created": utc_time(key.created),
+        "recipient": (!key.recipient.is_empty()).then_some(&key.recipient),
+        "current": key.current,
+    })
+}

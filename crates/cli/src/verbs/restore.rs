@@ -1,0 +1,169 @@
+//! `restore`: brings a snapshot, or a part of it, back into a directory.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, RestoreReport, Sparse, restore};
+use drystone_vault::Progress;
+use serde_json::json;
+
+use crate::context::App;
+use crate::exit::{Exit, Result};
+use crate::open;
+use crate::output::{counted, duration, problem_list, put_bytes, shown_path, size, with_exit};
+use crate::progress::{Counts, Shown};
+
+const EXAMPLES: &str = "\
+A directory's content comes into DIR, a file comes into DIR under its name. What is there already is
+compared and only what differs is written, so an interrupted restore is completed by running it again.
+Patterns are written as in .gitignore; paths in them begin at DIR.
+
+Examples:
+  drystone restore latest --target /tmp/back
+  drystone restore latest:/home/me/Documents --target ~/Documents
+  drystone restore 1a2b3c4d:/etc/fstab --target . --overwrite never
+  drystone restore latest --target /tmp/back --include '*.odt' --exclude 'Trash/'";
+
+/// Bring files back.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Restore {
+    /// `latest` or an id, and a path in it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    spot: OsString,
+    /// Directory to restore into; made if it does not exist
+    #[arg(long, short, value_name = "DIR")]
+    target: PathBuf,
+    /// Restore only what matches, and what lies in directories that match
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave out what matches
+    #[arg(long, short = 'x', value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// What to do with files that are there: make them what was stored, or leave them
+    #[arg(long, value_name = "WHEN", default_value = "always")]
+    overwrite: When,
+    /// Make holes of all zeros, not only of those that were holes
+    #[arg(long)]
+    sparse: bool,
+    /// Owners by name where this system knows the name, by number, or all files to who restores them
+    #[arg(long, value_name = "HOW", default_value = "names")]
+    owner: By,
+    /// Write nothing, only say what would be restored
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    Names,
+    Numbers,
+    Own,
+}
+
+impl Restore {
+    /// Runs the command.
+    pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        let progress = Arc::new(Progress::default());
+        let options = RestoreOptions {
+            target: self.target.clone(),
+            include: Patterns::new(&self.include)?,
+            exclude: Patterns::new(&self.exclude)?,
+            mode: if self.dry_run {
+                RestoreMode::DryRun
+            } else {
+                RestoreMode::Write
+            },
+            overwrite: if self.overwrite == When::Never {
+                Overwrite::Never
+            } else {
+                Overwrite::Always
+            },
+            sparse: if self.sparse { Sparse::Always } else { Sparse::AsStored },
+            owner: match self.owner {
+                By::Names => Owner::Names,
+                By::Numbers => Owner::Numbers,
+                By::Own => Owner::Own,
+            },
+            threads: app.settings.threads,
+            progress: progress.clone(),
+            cancel: app.cancel.clone(),
+        };
+        let vault = open::open(app)?;
+        let start = Instant::now();
+        let chosen = open::choose(&vault, &self.spot)?;
+        let line = Shown::start(
+            app,
+            &progress,
+            Counts {
+                verb: "restore",
+                things: "file",
+            },
+        );
+        let report = restore(&vault, &chosen.selection, &options);
+        drop(line);
+        let report = report?;
+        let exit = if report.problems.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Incomplete
+        };
+        app.out.problems(&report.problems);
+        for not_set in &report.not_set {
+            app.out.note(format_args!("not set: {not_set}"));
+        }
+        let mut fields = json!({
+            "snapshot": chosen.id.to_string(),
+            "dry_run": self.dry_run,
+            "files": report.files,
+            "dirs": report.dirs,
+            "bytes": report.bytes,
+            "written_bytes": report.written_bytes,
+            "unchanged_files": report.unchanged_files,
+            "kept": report.kept,
+            "not_set": report.not_set.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "problems": problem_list(&report.problems),
+            "problem_count": report.problems.count(),
+            "seconds": start.elapsed().as_secs_f64(),
+        });
+        put_bytes(&mut fields, "target", self.target.as_os_str().as_bytes());
+        let text = format!("{}; {}", self.summary(&report), duration(start.elapsed()));
+        app.out.result("restore", with_exit(fields, exit), text)?;
+        Ok(exit)
+    }
+
+    fn summary(&self, report: &RestoreReport) -> String {
+        let would = if self.dry_run { "would be " } else { "" };
+        let mut text = format!(
+            "{would}restored to {}: {}, {}",
+            shown_path(&self.target),
+            counted(report.files, "file"),
+            size(report.bytes)
+        );
+        if !self.dry_run {
+            text += &format!("; {} written", size(report.written_bytes));
+        }
+        for (many, what) in [
+            (report.unchanged_files, "were there already"),
+            (report.kept, "left as they were"),
+        ] {
+            if many > 0 {
+                text += &format!(", {} {what}", counted(many, "file"));
+            }
+        }
+        if !report.problems.is_empty() {
+            text += &format!("; {} (listed above)", counted(report.problems.count(), "problem"));
+        }
+        text
+    }
+}

@@ -1,0 +1,112 @@
+//! `scrub`: reads the stored bytes and verifies every hash.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use drystone_format::keys::Role;
+use drystone_vault::{Progress, ScrubOptions};
+use serde_json::json;
+
+use crate::context::App;
+use crate::exit::{Exit, Result};
+use crate::open;
+use crate::output::{counted, duration, problem_list, size, with_exit};
+use crate::progress::{Counts, Shown};
+
+const EXAMPLES: &str = "\
+Examples:
+  drystone scrub                everything
+  drystone scrub --share 10%    a tenth of it, going on where the last run ended";
+
+/// Read the stored bytes and verify every hash.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Scrub {
+    /// Share of the vault to read in this run
+    #[arg(long, value_name = "PERCENT", default_value = "100%", value_parser = share)]
+    share: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let wrong = || "write a share as a percentage from 0.01% to 100%".to_owned();
+    let percent: f64 = text.strip_suffix('%').ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
+    if (0.01..=100.0).contains(&percent) {
+        Ok(percent / 100.0)
+    } else {
+        Err(wrong())
+    }
+}
+
+impl Scrub {
+    /// Runs the command.
+    pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        let vault = open::open(app)?;
+        let start = Instant::now();
+        let progress = Arc::new(Progress::default());
+        let shown = Shown::start(
+            app,
+            &progress,
+            Counts {
+                verb: "scrub",
+                things: "pack",
+            },
+        );
+        let report = vault.scrub(&ScrubOptions {
+            share: self.share,
+            progress,
+            cancel: app.cancel.clone(),
+        });
+        drop(shown);
+        let report = report?;
+        let exit = if report.problems.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Damaged
+        };
+        app.out.problems(&report.problems);
+        if vault.role() == Role::Writer {
+            app.out
+                .warning("a writer key verifies packs as a whole, not the content of their chunks");
+        }
+        let fields = json!({
+            "share": self.share,
+            "packs": report.packs,
+            "bytes": report.bytes,
+            "chunks": report.chunks,
+            "problems": problem_list(&report.problems),
+            "problem_count": report.problems.count(),
+            "seconds": start.elapsed().as_secs_f64(),
+        });
+        let verdict = match report.problems.count() {
+            0 => "no damage".to_owned(),
+            many => format!(
+                "{} damaged; the next backup stores what of it still exists",
+                counted(many, "pack")
+            ),
+        };
+        let text = format!(
+            "read {} in {}, {}: {verdict}; {}",
+            size(report.bytes),
+            counted(report.packs, "pack"),
+            counted(report.chunks, "chunk"),
+            duration(start.elapsed())
+        );
+        app.out.result("scrub", with_exit(fields, exit), text)?;
+        Ok(exit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_percentages() {
+        assert_eq!(share("10%"), Ok(0.1));
+        assert_eq!(share("100%"), Ok(1.0));
+        for text in ["", "%", "10", "0%", "101%", "NaN%", "-1%"] {
+            assert!(share(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `snapshots`: lists what was backed up, oldest first.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use clap::Args;
+use drystone_format::RootId;
+use drystone_format::snapshot::Snapshot;
+use serde_json::{Value, json};
+
+use crate::context::App;
+use crate::exit::{Exit, Result};
+use crate::open;
+use crate::output::{count, counted, local_time, object, path_object, problem_list, shown, size, utc_time, with_exit};
+
+/// List snapshots.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  drystone snapshots\n  drystone snapshots --host laptop --latest 5")]
+pub(crate) struct Snapshots {
+    /// Only of this host
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// Only with this tag (repeat: with all of them)
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// Only those that this path was given to, or lies above or below one that was
+    #[arg(long, value_name = "PATH")]
+    path: Option<OsString>,
+    /// Only the latest N of these
+    #[arg(long, value_name = "N")]
+    latest: Option<usize>,
+}
+
+impl Snapshots {
+    /// Runs the command.
+    pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        let vault = open::open(app)?;
+        let (mut snapshots, problems) = vault.snapshots()?;
+        snapshots.retain(|(_, snapshot)| self.wants(snapshot));
+        let skip = self.latest.map_or(0, |latest| snapshots.len().saturating_sub(latest));
+        snapshots.drain(..skip);
+        let exit = if problems.is_empty() { Exit::Done } else { Exit::Damaged };
+        let mut lines = app.out.lines();
+        if app.out.is_json() {
+            for (id, snapshot) in &snapshots {
+                lines.object("snapshot", fields(id, snapshot))?;
+            }
+            let summary = json!({ "snapshots": snapshots.len(), "problems": problem_list(&problems) });
+            lines.line(object("summary", with_exit(summary, exit)))?;
+            lines.finish()?;
+            return Ok(exit);
+        }
+        for (id, snapshot) in &snapshots {
+            lines.line(row(id, snapshot))?;
+        }
+        lines.finish()?;
+        if snapshots.is_empty() {
+            app.out.note("no snapshots");
+        }
+        app.out.problems(&problems);
+        Ok(exit)
+    }
+
+    fn wants(&self, snapshot: &Snapshot) -> bool {
+        let related = |path: &[u8]| {
+            snapshot
+                .paths
+                .iter()
+                .any(|known| is_under(known, path) || is_under(path, known))
+        };
+        self.host.as_ref().is_none_or(|host| *host == snapshot.host)
+            && self.tag.iter().all(|tag| snapshot.tags.contains(tag))
+            && self.path.as_ref().is_none_or(|path| related(path.as_bytes()))
+    }
+}
+
+/// Whether `path` is `above` or lies below it.
+fn is_under(path: &[u8], above: &[u8]) -> bool {
+    let trimmed = above.strip_suffix(b"/").unwrap_or(above);
+    path.strip_prefix(trimmed)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+fn row(id: &RootId, snapshot: &Snapshot) -> String {
+    let totals = &snapshot.totals;
+    let paths: Vec<String> = snapshot.paths.iter().map(|path| shown(path)).collect();
+    let mut text = format!(
+        "{}  {}  {:<10}  {:>10} files  {:>8}  {:>8} new  {}",
+        id.short(),
+        local_time(snapshot.started),
+        shown(snapshot.host.as_bytes()),
+        count(totals.files),
+        size(totals.bytes),
+        size(totals.stored_bytes),
+        paths.join(" ")
+    );
+    for tag in &snapshot.tags {
+        text.push_str(&format!("  [{}]", shown(tag.as_bytes())));
+    }
+    if totals.problems > 0 {
+        text.push_str(&format!("  ({})", counted(totals.problems, "problem")));
+    }
+    text
+}
+
+/// A snapshot as JSON.
+pub(crate) fn fields(id: &RootId, snapshot: &Snapshot) -> Value {
+    let totals = &snapshot.totals;
+    json!({
+        "id": id.to_string(),
+        "started": utc_time(snapshot.started),
+        "finished": utc_time(snapshot.finished),
+        "host": snapshot.host,
+        "user": snapshot.user,
+        "paths": snapshot.paths.iter().map(|path| path_object(path)).collect::<Vec<_>>(),
+        "tags": snapshot.tags,
+        "parent": snapshot.parent.map(|id| id.to_string()),
+        "program": snapshot.program,
+        "files": totals.files,
+        "dirs": totals.dirs,
+        "bytes": totals.bytes,
+        "new_bytes": totals.new_bytes,
+        "stored_bytes": totals.stored_bytes,
+        "problems": totals.problems,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_related_by_whole_names() {
+        assert!(
+            is_under(b"/a/b", b"/a") && is_under(b"/a", b"/a") && is_under(b"/a", b"/") && is_under(b"/a/b", b"/a/")
+        );
+        assert!(!is_under(b"/ab", b"/a") && !is_under(b"/a", b"/a/b"));
+    }
+}

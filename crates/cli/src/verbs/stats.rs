@@ -1,0 +1,76 @@
+//! `stats`: sizes and counts of a vault.
+
+use clap::Args;
+use drystone_format::keys::Role;
+use serde_json::json;
+
+use crate::context::App;
+use crate::exit::{Exit, Result};
+use crate::open;
+use crate::output::{counted, size};
+
+/// Show sizes and counts.
+#[derive(Debug, Args)]
+pub(crate) struct Stats {}
+
+impl Stats {
+    /// Runs the command.
+    pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        let vault = open::open(app)?;
+        let stats = vault.stats()?;
+        // A writer's key cannot read snapshots.
+        let source_bytes: Option<u64> = match vault.role() {
+            Role::Owner => Some(
+                vault
+                    .snapshots()?
+                    .0
+                    .iter()
+                    .map(|(_, snapshot)| snapshot.totals.bytes)
+                    .sum(),
+            ),
+            Role::Writer => None,
+        };
+        let stored = stats.data_bytes + stats.meta_bytes;
+        let fields = json!({
+            "vault": vault.place(),
+            "vault_id": vault.id().to_string(),
+            "snapshots": stats.snapshots,
+            "source_bytes": source_bytes,
+            "chunks": stats.chunks,
+            "chunk_bytes": stats.chunk_bytes,
+            "stored_bytes": stored,
+            "data_bytes": stats.data_bytes,
+            "meta_bytes": stats.meta_bytes,
+            "data_packs": stats.data_packs,
+            "meta_packs": stats.meta_packs,
+            "damaged_packs": stats.damaged_packs,
+            "index_bytes": stats.index_bytes,
+        });
+        let mut text = format!("vault      {}  ({})\n", vault.place(), vault.id());
+        let backed_up = source_bytes.map_or(String::new(), |bytes| format!(", {} of files", size(bytes)));
+        text += &format!("snapshots  {}{backed_up}\n", counted(stats.snapshots, "snapshot"));
+        text += &format!(
+            "content    {} in {}\n",
+            size(stats.chunk_bytes),
+            counted(stats.chunks, "distinct chunk")
+        );
+        text += &format!(
+            "stored     {} in {} ({} of them metadata)",
+            size(stored),
+            counted(stats.data_packs + stats.meta_packs, "pack"),
+            size(stats.meta_bytes)
+        );
+        if let (Some(source), true) = (source_bytes, stored > 0) {
+            text += &format!("\nratio      {:.1} to 1", source as f64 / stored as f64);
+        }
+        text += &format!("\nindex      {} on this machine", size(stats.index_bytes));
+        if stats.damaged_packs > 0 {
+            text += &format!(
+                "\ndamaged    {}; see `drystone check`",
+                counted(stats.damaged_packs, "pack")
+            );
+        }
+        app.out.result("stats", fields, text)?;
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,328 @@
+//! `backup`: first use, reuse, what cannot be read, filters, standard input, interruption.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::runner::{Home, noise};
+
+/// How long a condition is polled for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn last(home: &Home, args: &[&str]) -> Value {
+    let run = home.run(["backup", "--json"].iter().chain(args)).ok();
+    run.json().pop().unwrap()
+}
+
+#[test]
+fn the_first_backup_makes_a_vault_and_says_how_to_open_it() {
+    let home = Home::new();
+    home.write("src/a.txt", b"hello\n");
+    home.run(["backup", "missing"]).code(1).says(&["missing", "next:"]);
+    assert!(!home.vault().exists(), "nothing was there to back up");
+    let ran = home.run(["backup", "src"]).ok().says(&["Recovery code:", "keys/"]);
+    assert!(
+        ran.out().starts_with("snapshot ") && ran.out().contains("saved: 1 file, 6 B"),
+        "{}",
+        ran.out()
+    );
+    let again = home.run(["backup", "src"]).ok();
+    assert!(!again.err().contains("Recovery"), "{}", again.err());
+    let json = Home::new();
+    json.write("src/a.txt", b"hello\n");
+    let lines = json.run(["backup", "src", "--json"]).ok().json();
+    assert_eq!(
+        (&lines[0]["type"], &lines[1]["type"]),
+        (&"created".into(), &"backup".into())
+    );
+    let code = lines[0]["recovery_code"].as_str().unwrap();
+    fs::remove_dir_all(json.path("home/.config")).unwrap();
+    json.run_with(
+        ["cat", &format!("latest:{}", json.path("src/a.txt").display())],
+        &[("DRYSTONE_PASSPHRASE", code)],
+    )
+    .ok();
+}
+
+#[test]
+fn a_place_that_lost_its_vault_gets_no_new_one_behind_its_owners_back() {
+    let home = Home::new();
+    home.write("src/a.txt", b"x");
+    home.run(["init", "--vault", "v", "--key-file", "my.key"]).ok();
+    fs::remove_dir_all(home.path("v")).unwrap();
+    home.run(["backup", "src", "--vault", "v", "--key-file", "my.key"])
+        .code(10)
+        .says(&["my.key", "next:"]);
+    assert!(!home.path("v").exists());
+    home.write("full/letter", b"x");
+    home.run(["backup", "src", "--vault", "full"])
+        .code(10)
+        .says(&["letter"]);
+    home.run(["backup", "src", "--vault", "new", "--dry-run"]).code(10);
+    assert!(!home.path("new").exists());
+}
+
+#[test]
+fn an_unchanged_tree_costs_nothing_and_a_changed_one_its_change() {
+    let home = Home::backed_up();
+    let same = last(&home, &["src"]);
+    assert_eq!((&same["new_bytes"], &same["files"]), (&0.into(), &3.into()), "{same}");
+    home.write("src/new.bin", &noise(50_000));
+    let dry = last(&home, &["src", "--dry-run"]);
+    assert_eq!((&dry["snapshot"], &dry["dry_run"]), (&Value::Null, &true.into()));
+    let changed = last(&home, &["src"]);
+    let count = |key: &str| changed[key].as_u64().unwrap();
+    assert_eq!(
+        count("new_files") + count("changed_files") + count("unchanged_files"),
+        count("files"),
+        "{changed}"
+    );
+    assert!(changed["new_bytes"].as_u64().unwrap() >= 50_000);
+    let rescanned = last(&home, &["src", "--rescan"]);
+    assert_eq!(rescanned["new_bytes"], 0, "{rescanned}");
+    assert_eq!(home.run(["snapshots", "--json"]).ok().json().len(), 4 + 1);
+}
+
+#[test]
+fn filters_and_profile_say_what_is_left_out() {
+    let home = Home::new();
+    for name in [
+        "src/keep.txt",
+        "src/drop.o",
+        "src/keep.o",
+        "src/cache/x",
+        "src/secret/x",
+        "src/secret/.nobackup",
+    ] {
+        home.write(name, name.as_bytes());
+    }
+    home.write(
+        "src/cache/CACHEDIR.TAG",
+        b"Signature: 8a477f597d28d172789f06886806bc55\n",
+    );
+    home.write("rules", b"# objects\n*.o\n");
+    let args = [
+        "src",
+        "--exclude-file",
+        "rules",
+        "--include",
+        "keep.o",
+        "--exclude-caches",
+        "--exclude-if-present",
+        ".nobackup",
+    ];
+    last(&home, &args);
+    let listed = home.run(["ls", "-R", "latest"]).ok().out();
+    for (name, kept) in [
+        ("keep.txt", true),
+        ("keep.o", true),
+        ("drop.o", false),
+        ("cache/x", false),
+        ("secret/x", false),
+    ] {
+        assert_eq!(listed.contains(name), kept, "{name} in\n{listed}");
+    }
+    let config =
+        "[profile.default]\npaths = ['../../../src']\nexclude = ['*.txt']\ntag = ['nightly']\nhost = 'elsewhere'\n";
+    home.write("home/.config/drystone/config.toml", config.as_bytes());
+    last(&home, &["--tag", "second"]);
+    let snapshot = home.run(["snapshots", "--json", "--latest", "1"]).ok().json().remove(0);
+    assert_eq!(snapshot["host"], "elsewhere");
+    assert_eq!(snapshot["tags"], serde_json::json!(["nightly", "second"]));
+    let listed = home.run(["ls", "-R", "latest"]).ok().out();
+    assert!(listed.contains("drop.o") && !listed.contains("keep.txt"), "{listed}");
+}
+
+#[test]
+fn the_vault_never_backs_up_itself() {
+    let home = Home::new();
+    home.write("home/a.txt", b"x");
+    last(&home, &["home"]);
+    last(&home, &["home"]);
+    let listed = home.run(["ls", "-R", "latest"]).ok().out();
+    assert!(
+        listed.contains("a.txt") && !listed.contains("packs") && !listed.contains("state.sqlite"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn files_from_names_what_is_backed_up() {
+    let home = Home::backed_up();
+    home.write("list", b"src/a.txt\nsrc/dir/b.txt\n");
+    let result = last(&home, &["--files-from", "list"]);
+    assert_eq!(result["files"], 2, "{result}");
+}
+
+#[test]
+fn standard_input_becomes_a_file() {
+    let home = Home::new();
+    let mut child = home
+        .command(["backup", "--stdin", "--name", "db.sql"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&noise(1_000_000)).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(home.run(["cat", "latest:db.sql"]).ok().bytes() == noise(1_000_000));
+    home.run(["backup", "--stdin"]).code(2).says(&["--name"]);
+}
+
+#[test]
+fn what_cannot_be_read_is_listed_and_the_rest_is_saved() {
+    let home = Home::backed_up();
+    let ran = home.run(["backup", "src", "nowhere"]).code(3).says(&["nowhere"]);
+    assert!(ran.out().contains("1 problem"), "{}", ran.out());
+    let result = home.run(["backup", "src", "nowhere", "--json"]).code(3).object();
+    assert_eq!(
+        (&result["exit"], &result["problem_count"]),
+        (&"incomplete".into(), &1.into())
+    );
+    assert!(
+        result["problems"][0]["path"].as_str().unwrap().ends_with("nowhere"),
+        "{result}"
+    );
+}
+
+#[test]
+fn a_writer_backs_up_and_reads_nothing() {
+    let home = Home::backed_up();
+    home.run(["key", "add", "--writer", "--generate", "w.key"]).ok();
+    home.write("src/more.txt", b"more\n");
+    home.run(["backup", "src", "--key-file", "w.key"]).ok();
+    for verb in [
+        &["snapshots"][..],
+        &["ls", "latest"],
+        &["cat", "latest:x"],
+        &["restore", "latest", "--target", "t"],
+    ] {
+        home.run(verb.iter().copied().chain(["--key-file", "w.key"]))
+            .code(12)
+            .says(&["writer key", "next:"]);
+    }
+    home.run(["restore", "latest", "--target", "t"]).ok();
+    let restored = home
+        .path("t")
+        .join(home.path("src/more.txt").strip_prefix("/").unwrap());
+    assert_eq!(fs::read(restored).unwrap(), b"more\n");
+}
+
+/// Packs in the vault.
+fn packs(home: &Home) -> usize {
+    let is_pack = |path: &&PathBuf| path.file_name().is_some_and(|name| name.len() == 64);
+    crate::runner::files_below(&home.vault().join("packs"))
+        .iter()
+        .filter(is_pack)
+        .count()
+}
+
+/// Starts a backup whose source never ends, and waits until some of it is stored.
+fn endless_backup(home: &Home) -> (std::process::Child, std::thread::JoinHandle<()>) {
+    home.run(["init"]).ok();
+    let mut child = home
+        .command(["backup", "--stdin", "--name", "x"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut to = child.stdin.take().unwrap();
+    let feeder = std::thread::spawn(move || {
+        let noise = noise(150 << 20);
+        // Ends with the reader, or waits for a signal to end it with the pipe open.
+        if to.write_all(&noise).is_ok() {
+            std::thread::park_timeout(PATIENCE);
+        }
+    });
+    let start = Instant::now();
+    while !home.vault().join("packs").exists() || packs(home) < 2 {
+        assert!(start.elapsed() < PATIENCE, "no pack appears");
+        std::thread::yield_now();
+    }
+    (child, feeder)
+}
+
+#[test]
+fn an_interrupted_backup_ends_in_order_and_is_reused() {
+    let home = Home::new();
+    home.write("big.bin", &noise(150 << 20));
+    let (mut child, feeder) = endless_backup(&home);
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    // It may wait for input: end that, too.
+    feeder.thread().unpark();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130), "{status:?}");
+    feeder.join().unwrap();
+    check_reuse(&home);
+}
+
+#[test]
+fn a_killed_backup_leaves_a_sound_vault_and_is_reused() {
+    let home = Home::new();
+    home.write("big.bin", &noise(150 << 20));
+    let (mut child, feeder) = endless_backup(&home);
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    feeder.thread().unpark();
+    feeder.join().unwrap();
+    check_reuse(&home);
+}
+
+fn check_reuse(home: &Home) {
+    home.run(["check"]).ok();
+    let result = last(home, &["big.bin"]);
+    let (bytes, new) = (result["bytes"].as_u64().unwrap(), result["new_bytes"].as_u64().unwrap());
+    assert!(new <= bytes - (30 << 20), "{new} of {bytes} bytes were stored again");
+    home.run(["scrub"]).ok();
+}
+
+#[test]
+fn two_backups_at_once_both_succeed() {
+    let home = Home::new();
+    home.run(["init"]).ok();
+    home.write("one/a.bin", &noise(3 << 20));
+    home.write("two/b.bin", &noise(4 << 20));
+    let run = |name: &str| home.command(["backup", name]).spawn().unwrap();
+    let (mut one, mut two) = (run("one"), run("two"));
+    assert!(one.wait().unwrap().success() && two.wait().unwrap().success());
+    home.run(["check"]).ok();
+    assert_eq!(home.run(["snapshots", "--json"]).ok().json().len(), 2 + 1);
+}
+
+#[test]
+fn progress_is_shown_as_it_is_asked_for() {
+    let home = Home::new();
+    home.write("src/a.bin", &noise(40 << 20));
+    let run = home
+        .run(["backup", "src", "--progress", "json", "--progress-interval", "0.01"])
+        .ok();
+    let lines: Vec<&str> = run
+        .err()
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| line.to_owned().leak() as &str)
+        .collect();
+    assert!(!lines.is_empty(), "{}", run.err());
+    for line in crate::runner::json_lines(&lines.join("\n")) {
+        assert_eq!((&line["type"], &line["verb"]), (&"progress".into(), &"backup".into()));
+    }
+    let plain = home
+        .run(["backup", "src", "--rescan", "--progress-interval", "0.01"])
+        .ok();
+    assert!(
+        plain
+            .err()
+            .lines()
+            .any(|line| line.contains("files") || line.contains("file,")),
+        "{}",
+        plain.err()
+    );
+    let quiet = home
+        .run(["backup", "src", "--rescan", "--quiet", "--progress-interval", "0.01"])
+        .ok();
+    assert_eq!(quiet.err(), "");
+}

@@ -1,0 +1,19 @@
+//! Tests of the real `drystone` binary, one file per verb, and of the project's style.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod backup;
+mod browse;
+mod config;
+mod help;
+mod init;
+mod key;
+mod restore;
+mod runner;
+mod terminal;
+mod tidy;
