@@ -84,26 +84,27 @@ impl Catalog {
             }
             Ok(())
         })?;
-        let (mut indexed, mut gone, mut unreadable) = (Vec::new(), HashSet::new(), Problems::default());
+        let (mut indexed, mut gone) = (Vec::new(), HashSet::new());
         for pack in known {
             indexed.push(pack.pack);
-            let size = live.get(&pack.pack);
-            if size != Some(&pack.pack_bytes) {
+            if live.get(&pack.pack) != Some(&pack.pack_bytes) {
                 gone.insert(pack.pack);
-                if let Some(size) = size {
-                    let what = format!("has {size} bytes, but had {} when it was indexed", pack.pack_bytes);
-                    unreadable.push(Name::pack(&pack.pack).as_str(), what);
-                }
             }
         }
         self.losses.settle(&indexed, &gone, &|pack| live.contains_key(pack))?;
         if !gone.is_empty() {
             self.index.retain(&|pack| !gone.contains(pack))?;
         }
-        let new: Vec<(PackId, u64)> = live
-            .into_iter()
-            .filter(|(id, _)| !gone.contains(id) && self.index.has_pack(id).is_none())
-            .collect();
+        let (mut new, mut unreadable) = (Vec::new(), Problems::default());
+        for (id, size) in live {
+            if self.losses.is_gone(&id) {
+                let what =
+                    format!("has {size} bytes, which is not what it had; bring it back from a copy of the vault");
+                unreadable.push(Name::pack(&id).as_str(), what);
+            } else if self.index.has_pack(&id).is_none() {
+                new.push((id, size));
+            }
+        }
         *self.unreadable.lock() = unreadable;
         if !new.is_empty() {
             self.learn_all(&new)?;

@@ -153,3 +153,25 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(source: std::io::Error) -> Error {
+        let (name, place) = ("packs/ab".to_owned(), "/backup".to_owned());
+        Error::Store(drystone_store::Error::Io {
+            name,
+            place,
+            during: "reading",
+            source,
+        })
+    }
+
+    #[test]
+    fn a_bad_sector_is_damage_of_one_object_but_a_lack_of_file_handles_is_not() {
+        assert!(reading(std::io::Error::from_raw_os_error(5)).is_damage());
+        assert!(!reading(std::io::Error::from_raw_os_error(24)).is_damage());
+        assert!(!reading(std::io::Error::other("unknown")).is_damage());
+    }
+}

@@ -178,10 +178,13 @@ impl Vault {
     }
 }
 
+/// What one thread of a run does until its queue is at its end.
+type Work = Box<dyn Fn(&Shared) -> Result<()> + Send>;
+
 /// Starts the threads behind the lanes.
 fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>> {
     let mut threads = Vec::new();
-    let mut spawn = |work: Box<dyn Fn(&Shared) -> Result<()> + Send>| {
+    let mut spawn = |work: Work| {
         let shared = shared.clone();
         threads.push(std::thread::spawn(move || {
             // The error is kept before `work` drops its ends of the queues, or who finds one closed would report that.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use drystone_format::PackId;
 use drystone_index::State;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
 
@@ -32,6 +32,8 @@ pub(crate) struct Losses {
     lock_path: PathBuf,
     epoch: AtomicU64,
     damaged: RwLock<HashSet<PackId>>,
+    /// Packs that the index has forgotten in this process because they are gone; on disk it may still hold them.
+    forgotten: Mutex<HashSet<PackId>>,
 }
 
 impl Losses {
@@ -40,6 +42,7 @@ impl Losses {
             lock_path: dir.join("losses.lock"),
             epoch: AtomicU64::new(stored_epoch(&state)?),
             damaged: RwLock::new(stored_packs(&state, DAMAGED)?),
+            forgotten: Mutex::default(),
             state,
         };
         Ok(losses)
@@ -51,6 +54,11 @@ impl Losses {
 
     pub(crate) fn is_damaged(&self, pack: &PackId) -> bool {
         self.damaged.read().contains(pack)
+    }
+
+    /// Whether the index had this pack, and the place no longer has it as it was.
+    pub(crate) fn is_gone(&self, pack: &PackId) -> bool {
+        self.forgotten.lock().contains(pack)
     }
 
     pub(crate) fn damaged(&self) -> Vec<PackId> {
@@ -88,11 +96,16 @@ impl Losses {
         let known_gone = stored_packs(&self.state, GONE)?;
         let found = fold(indexed.iter().filter(|pack| !known_gone.contains(pack)));
         let is_same = self.state.get(INDEXED)?.is_none_or(|expected| expected == found);
-        if !is_same || !gone.is_subset(&known_gone) {
+        let mut forgotten = self.forgotten.lock();
+        for pack in indexed {
+            forgotten.remove(pack);
+        }
+        forgotten.extend(gone);
+        if !is_same || !forgotten.is_subset(&known_gone) {
             self.grow()?;
         }
-        if *gone != known_gone {
-            self.state.set(GONE, &flat(gone))?;
+        if *forgotten != known_gone {
+            self.state.set(GONE, &flat(&forgotten))?;
         }
         self.damaged.write().retain(is_listed);
         self.change_damaged(|damaged| damaged.retain(is_listed))

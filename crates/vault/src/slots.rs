@@ -212,7 +212,7 @@ impl Vault {
                 current: id == self.slot,
             });
         }
-        infos.sort_by(|a, b| (a.created, a.id).cmp(&(b.created, b.id)));
+        infos.sort_by_key(|info| (info.created, info.id));
         Ok((infos, problems))
     }
 

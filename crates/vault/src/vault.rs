@@ -120,7 +120,7 @@ impl Vault {
             });
         }
         let slot = made.first().copied().unwrap_or(SlotId([0; 16]));
-        Self::assemble(place, context, secrets, slot, (header, header_bytes), Vec::new())
+        Self::assemble(place, context, (secrets, slot), (header, header_bytes), Vec::new())
     }
 
     /// Opens the vault at `store` with `unlock`.
@@ -141,7 +141,7 @@ impl Vault {
         let is_ours = |header: &Header| header.vault == secrets.vault && header.vault_verify == secrets.vault_verify;
         let reason = match header {
             Ok((header, object)) if is_ours(&header) => {
-                return Self::assemble(place, context, secrets, slot.id, (header, object), warnings);
+                return Self::assemble(place, context, (secrets, slot.id), (header, object), warnings);
             }
             Ok(_) => "it is another vault's".to_owned(),
             Err(lost) => lost.reason(&place, &slot.header)?,
@@ -152,14 +152,13 @@ impl Vault {
         ));
         let copy = Header::decode(&slot.header).map_err(place.damaged(&Name::key(&slot.id)))?;
         let header = (copy, Bytes::from(slot.header));
-        Self::assemble(place, context, secrets, slot.id, header, warnings)
+        Self::assemble(place, context, (secrets, slot.id), header, warnings)
     }
 
     fn assemble(
         place: Place,
         context: Context,
-        secrets: Secrets,
-        slot: SlotId,
+        (secrets, slot): (Secrets, SlotId),
         (header, header_bytes): (Header, Bytes),
         warnings: Vec<String>,
     ) -> Result<Self> {

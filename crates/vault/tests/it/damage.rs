@@ -101,10 +101,16 @@ struct World {
     meta_pack: Name,
 }
 
-fn sources() -> (Vec<(String, Vec<u8>)>, Vec<(String, Vec<u8>)>) {
-    let first: Vec<_> = (0..5).map(|at| (format!("a{at}"), noise(at, 400_000))).collect();
-    let second = vec![first[0].clone(), ("b".to_owned(), noise(77, 150_000))];
-    (first, second)
+type Files = Vec<(String, Vec<u8>)>;
+
+/// What the two snapshots of the owner are of.
+fn sources() -> &'static (Files, Files) {
+    static SOURCES: OnceLock<(Files, Files)> = OnceLock::new();
+    SOURCES.get_or_init(|| {
+        let first: Files = (0..5).map(|at| (format!("a{at}"), noise(at, 250_000))).collect();
+        let second = vec![first[0].clone(), ("b".to_owned(), noise(77, 150_000))];
+        (first, second)
+    })
 }
 
 fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
@@ -122,7 +128,7 @@ fn world() -> &'static World {
         let second = add_key(&vault, Role::Owner);
         let writer = add_key(&vault, Role::Writer);
         let (a, b) = sources();
-        let first = back_up(&vault, &borrowed(&a)).unwrap().0;
+        let first = back_up(&vault, &borrowed(a)).unwrap().0;
         let packs = vault.index().unwrap().packs();
         let pack = |kind: PackKind| {
             let found = packs.iter().find(|pack| pack.kind & 0x7f == kind as u8).unwrap();
@@ -131,7 +137,7 @@ fn world() -> &'static World {
         let (data_pack, meta_pack) = (pack(PackKind::Data), pack(PackKind::Meta));
         let snapshots = [
             first,
-            back_up(&vault, &borrowed(&b)).unwrap().0,
+            back_up(&vault, &borrowed(b)).unwrap().0,
             back_up(&writer.open(store.clone()).unwrap(), &[("w", &noise(99, 50_000))])
                 .unwrap()
                 .0,
@@ -255,9 +261,9 @@ fn read_one(vault: &Vault, reader: &drystone_vault::Reader, file: &File) -> Resu
 /// After everything was backed up again: new and old snapshots are whole, and nothing is a problem.
 fn assert_healed(world: &World, vault: &Vault, name: &Name, damage: Damage) {
     let (a, b) = sources();
-    for source in [a, b, vec![("w".to_owned(), noise(99, 50_000))]] {
-        let (id, _) = back_up(vault, &borrowed(&source)).unwrap();
-        assert!(files(vault, &id).unwrap() == source, "{damage:?} {name}");
+    for source in [a, b, &vec![("w".to_owned(), noise(99, 50_000))]] {
+        let (id, _) = back_up(vault, &borrowed(source)).unwrap();
+        assert!(files(vault, &id).unwrap() == *source, "{damage:?} {name}");
     }
     let report = check(vault);
     let root_is_hit = matches!(name.kind(), Kind::Root(..)) && damage.leaves();
@@ -317,7 +323,7 @@ fn pack_of(name: &Name) -> PackId {
 fn back_up_first(world: &World, name: &Name, damage: Damage) {
     let (fixture, store) = world.damaged(name, damage);
     let (a, _) = sources();
-    back_up(&fixture.open(store.clone()).unwrap(), &borrowed(&a)).unwrap();
+    back_up(&fixture.open(store.clone()).unwrap(), &borrowed(a)).unwrap();
     let vault = fixture.open(store.clone()).unwrap();
     world.read_all(&vault, name, damage);
     scrub(&vault);
@@ -329,7 +335,7 @@ fn back_up_first(world: &World, name: &Name, damage: Damage) {
         epoch,
         "{damage:?} {name}: a loss counts twice"
     );
-    let (_, finished) = back_up(&again, &borrowed(&a)).unwrap();
+    let (_, finished) = back_up(&again, &borrowed(a)).unwrap();
     assert_eq!(finished.new_chunks, 0, "{damage:?} {name}: stored again and again");
 }
 
@@ -358,9 +364,13 @@ fn matrix(name: &Name) {
     let world = world();
     for damage in DAMAGES {
         read_first(world, name, damage);
-        back_up_first(world, name, damage);
-        rebuild_first(world, name, damage);
+        if matches!(name.kind(), Kind::Pack(_)) {
+            back_up_first(world, name, damage);
+            rebuild_first(world, name, damage);
+        }
     }
+    back_up_first(world, name, Damage::FlipAt(50));
+    rebuild_first(world, name, Damage::Truncate(50));
 }
 
 #[test]
@@ -429,7 +439,7 @@ fn a_key_slot() {
         assert_eq!(found.lines().count(), usize::from(damage.leaves()), "{found}");
         assert_eq!(lines(&scrub(&vault).problems), "");
         let (a, _) = sources();
-        assert_eq!(back_up(&vault, &borrowed(&a)).unwrap().1.new_chunks, 0);
+        assert_eq!(back_up(&vault, &borrowed(a)).unwrap().1.new_chunks, 0);
         vault.repair_index().unwrap();
     }
 }
@@ -494,9 +504,9 @@ fn a_file_of_the_cache() {
             let (fixture, store) = (world.owner.copy(), Arc::new(world.store.clone()));
             damage_file(&fixture.cache.path().join(name), damage, b"something else");
             let vault = fixture.open(store.clone()).unwrap();
-            assert_whole(world, &vault, &a, &format!("{damage:?} {name}"));
+            assert_whole(world, &vault, a, &format!("{damage:?} {name}"));
             vault.repair_index().unwrap();
-            assert_whole(world, &fixture.open(store).unwrap(), &a, &format!("{damage:?} {name}"));
+            assert_whole(world, &fixture.open(store).unwrap(), a, &format!("{damage:?} {name}"));
         }
     }
 }
@@ -510,7 +520,7 @@ fn a_run_of_the_index_while_it_is_in_use() {
             let vault = fixture.open(store.clone()).unwrap();
             vault.index().unwrap();
             damage_file(&fixture.cache.path().join(name), damage, b"something else");
-            assert_whole(world, &vault, &a, &format!("{damage:?} {name}"));
+            assert_whole(world, &vault, a, &format!("{damage:?} {name}"));
         }
     }
 }

@@ -483,14 +483,15 @@ fn nest(vault: &Vault, depth: usize) -> Recipe {
 
 #[test]
 fn a_nest_deeper_than_the_format_allows() {
-    let (owner, store) = (Fixture::new(), Arc::new(Memory::new()));
-    let vault = owner.create(store).unwrap();
+    let owner = Fixture::new();
+    let vault = owner.create(Arc::new(Memory::new())).unwrap();
     nest(&vault, TREE_DEPTH_MAX - 1);
     let report = check(&vault);
     assert_eq!(
         (lines(&report.problems).as_str(), report.entries),
         ("", TREE_DEPTH_MAX as u64 - 1)
     );
+    let vault = owner.create(Arc::new(Memory::new())).unwrap();
     nest(&vault, TREE_DEPTH_MAX + 10);
     let found = check(&vault).problems;
     assert_eq!(found.count(), 1);

@@ -1,5 +1,5 @@
 //! The engine over real and faulty places.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod concurrent;
 mod cost;
