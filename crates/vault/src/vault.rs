@@ -125,8 +125,8 @@ impl Vault {
 
     /// Opens the vault at `store` with `unlock`.
     ///
-    /// [`Error::NoVault`] if there is none, [`Error::WrongKey`] if no slot opens, `Format(Version)` if it is newer than
-    /// this program.
+    /// [`Error::NoVault`] if there is none, [`Error::WrongKey`] if no slot opens, [`Error::BadKey`] if no slot is left
+    /// that can be read, [`Error::Damaged`] with the format's `Version` if the vault is newer than this program.
     pub fn open(store: Arc<dyn Store>, context: Context, unlock_with: &Unlock) -> Result<Self> {
         let place = Place::new(store, context.runtime.clone());
         let header = read_header(&place)?;
