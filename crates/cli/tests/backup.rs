@@ -4,13 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::runner::{Home, noise};
+use crate::runner::{Home, files_below, noise};
 
 /// How long a condition is polled for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,7 +72,9 @@ fn a_place_that_lost_its_vault_gets_no_new_one_behind_its_owners_back() {
 fn an_unchanged_tree_costs_nothing_and_a_changed_one_its_change() {
     let home = Home::backed_up();
     let same = last(&home, &["src"]);
-    assert_eq!((&same["new_bytes"], &same["files"]), (&0.into(), &3.into()), "{same}");
+    // The directories above may have changed: other tests work beside this one's.
+    let new_bytes = |result: &Value| result["new_bytes"].as_u64().unwrap();
+    assert!(new_bytes(&same) < 1000 && same["files"] == 3, "{same}");
     home.write("src/new.bin", &noise(50_000));
     let dry = last(&home, &["src", "--dry-run"]);
     assert_eq!((&dry["snapshot"], &dry["dry_run"]), (&Value::Null, &true.into()));
@@ -83,9 +85,9 @@ fn an_unchanged_tree_costs_nothing_and_a_changed_one_its_change() {
         count("files"),
         "{changed}"
     );
-    assert!(changed["new_bytes"].as_u64().unwrap() >= 50_000);
+    assert!(new_bytes(&changed) >= 50_000);
     let rescanned = last(&home, &["src", "--rescan"]);
-    assert_eq!(rescanned["new_bytes"], 0, "{rescanned}");
+    assert!(new_bytes(&rescanned) < 1000, "{rescanned}");
     assert_eq!(home.run(["snapshots", "--json"]).ok().json().len(), 4 + 1);
 }
 
@@ -213,17 +215,20 @@ fn a_writer_backs_up_and_reads_nothing() {
     assert_eq!(fs::read(restored).unwrap(), b"more\n");
 }
 
+/// Bytes of a source that takes a few packs.
+const BIG_BYTES: usize = 90 << 20;
+/// At least so much of it is stored once a pack has appeared: most of a pack of 32 MiB.
+const STORED_BYTES: u64 = 20 << 20;
+
 /// Packs in the vault.
 fn packs(home: &Home) -> usize {
     let is_pack = |path: &&PathBuf| path.file_name().is_some_and(|name| name.len() == 64);
-    crate::runner::files_below(&home.vault().join("packs"))
-        .iter()
-        .filter(is_pack)
-        .count()
+    files_below(&home.vault()).iter().filter(is_pack).count()
 }
 
-/// Starts a backup whose source never ends, and waits until some of it is stored.
-fn endless_backup(home: &Home) -> (std::process::Child, std::thread::JoinHandle<()>) {
+/// Starts a backup whose source does not end, and waits until some of it is stored.
+fn endless_backup(home: &Home) -> (Child, ChildStdin) {
+    home.write("big.bin", &noise(BIG_BYTES));
     home.run(["init"]).ok();
     let mut child = home
         .command(["backup", "--stdin", "--name", "x"])
@@ -231,53 +236,97 @@ fn endless_backup(home: &Home) -> (std::process::Child, std::thread::JoinHandle<
         .spawn()
         .unwrap();
     let mut to = child.stdin.take().unwrap();
-    let feeder = std::thread::spawn(move || {
-        let noise = noise(150 << 20);
-        // Ends with the reader, or waits for a signal to end it with the pipe open.
-        if to.write_all(&noise).is_ok() {
-            std::thread::park_timeout(PATIENCE);
-        }
-    });
+    to.write_all(&home.read("big.bin")).unwrap();
     let start = Instant::now();
-    while !home.vault().join("packs").exists() || packs(home) < 2 {
+    while packs(home) == 0 {
         assert!(start.elapsed() < PATIENCE, "no pack appears");
         std::thread::yield_now();
     }
-    (child, feeder)
-}
-
-#[test]
-fn an_interrupted_backup_ends_in_order_and_is_reused() {
-    let home = Home::new();
-    home.write("big.bin", &noise(150 << 20));
-    let (mut child, feeder) = endless_backup(&home);
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    // It may wait for input: end that, too.
-    feeder.thread().unpark();
-    let status = child.wait().unwrap();
-    assert_eq!(status.code(), Some(130), "{status:?}");
-    feeder.join().unwrap();
-    check_reuse(&home);
-}
-
-#[test]
-fn a_killed_backup_leaves_a_sound_vault_and_is_reused() {
-    let home = Home::new();
-    home.write("big.bin", &noise(150 << 20));
-    let (mut child, feeder) = endless_backup(&home);
-    child.kill().unwrap();
-    assert_eq!(child.wait().unwrap().signal(), Some(9));
-    feeder.thread().unpark();
-    feeder.join().unwrap();
-    check_reuse(&home);
+    (child, to)
 }
 
 fn check_reuse(home: &Home) {
     home.run(["check"]).ok();
     let result = last(home, &["big.bin"]);
     let (bytes, new) = (result["bytes"].as_u64().unwrap(), result["new_bytes"].as_u64().unwrap());
-    assert!(new <= bytes - (30 << 20), "{new} of {bytes} bytes were stored again");
+    assert!(new <= bytes - STORED_BYTES, "{new} of {bytes} bytes were stored again");
     home.run(["scrub"]).ok();
+}
+
+#[test]
+fn an_interrupted_backup_ends_in_order_and_is_reused() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let home = Home::new();
+        // Its standard input stays open, and silent: it must not wait for it.
+        let (mut child, input) = endless_backup(&home);
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(130), "{status:?}");
+        drop(input);
+        check_reuse(&home);
+    }
+}
+
+#[test]
+fn a_killed_backup_leaves_a_sound_vault_and_is_reused() {
+    let home = Home::new();
+    let (mut child, _input) = endless_backup(&home);
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    check_reuse(&home);
+}
+
+/// A small file system in memory, if this user may mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(home: &Home, options: &str) -> Option<Self> {
+        let dir = home.path("disk");
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&dir)
+            .stderr(Stdio::null());
+        if !mount.status().is_ok_and(|status| status.success()) {
+            eprintln!("LEFT OUT: a full disk, since this user cannot mount one");
+            return None;
+        }
+        Some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_the_backup_and_nothing_else() {
+    let home = Home::new();
+    let Some(disk) = SmallDisk::mount(&home, "size=60m") else {
+        return;
+    };
+    home.write("small.bin", &noise(1 << 20)[7..]);
+    home.write("big.bin", &noise(BIG_BYTES));
+    let place = disk.0.join("vault").to_str().unwrap().to_owned();
+    let vault = ["--vault", &place];
+    home.run(["backup", "small.bin"].into_iter().chain(vault)).ok();
+    home.run(["backup", "big.bin"].into_iter().chain(vault))
+        .code(1)
+        .says(&["no space", "next:"]);
+    home.run(["check"].into_iter().chain(vault)).ok();
+    home.run(["restore", "latest", "--target", "t"].into_iter().chain(vault))
+        .ok();
+    let grown = Command::new("mount")
+        .args(["-o", "remount,size=200m"])
+        .arg(&disk.0)
+        .status()
+        .unwrap();
+    assert!(grown.success());
+    home.run(["backup", "big.bin"].into_iter().chain(vault)).ok();
+    home.run(["scrub"].into_iter().chain(vault)).ok();
 }
 
 #[test]

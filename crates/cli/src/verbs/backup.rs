@@ -133,12 +133,12 @@ impl Backup {
                     stdin: io::stdin().lock(),
                     cancel: options.cancel.clone(),
                 };
-                Ok(backup_stream(
-                    vault,
-                    name.as_os_str().as_encoded_bytes(),
-                    &mut input,
-                    options,
-                )?)
+                let stored = backup_stream(vault, name.as_os_str().as_encoded_bytes(), &mut input, options);
+                if stored.is_err() {
+                    // The input was told to end; that is no failure of its own.
+                    options.cancel.check()?;
+                }
+                Ok(stored?)
             }
             _ => Ok(backup(vault, options)?),
         }
@@ -334,7 +334,8 @@ impl Read for Input {
             match poll(&mut [PollFd::new(&self.stdin, PollFlags::IN)], Some(&wait)) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}
                 Ok(_) => {
-                    return rustix::io::retry_on_intr(|| rustix::io::read(&self.stdin, &mut *bytes)).map_err(Into::into);
+                    return rustix::io::retry_on_intr(|| rustix::io::read(&self.stdin, &mut *bytes))
+                        .map_err(Into::into);
                 }
                 Err(error) => return Err(error.into()),
             }
