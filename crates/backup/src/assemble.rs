@@ -17,7 +17,8 @@ use crate::cache::{Cache, Key, Page, Record, append, is_full};
 use crate::error::Result;
 use crate::job::{Event, Taken};
 use crate::journal::Journal;
-use crate::scan::{Cached, Rules};
+use crate::rules::Rules;
+use crate::scan::Cached;
 use crate::walk::stopped;
 
 /// How files compare with the run before.

@@ -5,7 +5,7 @@
 use std::io::Write as _;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use drystone_format::limits::{XATTR_VALUE_MAX_BYTES, XATTRS_MAX};
+use drystone_format::limits::{ENTRY_MAX_BYTES, XATTR_VALUE_MAX_BYTES, XATTRS_MAX};
 use drystone_format::tree::{Entry, Kind, Marks};
 use rustix::fs::{fgetxattr, flistxattr, getxattr, lgetxattr, listxattr, llistxattr};
 use rustix::io::{Errno, Result};
@@ -15,6 +15,9 @@ use crate::names::Names;
 
 /// Bytes of a list of names that is read at once; the kernel's limit is 64 KiB.
 const LIST_BYTES: usize = 64 << 10;
+
+/// Bytes of names and values that an entry may have: half of what its limit is.
+const XATTRS_BYTES: usize = ENTRY_MAX_BYTES / 2;
 
 /// Names and values, sorted by name.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -88,18 +91,23 @@ impl XattrReader {
             Err(Errno::NOTSUP | Errno::NOENT | Errno::NOSYS) => 0,
             other => other?,
         };
-        let mut xattrs = Vec::new();
+        let (mut xattrs, mut bytes) = (Vec::new(), 0);
         let names = self.list.get(..length).unwrap_or_default();
         for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             match get(name, &mut self.value) {
-                Ok(length) => xattrs.push((name.to_vec(), self.value.get(..length).unwrap_or_default().to_vec())),
+                Ok(length) => {
+                    bytes += name.len() + length;
+                    if bytes > XATTRS_BYTES || xattrs.len() == XATTRS_MAX {
+                        return Err(Errno::TOOBIG);
+                    }
+                    xattrs.push((name.to_vec(), self.value.get(..length).unwrap_or_default().to_vec()));
+                }
                 // Removed since, or listed to everyone but readable by root only.
                 Err(Errno::NODATA | Errno::PERM | Errno::ACCESS | Errno::NOTSUP) => {}
                 Err(error) => return Err(error),
             }
         }
         xattrs.sort_unstable();
-        xattrs.truncate(XATTRS_MAX);
         Ok(xattrs)
     }
 }

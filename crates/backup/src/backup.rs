@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::bounded;
 use drystone_format::RootId;
@@ -26,7 +27,7 @@ use crate::journal::Journal;
 use crate::names::Names;
 use crate::prefetch::Prefetch;
 use crate::read::Reader;
-use crate::scan::{Rules, Scope, Slots};
+use crate::rules::{Rules, Scope, Slots};
 use crate::sources::Sources;
 use crate::walk::{Outlets, Walk, stopped};
 
@@ -129,6 +130,12 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         problems: Mutex::default(),
         progress: options.progress.clone(),
     };
+    let last_key = Last::key(&options.host, &sources);
+    let last = Last::get(vault, &last_key)?;
+    if let Some(last) = &last {
+        options.progress.total_files.store(last.files, Ordering::Relaxed);
+        options.progress.total_bytes.store(last.bytes, Ordering::Relaxed);
+    }
     let ingest = match options.mode {
         Mode::Store => Some(start_ingest(vault, options)?),
         Mode::DryRun => None,
@@ -150,12 +157,9 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         return Ok(report(None, assembled.totals, assembled.counts, rules));
     };
     let finished = ingest.finish()?;
-    let parent_key = parent_key(&options.host, &sources);
-    let parent = if assembled.counts.unchanged > 0 {
-        last_snapshot(vault, &parent_key)?
-    } else {
-        None
-    };
+    let parent = last
+        .filter(|_| assembled.counts.unchanged > 0)
+        .map(|last| last.snapshot);
     let totals = totals(assembled.totals, &finished, &rules.problems.lock());
     let snapshot = snapshot(
         options,
@@ -168,7 +172,12 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
     // From here on the snapshot is there: what fails now costs the next run time, nothing else.
     let epoch = u64::from(loss_epoch) << 32 | u64::from(run);
     let cached = assembled.journal.commit(vault.state(), epoch, &assembled.seen);
-    let kept = cached.and_then(|()| Ok(vault.state().set(&parent_key, &id.0)?));
+    let now = Last {
+        snapshot: id,
+        files: totals.files,
+        bytes: totals.bytes,
+    };
+    let kept = cached.and_then(|()| now.set(vault, &last_key));
     if let Err(error) = kept {
         rules.problem(
             vault.place(),
@@ -254,16 +263,43 @@ fn random_id(vault: &Vault) -> u32 {
     u32::from_le_bytes(bytes)
 }
 
-/// State key of the last snapshot of these sources.
-fn parent_key(host: &str, sources: &Sources) -> String {
-    let parts: Vec<&[u8]> = std::iter::once(host.as_bytes())
-        .chain(sources.paths.iter().map(Vec::as_slice))
-        .collect();
-    format!("parent/{:032x}", u128::from_be_bytes(key(&parts)))
+/// What is remembered of the last run over the same sources.
+struct Last {
+    snapshot: RootId,
+    files: u64,
+    bytes: u64,
 }
 
-fn last_snapshot(vault: &Vault, key: &str) -> Result<Option<RootId>> {
-    Ok(vault.state().get(key)?.and_then(|id| id.try_into().ok()).map(RootId))
+impl Last {
+    fn key(host: &str, sources: &Sources) -> String {
+        let parts: Vec<&[u8]> = std::iter::once(host.as_bytes())
+            .chain(sources.paths.iter().map(Vec::as_slice))
+            .collect();
+        format!("last/{:032x}", u128::from_be_bytes(key(&parts)))
+    }
+
+    fn get(vault: &Vault, key: &str) -> Result<Option<Self>> {
+        let found = vault.state().get(key)?;
+        Ok(found.as_deref().and_then(Self::decode))
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (snapshot, rest) = bytes.split_first_chunk()?;
+        let (files, rest) = rest.split_first_chunk()?;
+        let (bytes, _) = rest.split_first_chunk()?;
+        Some(Self {
+            snapshot: RootId(*snapshot),
+            files: u64::from_le_bytes(*files),
+            bytes: u64::from_le_bytes(*bytes),
+        })
+    }
+
+    fn set(&self, vault: &Vault, key: &str) -> Result<()> {
+        let mut bytes = self.snapshot.0.to_vec();
+        bytes.extend_from_slice(&self.files.to_le_bytes());
+        bytes.extend_from_slice(&self.bytes.to_le_bytes());
+        Ok(vault.state().set(key, &bytes)?)
+    }
 }
 
 /// One run's threads.
@@ -303,6 +339,7 @@ impl Run<'_> {
             events: event_sender,
             cancel: self.options.cancel.clone(),
             mode: self.options.mode,
+            threads,
         };
         let assembled = std::thread::scope(|scope| {
             let (prefetch, failure) = (&prefetch, &failure);

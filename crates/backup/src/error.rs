@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 /// Result of this crate.
@@ -28,6 +29,17 @@ pub enum Error {
         path: Vec<u8>,
         /// Why not.
         why: String,
+    },
+    /// The process, or the machine, has no descriptors or memory left: every further file would fail.
+    #[error(
+        "{}: {source}; raise the limit of open files (ulimit -n) or lower the number of threads",
+        shown(path)
+    )]
+    Exhausted {
+        /// Where it was met.
+        path: Vec<u8>,
+        /// What is missing.
+        source: io::Error,
     },
     /// The stream to be backed up failed.
     #[error("standard input for {}: {source}; nothing was published", shown(path))]
@@ -105,6 +117,11 @@ impl From<drystone_index::Error> for Error {
     fn from(error: drystone_index::Error) -> Self {
         Self::Vault(error.into())
     }
+}
+
+/// Whether an error says nothing about the file that it was met at.
+pub(crate) fn is_exhausted(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// A path for people: escapes what is not text.

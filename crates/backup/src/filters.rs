@@ -207,7 +207,9 @@ mod tests {
 
     fn filters(lines: &[&str]) -> Filters {
         let mut builder = FiltersBuilder::default();
-        lines.iter().for_each(|line| drop(builder.exclude(line).unwrap()));
+        for line in lines {
+            builder.exclude(line).unwrap();
+        }
         builder.build().unwrap()
     }
 

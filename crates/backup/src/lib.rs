@@ -26,6 +26,7 @@ mod patterns;
 mod prefetch;
 mod read;
 mod restore;
+mod rules;
 mod scan;
 mod sources;
 mod stream;

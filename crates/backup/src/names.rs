@@ -4,6 +4,9 @@
 
 use std::collections::HashMap;
 
+/// Longest name that is kept, bytes: what Linux allows.
+const NAME_MAX_BYTES: usize = 256;
+
 /// Which name belongs to which number.
 #[derive(Debug, Default)]
 pub struct Names {
@@ -45,7 +48,7 @@ fn accounts(file: &[u8]) -> HashMap<u32, String> {
         let (Some(Ok(name)), Some(_), Some(Ok(number))) = (fields.next(), fields.next(), fields.next()) else {
             continue;
         };
-        if let (false, Ok(number)) = (name.is_empty(), number.parse()) {
+        if let (1..=NAME_MAX_BYTES, Ok(number)) = (name.len(), number.parse()) {
             names.entry(number).or_insert_with(|| name.to_owned());
         }
     }

@@ -9,7 +9,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::dir::Dir;
 use crate::error::Result;
-use crate::scan::{Found, Order, Rules, Scanned, Scanner};
+use crate::rules::Rules;
+use crate::scan::{Found, Order, Scanned, Scanner};
 
 /// What may be ready: names, with [`DIR_WEIGHT`] for each directory.
 const READY_MAX: usize = 64 << 10;
@@ -27,7 +28,7 @@ pub(crate) struct Task {
 enum State {
     Waiting(Order),
     Running,
-    Done(Result<Option<Scanned>>),
+    Done(Result<Option<Box<Scanned>>>),
     Taken,
 }
 
@@ -132,7 +133,7 @@ impl Prefetch {
     }
 
     /// What was found, or will be by `scanner` at once.
-    pub(crate) fn take(&self, task: &Task, scanner: &mut Scanner<'_>) -> Result<Option<Scanned>> {
+    pub(crate) fn take(&self, task: &Task, scanner: &mut Scanner<'_>) -> Result<Option<Box<Scanned>>> {
         let mut state = task.state.lock();
         while matches!(*state, State::Running) {
             task.done.wait(&mut state);
@@ -161,7 +162,7 @@ impl Prefetch {
     }
 }
 
-fn weight(result: &Result<Option<Scanned>>) -> usize {
+fn weight(result: &Result<Option<Box<Scanned>>>) -> usize {
     match result {
         Ok(Some(scanned)) => DIR_WEIGHT + scanned.batch.len(),
         _ => 1,

@@ -19,7 +19,7 @@ use rustix::io::{Errno, read, retry_on_intr};
 use crate::attributes::{XattrReader, Xattrs, entry};
 use crate::cache::Print;
 use crate::dir::{Dir, Follow, Stat};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_exhausted};
 use crate::job::{Item, Job, Taken};
 use crate::names::Names;
 
@@ -183,6 +183,10 @@ impl Reader<'_> {
         };
         match file {
             Err(Errno::LOOP | Errno::NXIO) => Err(Failure::File(REPLACED.to_owned())),
+            Err(error) if is_exhausted(error) => Err(Failure::Run(Error::Exhausted {
+                path: name.to_vec(),
+                source: error.into(),
+            })),
             file => file.map_err(|error| Failure::new("cannot be opened", error)),
         }
     }

@@ -3,13 +3,10 @@
 //! - Done in batches of names in their order, so that a directory of any size takes bounded memory beyond its names.
 //! - Nothing but directories is opened here.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
 use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind, Marks};
-use drystone_vault::{Problems, Progress, Vault};
-use parking_lot::Mutex;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -17,111 +14,15 @@ use crate::attributes::{XattrReader, entry};
 use crate::backup::OneFileSystem;
 use crate::cache::{Cache, Cursor, Key, Lookup, Print, Record, key};
 use crate::dir::{Dir, Follow, Stat};
-use crate::error::Result;
-use crate::filters::{Filters, Marker};
+use crate::error::{Error, Result, is_exhausted};
+use crate::filters::Marker;
 use crate::listing::{Lister, Listing};
-use crate::names::Names;
 use crate::prefetch::Task;
+use crate::rules::{Rules, Scope};
 use crate::sources::Named;
 
 /// Names looked at in one go.
 const BATCH_NAMES: usize = 1024;
-
-/// Most sources that have a key of their own.
-const SLOTS_MAX: usize = 64;
-
-/// What all scanning threads share.
-pub(crate) struct Rules<'a> {
-    pub(crate) vault: &'a Vault,
-    pub(crate) filters: &'a Filters,
-    pub(crate) names: &'a Names,
-    pub(crate) one_file_system: OneFileSystem,
-    /// Where in the cache files are.
-    pub(crate) slots: Slots,
-    pub(crate) loss_epoch: u32,
-    pub(crate) reads_cache: bool,
-    pub(crate) problems: Mutex<Problems>,
-    pub(crate) progress: Arc<Progress>,
-}
-
-impl Rules<'_> {
-    /// Notes what is not as it should be.
-    pub(crate) fn problem(&self, path: impl Into<Vec<u8>>, what: impl Display) {
-        self.problems.lock().push(path, what);
-        Progress::add(&self.progress.problems, 1);
-    }
-
-    /// The scope of a run over everything.
-    pub(crate) fn whole_root(&self, source: usize, named: Arc<Named>) -> Scope {
-        Scope::Whole {
-            slot: self.slots.of(source),
-            device: Dir::root().map_or(0, |root| root.stat.device),
-            named: Some(named),
-        }
-    }
-}
-
-/// Keys of the cache: one for each source, and one for files that are sources themselves.
-///
-/// A long list of sources shares one, so that it costs no more than one source.
-pub(crate) struct Slots {
-    pub(crate) keys: Vec<Key>,
-}
-
-impl Slots {
-    /// For these sources of this host.
-    pub(crate) fn new(host: &str, paths: &[Vec<u8>]) -> Self {
-        if paths.len() > SLOTS_MAX {
-            return Self {
-                keys: vec![key(&[host.as_bytes()])],
-            };
-        }
-        let host = host.as_bytes();
-        let mut keys: Vec<Key> = paths.iter().map(|path| key(&[host, path])).collect();
-        let all: Vec<&[u8]> = std::iter::once(host)
-            .chain(paths.iter().map(Vec::as_slice))
-            .chain([&b"files"[..]])
-            .collect();
-        keys.push(key(&all));
-        Self { keys }
-    }
-
-    /// Number of the key of a source.
-    fn of(&self, source: usize) -> usize {
-        source.min(self.keys.len() - 1)
-    }
-
-    /// Number of the key of files that are sources.
-    fn files(&self) -> usize {
-        self.keys.len() - 1
-    }
-}
-
-/// Why a directory is looked at.
-#[derive(Debug, Clone)]
-pub(crate) enum Scope {
-    /// All of it belongs to a source.
-    Whole {
-        /// Where in the cache its files are.
-        slot: usize,
-        /// Device of the source's own directory.
-        device: u64,
-        /// Sources below.
-        named: Option<Arc<Named>>,
-    },
-    /// Only what is named in it.
-    Listed(Arc<Named>),
-}
-
-impl Scope {
-    /// What is named in the directory.
-    fn named(&self) -> Option<&Arc<Named>> {
-        match self {
-            Self::Whole { named, .. } => named.as_ref(),
-            Self::Listed(named) => Some(named),
-        }
-    }
-}
 
 /// A directory to be looked at.
 #[derive(Debug)]
@@ -230,7 +131,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Opens a directory and looks at the first of its names; `None` if it has vanished.
-    pub(crate) fn scan(&mut self, order: &Order) -> Result<Option<Scanned>> {
+    pub(crate) fn scan(&mut self, order: &Order) -> Result<Option<Box<Scanned>>> {
         let opened = match &order.scope {
             Scope::Whole { .. } => order.parent.open(&order.name),
             Scope::Listed(_) => order.parent.pass(&order.name),
@@ -238,6 +139,12 @@ impl<'a> Scanner<'a> {
         let dir = match opened {
             Ok(dir) => Arc::new(dir),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(error) if is_exhausted(error) => {
+                return Err(Error::Exhausted {
+                    path: order.path.clone(),
+                    source: error.into(),
+                });
+            }
             Err(error) => return Ok(self.closed(order, error)),
         };
         let xattrs = match &order.scope {
@@ -278,13 +185,13 @@ impl<'a> Scanner<'a> {
             cursor: Some(cursor),
         };
         let batch = self.batch(&dir, &order.path, &order.scope, &mut rest)?;
-        Ok(Some(Scanned {
+        Ok(Some(Box::new(Scanned {
             head,
             dir: Some(dir),
             cached,
             rest,
             batch,
-        }))
+        })))
     }
 
     fn cached(&self, order: &Order) -> Cached {
@@ -301,31 +208,31 @@ impl<'a> Scanner<'a> {
     }
 
     /// A directory that cannot be opened: itself, and the mark that something is missing.
-    fn closed(&self, order: &Order, error: Errno) -> Option<Scanned> {
+    fn closed(&self, order: &Order, error: Errno) -> Option<Box<Scanned>> {
         let stat = Stat::at(&order.parent.fd, &order.name, Follow::No)
             .ok()
             .filter(Stat::is_dir)?;
         self.problem(&order.path, "directory cannot be opened", error);
         let mut head = entry(&order.name, &stat, Kind::Dir(Recipe::default()), self.rules.names);
         head.marks.0 |= Marks::INCOMPLETE;
-        Some(Scanned {
+        Some(Box::new(Scanned {
             head,
             dir: None,
             cached: self.cached(order),
             rest: Rest::NONE,
             batch: Vec::new(),
-        })
+        }))
     }
 
     /// A directory of another file system, kept as the empty place that it is mounted on.
-    pub(crate) fn mount_point(&self, order: &Order, stat: &Stat) -> Scanned {
-        Scanned {
+    pub(crate) fn mount_point(&self, order: &Order, stat: &Stat) -> Box<Scanned> {
+        Box::new(Scanned {
             head: entry(&order.name, stat, Kind::Dir(Recipe::default()), self.rules.names),
             dir: None,
             cached: self.cached(order),
             rest: Rest::NONE,
             batch: Vec::new(),
-        }
+        })
     }
 
     /// Drops what a marker keeps out; what was named stays.
@@ -352,7 +259,7 @@ impl<'a> Scanner<'a> {
             if let Some((name, kind)) = rest.listing.get(number) {
                 self.path.truncate(prefix);
                 self.path.extend_from_slice(name);
-                self.look(dir, name, kind, scope, (&mut rest.cursor, &mut batch))?;
+                self.look(dir, (name, kind), scope, (&mut rest.cursor, &mut batch))?;
             }
         }
         if rest.is_empty()
@@ -368,8 +275,7 @@ impl<'a> Scanner<'a> {
     fn look(
         &mut self,
         dir: &Dir,
-        name: &[u8],
-        kind: FileType,
+        (name, kind): (&[u8], FileType),
         scope: &Scope,
         (cursor, batch): (&mut Option<Cursor>, &mut Vec<Found>),
     ) -> Result<()> {
@@ -401,8 +307,10 @@ impl<'a> Scanner<'a> {
             }
             return Ok(());
         }
+        if named.is_some_and(|named| !named.children.is_empty()) {
+            self.problem(&self.path, "what was named in it is not taken", Errno::NOTDIR);
+        }
         if leads_on {
-            self.problem(&self.path, "is on the way to what was named", Errno::NOTDIR);
             return Ok(());
         }
         let print = Print::new(&stat);

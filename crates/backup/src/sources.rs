@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 /// Longest path of a source, bytes: Linux PATH_MAX. What is below may be longer.
 const SOURCE_MAX_BYTES: usize = 4096;
 
+/// Bytes of paths that a snapshot names at most.
+const SHOWN_BYTES: usize = 1 << 20;
+
 /// A name that a source is, or leads to.
 #[derive(Debug, Default)]
 pub(crate) struct Named {
@@ -96,10 +99,16 @@ impl Sources {
         })
     }
 
-    /// What a snapshot says was asked for; of a long list the beginning.
+    /// What a snapshot says was asked for; of a long list the beginning, since a root is small.
     pub(crate) fn shown(&self) -> Vec<Vec<u8>> {
         let shown = |path: &Vec<u8>| if path.is_empty() { b"/".to_vec() } else { path.clone() };
-        self.paths.iter().take(SNAPSHOT_LIST_MAX as usize).map(shown).collect()
+        let mut bytes = 0;
+        let mut fits = |path: &Vec<u8>| {
+            bytes += path.len();
+            bytes <= SHOWN_BYTES
+        };
+        let paths = self.paths.iter().take(SNAPSHOT_LIST_MAX as usize).map(shown);
+        paths.take_while(|path| fits(path)).collect()
     }
 }
 

@@ -16,13 +16,16 @@ use crate::dir::{Dir, Stat};
 use crate::error::{Error, Result};
 use crate::job::{Event, Item, Job};
 use crate::prefetch::Prefetch;
-use crate::scan::{Below, Found, Order, Rest, Rules, Scanned, Scanner, Scope};
+use crate::rules::{Rules, Scope};
+use crate::scan::{Below, Found, Order, Rest, Scanned, Scanner};
 
 /// Bytes of files after which a job is closed: a frame's worth.
 const JOB_BYTES: u64 = 1 << 20;
 /// Files after which a job is closed.
 const JOB_FILES: usize = 64;
-/// Directories that the files of one job may be in; each stays open.
+/// Directories that stay open for all jobs together.
+const JOBS_DIRS: usize = 256;
+/// Directories that the files of one job may be in.
 const JOB_DIRS: usize = 8;
 /// Steps that are sent together.
 const EVENTS: usize = 128;
@@ -35,6 +38,8 @@ pub(crate) struct Outlets {
     pub(crate) events: Sender<Vec<Event>>,
     pub(crate) cancel: Cancel,
     pub(crate) mode: Mode,
+    /// How many threads read files.
+    pub(crate) threads: usize,
 }
 
 struct Frame {
@@ -60,6 +65,7 @@ pub(crate) struct Walk<'a> {
     prefetch: &'a Prefetch,
     scanner: Scanner<'a>,
     outlets: Outlets,
+    job_dirs: usize,
     open: Option<Open>,
     events: Vec<Event>,
     stack: Vec<Frame>,
@@ -72,6 +78,8 @@ impl<'a> Walk<'a> {
             rules,
             prefetch,
             scanner: Scanner::new(rules)?,
+            // As many jobs are read as wait to be, and one is being filled.
+            job_dirs: (JOBS_DIRS / (2 * outlets.threads + 1)).clamp(1, JOB_DIRS),
             outlets,
             open: None,
             events: Vec::new(),
@@ -114,8 +122,9 @@ impl<'a> Walk<'a> {
             Found::Gone => self.send(Event::Gone),
             Found::Fresh { name, stat, is_new } => {
                 let content_bytes = stat.content_bytes();
-                if self.outlets.mode == Mode::Store {
-                    self.read(name, stat)?;
+                let dir = self.stack.last().and_then(|frame| frame.dir.clone());
+                if let (Mode::Store, Some(dir)) = (self.outlets.mode, dir) {
+                    self.read(dir, name, stat)?;
                 }
                 self.send(Event::Next { is_new, content_bytes })
             }
@@ -164,7 +173,7 @@ impl<'a> Walk<'a> {
         self.enter(scanned, below.scope.clone())
     }
 
-    fn enter(&mut self, scanned: Scanned, scope: Scope) -> Result<()> {
+    fn enter(&mut self, scanned: Box<Scanned>, scope: Scope) -> Result<()> {
         self.outlets.cancel.check()?;
         self.send(Event::Enter {
             head: Box::new(scanned.head),
@@ -214,16 +223,13 @@ impl<'a> Walk<'a> {
     }
 
     /// Puts a file into a job.
-    fn read(&mut self, name: Vec<u8>, stat: Stat) -> Result<()> {
-        let Some(dir) = self.stack.last().and_then(|frame| frame.dir.clone()) else {
-            return Ok(());
-        };
+    fn read(&mut self, dir: Arc<Dir>, name: Vec<u8>, stat: Stat) -> Result<()> {
         let bytes = stat.content_bytes();
         let is_large = bytes >= JOB_BYTES;
         let is_elsewhere = |open: &Open| open.job.items.last().is_none_or(|item| !Arc::ptr_eq(&item.dir, &dir));
         let has_room = |open: &Open| {
             open.bytes + bytes <= JOB_BYTES
-                && (open.dirs < JOB_DIRS || !is_elsewhere(open))
+                && (open.dirs < self.job_dirs || !is_elsewhere(open))
                 && open.job.items.len() < JOB_FILES
         };
         if self.open.as_ref().is_some_and(|open| !has_room(open)) {

@@ -148,7 +148,7 @@ fn sources_unite_and_keep_their_places() {
 
     let report = backup(&world.vault, &sources(&["a.c", "none", "a.c/no"])).unwrap();
     assert_eq!(world.names(&report), ["a.c"]);
-    assert_eq!(report.totals.problems, 1, "{:?}", problems(&report));
+    assert_eq!(report.totals.problems, 2, "{:?}", problems(&report));
     let missing = backup(&world.vault, &sources(&["none"]));
     assert!(matches!(missing, Err(Error::Source { .. })));
 }
