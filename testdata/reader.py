@@ -91,9 +91,9 @@ class Vault:
         if key is None:
             raise SystemExit("this opens no key slot")
         self.id = slot[0]
-        secrets, _ = cbor(hpke_open(key, b"drystone slot v1", self.id + slot[1] + slot[7], slot[9]))
+        secrets, _ = cbor(hpke_open(key[:32], b"drystone slot v1", self.id + slot[1] + slot[7], slot[9]))
         self.key, self.epochs = secrets[1], {epoch[0]: epoch for epoch in secrets[3]}
-        verify(self.key, b"drystone slot v1" + signed, signature)
+        verify(key[32:], b"drystone slot v1" + signed, signature)
         if 6 not in secrets:
             raise SystemExit("this is a writer key: it can back up, but not read what is stored")
         for pack in glob.glob("packs/??/*", root_dir=path):

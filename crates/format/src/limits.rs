@@ -8,12 +8,12 @@ pub const FORMAT_VERSION: u8 = 1;
 
 /// Default smallest content-defined chunk of file data, bytes. Files up to this size are one chunk.
 pub const DATA_CHUNK_MIN_BYTES: u32 = 16 << 10;
-/// Default largest chunk of file data, bytes; with the minimum this gives an average of 64 KiB (uniform between them).
-pub const DATA_CHUNK_MAX_BYTES: u32 = 112 << 10;
+/// Default largest chunk of file data, bytes: narrow windows resynchronise soonest (docs/decisions/0001-chunking.md).
+pub const DATA_CHUNK_MAX_BYTES: u32 = 48 << 10;
 /// Smallest chunk of tree and recipe streams, bytes: a changed name costs one such chunk, so they are finer than data.
 pub const META_CHUNK_MIN_BYTES: u32 = 4 << 10;
 /// Largest chunk of tree and recipe streams, bytes.
-pub const META_CHUNK_MAX_BYTES: u32 = 28 << 10;
+pub const META_CHUNK_MAX_BYTES: u32 = 12 << 10;
 /// Largest chunk any vault may be configured for, bytes. Bounds the memory of one chunk in a reader.
 pub const CHUNK_MAX_BYTES: u32 = 1 << 20;
 

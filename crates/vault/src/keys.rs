@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{Read, Write};
 
 use age::secrecy::{ExposeSecret, SecretString};
-use drystone_format::keys::OpenKey;
+use drystone_format::keys::{OpenKey, VerifyKey};
 use drystone_format::slot::Lock;
 use zeroize::Zeroizing;
 
@@ -16,6 +16,15 @@ use crate::error::{Error, Result};
 
 /// log2 of scrypt's N: 128 MiB and about 0.4 s, once per unlocking (OWASP's first choice, N = 2^17, r = 8, p = 1).
 const SCRYPT_LOG_N: u8 = 17;
+
+/// What the lock of a slot holds. Who knows only the slot's public key cannot make one, so it tells the vault's own words
+/// from those of somebody who can write to the place.
+pub(crate) struct Unlocked {
+    /// Opens the slot's secrets.
+    pub(crate) slot_key: OpenKey,
+    /// What the secrets must say the vault's verifying key is.
+    pub(crate) vault_verify: VerifyKey,
+}
 
 /// What a user gives to open a vault.
 pub enum Unlock {
@@ -78,8 +87,8 @@ impl Unlock {
         }
     }
 
-    /// The slot key inside `locked`, or `None` if this does not open it.
-    pub(crate) fn open(&self, locked: &[u8]) -> Option<OpenKey> {
+    /// What is inside `locked`, or `None` if this does not open it.
+    pub(crate) fn open(&self, locked: &[u8]) -> Option<Unlocked> {
         let decryptor = age::Decryptor::new_buffered(locked).ok()?;
         let mut reader = match self {
             Self::Passphrase(text) => {
@@ -93,9 +102,13 @@ impl Unlock {
                 .decrypt(identities.iter().map(|identity| &**identity as &dyn age::Identity))
                 .ok()?,
         };
-        let mut key = Zeroizing::new([0; 32]);
-        reader.read_exact(&mut *key).ok()?;
-        Some(OpenKey::from_bytes(*key))
+        let (mut slot_key, mut vault_verify) = (Zeroizing::new([0; 32]), [0; 32]);
+        reader.read_exact(&mut *slot_key).ok()?;
+        reader.read_exact(&mut vault_verify).ok()?;
+        Some(Unlocked {
+            slot_key: OpenKey::from_bytes(*slot_key),
+            vault_verify: VerifyKey(vault_verify),
+        })
     }
 }
 
@@ -148,8 +161,8 @@ impl NewLock {
         }
     }
 
-    /// An age file that holds `slot_key`.
-    pub(crate) fn wrap(&self, slot_key: &OpenKey) -> Result<Vec<u8>> {
+    /// An age file that holds `slot_key` and the vault's verifying key.
+    pub(crate) fn wrap(&self, slot_key: &OpenKey, vault_verify: &VerifyKey) -> Result<Vec<u8>> {
         let recipient = self.age_recipient()?;
         let failed = |why: String| Error::BadKey {
             origin: "new key".to_owned(),
@@ -162,7 +175,7 @@ impl NewLock {
             .wrap_output(&mut locked)
             .map_err(|error| failed(error.to_string()))?;
         writer
-            .write_all(slot_key.expose())
+            .write_all(&*Zeroizing::new([*slot_key.expose(), vault_verify.0].concat()))
             .map_err(|error| failed(error.to_string()))?;
         writer.finish().map_err(|error| failed(error.to_string()))?;
         Ok(locked)
@@ -349,9 +362,11 @@ mod tests {
     #[test]
     fn key_files_and_passphrases_open_what_was_locked_for_them() {
         let (key_file, slot_key) = (generate_key_file(), OpenKey::from_bytes([7; 32]));
-        let locked = NewLock::Recipient(key_file.recipient.clone()).wrap(&slot_key).unwrap();
+        let locked = NewLock::Recipient(key_file.recipient.clone()).wrap(&slot_key, &VerifyKey([9; 32])).unwrap();
         let unlock = Unlock::key_file(&key_file.content, "test", None).unwrap();
-        assert_eq!(unlock.open(&locked).unwrap().expose(), slot_key.expose());
+        let unlocked = unlock.open(&locked).unwrap();
+        assert_eq!(unlocked.slot_key.expose(), slot_key.expose());
+        assert_eq!(unlocked.vault_verify, VerifyKey([9; 32]));
         let other = Unlock::key_file(&generate_key_file().content, "test", None).unwrap();
         assert!(other.open(&locked).is_none());
         assert!(Unlock::passphrase("x").open(&locked).is_none());

@@ -13,7 +13,7 @@ use drystone_store::{Kind, Name, Prefix, Range};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
-use crate::keys::{NewLock, Unlock};
+use crate::keys::{NewLock, Unlock, Unlocked};
 use crate::place::Place;
 use crate::problem::Problems;
 use crate::vault::Vault;
@@ -101,11 +101,11 @@ pub(crate) fn unlock(
     {
         let chosen = |(slot, _): &&(Slot, Bytes)| slot.lock == *lock && is_foreign(slot) == foreign;
         for (slot, object) in slots.iter().filter(chosen) {
-            let Some(slot_key) = unlock.open(&slot.locked) else {
+            let Some(unlocked) = unlock.open(&slot.locked) else {
                 continue;
             };
-            match open_slot(slot, object, &slot_key) {
-                Ok(secrets) => return Ok(newest(slots, (secrets, slot), &slot_key)),
+            match open_slot(slot, object, &unlocked) {
+                Ok(secrets) => return Ok(newest(slots, (secrets, slot), &unlocked)),
                 Err(error) => first_error = first_error.or(Some(place.damaged(&Name::key(&slot.id))(error))),
             }
         }
@@ -124,18 +124,21 @@ pub(crate) fn unlock(
     }))
 }
 
-fn open_slot(slot: &Slot, object: &[u8], slot_key: &OpenKey) -> drystone_format::Result<Secrets> {
-    let secrets = slot.open(slot_key)?;
-    Slot::verify(object, &secrets.vault_verify)?;
+fn open_slot(slot: &Slot, object: &[u8], unlocked: &Unlocked) -> drystone_format::Result<Secrets> {
+    let secrets = slot.open(&unlocked.slot_key)?;
+    if secrets.vault_verify != unlocked.vault_verify {
+        return Err(drystone_format::Error::Signature { object: "key slot" });
+    }
+    Slot::verify(object, &unlocked.vault_verify)?;
     Ok(secrets)
 }
 
 /// The slot with the newest secrets among those that the same key opens: a renewal that was interrupted leaves both.
-fn newest(slots: &[(Slot, Bytes)], (secrets, slot): (Secrets, &Slot), slot_key: &OpenKey) -> (Secrets, Slot) {
+fn newest(slots: &[(Slot, Bytes)], (secrets, slot): (Secrets, &Slot), unlocked: &Unlocked) -> (Secrets, Slot) {
     let age = |secrets: &Secrets| secrets.current().map_or(0, |epoch| epoch.number);
     let mut best = (secrets, slot);
     for (slot, object) in slots.iter().filter(|(other, _)| other.slot_key == slot.slot_key) {
-        if let Ok(secrets) = open_slot(slot, object, slot_key)
+        if let Ok(secrets) = open_slot(slot, object, unlocked)
             && (secrets.vault, secrets.vault_verify) == (best.0.vault, best.0.vault_verify)
             && age(&secrets) > age(&best.0)
         {
@@ -158,7 +161,7 @@ pub(crate) fn new_slot(context: &Context, secrets: &Secrets, header: &[u8], new:
         created: context.clock.now(),
         recipient: new.lock.recipient(),
         slot_key: slot_key.seal_key()?,
-        locked: new.lock.wrap(&slot_key)?,
+        locked: new.lock.wrap(&slot_key, &secrets.vault_verify)?,
         sealed: Vec::new(),
         header: header.to_vec(),
         unknown: Vec::new(),
