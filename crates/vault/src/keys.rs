@@ -175,7 +175,7 @@ impl NewLock {
             .wrap_output(&mut locked)
             .map_err(|error| failed(error.to_string()))?;
         writer
-            .write_all(&*Zeroizing::new([*slot_key.expose(), vault_verify.0].concat()))
+            .write_all(&Zeroizing::new([*slot_key.expose(), vault_verify.0].concat()))
             .map_err(|error| failed(error.to_string()))?;
         writer.finish().map_err(|error| failed(error.to_string()))?;
         Ok(locked)
@@ -362,7 +362,9 @@ mod tests {
     #[test]
     fn key_files_and_passphrases_open_what_was_locked_for_them() {
         let (key_file, slot_key) = (generate_key_file(), OpenKey::from_bytes([7; 32]));
-        let locked = NewLock::Recipient(key_file.recipient.clone()).wrap(&slot_key, &VerifyKey([9; 32])).unwrap();
+        let locked = NewLock::Recipient(key_file.recipient.clone())
+            .wrap(&slot_key, &VerifyKey([9; 32]))
+            .unwrap();
         let unlock = Unlock::key_file(&key_file.content, "test", None).unwrap();
         let unlocked = unlock.open(&locked).unwrap();
         assert_eq!(unlocked.slot_key.expose(), slot_key.expose());

@@ -105,12 +105,16 @@ impl Vault {
                 id: "(none)".to_owned(),
             });
         }
-        let mut made = Vec::new();
-        for new in &options.slots {
-            let (id, object) = new_slot(&context, &secrets, &header_bytes, new)?;
-            place.put(&Name::key(&id), object)?;
-            made.push(id);
+        // All of them are made before the first is stored: a key that cannot be used leaves nothing behind.
+        let slots: Vec<(SlotId, Bytes)> = options
+            .slots
+            .iter()
+            .map(|new| new_slot(&context, &secrets, &header_bytes, new))
+            .collect::<Result<_>>()?;
+        for (id, object) in &slots {
+            place.put(&Name::key(id), object.clone())?;
         }
+        let made: Vec<SlotId> = slots.into_iter().map(|(id, _)| id).collect();
         place.put(&Name::header(), header_bytes.clone())?;
         // Of two that make a vault here at once, one gets its header through; places need not tell which.
         if place.get(&Name::header(), Range::All)? != header_bytes {
