@@ -172,7 +172,12 @@ fn boundaries() -> String {
     }
     let constants = secrets().dedup_key.derive(b"drystone chunk boundaries v1");
     let word = |at| u32::from_le_bytes(*constants[at..].first_chunk().unwrap());
-    format!("a = {}, b = {}\n{}\n", word(0) | 1, word(4) | 1 << 31, lengths.join(" "))
+    format!(
+        "a = {}, b = {}\n{}\n",
+        word(0) | 1,
+        word(4) | 1 << 31,
+        lengths.join(" ")
+    )
 }
 
 #[test]
