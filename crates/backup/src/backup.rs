@@ -119,17 +119,7 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
     require_one(&sources)?;
     let run = random_id(vault);
     let loss_epoch = vault.loss_epoch()? as u32;
-    let rules = Rules {
-        vault,
-        filters: &options.filters,
-        names: &options.names,
-        one_file_system: options.one_file_system,
-        slots: Slots::new(&options.host, &sources.paths),
-        loss_epoch,
-        reads_cache: options.parent == Parent::Cached,
-        problems: Mutex::default(),
-        progress: options.progress.clone(),
-    };
+    let rules = rules(vault, options, &sources, loss_epoch);
     let last_key = Last::key(&options.host, &sources);
     let last = Last::get(vault, &last_key)?;
     if let Some(last) = &last {
@@ -185,6 +175,20 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         );
     }
     Ok(report(Some(id), totals, assembled.counts, rules))
+}
+
+fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, loss_epoch: u32) -> Rules<'a> {
+    Rules {
+        vault,
+        filters: &options.filters,
+        names: &options.names,
+        one_file_system: options.one_file_system,
+        slots: Slots::new(&options.host, &sources.paths),
+        loss_epoch,
+        reads_cache: options.parent == Parent::Cached,
+        problems: Mutex::default(),
+        progress: options.progress.clone(),
+    }
 }
 
 fn report(snapshot: Option<RootId>, totals: Totals, counts: Counts, rules: Rules<'_>) -> BackupReport {

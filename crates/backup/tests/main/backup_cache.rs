@@ -229,3 +229,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_loss_is_noticed_though_the_index_was_lost_too() {
+    let mut world = World::new();
+    world.write("a/b", noise(1, 50_000));
+    world.backup();
+    let dir = world.context.cache_dir.join(world.vault.id().to_string());
+    fs::remove_dir_all(dir.join("index")).unwrap();
+    let packs = world.store.contents().into_keys();
+    for pack in packs.filter(|name| matches!(name.kind(), Kind::Pack(_))) {
+        runtime().block_on(world.store.delete(&pack)).unwrap();
+    }
+    world.reopen();
+    let report = world.backup();
+    assert_eq!(
+        world.content(&world.table(&report)[b"a/b".as_slice()]),
+        noise(1, 50_000)
+    );
+}
