@@ -223,7 +223,8 @@ fn a_run_stores_each_chunk_once_and_an_unchanged_one_next_to_nothing() {
         world.write(&format!("f{number}"), noise(number % 3, 100_000));
     }
     let report = world.backup();
-    assert!(report.totals.new_bytes < 330_000, "{:?}", report.totals);
+    // Three files, and about 30 KB of trees and recipes; a fourth would show.
+    assert!(report.totals.new_bytes < 400_000, "{:?}", report.totals);
     let objects = world.store.contents().len();
     let again = world.backup();
     assert!(again.totals.new_bytes < ABOVE_BYTES, "{:?}", again.totals);
