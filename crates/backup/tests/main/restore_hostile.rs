@@ -29,6 +29,7 @@ fn links_in_the_target_lead_nowhere() {
             entry("dir", Kind::Dir(inner)),
             entry("file", putter.file(b"evil")),
             entry("hard", putter.file(b"evil")),
+            entry("same", putter.file(b"evil")),
             entry("good", putter.file(b"good")),
         ];
         putter.dir(entries)
@@ -38,6 +39,10 @@ fn links_in_the_target_lead_nowhere() {
     symlink(outside.path(), target.path().join("dir")).unwrap();
     symlink(outside.path().join("victim"), target.path().join("file")).unwrap();
     fs::hard_link(outside.path().join("victim"), target.path().join("hard")).unwrap();
+    // The content is right already, but the other name must not get the entry's time and mode either.
+    fs::write(outside.path().join("equal"), "evil").unwrap();
+    fs::set_permissions(outside.path().join("equal"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(outside.path().join("equal"), target.path().join("same")).unwrap();
     let before = fs::metadata(outside.path().join("victim")).unwrap();
 
     let report = fixture.restore(&snapshot, &options(target.path()));
@@ -52,7 +57,9 @@ fn links_in_the_target_lead_nowhere() {
         (before.mtime(), before.mtime_nsec()),
         (after.mtime(), after.mtime_nsec())
     );
-    for name in ["file", "hard"] {
+    let equal = fs::metadata(outside.path().join("equal")).unwrap();
+    assert!(equal.mode() & 0o777 == 0o600 && equal.mtime() != entry("", Kind::Fifo).mtime.seconds);
+    for name in ["file", "hard", "same"] {
         let meta = fs::symlink_metadata(target.path().join(name)).unwrap();
         assert!(meta.is_file() && meta.nlink() == 1, "{name}");
         assert_eq!(fs::read(target.path().join(name)).unwrap(), b"evil");
@@ -153,6 +160,26 @@ fn damage_costs_only_the_files_it_is_in() {
     assert!(fs::read(target.path().join("good")).unwrap() == noise(200_000, 200_000));
     assert!(fs::read(target.path().join("there")).unwrap() == noise(1, 9000));
     assert_eq!(report.files, 1);
+}
+
+#[test]
+fn what_is_there_already_is_not_read_from_the_vault() {
+    let (fixture, target) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let mut entries = Vec::new();
+    fixture.put(|putter| {
+        entries.push(entry("a", putter.file(&noise(1, 100_000))));
+        entries.push(entry("b", putter.file(b"small")));
+        Recipe::default()
+    });
+    let data: Vec<Name> = fixture.store.contents().into_keys().collect();
+    let snapshot = fixture.put(|putter| putter.dir(entries));
+    fs::write(target.path().join("a"), noise(1, 100_000)).unwrap();
+    fs::write(target.path().join("b"), "small").unwrap();
+    for name in data.iter().filter(|name| name.as_str().starts_with("packs/")) {
+        fixture.store.overwrite(name, Bytes::from_static(b"gone"));
+    }
+    let report = fixture.restore(&snapshot, &options(target.path()));
+    assert_eq!((report.problems.count(), report.unchanged_files), (0, 2));
 }
 
 #[test]
