@@ -12,16 +12,16 @@ use crate::support::{Fixture, back_up, check, files, ingest, lines, noise, watch
 
 /// Backs up overlapping files from a thread for each vault and reads everything back from each.
 fn assert_parallel(vaults: Vec<Arc<Vault>>) {
-    let shared = noise(500, 200_000);
+    let both = noise(500, 200_000);
     let start = Barrier::new(vaults.len());
     let results: Vec<_> = std::thread::scope(|scope| {
-        let (start, shared) = (&start, &shared);
+        let (start, both) = (&start, &both);
         let run = |(number, vault): (usize, &Arc<Vault>)| {
             let vault = vault.clone();
             scope.spawn(move || {
                 let own = noise(600 + number as u64, 100_000);
                 start.wait();
-                let (id, finished) = back_up(&vault, &[("shared", shared), ("own", &own)]).unwrap();
+                let (id, finished) = back_up(&vault, &[("both", both), ("own", &own)]).unwrap();
                 (id, own, finished)
             })
         };
@@ -30,7 +30,7 @@ fn assert_parallel(vaults: Vec<Arc<Vault>>) {
     });
     for vault in &vaults {
         for (id, own, _) in &results {
-            let expected = [("shared".to_owned(), shared.clone()), ("own".to_owned(), own.clone())];
+            let expected = [("both".to_owned(), both.clone()), ("own".to_owned(), own.clone())];
             // What another instance has stored since this one compared itself with the place is not known to it.
             match files(vault, id) {
                 Ok(found) => assert!(found == expected),
