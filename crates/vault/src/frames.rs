@@ -13,10 +13,10 @@ use drystone_format::pack::Preamble;
 use drystone_format::seal::Sealer;
 use drystone_index::Location;
 use drystone_store::{Name, Range};
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::place::Place;
 
 /// Packs whose ciphers are kept: opening one costs a request and an X25519 operation.
@@ -67,14 +67,27 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    pub(crate) fn new(place: Place, secrets: Arc<Secrets>, memory_bytes: usize) -> Self {
-        let frames = Cache::with_weighter(memory_bytes / DATA_FRAME_BYTES * 2, memory_bytes as u64, ByBytes);
-        Self {
+    pub(crate) fn new(place: Place, secrets: Arc<Secrets>, memory_bytes: usize) -> Result<Self> {
+        // A few dozen large frames in one shard: spread over many, each would hold one or two and evict its neighbours.
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .estimated_items_capacity(memory_bytes / DATA_FRAME_BYTES * 2)
+            .weight_capacity(memory_bytes as u64)
+            .hot_allocation(0.5)
+            .build()
+            .map_err(|_| Error::Stopped)?;
+        let frames = Cache::with_options(
+            options,
+            ByBytes,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        );
+        Ok(Self {
             place,
             secrets,
             frames,
             sealers: Cache::new(SEALERS),
-        }
+        })
     }
 
     pub(crate) fn place(&self) -> &Place {

@@ -189,7 +189,8 @@ impl Vault {
             Some(_) => {}
             None => state.set(PINNED, &secrets.vault_verify.0)?,
         }
-        let frames = Arc::new(Frames::new(place.clone(), secrets.clone(), context.memory_bytes / 2));
+        let frames = Frames::new(place.clone(), secrets.clone(), context.memory_bytes / 2)?;
+        let frames = Arc::new(frames);
         let hasher = ChunkHasher::new(&secrets.dedup_key);
         Ok(Self {
             place,
