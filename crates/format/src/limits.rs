@@ -17,8 +17,9 @@ pub const META_CHUNK_MAX_BYTES: u32 = 12 << 10;
 /// Largest chunk any vault may be configured for, bytes. Bounds the memory of one chunk in a reader.
 pub const CHUNK_MAX_BYTES: u32 = 1 << 20;
 
-/// Plaintext bytes after which a frame of file data is closed: solid compression gains little beyond (docs/decisions).
-pub const DATA_FRAME_BYTES: usize = 1 << 20;
+/// Plaintext bytes after which a frame of file data is closed: a doubling saves a hundredth of the space and doubles what
+/// must be decompressed for one chunk (docs/decisions/0001-chunking.md).
+pub const DATA_FRAME_BYTES: usize = 2 << 20;
 /// Plaintext bytes after which a frame of trees is closed: metadata is read in small pieces.
 pub const META_FRAME_BYTES: usize = 256 << 10;
 /// Largest plaintext of any frame, bytes. Bounds what a reader must decompress to get one chunk.
