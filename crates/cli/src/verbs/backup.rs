@@ -63,7 +63,7 @@ pub(crate) struct Backup {
     /// Name of the host instead of this one's
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
-    /// zstd[:LEVEL] (default zstd:3), lz4, zlib[:LEVEL], bzip2[:LEVEL], lzo or none
+    /// zstd:LEVEL (default zstd:3), zlib:LEVEL, bzip2:LEVEL, lz4, lzo or none
     #[arg(long, value_name = "CODEC")]
     compression: Option<Compression>,
     /// Read every file, also those that seem unchanged since the last backup
