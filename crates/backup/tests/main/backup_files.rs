@@ -257,7 +257,7 @@ fn many(count: usize) {
     let dir = chain(&world, "many", 1);
     for number in 0..count {
         let name = format!("file number {number:07}");
-        drop(openat(&dir, name, OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap());
+        drop(openat(&dir, name, OFlags::CREATE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR).unwrap());
     }
     let first = world.backup();
     assert_eq!(first.counts.new, count as u64);
