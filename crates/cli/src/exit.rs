@@ -8,6 +8,8 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use drystone_vault::Problems;
+
 /// How a run ended; the number is the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -45,6 +47,11 @@ impl Exit {
             Self::WrongKey => "wrong_key",
             Self::Interrupted => "interrupted",
         }
+    }
+
+    /// How a look at the vault ends that met these problems.
+    pub(crate) fn of_damage(problems: &Problems) -> Self {
+        if problems.is_empty() { Self::Done } else { Self::Damaged }
     }
 
     /// Ends the process at once, whatever its threads are doing.

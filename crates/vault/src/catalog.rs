@@ -16,6 +16,7 @@ use drystone_format::keys::{Role, Secrets};
 use drystone_format::limits::{PACK_MAX_BYTES, PACK_TAIL_GUESS_BYTES};
 use drystone_format::pack::{FrameInfo, Tail, tail_bytes};
 use drystone_format::root::open_verified;
+use drystone_format::seal::PackKind;
 use drystone_format::{ChunkId, PackId};
 use drystone_index::{Index, Location, Options, PackEntries, PackInfo, Span};
 use drystone_store::{Kind, Name, Prefix, Range};
@@ -184,7 +185,7 @@ impl Catalog {
     /// Which packs of other writers an owner has verified; asked only where it matters.
     fn load_verified(&self) -> Result<()> {
         let own = self.secrets.certificate.writer.0;
-        let foreign = |pack: &PackInfo| pack.kind & BY_OWNER == 0 && pack.writer != own;
+        let foreign = |pack: &PackInfo| !is_by_owner(pack) && pack.writer != own;
         if self.trust == Trust::Everyone || !self.index.packs().iter().any(foreign) {
             return Ok(());
         }
@@ -208,7 +209,7 @@ impl Catalog {
     /// Whether a new snapshot may rely on what this pack holds.
     fn is_reliable(&self, pack: &PackInfo) -> bool {
         let trusted = self.trust == Trust::Everyone
-            || pack.kind & BY_OWNER != 0
+            || is_by_owner(pack)
             || pack.writer == self.secrets.certificate.writer.0
             || self.verified.read().contains(&pack.pack);
         trusted && !self.losses.is_damaged(&pack.pack)
@@ -216,7 +217,7 @@ impl Catalog {
 
     /// Packs that an owner has to vouch for before others rely on them, and has not.
     pub(crate) fn is_unverified(&self, pack: &PackInfo) -> bool {
-        self.trust != Trust::Everyone && pack.kind & BY_OWNER == 0 && !self.verified.read().contains(&pack.pack)
+        self.trust != Trust::Everyone && !is_by_owner(pack) && !self.verified.read().contains(&pack.pack)
     }
 
     /// An owner's list with these packs is published.
@@ -325,6 +326,15 @@ impl Catalog {
             chunks,
         })?)
     }
+}
+
+fn is_by_owner(pack: &PackInfo) -> bool {
+    pack.kind & BY_OWNER != 0
+}
+
+/// What a pack of the index holds, if this program knows the kind.
+pub(crate) fn pack_kind(pack: &PackInfo) -> Option<PackKind> {
+    PackKind::from_code(pack.kind & !BY_OWNER)
 }
 
 fn owner_bit(role: Role) -> u8 {

@@ -9,17 +9,12 @@ use crate::error::Result;
 use crate::place::Place;
 use crate::vault::Vault;
 
-/// Removes a key slot of a vault that never came to be, or as [`Vault::delete_slot`].
+/// Removes a key slot, of a vault that never came to be or of one that keeps an owner's slot; the caller has made sure.
 pub(crate) fn delete_slot(place: &Place, id: &SlotId) -> Result<()> {
     place.delete(&Name::key(id))
 }
 
 impl Vault {
-    /// Removes a key slot; the caller has made sure that an owner's slot remains.
-    pub(crate) fn delete_slot(&self, id: &SlotId) -> Result<()> {
-        delete_slot(&self.place, id)
-    }
-
     /// Removes a damaged list of verified packs; an owner has just read them all and published what is sound.
     pub(crate) fn delete_list(&self, name: &Name) -> Result<()> {
         self.place.delete(name)

@@ -13,6 +13,7 @@ use drystone_store::{Kind, Name, Prefix, Range};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
+use crate::gc::delete_slot;
 use crate::keys::{NewLock, Unlock, Unlocked};
 use crate::place::Place;
 use crate::problem::Problems;
@@ -221,7 +222,7 @@ impl Vault {
 
     /// Adds a key; durable on return.
     pub fn add_key(&self, new: &NewSlot) -> Result<SlotId> {
-        let (id, object) = new_slot(&self.context, &self.secrets, &self.header_object()?, new)?;
+        let (id, object) = new_slot(&self.context, &self.secrets, &self.header_object(), new)?;
         self.place.put(&Name::key(&id), object)?;
         Ok(id)
     }
@@ -244,7 +245,7 @@ impl Vault {
         if new_epoch == NewEpoch::Start {
             outdated.extend(self.renew(remaining)?);
         }
-        outdated.iter().try_for_each(|id| self.delete_slot(id))
+        outdated.iter().try_for_each(|id| delete_slot(&self.place, id))
     }
 
     /// Stores every slot again under a new name with the secrets of a new epoch; returns the outdated names.

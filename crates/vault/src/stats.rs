@@ -2,6 +2,7 @@
 
 use drystone_format::seal::PackKind;
 
+use crate::catalog::pack_kind;
 use crate::error::Result;
 use crate::vault::Vault;
 
@@ -37,7 +38,7 @@ impl Vault {
             ..Stats::default()
         };
         for pack in catalog.index.packs() {
-            let (count, bytes) = match PackKind::from_code(pack.kind & 0x7f) {
+            let (count, bytes) = match pack_kind(&pack) {
                 Some(PackKind::Data) | None => (&mut stats.data_packs, &mut stats.data_bytes),
                 Some(PackKind::Meta) => (&mut stats.meta_packs, &mut stats.meta_bytes),
             };

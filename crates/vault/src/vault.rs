@@ -223,8 +223,8 @@ impl Vault {
         &self.header
     }
 
-    pub(crate) fn header_object(&self) -> Result<Bytes> {
-        Ok(self.header_bytes.clone())
+    pub(crate) fn header_object(&self) -> Bytes {
+        self.header_bytes.clone()
     }
 
     /// Where it lies, for messages.

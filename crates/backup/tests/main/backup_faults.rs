@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +9,7 @@ use drystone_backup::{BackupOptions, Error, backup};
 use drystone_format::tree::Marks;
 
 use crate::backup_world::{ABOVE_BYTES, World, assert_clean, problems};
-use crate::vaults::noise;
+use crate::vaults::{noise, run_as_another_user};
 
 #[test]
 fn a_file_that_never_rests_is_stored_marked_and_reported() {
@@ -105,17 +104,7 @@ fn what_cannot_be_read_is_listed_and_the_rest_is_taken() {
     child
         .args(["--exact", "backup_faults::as_another_user", "--ignored", "--nocapture"])
         .env(SOURCE, world.dir());
-    if rustix::process::geteuid().is_root() {
-        child.uid(65534).gid(65534);
-    }
-    match child.output() {
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            let errors = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
-        }
-        Err(error) => eprintln!("LEFT OUT: backing up as another user: {error}"),
-    }
+    run_as_another_user(&mut child, "backing up");
     fs::set_permissions(world.path("closed"), fs::Permissions::from_mode(0o700)).unwrap();
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,7 +11,7 @@ use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind};
 use drystone_store::Name;
 
-use crate::vaults::{Fixture, entry, noise, options};
+use crate::vaults::{Fixture, entry, noise, options, run_as_another_user};
 
 fn problems(report: &RestoreReport) -> Vec<String> {
     report.problems.iter().map(ToString::to_string).collect()
@@ -275,17 +274,7 @@ fn another_user_sets_what_can_be_set_and_says_what_not() {
             "--nocapture",
         ])
         .env(TARGET, target.path());
-    if rustix::process::geteuid().is_root() {
-        child.uid(65534).gid(65534);
-    }
-    match child.output() {
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            let errors = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
-        }
-        Err(error) => eprintln!("LEFT OUT: restoring as another user: {error}"),
-    }
+    run_as_another_user(&mut child, "restoring");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, Selection, Sparse};
@@ -210,5 +212,20 @@ pub(crate) fn options(target: &std::path::Path) -> RestoreOptions {
         threads: 3,
         progress: Arc::default(),
         cancel: Cancel::default(),
+    }
+}
+
+/// Runs the one test of this binary that `child` names, as nobody if this is root; `what` it does is said if it cannot run.
+pub(crate) fn run_as_another_user(child: &mut Command, what: &str) {
+    if rustix::process::geteuid().is_root() {
+        child.uid(65534).gid(65534);
+    }
+    match child.output() {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+        }
+        Err(error) => eprintln!("LEFT OUT: {what} as another user: {error}"),
     }
 }

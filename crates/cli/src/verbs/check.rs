@@ -42,11 +42,7 @@ impl Check {
         });
         drop(shown);
         let report = report?;
-        let exit = if report.problems.is_empty() {
-            Exit::Done
-        } else {
-            Exit::Damaged
-        };
+        let exit = Exit::of_damage(&report.problems);
         app.out.problems(&report.problems);
         let fields = json!({
             "snapshots": report.snapshots,

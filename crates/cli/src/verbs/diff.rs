@@ -75,7 +75,7 @@ impl Diff {
                 lines.line(format_args!("{sign} {}{}", shown(&path), slash(&change)))?;
             }
         }
-        let exit = if problems.is_empty() { Exit::Done } else { Exit::Damaged };
+        let exit = Exit::of_damage(&problems);
         if app.out.is_json() {
             let mut summary = json!({ "problems": problem_list(&problems), "problem_count": problems.count() });
             if let Value::Object(fields) = &mut summary {

@@ -64,11 +64,7 @@ impl Dump {
         drop(shown);
         let report = report?;
         out.lines.finish()?;
-        let exit = if report.problems.is_empty() {
-            Exit::Done
-        } else {
-            Exit::Damaged
-        };
+        let exit = Exit::of_damage(&report.problems);
         app.out.problems(&report.problems);
         if app.out.is_json() {
             let fields = json!({

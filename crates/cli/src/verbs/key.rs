@@ -200,7 +200,7 @@ fn recovery(app: &App) -> Result<Exit> {
 fn list(app: &App) -> Result<Exit> {
     let vault = open::open(app)?;
     let (keys, problems) = vault.keys()?;
-    let exit = if problems.is_empty() { Exit::Done } else { Exit::Damaged };
+    let exit = Exit::of_damage(&problems);
     let mut lines = app.out.lines();
     if app.out.is_json() {
         for key in &keys {

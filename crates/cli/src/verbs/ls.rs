@@ -107,11 +107,7 @@ impl Found {
 
     /// Ends the output: the summary for programs, the problems for people.
     pub(crate) fn finish(self, app: &App, mut lines: Lines) -> Result<Exit> {
-        let exit = if self.problems.is_empty() {
-            Exit::Done
-        } else {
-            Exit::Damaged
-        };
+        let exit = Exit::of_damage(&self.problems);
         if app.out.is_json() {
             let summary = json!({
                 "entries": self.entries,

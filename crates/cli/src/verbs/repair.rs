@@ -39,11 +39,7 @@ fn index(app: &App) -> Result<Exit> {
     let vault = open::open(app)?;
     let start = Instant::now();
     let report = vault.repair_index()?;
-    let exit = if report.problems.is_empty() {
-        Exit::Done
-    } else {
-        Exit::Damaged
-    };
+    let exit = Exit::of_damage(&report.problems);
     app.out.problems(&report.problems);
     let fields = json!({
         "what": "index",

@@ -59,11 +59,7 @@ impl Scrub {
         });
         drop(shown);
         let report = report?;
-        let exit = if report.problems.is_empty() {
-            Exit::Done
-        } else {
-            Exit::Damaged
-        };
+        let exit = Exit::of_damage(&report.problems);
         app.out.problems(&report.problems);
         if vault.role() == Role::Writer {
             app.out

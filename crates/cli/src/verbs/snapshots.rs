@@ -39,7 +39,7 @@ impl Snapshots {
         snapshots.retain(|(_, snapshot)| self.wants(snapshot));
         let skip = self.latest.map_or(0, |latest| snapshots.len().saturating_sub(latest));
         snapshots.drain(..skip);
-        let exit = if problems.is_empty() { Exit::Done } else { Exit::Damaged };
+        let exit = Exit::of_damage(&problems);
         let mut lines = app.out.lines();
         if app.out.is_json() {
             for (id, snapshot) in &snapshots {
