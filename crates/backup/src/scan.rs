@@ -132,11 +132,11 @@ impl<'a> Scanner<'a> {
 
     /// Opens a directory and looks at the first of its names; `None` if it has vanished.
     pub(crate) fn scan(&mut self, order: &Order) -> Result<Option<Box<Scanned>>> {
-        let opened = match &order.scope {
-            Scope::Whole { .. } => order.parent.open(&order.name),
-            Scope::Listed(_) => order.parent.pass(&order.name),
+        let opening = match &order.scope {
+            Scope::Whole { .. } => Dir::open,
+            Scope::Listed(_) => Dir::pass,
         };
-        let dir = match opened {
+        let dir = match opening(&order.parent, &order.name) {
             Ok(dir) => Arc::new(dir),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(error) if is_exhausted(error) => {
@@ -164,6 +164,10 @@ impl<'a> Scanner<'a> {
             Scope::Whole { named, .. } => {
                 let (mut listing, result) = self.lister.list(&dir.fd);
                 if let Err(error) = result {
+                    if error.kind() == std::io::ErrorKind::NotFound {
+                        // It was removed after it was opened.
+                        return Ok(None);
+                    }
                     self.problem(&order.path, "cannot be listed to its end", error);
                     head.marks.0 |= Marks::INCOMPLETE;
                 }

@@ -11,6 +11,15 @@ use drystone_format::tree::Marks;
 use crate::backup_world::{ABOVE_BYTES, World, assert_clean, problems};
 use crate::vaults::{noise, run_as_another_user};
 
+/// Ends the thread beside a test when the test ends, also when it fails.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_file_that_never_rests_is_stored_marked_and_reported() {
     let world = World::new();
@@ -21,6 +30,7 @@ fn a_file_that_never_rests_is_stored_marked_and_reported() {
         AtomicBool::new(false),
     );
     let report = std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
         scope.spawn(|| {
             let mut number = 0u64;
             while !stop.load(Ordering::Relaxed) {
@@ -28,9 +38,7 @@ fn a_file_that_never_rests_is_stored_marked_and_reported() {
                 file.write_all_at(&number.to_le_bytes(), number % (8 << 20)).unwrap();
             }
         });
-        let report = backup(&world.vault, &world.options()).unwrap();
-        stop.store(true, Ordering::Relaxed);
-        report
+        backup(&world.vault, &world.options()).unwrap()
     });
     let shown = problems(&report);
     assert!(
@@ -59,6 +67,7 @@ fn files_that_come_and_go_are_no_problem() {
     }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
         scope.spawn(|| {
             let mut number = 0u64;
             while !stop.load(Ordering::Relaxed) {
@@ -84,7 +93,6 @@ fn files_that_come_and_go_are_no_problem() {
             let names = world.names(&report);
             assert_eq!(names.iter().filter(|name| name.contains("stays")).count(), 200);
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
