@@ -12,6 +12,7 @@ pub mod header;
 pub mod id;
 pub mod keys;
 pub mod limits;
+pub mod notice;
 pub mod pack;
 pub mod random;
 pub mod recipe;

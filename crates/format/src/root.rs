@@ -2,16 +2,14 @@
 //! Layout: docs/format.md, "Root".
 //!
 //! - Type and id are bound into the seal: a root cannot be passed off under another name.
-//! - A list is the same envelope under the index key, for what every credential must read.
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
 use crate::header::{body, sign, split_signature, verify};
-use crate::id::{PackId, RootId, VaultId};
-use crate::keys::{Certificate, Role, Secrets};
+use crate::id::{RootId, VaultId};
+use crate::keys::{Certificate, Secrets};
 use crate::limits::ROOT_MAX_BYTES;
-use crate::random::{Random, array};
-use crate::seal::{PackKind, Sealer, Suite};
+use crate::random::Random;
 use crate::snapshot::Snapshot;
 
 const OBJECT: &str = "root";
@@ -115,88 +113,4 @@ pub fn open_root(secrets: &Secrets, kind: RootKind, id: &RootId, object: &[u8]) 
     let sealed = required(OBJECT, "sealed part", sealed)?;
     let payload = open_key.open(OBJECT, INFO, &aad(&secrets.vault, kind.word(), id), &sealed)?;
     Ok(Root { certificate, payload })
-}
-
-const LIST: &str = "list of verified packs";
-const LIST_MAGIC: &[u8; 7] = b"DRYLIST";
-const LIST_DOMAIN: &[u8] = b"drystone list v1";
-
-/// An owner's word that the packs `packs` hold what their trailers claim; readable by every credential.
-pub fn seal_verified(secrets: &Secrets, packs: &[PackId], random: &mut dyn Random) -> Result<Vec<u8>> {
-    let epoch = secrets.current()?;
-    let salt: [u8; 32] = array(random);
-    let mut list = Writer::new();
-    list.map(1).uint(0).array(packs.len());
-    for pack in packs {
-        list.bytes(&pack.0);
-    }
-    let mut sealed = list.finish();
-    list_sealer(secrets, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
-    let mut out = Writer::onto([LIST_MAGIC.as_slice(), &[crate::limits::FORMAT_VERSION]].concat());
-    out.map(4)
-        .uint(0)
-        .uint(epoch.number.into())
-        .uint(1)
-        .bytes(&salt)
-        .uint(2);
-    secrets.certificate.encode(&mut out);
-    out.uint(3).bytes(&sealed);
-    let object = sign(out.finish(), LIST_DOMAIN, &secrets.writer_key)?;
-    within(LIST, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
-    Ok(object)
-}
-
-/// Opens what [`seal_verified`] made; only an owner's word counts.
-pub fn open_verified(secrets: &Secrets, object: &[u8]) -> Result<Vec<PackId>> {
-    within(LIST, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
-    let (signed, signature) = split_signature(LIST, object)?;
-    let (mut epoch, mut salt, mut certificate, mut sealed) = (None, None, None, None);
-    let mut reader = Reader::new(LIST, body(LIST, LIST_MAGIC, signed)?);
-    reader.map(|reader, key| {
-        match key {
-            0 => epoch = Some(reader.u32()?),
-            1 => salt = Some(reader.fixed()?),
-            2 => certificate = Some(Certificate::decode(LIST, reader)?),
-            3 => sealed = Some(reader.bytes("sealed part", ROOT_MAX_BYTES)?.to_vec()),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    reader.end()?;
-    let certificate = required(LIST, "certificate", certificate)?;
-    certificate.verify(LIST, &secrets.vault, &secrets.vault_verify)?;
-    verify(LIST, LIST_DOMAIN, signed, &signature, &certificate.writer)?;
-    if certificate.role != Role::Owner {
-        return Err(Error::Signature { object: LIST });
-    }
-    let sealer = list_sealer(
-        secrets,
-        required(LIST, "key epoch", epoch)?,
-        &required(LIST, "salt", salt)?,
-    )?;
-    let list = sealer.open(LIST, 0, &required(LIST, "sealed part", sealed)?)?;
-    let mut packs = Vec::new();
-    let mut reader = Reader::new(LIST, &list);
-    reader.map(|reader, key| {
-        if key != 0 {
-            return Ok(false);
-        }
-        for _ in 0..reader.array("number of packs", (ROOT_MAX_BYTES / PackId::LEN) as u64)? {
-            packs.push(PackId(reader.fixed()?));
-        }
-        Ok(true)
-    })?;
-    reader.end()?;
-    Ok(packs)
-}
-
-fn list_sealer(secrets: &Secrets, epoch: u32, salt: &[u8; 32]) -> Result<Sealer> {
-    let key = secrets.epoch(LIST, epoch)?.index_key.trailer_key(salt);
-    Sealer::new(
-        Suite::ChaCha20Poly1305,
-        &key,
-        LIST_DOMAIN,
-        &secrets.vault,
-        PackKind::Meta,
-    )
 }

@@ -40,13 +40,14 @@ pub async fn suite(make: impl Fn() -> Arc<dyn Store>) {
 /// A name of each kind, and two in several directories; `n` tells them apart.
 fn names(n: u8) -> Vec<Name> {
     vec![
-        Name::parse(&format!("epochs/{n}-00ff")).unwrap(),
+        Name::epoch(n.into(), &RootId([n; 16])),
         Name::key(&SlotId([n; 16])),
         Name::pack(&PackId([n; 32])),
         Name::pack(&PackId([n | 0x80; 32])),
+        Name::places(n.into(), &RootId([n; 16])),
         Name::root(RootKind::Snapshot, &RootId([n; 16])),
         Name::verified(&RootId([n; 16])),
-        Name::parse(&format!("writers/{n:02x}")).unwrap(),
+        Name::writer(&RootId([n; 16]), n.into()),
     ]
 }
 
@@ -245,6 +246,9 @@ async fn listings(store: &dyn Store) {
         Prefix::Packs,
         Prefix::Roots(RootKind::Snapshot),
         Prefix::Verified,
+        Prefix::Writers,
+        Prefix::Epochs,
+        Prefix::Places,
     ] {
         let covered: Vec<Listed> = expected
             .iter()
@@ -287,6 +291,9 @@ async fn listings_of_nothing(store: &dyn Store) {
         Prefix::Packs,
         Prefix::Roots(RootKind::Snapshot),
         Prefix::Verified,
+        Prefix::Writers,
+        Prefix::Epochs,
+        Prefix::Places,
     ] {
         assert_eq!(store.list(&prefix, None, 10).await.unwrap(), []);
         assert_eq!(store.list(&prefix, Some(&Name::header()), 10).await.unwrap(), []);

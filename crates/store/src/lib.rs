@@ -32,7 +32,7 @@ pub use fail::Fail;
 pub use limit::Limit;
 pub use local::Local;
 pub use memory::Memory;
-pub use name::{Kind, Name, Prefix, RootKind};
+pub use name::{Kind, Name, Prefix, RootKind, ShardId};
 pub use open::{create, open};
 pub use record::Record;
 pub use retry::Retry;

@@ -16,10 +16,15 @@ const KEYS: &str = "keys";
 const PACKS: &str = "packs";
 const ROOTS: &str = "roots";
 const VERIFIED: &str = "verified";
-/// Directories of later versions of the protocol: listed and kept, not interpreted.
-const RESERVED: [&str; 2] = ["epochs", "writers"];
-/// Longest name part of a reserved object, bytes: a number of 20 digits and an id of 32 fit.
-const RESERVED_NAME_MAX_BYTES: usize = 64;
+const SHARDS: &str = "shards";
+const WRITERS: &str = "writers";
+const EPOCHS: &str = "epochs";
+const PLACES: &str = "places";
+const PLACE: &str = "place";
+/// Directories whose objects lie directly in them.
+const FLAT: [&str; 5] = [EPOCHS, KEYS, PLACES, VERIFIED, WRITERS];
+/// Directories whose objects are spread over 256 more, by the first byte of a pack's id.
+const FANNED: [&str; 2] = [PACKS, SHARDS];
 
 /// The validated name of an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +46,29 @@ pub enum Kind {
     Root(RootKind, RootId),
     /// An owner's list of packs that were read and found right.
     Verified(RootId),
-    /// Reserved: presence of a writer, or an epoch of gc.
-    Other,
+    /// A part of a pack that is spread over several places.
+    Shard(ShardId),
+    /// Presence of a writer: its id, and how often it has renewed it.
+    Writer(RootId, u64),
+    /// What gc condemned: the number of the epoch, and an id, since several may have one number.
+    Epoch(u64, RootId),
+    /// Where the vault lies: the generation, and an id.
+    Places(u64, RootId),
+    /// Which of the vault's places this is; the one object that differs from place to place.
+    Place,
+}
+
+/// Which part of which pack a shard is.
+///
+/// The bytes of shard `number` depend on the pack and on `needed` alone, not on how many shards there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId {
+    /// The pack.
+    pub pack: PackId,
+    /// How many shards give the pack back (k).
+    pub needed: u8,
+    /// Counts from 0; those below `needed` hold data, the others parity.
+    pub number: u8,
 }
 
 /// The names that a listing covers.
@@ -56,7 +82,15 @@ pub enum Prefix {
     Roots(RootKind),
     /// Lists of verified packs.
     Verified,
-    /// Every object, the header and reserved ones included.
+    /// Shards of packs.
+    Shards,
+    /// Presences of writers.
+    Writers,
+    /// Epochs of gc.
+    Epochs,
+    /// Lists of places.
+    Places,
+    /// Every object.
     All,
 }
 
@@ -68,6 +102,10 @@ impl Prefix {
             Prefix::Packs => PACKS,
             Prefix::Roots(RootKind::Snapshot) => "roots/snapshot",
             Prefix::Verified => VERIFIED,
+            Prefix::Shards => SHARDS,
+            Prefix::Writers => WRITERS,
+            Prefix::Epochs => EPOCHS,
+            Prefix::Places => PLACES,
             Prefix::All => "",
         }
     }
@@ -78,7 +116,11 @@ impl Prefix {
             (Prefix::All, _)
             | (Prefix::Keys, Kind::Key(_))
             | (Prefix::Packs, Kind::Pack(_))
-            | (Prefix::Verified, Kind::Verified(_)) => true,
+            | (Prefix::Verified, Kind::Verified(_))
+            | (Prefix::Shards, Kind::Shard(_))
+            | (Prefix::Writers, Kind::Writer(..))
+            | (Prefix::Epochs, Kind::Epoch(..))
+            | (Prefix::Places, Kind::Places(..)) => true,
             (Prefix::Roots(kind), Kind::Root(found, _)) => *kind == found,
             _ => false,
         }
@@ -128,11 +170,42 @@ impl Name {
         Self::new(format!("{VERIFIED}/{id}"), Kind::Verified(*id))
     }
 
+    /// This shard of a pack.
+    pub fn shard(id: &ShardId) -> Self {
+        let ShardId { pack, needed, number } = id;
+        let [first, ..] = pack.0;
+        Self::new(
+            format!("{SHARDS}/{first:02x}/{pack}.{needed}.{number}"),
+            Kind::Shard(*id),
+        )
+    }
+
+    /// The presence of a writer that has renewed it `beat` times.
+    pub fn writer(id: &RootId, beat: u64) -> Self {
+        Self::new(format!("{WRITERS}/{id}-{beat}"), Kind::Writer(*id, beat))
+    }
+
+    /// The epoch of gc with this number and id.
+    pub fn epoch(number: u64, id: &RootId) -> Self {
+        Self::new(format!("{EPOCHS}/{number}-{id}"), Kind::Epoch(number, *id))
+    }
+
+    /// The list of places of this generation and id.
+    pub fn places(generation: u64, id: &RootId) -> Self {
+        Self::new(format!("{PLACES}/{generation}-{id}"), Kind::Places(generation, *id))
+    }
+
+    /// The object that says which place of the vault this is.
+    pub fn place() -> Self {
+        Self::new(PLACE.to_string(), Kind::Place)
+    }
+
     /// Reads the text form; [`Error::Name`] for anything that the constructors would not have made.
     pub fn parse(text: &str) -> Result<Self> {
         let mut parts = text.split('/');
         let kind = match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(HEADER), None, ..) => Some(Kind::Header),
+            (Some(PLACE), None, ..) => Some(Kind::Place),
             (Some(KEYS), Some(id), None, _) => SlotId::from_hex(id).map(Kind::Key),
             (Some(VERIFIED), Some(id), None, _) => RootId::from_hex(id).map(Kind::Verified),
             (Some(PACKS), Some(fan), Some(id), None) if fan.len() == 2 && id.starts_with(fan) => {
@@ -142,7 +215,12 @@ impl Name {
                 (Some(kind), Some(id)) => Some(Kind::Root(kind, id)),
                 _ => None,
             },
-            (Some(first), Some(id), None, _) if RESERVED.contains(&first) && is_reserved_id(id) => Some(Kind::Other),
+            (Some(SHARDS), Some(fan), Some(id), None) if fan.len() == 2 && id.starts_with(fan) => {
+                shard_id(id).map(Kind::Shard)
+            }
+            (Some(WRITERS), Some(id), None, _) => pair(id, RootId::from_hex, number).map(|(id, n)| Kind::Writer(id, n)),
+            (Some(EPOCHS), Some(id), None, _) => pair(id, number, RootId::from_hex).map(|(n, id)| Kind::Epoch(n, id)),
+            (Some(PLACES), Some(id), None, _) => pair(id, number, RootId::from_hex).map(|(n, id)| Kind::Places(n, id)),
             _ => None,
         };
         match kind {
@@ -170,7 +248,9 @@ impl Name {
             Kind::Header => limits::HEADER_MAX_BYTES,
             Kind::Key(_) => limits::SLOT_MAX_BYTES,
             Kind::Pack(_) => limits::PACK_MAX_BYTES,
-            Kind::Root(..) | Kind::Verified(_) | Kind::Other => limits::ROOT_MAX_BYTES,
+            Kind::Shard(_) => limits::SHARD_MAX_BYTES,
+            Kind::Place | Kind::Writer(..) => limits::HEADER_MAX_BYTES,
+            Kind::Root(..) | Kind::Verified(_) | Kind::Epoch(..) | Kind::Places(..) => limits::ROOT_MAX_BYTES,
         };
         bytes as u64
     }
@@ -196,22 +276,47 @@ impl Name {
     /// Whether `path` is a directory in which objects may lie, directly or deeper.
     pub(crate) fn is_directory(path: &str) -> bool {
         match path.split_once('/') {
-            None => [KEYS, PACKS, ROOTS, VERIFIED].contains(&path) || RESERVED.contains(&path),
+            None => path == ROOTS || FLAT.contains(&path) || FANNED.contains(&path),
             Some((ROOTS, word)) => RootKind::from_word(word).is_some(),
-            Some((PACKS, fan)) => fan.len() == 2 && fan.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
+            Some((first, fan)) if FANNED.contains(&first) => {
+                fan.len() == 2 && fan.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            }
             Some(_) => false,
         }
     }
 
     /// Whether `entry`, found at the top of a directory, may belong to a vault.
     pub(crate) fn is_top_level(entry: &str) -> bool {
-        entry == HEADER || Self::is_directory(entry)
+        entry == HEADER || entry == PLACE || Self::is_directory(entry)
     }
 }
 
-fn is_reserved_id(id: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !id.is_empty() && id.len() <= RESERVED_NAME_MAX_BYTES && id.bytes().all(plain)
+/// A number as the constructors write it: no sign, no leading zero.
+fn number<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|number: &T| number.to_string() == text)
+}
+
+/// Two parts with a `-` between them.
+fn pair<A, B>(
+    text: &str,
+    first: impl FnOnce(&str) -> Option<A>,
+    second: impl FnOnce(&str) -> Option<B>,
+) -> Option<(A, B)> {
+    let (one, other) = text.split_once('-')?;
+    first(one).zip(second(other))
+}
+
+fn shard_id(text: &str) -> Option<ShardId> {
+    let mut parts = text.split('.');
+    let (pack, needed, index) = (parts.next()?, parts.next()?, parts.next()?);
+    match parts.next() {
+        None => Some(ShardId {
+            pack: PackId::from_hex(pack)?,
+            needed: number(needed)?,
+            number: number(index)?,
+        }),
+        Some(_) => None,
+    }
 }
 
 impl fmt::Display for Name {
@@ -234,14 +339,19 @@ mod tests {
 
     fn all() -> Vec<Name> {
         let (pack, id, slot) = (PackId([0xab; 32]), RootId([0x0c; 16]), SlotId([7; 16]));
+        let (needed, number) = (2, 255);
+        let shard = ShardId { pack, needed, number };
         vec![
             Name::header(),
-            Name::parse("epochs/12-0af3").unwrap(),
+            Name::epoch(12, &id),
             Name::key(&slot),
             Name::pack(&pack),
+            Name::place(),
+            Name::places(u64::MAX, &id),
             Name::root(RootKind::Snapshot, &id),
+            Name::shard(&shard),
             Name::verified(&id),
-            Name::parse("writers/00ff").unwrap(),
+            Name::writer(&id, 0),
         ]
     }
 
@@ -264,6 +374,10 @@ mod tests {
             Prefix::Packs,
             Prefix::Roots(RootKind::Snapshot),
             Prefix::Verified,
+            Prefix::Shards,
+            Prefix::Writers,
+            Prefix::Epochs,
+            Prefix::Places,
         ];
         for name in all() {
             for prefix in prefixes {
@@ -297,7 +411,18 @@ mod tests {
             format!("roots/snapshot/{id}.tmp"),
             "writers/..".to_string(),
             "writers/".to_string(),
-            format!("writers/{}", "a".repeat(65)),
+            format!("writers/{id}"),
+            format!("writers/{id}-01"),
+            format!("epochs/+1-{id}"),
+            format!("epochs/18446744073709551616-{id}"),
+            format!("epochs/-{id}"),
+            format!("places/1-{id}-"),
+            format!("shards/ab/{pack}"),
+            format!("shards/ac/{pack}.2.1"),
+            format!("shards/ab/{pack}.2.256"),
+            format!("shards/ab/{pack}.2.01"),
+            format!("shards/ab/{pack}.2.1.0"),
+            "place/".to_string(),
             "tmp/1-1".to_string(),
             "keys/../drystone".to_string(),
         ] {
@@ -310,7 +435,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_is_exact(text in "(drystone|keys|packs|roots|verified|tmp|writers|\\.\\.)(/([0-9a-f]{2}|snapshot|[0-9a-f]{32}|[0-9a-f]{64})){0,3}") {
+        fn parsing_is_exact(text in "(drystone|epochs|keys|packs|place|places|roots|shards|verified|tmp|writers|\\.\\.)(/([0-9a-f]{2}|snapshot|[0-9]{1,2}-[0-9a-f]{32}|[0-9a-f]{32}(-[0-9]{1,2})?|[0-9a-f]{64}(\\.[0-9]{1,3}){0,2})){0,3}") {
             if let Ok(name) = Name::parse(&text) {
                 let remade = match name.kind() {
                     Kind::Header => Name::header(),
@@ -318,7 +443,11 @@ mod tests {
                     Kind::Pack(id) => Name::pack(&id),
                     Kind::Root(kind, id) => Name::root(kind, &id),
                     Kind::Verified(id) => Name::verified(&id),
-                    Kind::Other => name.clone(),
+                    Kind::Shard(id) => Name::shard(&id),
+                    Kind::Writer(id, beat) => Name::writer(&id, beat),
+                    Kind::Epoch(number, id) => Name::epoch(number, &id),
+                    Kind::Places(generation, id) => Name::places(generation, &id),
+                    Kind::Place => Name::place(),
                 };
                 prop_assert_eq!(remade.as_str(), text);
             }

@@ -2,8 +2,9 @@
 
 use drystone_format::codec::Codec;
 use drystone_format::header::Header;
+use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, SealedPack, Tail, tail_bytes};
-use drystone_format::root::{RootKind, open_root, open_verified, seal_root, seal_verified};
+use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::seal::{PackKind, Suite};
 use drystone_format::slot::Slot;
 use drystone_format::{Error, PackId, Result};

@@ -7,9 +7,10 @@ use drystone_format::codec::{CODECS, Codec, Compression, Compressor, decompress}
 use drystone_format::header::Header;
 use drystone_format::id::pack_id;
 use drystone_format::keys::Secrets;
+use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
 use drystone_format::recipe::decode_node;
-use drystone_format::root::{RootKind, open_root, open_verified, seal_root, seal_verified};
+use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::seal::Compressed;
 use drystone_format::slot::Slot;
 use drystone_format::snapshot::Snapshot;

@@ -4,8 +4,8 @@
 
 use drystone_format::Random;
 use drystone_format::keys::Secrets;
+use drystone_format::notice::seal_verified;
 use drystone_format::pack::PackBuilder;
-use drystone_format::root::seal_verified;
 use drystone_format::seal::{PackKind, Suite};
 use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::digest::{SHA256, digest};

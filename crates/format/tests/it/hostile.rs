@@ -3,9 +3,10 @@
 use drystone_format::codec::{CODECS, decompress};
 use drystone_format::header::Header;
 use drystone_format::keys::Secrets;
+use drystone_format::notice::open_verified;
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
 use drystone_format::recipe::decode_node;
-use drystone_format::root::{RootKind, open_root, open_verified};
+use drystone_format::root::{RootKind, open_root};
 use drystone_format::slot::Slot;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::{Entry, Kind, TreeDecoder};

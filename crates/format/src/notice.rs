@@ -1,0 +1,138 @@
+//! Notices: what an owner tells every credential of a vault, sealed under the index key and signed.
+//! Layout: docs/format.md, "Notice".
+//!
+//! - Only an owner's notice counts: a writer's signature is refused.
+//! - Each kind has a magic and a label of its own, so that one kind cannot be passed off as another.
+
+use crate::cbor::{Reader, Writer, required};
+use crate::error::{Error, Result, within};
+use crate::header::{body, sign, split_signature, verify};
+use crate::id::PackId;
+use crate::keys::{Certificate, Role, Secrets};
+use crate::limits::{FORMAT_VERSION, ROOT_MAX_BYTES};
+use crate::random::{Random, array};
+use crate::seal::{PackKind, Sealer, Suite};
+
+/// What a notice is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NoticeKind {
+    /// Packs that hold what their trailers claim.
+    Verified,
+    /// What gc has condemned.
+    Epoch,
+    /// Where the vault lies.
+    Places,
+}
+
+impl NoticeKind {
+    fn object(self) -> &'static str {
+        match self {
+            Self::Verified => "list of verified packs",
+            Self::Epoch => "epoch of gc",
+            Self::Places => "list of places",
+        }
+    }
+
+    fn magic(self) -> &'static [u8; 7] {
+        match self {
+            Self::Verified => b"DRYLIST",
+            Self::Epoch => b"DRYEPOC",
+            Self::Places => b"DRYPLAC",
+        }
+    }
+
+    fn domain(self) -> &'static [u8] {
+        match self {
+            Self::Verified => b"drystone list v1",
+            Self::Epoch => b"drystone epoch v1",
+            Self::Places => b"drystone places v1",
+        }
+    }
+}
+
+/// The notice object of `kind` that says `payload`; readable by every credential.
+pub fn seal_notice(secrets: &Secrets, kind: NoticeKind, payload: Vec<u8>, random: &mut dyn Random) -> Result<Vec<u8>> {
+    let epoch = secrets.current()?;
+    let salt: [u8; 32] = array(random);
+    let mut sealed = payload;
+    sealer(secrets, kind, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
+    let mut out = Writer::onto([kind.magic().as_slice(), &[FORMAT_VERSION]].concat());
+    out.map(4)
+        .uint(0)
+        .uint(epoch.number.into())
+        .uint(1)
+        .bytes(&salt)
+        .uint(2);
+    secrets.certificate.encode(&mut out);
+    out.uint(3).bytes(&sealed);
+    let object = sign(out.finish(), kind.domain(), &secrets.writer_key)?;
+    within(kind.object(), "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
+    Ok(object)
+}
+
+/// What the notice says, checked to be an owner's of this vault; to be decoded by its kind.
+pub fn open_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<Vec<u8>> {
+    let what = kind.object();
+    within(what, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
+    let (signed, signature) = split_signature(what, object)?;
+    let (mut epoch, mut salt, mut certificate, mut sealed) = (None, None, None, None);
+    let mut reader = Reader::new(what, body(what, kind.magic(), signed)?);
+    reader.map(|reader, key| {
+        match key {
+            0 => epoch = Some(reader.u32()?),
+            1 => salt = Some(reader.fixed()?),
+            2 => certificate = Some(Certificate::decode(what, reader)?),
+            3 => sealed = Some(reader.bytes("sealed part", ROOT_MAX_BYTES)?.to_vec()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    reader.end()?;
+    let certificate = required(what, "certificate", certificate)?;
+    certificate.verify(what, &secrets.vault, &secrets.vault_verify)?;
+    verify(what, kind.domain(), signed, &signature, &certificate.writer)?;
+    if certificate.role != Role::Owner {
+        return Err(Error::Signature { object: what });
+    }
+    let (epoch, salt) = (required(what, "key epoch", epoch)?, required(what, "salt", salt)?);
+    sealer(secrets, kind, epoch, &salt)?.open(what, 0, &required(what, "sealed part", sealed)?)
+}
+
+fn sealer(secrets: &Secrets, kind: NoticeKind, epoch: u32, salt: &[u8; 32]) -> Result<Sealer> {
+    let key = secrets.epoch(kind.object(), epoch)?.index_key.trailer_key(salt);
+    Sealer::new(
+        Suite::ChaCha20Poly1305,
+        &key,
+        kind.domain(),
+        &secrets.vault,
+        PackKind::Meta,
+    )
+}
+
+/// An owner's word that the packs `packs` hold what their trailers claim.
+pub fn seal_verified(secrets: &Secrets, packs: &[PackId], random: &mut dyn Random) -> Result<Vec<u8>> {
+    let mut list = Writer::new();
+    list.map(1).uint(0).array(packs.len());
+    for pack in packs {
+        list.bytes(&pack.0);
+    }
+    seal_notice(secrets, NoticeKind::Verified, list.finish(), random)
+}
+
+/// Opens what [`seal_verified`] made.
+pub fn open_verified(secrets: &Secrets, object: &[u8]) -> Result<Vec<PackId>> {
+    let list = open_notice(secrets, NoticeKind::Verified, object)?;
+    let mut packs = Vec::new();
+    let mut reader = Reader::new(NoticeKind::Verified.object(), &list);
+    reader.map(|reader, key| {
+        if key != 0 {
+            return Ok(false);
+        }
+        for _ in 0..reader.array("number of packs", (ROOT_MAX_BYTES / PackId::LEN) as u64)? {
+            packs.push(PackId(reader.fixed()?));
+        }
+        Ok(true)
+    })?;
+    reader.end()?;
+    Ok(packs)
+}
