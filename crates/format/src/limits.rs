@@ -34,7 +34,7 @@ pub const PACK_BYTES: usize = 16 << 20;
 /// Largest pack, bytes: `PACK_BYTES` of another configuration plus one frame and the tail.
 pub const PACK_MAX_BYTES: usize = 96 << 20;
 /// Largest shard, bytes: a whole pack (k = 1), its checksums and footer.
-pub const SHARD_MAX_BYTES: usize = PACK_MAX_BYTES + (1 << 20);
+pub const SHARD_MAX_BYTES: usize = 97 << 20;
 /// Largest tail (trailer, preamble, footer) of a pack, bytes: 64 MiB of chunks of 512 bytes, 40 bytes each.
 pub const PACK_TAIL_MAX_BYTES: usize = 8 << 20;
 /// Bytes read from the end of a pack in the first attempt at its tail: fits 700 chunks, the common pack of 16 MiB.
