@@ -68,6 +68,10 @@ id!(
     /// Identity of a key slot, random at its creation.
     SlotId, 16
 );
+id!(
+    /// Identity of a place of a vault, random when the place is added.
+    PlaceId, 16
+);
 
 fn from_hex(text: &str, out: &mut [u8]) -> bool {
     let digit = |byte: u8| match byte {

@@ -14,6 +14,7 @@ pub mod keys;
 pub mod limits;
 pub mod notice;
 pub mod pack;
+pub mod places;
 pub mod random;
 pub mod recipe;
 pub mod root;
@@ -24,5 +25,5 @@ pub mod snapshot;
 pub mod tree;
 
 pub use error::{Error, Result};
-pub use id::{ChunkId, PackId, RootId, SlotId, VaultId};
+pub use id::{ChunkId, PackId, PlaceId, RootId, SlotId, VaultId};
 pub use random::Random;

@@ -47,6 +47,9 @@ pub const SLOT_MAX_BYTES: usize = 512 << 10;
 /// Largest vault header, bytes: room for the 255 places of a spread.
 pub const HEADER_MAX_BYTES: usize = 256 << 10;
 
+/// Most places of a vault: a shard's number is a byte, and each place is asked by every listing.
+pub const PLACES_MAX: u64 = 255;
+
 /// Longest name of a tree entry, bytes: Linux allows 255, other systems up to 1020.
 pub const NAME_MAX_BYTES: usize = 1024;
 /// Longest symbolic link target, bytes (Linux PATH_MAX is 4096).

@@ -9,6 +9,7 @@ use drystone_format::id::pack_id;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
+use drystone_format::places::{PlaceMark, Places};
 use drystone_format::recipe::decode_node;
 use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::seal::Compressed;
@@ -17,8 +18,8 @@ use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::{TreeDecoder, append_encoded};
 
 use crate::fixture::{
-    Counting, ROOT, entries, example_pack, header, header_bytes, hello, parts, secrets, slot, slot_bytes, slot_key,
-    snapshot, unhex,
+    Counting, ROOT, entries, example_pack, header, header_bytes, hello, parts, place_mark, places, secrets, slot,
+    slot_bytes, slot_key, snapshot, unhex,
 };
 
 fn path() -> PathBuf {
@@ -94,6 +95,11 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("snapshot", snapshot().encode()),
         ("root", root.unwrap()),
         ("verified-list", list.unwrap()),
+        ("places", places().seal(&secrets, &mut Counting::default()).unwrap()),
+        (
+            "place",
+            place_mark().encode(secrets.vault_key.as_ref().unwrap()).unwrap(),
+        ),
     ]
 }
 
@@ -125,6 +131,9 @@ fn example_objects_decode() {
     assert_eq!(Snapshot::decode(&root.payload).unwrap(), snapshot());
     let list = open_verified(&secrets, &example("verified-list")).unwrap();
     assert_eq!(list, [pack_id(&example("pack"))]);
+    assert_eq!(Places::open(&secrets, &example("places")).unwrap(), places());
+    let mark = PlaceMark::decode(&example("place"), &secrets.vault_verify).unwrap();
+    assert_eq!(mark, place_mark());
 }
 
 #[test]

@@ -6,12 +6,13 @@ use drystone_format::header::{Header, Trust};
 use drystone_format::id::ChunkHasher;
 use drystone_format::keys::{OpenKey, Role, Secrets};
 use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
+use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks, Places};
 use drystone_format::recipe::{Part, Recipe};
 use drystone_format::seal::{Compressed, PackKind, Suite};
 use drystone_format::slot::{Lock, Slot};
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
-use drystone_format::{ChunkId, Random, RootId, SlotId, VaultId};
+use drystone_format::{ChunkId, PlaceId, Random, RootId, SlotId, VaultId};
 
 /// The bytes 0, 1, 2 and so on, across calls.
 #[derive(Default)]
@@ -80,6 +81,43 @@ pub(crate) fn header() -> Header {
 
 pub(crate) fn header_bytes() -> Vec<u8> {
     header().encode(secrets().vault_key.as_ref().unwrap()).unwrap()
+}
+
+pub(crate) fn places() -> Places {
+    let place = |number: u8, url: &str, marks| PlaceEntry {
+        id: PlaceId([0xc0 + number; 16]),
+        url: url.to_owned(),
+        weight: 1,
+        marks: PlaceMarks(marks),
+        up_bytes: None,
+        down_bytes: None,
+        unknown: Vec::new(),
+    };
+    Places {
+        generation: 2,
+        needed: 2,
+        total: 3,
+        places: vec![
+            place(0, "/mnt/a", 0),
+            PlaceEntry {
+                up_bytes: Some(1_000_000),
+                ..place(
+                    1,
+                    "s3://bucket/vault?endpoint=https://s3.example",
+                    PlaceMarks::APPEND_ONLY,
+                )
+            },
+            place(2, "sftp://host/vault", PlaceMarks::ARCHIVE | PlaceMarks::LEAVING),
+        ],
+        unknown: Vec::new(),
+    }
+}
+
+pub(crate) fn place_mark() -> PlaceMark {
+    PlaceMark {
+        vault: vault(),
+        place: PlaceId([0xc1; 16]),
+    }
 }
 
 pub(crate) fn slot_key() -> OpenKey {

@@ -1,17 +1,19 @@
-//! Headers, slots, secrets, roots, lists: round trips, unknown keys, what a credential may do, wrong names.
+//! Headers, slots, secrets, roots, notices: round trips, unknown keys, what a credential may do, wrong names.
 
 use drystone_format::chunker::Sizes;
 use drystone_format::header::{Header, Trust};
 use drystone_format::keys::{OpenKey, Role, Secrets};
 use drystone_format::limits::EPOCHS_MAX;
 use drystone_format::notice::{open_verified, seal_verified};
+use drystone_format::places::{PlaceEntry, PlaceMark, Places};
 use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::slot::{Lock, Slot};
 use drystone_format::snapshot::{Snapshot, Totals};
-use drystone_format::{Error, PackId, RootId, SlotId, VaultId};
+use drystone_format::{Error, PackId, PlaceId, RootId, SlotId, VaultId};
 
 use crate::fixture::{
-    Counting, ROOT, header, header_bytes, secrets, slot, slot_bytes, slot_key, snapshot, stranger, writer,
+    Counting, ROOT, header, header_bytes, place_mark, places, secrets, slot, slot_bytes, slot_key, snapshot, stranger,
+    writer,
 };
 
 /// A key of a newer version: 100, with the value `["new", {0: h'ff'}, -1]`.
@@ -372,4 +374,62 @@ fn objects_do_not_pass_for_each_other() {
         Slot::verify(&object, &secrets().vault_verify),
         Err(Error::Signature { .. })
     ));
+}
+
+#[test]
+fn a_list_of_places_counts_only_from_an_owner_and_only_if_it_makes_sense() {
+    let seal = |places: &Places, secrets: &Secrets| places.seal(secrets, &mut Counting::default());
+    let object = seal(&places(), &secrets()).unwrap();
+    assert_eq!(Places::open(&writer(), &object).unwrap(), places());
+    assert!(Places::open(&stranger(), &object).is_err());
+    let forged = seal(&places(), &writer()).unwrap();
+    assert!(matches!(
+        Places::open(&secrets(), &forged),
+        Err(Error::Signature { .. })
+    ));
+    // One kind of notice is not taken for another.
+    assert!(open_verified(&secrets(), &object).is_err());
+    for (needed, total, twice, none) in [
+        (0, 3, false, false),
+        (4, 3, false, false),
+        (2, 3, true, false),
+        (1, 1, false, true),
+    ] {
+        let mut bad = Places {
+            needed,
+            total,
+            ..places()
+        };
+        if twice {
+            bad.places.push(places().places[0].clone());
+        }
+        if none {
+            bad.places.clear();
+        }
+        assert!(
+            matches!(seal(&bad, &secrets()), Err(Error::Malformed { .. })),
+            "{needed}/{total}"
+        );
+    }
+    let mut many = places();
+    many.places = (0..=255u8)
+        .map(|number| PlaceEntry {
+            id: PlaceId([number; 16]),
+            ..places().places[0].clone()
+        })
+        .collect();
+    assert!(matches!(seal(&many, &secrets()), Err(Error::Limit { .. })));
+}
+
+#[test]
+fn a_place_says_which_it_is_in_the_word_of_its_vault() {
+    let (owner, other) = (secrets(), stranger());
+    let object = place_mark().encode(owner.vault_key.as_ref().unwrap()).unwrap();
+    assert_eq!(PlaceMark::decode(&object, &owner.vault_verify).unwrap(), place_mark());
+    assert!(PlaceMark::decode(&object, &other.vault_verify).is_err());
+    for at in 0..object.len() {
+        let mut bad = object.clone();
+        bad[at] ^= 1;
+        assert!(PlaceMark::decode(&bad, &owner.vault_verify).is_err(), "byte {at}");
+    }
 }
