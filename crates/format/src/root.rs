@@ -83,8 +83,17 @@ pub fn seal_root(
     Ok(object)
 }
 
-/// Opens the root that is stored as `kind` and `id`; a writer gets [`Error::WriterKey`].
-pub fn open_root(secrets: &Secrets, kind: RootKind, id: &RootId, object: &[u8]) -> Result<Root> {
+/// A root whose signatures are right; what it says is still sealed.
+#[derive(Debug, Clone)]
+pub struct SignedRoot {
+    /// Who wrote it.
+    pub certificate: Certificate,
+    epoch: u32,
+    sealed: Vec<u8>,
+}
+
+/// Checks that `object` is the root `kind` and `id` of this vault, signed by one of its writers; any credential can.
+pub fn verify_root(secrets: &Secrets, kind: RootKind, id: &RootId, object: &[u8]) -> Result<SignedRoot> {
     within(OBJECT, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
     let (signed, signature) = split_signature(OBJECT, object)?;
     let (mut vault, mut word, mut found, mut epoch) = (None, None, None, None);
@@ -109,8 +118,21 @@ pub fn open_root(secrets: &Secrets, kind: RootKind, id: &RootId, object: &[u8]) 
     let certificate = required(OBJECT, "certificate", certificate)?;
     certificate.verify(OBJECT, &secrets.vault, &secrets.vault_verify)?;
     verify(OBJECT, DOMAIN, signed, &signature, &certificate.writer)?;
-    let open_key = secrets.open_key(OBJECT, required(OBJECT, "key epoch", epoch)?)?;
-    let sealed = required(OBJECT, "sealed part", sealed)?;
+    Ok(SignedRoot {
+        certificate,
+        epoch: required(OBJECT, "key epoch", epoch)?,
+        sealed: required(OBJECT, "sealed part", sealed)?,
+    })
+}
+
+/// Opens the root that is stored as `kind` and `id`; a writer gets [`Error::WriterKey`].
+pub fn open_root(secrets: &Secrets, kind: RootKind, id: &RootId, object: &[u8]) -> Result<Root> {
+    let SignedRoot {
+        certificate,
+        epoch,
+        sealed,
+    } = verify_root(secrets, kind, id, object)?;
+    let open_key = secrets.open_key(OBJECT, epoch)?;
     let payload = open_key.open(OBJECT, INFO, &aad(&secrets.vault, kind.word(), id), &sealed)?;
     Ok(Root { certificate, payload })
 }
