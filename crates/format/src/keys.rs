@@ -66,6 +66,10 @@ secret!(
     /// Signs: as the vault (owners only) or as one writer.
     SignKey
 );
+secret!(
+    /// Tags the blocks of shards; every credential has it, no place does.
+    ShardKey
+);
 
 impl DedupKey {
     /// 32 bytes for the purpose that `label` names.

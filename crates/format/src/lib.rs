@@ -20,6 +20,7 @@ pub mod recipe;
 pub mod root;
 pub mod seal;
 mod secrets;
+pub mod shard;
 pub mod slot;
 pub mod snapshot;
 pub mod tree;

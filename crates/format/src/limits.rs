@@ -35,6 +35,8 @@ pub const PACK_BYTES: usize = 16 << 20;
 pub const PACK_MAX_BYTES: usize = 96 << 20;
 /// Largest shard, bytes: a whole pack (k = 1), its checksums and footer.
 pub const SHARD_MAX_BYTES: usize = 97 << 20;
+/// Bytes of a shard under one checksum: what the smallest read of a shard costs; the checksum is a thousandth of it.
+pub const SHARD_BLOCK_BYTES: usize = 16 << 10;
 /// Largest tail (trailer, preamble, footer) of a pack, bytes: 64 MiB of chunks of 512 bytes, 40 bytes each.
 pub const PACK_TAIL_MAX_BYTES: usize = 8 << 20;
 /// Bytes read from the end of a pack in the first attempt at its tail: fits 700 chunks, the common pack of 16 MiB.

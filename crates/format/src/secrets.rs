@@ -7,7 +7,7 @@
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
 use crate::id::VaultId;
-use crate::keys::{DedupKey, IndexKey, OpenKey, SealKey, SignKey, Signature, VerifyKey};
+use crate::keys::{DedupKey, IndexKey, OpenKey, SealKey, ShardKey, SignKey, Signature, VerifyKey};
 use crate::limits::EPOCHS_MAX;
 use crate::random::Random;
 
@@ -142,6 +142,11 @@ impl Secrets {
         } else {
             Role::Writer
         }
+    }
+
+    /// What the blocks of this vault's shards are tagged with.
+    pub fn shard_key(&self) -> ShardKey {
+        ShardKey(self.dedup_key.derive(b"drystone shard v1"))
     }
 
     /// The epoch that is written in.

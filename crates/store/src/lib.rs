@@ -10,6 +10,7 @@ mod atomic;
 #[cfg(feature = "testing")]
 pub mod conformance;
 pub mod crash;
+pub mod erasure;
 mod error;
 pub mod fail;
 pub mod limit;

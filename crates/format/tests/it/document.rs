@@ -13,6 +13,7 @@ use drystone_format::places::{PlaceMark, Places};
 use drystone_format::recipe::decode_node;
 use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::seal::Compressed;
+use drystone_format::shard::{Shape, open_shard, seal_shard};
 use drystone_format::slot::Slot;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::{TreeDecoder, append_encoded};
@@ -72,6 +73,51 @@ fn recipe_node() -> Vec<u8> {
     bytes
 }
 
+/// The field of parity shards, from its definition: carry-less product, reduced by `0x11d`.
+fn times(a: u8, b: u8) -> u8 {
+    let (mut product, mut power) = (0, a);
+    for bit in 0..8 {
+        product ^= power * (b >> bit & 1);
+        power = (power << 1) ^ (0x1d * (power >> 7));
+    }
+    product
+}
+
+/// Which number times `b` is `a`.
+fn divide(a: u8, b: u8) -> u8 {
+    (0..=255).find(|quotient| times(*quotient, b) == a).unwrap()
+}
+
+/// What parity shard `number` takes `column` times, of `needed`.
+fn factor(needed: u8, number: u8, column: u8) -> u8 {
+    let (above, below) = (times(number, needed ^ column), times(needed, number ^ column));
+    divide(above, below)
+}
+
+/// The shape of the example shards.
+fn shape() -> Shape {
+    let pack = example_pack();
+    Shape::new(pack.id, pack.bytes.len() as u64, 3).unwrap()
+}
+
+/// The payload of a shard of the example pack, computed as the document says and not as the program does.
+fn shard_payload(number: u8) -> Vec<u8> {
+    let pack = example_pack().bytes;
+    let columns: Vec<&[u8]> = pack.chunks(pack.len().div_ceil(3)).collect();
+    if number < 3 {
+        return columns[usize::from(number)].to_vec();
+    }
+    let byte = |column: usize, at: usize| columns[column].get(at).copied().unwrap_or_default();
+    let product = |column: u8, at| times(factor(3, number, column), byte(column.into(), at));
+    (0..columns[0].len())
+        .map(|at| (0..3).fold(0, |sum, column| sum ^ product(column, at)))
+        .collect()
+}
+
+fn shard(number: u8) -> Vec<u8> {
+    seal_shard(&secrets().shard_key(), &shape(), number, &shard_payload(number)).unwrap()
+}
+
 /// All examples whose encoding is determined by the document.
 fn examples() -> Vec<(&'static str, Vec<u8>)> {
     let secrets = secrets();
@@ -90,6 +136,8 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("chunk-id", hello().0.to_vec()),
         ("frame-none", frame(Codec::None)),
         ("pack", example_pack().bytes),
+        ("shard-data", shard(2)),
+        ("shard-parity", shard(4)),
         ("recipe-node", recipe_node()),
         ("tree", tree()),
         ("snapshot", snapshot().encode()),
@@ -155,6 +203,18 @@ fn example_contents_decode() {
     }
     assert_eq!(decoder.next_entry().unwrap(), None);
     decoder.finish().unwrap();
+}
+
+#[test]
+fn example_shards_decode() {
+    let (key, pack) = (secrets().shard_key(), pack_id(&example("pack")));
+    for (name, number) in [("shard-data", 2), ("shard-parity", 4)] {
+        let (found, payload) = open_shard(&key, pack, 3, number, &example(name)).unwrap();
+        assert_eq!((found, payload), (shape(), shard_payload(number)));
+    }
+    assert!(shard_payload(2).len() < shard_payload(4).len());
+    let factors = [0, 1, 2].map(|column| format!("`c(4, {column}) = {:x}`", factor(3, 4, column)));
+    assert!(document().contains(&factors.join(", ")), "{factors:?}");
 }
 
 #[test]

@@ -10,4 +10,5 @@ mod hostile;
 mod hpke;
 mod objects;
 mod packs;
+mod shards;
 mod trees;
