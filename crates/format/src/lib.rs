@@ -25,5 +25,5 @@ pub mod snapshot;
 pub mod tree;
 
 pub use error::{Error, Result};
-pub use id::{ChunkId, PackId, RootId, SlotId, VaultId};
+pub use id::{ChunkId, PackId, PlaceId, RootId, SlotId, VaultId};
 pub use random::Random;
