@@ -139,9 +139,17 @@ fn strip(row: &[u8], start: usize, end: usize) -> Cow<'_, [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::path::{Path, PathBuf};
+
+    use drystone_format::id::pack_id;
+    use drystone_format::keys::{DedupKey, ShardKey};
+    use drystone_format::shard::{Shape, open_shard, seal_shard};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{Name, ShardId};
 
     /// Columns of `pack`, the last ones shorter or empty.
     fn columns(pack: &[u8], needed: u8) -> Vec<&[u8]> {
@@ -222,6 +230,77 @@ mod tests {
         assert!(coder.rebuild(&[have[0], have[2]], &[1]).is_none());
         assert!(Coder::new(0).rebuild(&[], &[1]).is_none());
         assert!(coder.parity(&[&row], &[2]).is_none());
+    }
+
+    /// The shards of testdata/format/v1: of one pack of the golden vault, under the dedup key 40 to 5f.
+    fn golden() -> (PathBuf, ShardKey, Vec<u8>) {
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/format/v1");
+        let pack = "vault/packs/d3/d3a444f6d12ec0c42647960d5e29aa5b1a74c66ced59c9caacbf4dfbc9a349f9";
+        let key = DedupKey::from_bytes(std::array::from_fn(|at| 0x40 + at as u8)).derive(b"drystone shard v1");
+        let pack = fs::read(top.join(pack)).unwrap();
+        (top.join("spread"), ShardKey::from_bytes(key), pack)
+    }
+
+    /// Name, payload and object of all shards of the golden pack, for each k and n.
+    fn golden_shards(needed: u8, total: u8) -> Vec<(ShardId, Vec<u8>, Vec<u8>)> {
+        let (_, key, pack) = golden();
+        let shape = Shape::new(pack_id(&pack), pack.len() as u64, needed).unwrap();
+        let columns = shape.columns(&pack).unwrap();
+        let parity = Coder::new(needed)
+            .parity(&columns, &(needed..total).collect::<Vec<_>>())
+            .unwrap();
+        let payloads = columns.into_iter().chain(parity.iter().map(Vec::as_slice));
+        let shard = |(number, payload): (u8, &[u8])| {
+            let id = ShardId {
+                pack: shape.pack(),
+                needed,
+                number,
+            };
+            (id, payload.to_vec(), seal_shard(&key, &shape, number, payload).unwrap())
+        };
+        (0..total).zip(payloads).map(shard).collect()
+    }
+
+    const GOLDEN: [(u8, u8); 4] = [(1, 2), (2, 3), (4, 6), (10, 14)];
+
+    #[test]
+    fn golden_shards_are_made_again_and_give_their_pack() {
+        let (directory, key, pack) = golden();
+        for (needed, total) in GOLDEN {
+            let mut found = Vec::new();
+            for (id, payload, object) in golden_shards(needed, total) {
+                let stored = fs::read(directory.join(Name::shard(&id).as_str())).unwrap();
+                assert_eq!(stored, object, "{id:?}");
+                let opened = open_shard(&key, id.pack, needed, id.number, &stored).unwrap();
+                assert_eq!(opened.1, payload);
+                found.push((id.number, opened));
+            }
+            let (shape, column) = (found[0].1.0, found[0].1.1.len());
+            // The last k: of the data, only what parity does not replace.
+            let have: Vec<(u8, &[u8])> = found
+                .iter()
+                .rev()
+                .map(|(number, (_, row))| (*number, row.as_slice()))
+                .collect();
+            let all: Vec<u8> = (0..needed).collect();
+            let rows = Coder::new(needed).rebuild(&have[..needed.into()], &all).unwrap();
+            assert!(rows.iter().all(|row| row.len() == column));
+            assert_eq!(rows.concat()[..shape.pack_bytes() as usize], pack);
+        }
+    }
+
+    #[test]
+    #[ignore = "writes the golden shards, which never change within a version of the format"]
+    fn make_golden_shards() {
+        let (directory, ..) = golden();
+        for (id, _, object) in GOLDEN
+            .into_iter()
+            .flat_map(|(needed, total)| golden_shards(needed, total))
+        {
+            let path = directory.join(Name::shard(&id).as_str());
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::File::create_new(path).unwrap().write_all(&object).unwrap();
+        }
     }
 
     proptest! {

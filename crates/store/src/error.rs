@@ -81,6 +81,43 @@ pub enum Error {
         /// What is known about it.
         reason: String,
     },
+    /// The bytes of an object, or of a shard, are not what was stored: altered, cut short, or of something else.
+    #[error("{place}: {name} is damaged or not of this vault: {what}; run `drystone repair`")]
+    Unsound {
+        /// The object.
+        name: String,
+        /// Where it lies.
+        place: String,
+        /// What was found.
+        what: String,
+    },
+    /// Too few places of a spread could read or store their part of an object.
+    #[error(
+        "{name}: too few places could do their part, {needed} are needed: {said}; \
+         bring the missing places back and run the command again, or else run `drystone repair`"
+    )]
+    TooFew {
+        /// The object, or the prefix of a listing.
+        name: String,
+        /// The spread.
+        place: String,
+        /// How many parts it takes.
+        needed: u8,
+        /// What each place said.
+        said: String,
+    },
+    /// There is no spread like this.
+    #[error("a spread of {needed}/{total} over {places} places cannot be: {why}")]
+    Spread {
+        /// How many shards are needed.
+        needed: u8,
+        /// How many there are.
+        total: u8,
+        /// Over how many places.
+        places: usize,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// Anything else that the operating system reports.
     #[error("{place}: {during} {name}: {source}")]
     Io {

@@ -4,6 +4,7 @@
 //! - [`Store::put`] returns when the bytes are as durable as [`Traits::durable_on_return`] says.
 //! - A listing is complete or an error; names that are not drystone's are left out of it.
 //! - Behaviour is added by decorators with the same interface: [`Retry`], [`Limit`], [`Record`], [`Fail`], [`Crash`].
+//! - [`Spread`] makes one store of several places, any k of which are enough.
 //! - Object names are made and parsed in `name.rs` only, the order of fsync and rename is kept in `atomic.rs` only.
 
 mod atomic;
@@ -18,8 +19,10 @@ mod local;
 mod memory;
 mod name;
 mod open;
+pub mod placement;
 pub mod record;
 pub mod retry;
+pub mod spread;
 
 use std::fmt;
 use std::time::Duration;
@@ -37,6 +40,7 @@ pub use name::{Kind, Name, Prefix, RootKind, ShardId};
 pub use open::{create, open};
 pub use record::Record;
 pub use retry::Retry;
+pub use spread::{Spread, SpreadOptions, SpreadPlace};
 
 /// A place that holds named immutable objects.
 ///
@@ -52,9 +56,10 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Stores an object; one that exists already is left as it is.
     ///
-    /// Of several puts of one name at once, one is told `Created` and its bytes stay; the bytes are durable on return
-    /// for all of them. A pack that exists with another size than `bytes` was damaged, since its name is the hash of
-    /// its content: it is replaced and the answer is `Created`.
+    /// Of several puts of one name at once, one is told `Created` and its bytes stay (but see
+    /// [`Traits::exclusive_create`]); the bytes are durable on return for all of them. A pack or shard that exists with
+    /// another size than `bytes` was damaged, since its name says all of its content: it is replaced and the answer is
+    /// `Created`.
     /// [`Error::TooLarge`] if the bytes exceed the limit of the object's kind or of the place.
     async fn put(&self, name: &Name, bytes: Bytes) -> Result<Put>;
 
@@ -82,6 +87,8 @@ pub trait Store: Send + Sync + fmt::Debug {
 pub struct Traits {
     /// What `put` acknowledged survives a power cut at the place.
     pub durable_on_return: bool,
+    /// Of several puts of one name at once exactly one is told `Created`.
+    pub exclusive_create: bool,
     /// `list` is ordered by name across calls.
     pub ordered_list: bool,
     /// How long a finished put or delete may stay invisible to `list`; `None` if it is seen at once.

@@ -73,17 +73,22 @@ impl Local {
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
         let inner = Arc::clone(&self.inner);
-        match tokio::task::spawn_blocking(move || work(&inner)).await {
-            Ok(outcome) => outcome,
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::Unavailable {
-                    name: WHOLE.to_string(),
-                    place: self.inner.place.clone(),
-                    reason: "the program is ending".to_string(),
-                }),
-            },
-        }
+        blocking(&self.inner.place, move || work(&inner)).await?
+    }
+}
+
+/// Runs work that blocks or takes long on one of tokio's threads for such.
+pub(crate) async fn blocking<T: Send + 'static>(place: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => Ok(outcome),
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Unavailable {
+                name: WHOLE.to_string(),
+                place: place.to_string(),
+                reason: "the program is ending".to_string(),
+            }),
+        },
     }
 }
 
@@ -121,7 +126,7 @@ impl Inner {
     fn put(&self, name: &Name, bytes: &[u8]) -> Result<Put> {
         name.check_size(&self.place, bytes.len() as u64)?;
         let existing = match name.kind() {
-            Kind::Pack(_) => Existing::ReplaceIfSizeDiffers,
+            Kind::Pack(_) | Kind::Shard(_) => Existing::ReplaceIfSizeDiffers,
             _ => Existing::Keep,
         };
         self.directory
@@ -308,6 +313,7 @@ impl Store for Local {
     fn traits(&self) -> Traits {
         Traits {
             durable_on_return: true,
+            exclusive_create: true,
             ordered_list: true,
             stale_list: None,
             max_object_bytes: None,

@@ -41,7 +41,9 @@ impl Memory {
         name.check_size(PLACE, bytes.len() as u64)?;
         let mut objects = self.objects.write();
         match objects.get(name) {
-            Some(found) if found.len() == bytes.len() || !matches!(name.kind(), Kind::Pack(_)) => Ok(Put::Existed),
+            Some(found) if found.len() == bytes.len() || !matches!(name.kind(), Kind::Pack(_) | Kind::Shard(_)) => {
+                Ok(Put::Existed)
+            }
             _ => {
                 objects.insert(name.clone(), bytes);
                 Ok(Put::Created)
@@ -80,6 +82,7 @@ impl Store for Memory {
     fn traits(&self) -> Traits {
         Traits {
             durable_on_return: true,
+            exclusive_create: true,
             ordered_list: true,
             stale_list: None,
             max_object_bytes: None,

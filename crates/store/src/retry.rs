@@ -93,8 +93,9 @@ impl Store for Retry {
     async fn put(&self, name: &Name, bytes: Bytes) -> Result<Put> {
         let (outcome, calls) = self.repeat(|| self.inner.put(name, bytes.clone())).await;
         let outcome = outcome?;
-        // After a lost reply the object may be our own. For packs it makes no difference: the name is the hash.
-        if outcome == Put::Existed && calls > 1 && !matches!(name.kind(), Kind::Pack(_)) {
+        // After a lost reply the object may be our own. For packs and shards, whose names say what they are, it makes no
+        // difference.
+        if outcome == Put::Existed && calls > 1 && !matches!(name.kind(), Kind::Pack(_) | Kind::Shard(_)) {
             let found = self.get(name, Range::All).await?;
             return Ok(if found == bytes { Put::Created } else { Put::Existed });
         }

@@ -1,0 +1,292 @@
+//! The spread store: packs cut into shards over several places, any k of n of which are enough; the rest copied to all.
+//!
+//! - Above it packs are whole: shards have no names here, and which place holds what is decided in `placement.rs`.
+//! - No byte of a shard is returned before its tag was checked, wherever it was found (I6).
+//! - A put succeeds when more parts are durable than it takes to read the object; what could not be stored is owed.
+//! - A place that is absent, silent, slow, rotten, full or lying is read around, and what it did is written down.
+//! - Memory is bounded: a few packs for each call, one page of each place for a listing.
+//!
+//! The object that tells places apart (`place`) and shards are refused: they belong to one place each.
+
+mod gather;
+mod list;
+mod merge;
+mod pack;
+mod place;
+mod recent;
+mod shards;
+mod small;
+mod troubles;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use drystone_format::PackId;
+use drystone_format::keys::ShardKey;
+use parking_lot::RwLock;
+
+pub use list::{HeldCopy, HeldShard, Holdings, PackHoldings};
+pub use place::{Access, SpreadPlace};
+pub use troubles::{Objects, PlaceTroubles, Troubles};
+
+use crate::placement::Placement;
+use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+use gather::Failure;
+use place::Place;
+use recent::Recent;
+use shards::Found;
+
+/// Tells whether small objects are what was stored: the vault knows their signatures and seals.
+pub trait Judge: Send + Sync {
+    /// Whether these may be the bytes of the object; `true` for objects that it knows nothing about.
+    fn is_sound(&self, name: &Name, bytes: &[u8]) -> bool;
+}
+
+/// Tells the length of a pack in bytes, if it is known.
+pub type SizeHint = Arc<dyn Fn(&PackId) -> Option<u64> + Send + Sync>;
+
+/// What a spread is.
+pub struct SpreadOptions {
+    /// How many shards give a pack back (k).
+    pub needed: u8,
+    /// How many shards a pack has (n).
+    pub total: u8,
+    /// Where they lie.
+    pub places: Vec<SpreadPlace>,
+    /// What their blocks are tagged with.
+    pub key: ShardKey,
+    /// Knows sound small objects.
+    pub judge: Arc<dyn Judge>,
+    /// How long a place may take for the first MiB of an answer before others are asked too, and for each further one.
+    pub hedge_after: Duration,
+    /// How long a place that did not answer is left alone.
+    pub rest: Duration,
+}
+
+/// A store over several places.
+#[derive(Clone)]
+pub struct Spread {
+    core: Arc<Core>,
+}
+
+/// What all calls share.
+struct Core {
+    needed: u8,
+    total: u8,
+    places: Vec<Arc<Place>>,
+    placement: Placement,
+    key: ShardKey,
+    judge: Arc<dyn Judge>,
+    hedge_after: Duration,
+    label: String,
+    /// Lengths of packs seen in this run.
+    sizes: Recent<u64>,
+    /// Where packs were found whose shards are not where they should be.
+    elsewhere: Recent<Found>,
+    hint: RwLock<Option<SizeHint>>,
+    thin: parking_lot::Mutex<Objects>,
+}
+
+/// Shortest time after which other places are asked: below it the timers would be all the work.
+const HEDGE_MIN: Duration = Duration::from_millis(1);
+
+impl Spread {
+    /// A spread over these places; nothing is read or written.
+    ///
+    /// [`Error::Spread`] unless 1 <= k <= n, there is a place that takes shards, and no place is named twice.
+    pub fn new(options: SpreadOptions) -> Result<Self> {
+        let candidates = options.places.iter().map(SpreadPlace::candidate).collect();
+        let placement = Placement::new(candidates, options.needed, options.total);
+        validate(&options, &placement)?;
+        let rest = options.rest;
+        let places = options.places.into_iter().enumerate();
+        let places = places.map(|(position, place)| Arc::new(Place::new(position, place, rest)));
+        let places: Vec<Arc<Place>> = places.collect();
+        let labels: Vec<&str> = places.iter().map(|place| place.label()).collect();
+        let label = format!("{}/{} over {}", options.needed, options.total, labels.join(", "));
+        Ok(Self {
+            core: Arc::new(Core {
+                needed: options.needed,
+                total: options.total,
+                places,
+                placement,
+                key: options.key,
+                judge: options.judge,
+                hedge_after: options.hedge_after.max(HEDGE_MIN),
+                label,
+                sizes: Recent::default(),
+                elsewhere: Recent::default(),
+                hint: RwLock::default(),
+                thin: parking_lot::Mutex::default(),
+            }),
+        })
+    }
+
+    /// Asks `hint` for the lengths of packs from now on, which saves a request for each pack that was not stored in this
+    /// run. A wrong length makes reads slower, never wrong.
+    pub fn set_sizes(&self, hint: SizeHint) {
+        *self.core.hint.write() = Some(hint);
+    }
+
+    /// What went wrong so far.
+    pub fn troubles(&self) -> Troubles {
+        Troubles {
+            places: self.core.places.iter().map(|place| place.troubles()).collect(),
+            thin: self.core.thin.lock().clone(),
+        }
+    }
+
+    /// How many places may be lost, whichever they are, without losing anything of which nothing is owed.
+    pub fn tolerance(&self) -> usize {
+        self.core.placement.tolerance()
+    }
+}
+
+fn validate(options: &SpreadOptions, placement: &Placement) -> Result<()> {
+    let ids: HashSet<_> = options.places.iter().map(|place| place.id).collect();
+    let why = if options.needed == 0 || options.needed > options.total {
+        "at least one part must be needed, and no more than there are"
+    } else if placement.open_places() == 0 {
+        "there must be a place that is not being emptied"
+    } else if ids.len() < options.places.len() {
+        "a place is named twice"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Spread {
+        needed: options.needed,
+        total: options.total,
+        places: options.places.len(),
+        why,
+    })
+}
+
+impl Core {
+    /// The place at this position; positions come from placement, which knows as many.
+    fn place(&self, position: usize) -> Option<&Arc<Place>> {
+        self.places.get(position)
+    }
+
+    /// The places to read from, the best first; absent ones left out.
+    fn readable(&self) -> Vec<&Arc<Place>> {
+        let mut places: Vec<&Arc<Place>> = self.places.iter().filter(|place| place.store().is_some()).collect();
+        places.sort_by_key(|place| place.read_order());
+        places
+    }
+
+    /// How long to wait for this many bytes before others are asked.
+    fn patience(&self, bytes: u64) -> Duration {
+        let further_mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+        self.hedge_after.saturating_mul(further_mib.saturating_add(1))
+    }
+
+    /// What to tell when an object could not be found or put together.
+    ///
+    /// Not found, if so many places said so that the others cannot hold enough of it.
+    fn unreadable(&self, name: &Name, failures: &[Failure]) -> Error {
+        let is_silent = |failure: &&Failure| !failure.error.is_not_found();
+        let silent: HashSet<usize> = failures
+            .iter()
+            .filter(is_silent)
+            .map(|failure| failure.position)
+            .collect();
+        let found_some = failures
+            .iter()
+            .any(|failure| matches!(failure.error, Error::Unsound { .. }));
+        if !found_some && silent.len() <= self.placement.tolerance() {
+            return Error::NotFound {
+                name: name.to_string(),
+                place: self.label.clone(),
+            };
+        }
+        self.too_few(name, failures)
+    }
+
+    fn too_few(&self, name: &dyn fmt::Display, failures: &[Failure]) -> Error {
+        let mut said: Vec<String> = failures.iter().map(|failure| failure.error.to_string()).collect();
+        said.sort_unstable();
+        said.dedup();
+        Error::TooFew {
+            name: name.to_string(),
+            place: self.label.clone(),
+            needed: self.needed,
+            said: said.join("; "),
+        }
+    }
+
+    /// Objects that belong to one place each have no business here.
+    fn refused(&self, name: &Name) -> Error {
+        Error::Denied {
+            name: name.to_string(),
+            place: self.label.clone(),
+            during: "going past the spread to",
+        }
+    }
+}
+
+impl fmt::Debug for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Spread({})", self.core.label)
+    }
+}
+
+#[async_trait]
+impl Store for Spread {
+    fn place(&self) -> &str {
+        &self.core.label
+    }
+
+    fn traits(&self) -> Traits {
+        let all = || self.core.places.iter().filter_map(|place| place.store());
+        let all = || all().map(|store| store.traits());
+        Traits {
+            durable_on_return: all().all(|traits| traits.durable_on_return),
+            ordered_list: all().all(|traits| traits.ordered_list),
+            exclusive_create: false,
+            stale_list: all().filter_map(|traits| traits.stale_list).max(),
+            max_object_bytes: all().filter_map(|traits| traits.max_object_bytes).min(),
+            slow: all().any(|traits| traits.slow),
+        }
+    }
+
+    async fn put(&self, name: &Name, bytes: Bytes) -> Result<Put> {
+        name.check_size(&self.core.label, bytes.len() as u64)?;
+        match name.kind() {
+            Kind::Place | Kind::Shard(_) => Err(self.core.refused(name)),
+            Kind::Pack(pack) => self.core.put_pack(pack, bytes).await,
+            _ => self.core.put_small(name, bytes).await,
+        }
+    }
+
+    async fn get(&self, name: &Name, range: Range) -> Result<Bytes> {
+        match name.kind() {
+            Kind::Place | Kind::Shard(_) => Err(self.core.refused(name)),
+            Kind::Pack(pack) => self.core.get_pack(pack, range).await,
+            _ => self.core.get_small(name, range).await,
+        }
+    }
+
+    async fn stat(&self, name: &Name) -> Result<u64> {
+        match name.kind() {
+            Kind::Place | Kind::Shard(_) => Err(self.core.refused(name)),
+            Kind::Pack(pack) => self.core.stat_pack(pack).await,
+            _ => self.core.stat_small(name).await,
+        }
+    }
+
+    async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
+        self.core.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, name: &Name) -> Result<()> {
+        match name.kind() {
+            Kind::Place | Kind::Shard(_) => Err(self.core.refused(name)),
+            Kind::Pack(pack) => self.core.delete_pack(pack).await,
+            _ => self.core.delete_small(name).await,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Reading ranges of packs from shards, wherever they lie.
+//!
+//! - What is not needed to answer is not read: a range of one column is one request, a lost one exactly k.
+//! - Whatever fails on the way is passed on, so that the last error can tell everything.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drystone_format::PackId;
+use drystone_format::shard::{FOOTER_BYTES, Piece, Shape, open_footer};
+
+use super::Core;
+use super::gather::{Asked, Attempt, Failure, all, gather};
+use super::place::{Ease, Place};
+use crate::erasure::Coder;
+use crate::{Error, Name, Range, Result, ShardId};
+
+/// Where one shard may lie.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) number: u8,
+    /// Positions of places, in the order in which to ask them.
+    pub(super) places: Vec<usize>,
+}
+
+/// Where a pack was found.
+#[derive(Debug, Clone)]
+pub(super) enum Found {
+    /// As shards, of which so many are needed.
+    Shards { needed: u8, sources: Arc<[Source]> },
+    /// Whole, at the place of this position.
+    Whole { position: usize },
+}
+
+/// A range of one column, and where the shards lie.
+#[derive(Clone)]
+struct Part {
+    shape: Shape,
+    piece: Piece,
+    sources: Arc<[Source]>,
+}
+
+impl Core {
+    /// Where the shards of a pack should lie.
+    pub(super) fn expected(&self, pack: &PackId) -> Arc<[Source]> {
+        let homes = self.placement.homes(pack);
+        let source = |(number, place)| Source {
+            number,
+            places: vec![place],
+        };
+        (0..=u8::MAX).zip(homes).map(source).collect()
+    }
+
+    /// This range of a pack from its shards.
+    pub(super) async fn read(self: &Arc<Self>, shape: Shape, range: Range, sources: Arc<[Source]>) -> Asked<Bytes> {
+        let name = Name::pack(&shape.pack());
+        let refused = |error| vec![Failure { position: 0, error }];
+        let (offset, len) = range.resolve(&name, &self.label, shape.pack_bytes()).map_err(refused)?;
+        let Ok(pieces) = shape.split(offset..offset + len as u64) else {
+            return Ok(Bytes::new());
+        };
+        let part = |piece| Part {
+            shape,
+            piece,
+            sources: Arc::clone(&sources),
+        };
+        if let [piece] = &*pieces {
+            return Ok(self.read_part(part(*piece)).await?.into());
+        }
+        let reads = pieces.into_iter().map(|piece| {
+            let core = Arc::clone(self);
+            let part = part(piece);
+            async move { core.read_part(part).await }
+        });
+        let mut bytes = Vec::with_capacity(len);
+        for part in all(reads).await.unwrap_or_default() {
+            bytes.extend_from_slice(&part?);
+        }
+        Ok(bytes.into())
+    }
+
+    /// A range of one column: from its shard, or put together from others if that is lost, late or damaged.
+    async fn read_part(self: &Arc<Self>, part: Part) -> Asked<Vec<u8>> {
+        let patience = self.patience(part.piece.bytes);
+        let own = part.sources.iter().find(|source| source.number == part.piece.number);
+        let place = own.and_then(|source| self.place(*source.places.first()?));
+        let ease = place.map_or(Ease::Absent, |place| place.ease());
+        let mut attempts = vec![Attempt::new(None, Arc::clone(self).rebuild(part.clone()))];
+        // Of copies the best is taken anyway.
+        if let Some(own) = own
+            && part.shape.needed() > 1
+        {
+            let at = usize::from(ease > Ease::Ready);
+            let (core, own) = (Arc::clone(self), own.clone());
+            attempts.insert(at, Attempt::new(place, async move { core.fetch(&part, &own).await }));
+        }
+        let mut gathered = gather(1, attempts, patience).await;
+        let part = gathered
+            .good
+            .pop()
+            .ok_or_else(|| std::mem::take(&mut gathered.failed))?;
+        self.note_missing(&gathered.failed);
+        Ok(part)
+    }
+
+    /// The range of a column from the same range of k others.
+    async fn rebuild(self: Arc<Self>, part: Part) -> Asked<Vec<u8>> {
+        let Part { shape, piece, sources } = &part;
+        let needed = shape.needed();
+        let others = |number: &u8| *number != piece.number || needed == 1;
+        // Data shards that end before the range hold zeros there.
+        let is_zero = |number: &u8| shape.blocks(*number, piece.start, piece.bytes).payload_bytes() == 0;
+        let mut rows: Vec<(u8, Vec<u8>)> = (0..needed)
+            .filter(|number| others(number) && is_zero(number))
+            .map(|number| (number, Vec::new()))
+            .collect();
+        let mut asked: Vec<(_, &Source, Arc<Place>)> = Vec::new();
+        for source in sources
+            .iter()
+            .filter(|source| others(&source.number) && !is_zero(&source.number))
+        {
+            if let Some(place) = source.places.first().and_then(|place| self.place(*place)) {
+                asked.push(((place.read_order(), source.number), source, Arc::clone(place)));
+            }
+        }
+        asked.sort_by_key(|(order, ..)| *order);
+        let attempt = |(_, source, place): (_, &Source, Arc<Place>)| {
+            let (core, part, source) = (Arc::clone(&self), part.clone(), source.clone());
+            Attempt::new(Some(&place), async move {
+                core.fetch(&part, &source).await.map(|row| (source.number, row))
+            })
+        };
+        let attempts = asked.into_iter().map(attempt).collect();
+        let missing = usize::from(needed).saturating_sub(rows.len());
+        let gathered = gather(missing, attempts, self.patience(piece.bytes)).await;
+        rows.extend(gathered.good);
+        let have: Vec<(u8, &[u8])> = rows.iter().map(|(number, row)| (*number, &**row)).collect();
+        let rebuilt = Coder::new(needed)
+            .rebuild(&have, &[piece.number])
+            .and_then(|mut rows| rows.pop());
+        match rebuilt {
+            Some(row) if row.len() as u64 == piece.bytes => {
+                self.note_missing(&gathered.failed);
+                Ok(row)
+            }
+            _ => Err(gathered.failed),
+        }
+    }
+
+    /// The range of a part's column from a shard, which need not be its own.
+    async fn fetch(&self, part: &Part, source: &Source) -> Asked<Vec<u8>> {
+        let Part { shape, piece, .. } = part;
+        let blocks = shape.blocks(source.number, piece.start, piece.bytes);
+        let name = shard_name(shape, source.number);
+        let (offset, len) = (blocks.offset(), blocks.sealed_bytes());
+        let mut failures = Vec::new();
+        for place in source.places.iter().filter_map(|place| self.place(*place)) {
+            let outcome = place.get(&name, Range::From { offset, len }).await;
+            let mut row = Vec::new();
+            match outcome.map(|sealed| blocks.open(&self.key, &sealed, &mut row)) {
+                Ok(Ok(())) => return Ok(row),
+                Ok(Err(what)) => failures.push(place.failure(place.note_unsound(&name, &what))),
+                Err(what @ Error::Short { .. }) => failures.push(place.failure(place.note_unsound(&name, &what))),
+                Err(error) => failures.push(place.failure(error)),
+            }
+        }
+        Err(failures)
+    }
+
+    /// The shape that the first footer vouches for.
+    pub(super) async fn footer(self: &Arc<Self>, pack: PackId, needed: u8, sources: &[Source]) -> Asked<Shape> {
+        let mut asked: Vec<(&Arc<Place>, u8)> = Vec::new();
+        for source in sources {
+            let places = source.places.iter().filter_map(|place| self.place(*place));
+            asked.extend(places.map(|place| (place, source.number)));
+        }
+        asked.sort_by_key(|(place, number)| (place.read_order(), *number));
+        let attempt = |(place, number): (&Arc<Place>, u8)| {
+            let core = Arc::clone(self);
+            let asked = Arc::clone(place);
+            Attempt::new(Some(place), async move {
+                let id = ShardId { pack, needed, number };
+                let end = FOOTER_BYTES as u64;
+                let outcome = core.end_of(&asked, &id, end).await;
+                outcome
+                    .map(|(shape, _)| shape)
+                    .map_err(|error| vec![asked.failure(error)])
+            })
+        };
+        let attempts = asked.into_iter().map(attempt).collect();
+        let mut gathered = gather(1, attempts, self.hedge_after).await;
+        let shape = gathered.good.pop().ok_or(gathered.failed)?;
+        self.sizes.insert(pack, shape.pack_bytes());
+        Ok(shape)
+    }
+
+    /// The last bytes of a shard, and what its footer vouches for.
+    pub(super) async fn end_of(&self, place: &Place, id: &ShardId, bytes: u64) -> Result<(Shape, Bytes)> {
+        let name = Name::shard(id);
+        let end = place.get(&name, Range::Last(bytes)).await?;
+        match open_footer(&self.key, id.pack, id.needed, id.number, &end) {
+            Ok(shape) => Ok((shape, end)),
+            Err(what) => Err(place.note_unsound(&name, &what)),
+        }
+    }
+
+    /// Writes down which places did not have what others show should be there.
+    pub(super) fn note_missing(&self, failures: &[Failure]) {
+        for failure in failures {
+            if let (Error::NotFound { name, .. }, Some(place)) = (&failure.error, self.place(failure.position)) {
+                place.note(|troubles| troubles.missing.add(name));
+            }
+        }
+    }
+}
+
+/// The name of a shard of a pack of this shape.
+pub(super) fn shard_name(shape: &Shape, number: u8) -> Name {
+    Name::shard(&ShardId {
+        pack: shape.pack(),
+        needed: shape.needed(),
+        number,
+    })
+}

@@ -1,0 +1,160 @@
+//! The spread store: every promise of a store, whatever up to n - k of its places do.
+
+mod costs;
+mod suite;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use drystone_format::keys::ShardKey;
+use drystone_format::{PlaceId, id};
+use drystone_store::record::Call;
+use drystone_store::spread::{Access, Judge};
+use drystone_store::{Fail, Kind, Memory, Name, Op, Range, Record, ShardId, Spread, SpreadOptions, SpreadPlace, Store};
+
+/// Longer than any test takes unless time is paused.
+const HEDGE_AFTER: Duration = Duration::from_secs(20);
+const REST: Duration = Duration::from_secs(300);
+
+/// Small objects are sound unless they begin with `bad`.
+pub(crate) struct Bad;
+
+impl Judge for Bad {
+    fn is_sound(&self, _: &Name, bytes: &[u8]) -> bool {
+        !bytes.starts_with(b"bad")
+    }
+}
+
+fn key() -> ShardKey {
+    ShardKey::from_bytes([7; 32])
+}
+
+/// A present place, as any other.
+fn place(n: u8, store: Arc<dyn Store>) -> SpreadPlace {
+    SpreadPlace {
+        id: PlaceId([n; 16]),
+        access: Access::Present(store),
+        weight: NonZeroU32::new(1),
+        cold: false,
+        append_only: false,
+    }
+}
+
+fn options(needed: u8, total: u8, places: Vec<SpreadPlace>) -> SpreadOptions {
+    SpreadOptions {
+        needed,
+        total,
+        places,
+        key: key(),
+        judge: Arc::new(Bad),
+        hedge_after: HEDGE_AFTER,
+        rest: REST,
+    }
+}
+
+/// A spread whose places can be failed, counted and looked into.
+struct World {
+    needed: u8,
+    total: u8,
+    memories: Vec<Arc<Memory>>,
+    fails: Vec<Arc<Fail>>,
+    records: Vec<Arc<Record>>,
+    spread: Spread,
+}
+
+impl World {
+    fn new(needed: u8, total: u8, places: usize) -> Self {
+        let memories = (0..places).map(|_| Arc::new(Memory::new())).collect();
+        Self::over(needed, total, memories)
+    }
+
+    fn over(needed: u8, total: u8, memories: Vec<Arc<Memory>>) -> Self {
+        Self::with(needed, total, memories, |_| {})
+    }
+
+    fn with(needed: u8, total: u8, memories: Vec<Arc<Memory>>, change: impl FnOnce(&mut SpreadOptions)) -> Self {
+        let fail = |memory: &Arc<Memory>| Arc::new(Fail::new(Arc::clone(memory) as Arc<dyn Store>));
+        let fails: Vec<Arc<Fail>> = memories.iter().map(fail).collect();
+        let record = |fail: &Arc<Fail>| Arc::new(Record::new(Arc::clone(fail) as Arc<dyn Store>));
+        let records: Vec<Arc<Record>> = fails.iter().map(record).collect();
+        let stores = records.iter().map(|record| Arc::clone(record) as Arc<dyn Store>);
+        let places = (0..).zip(stores).map(|(n, store)| place(n, store)).collect();
+        let mut options = options(needed, total, places);
+        change(&mut options);
+        Self {
+            needed,
+            total,
+            memories,
+            fails,
+            records,
+            spread: Spread::new(options).unwrap(),
+        }
+    }
+
+    /// The same places, opened again: nothing is remembered, and those of `absent` are not there.
+    fn reopened(&self, absent: &[usize]) -> Self {
+        let memories = self.memories.iter().map(Arc::clone).collect();
+        Self::with(self.needed, self.total, memories, |options| {
+            for place in absent {
+                options.places[*place].access = gone(*place);
+            }
+        })
+    }
+
+    /// Calls of this kind to all places since the last time.
+    fn calls(&self, op: Op) -> Vec<Call> {
+        let calls = self.records.iter().flat_map(|record| record.take());
+        calls.filter(|call| call.op == op).collect()
+    }
+
+    fn forget_calls(&self) {
+        self.records.iter().for_each(|record| drop(record.take()));
+    }
+
+    /// The place of each shard of a pack that is stored as it should be.
+    fn homes(&self, pack: &Name) -> Vec<usize> {
+        let home = |number| {
+            let name = shard(pack, self.needed, number);
+            self.memories
+                .iter()
+                .position(|memory| memory.contents().contains_key(&name))
+        };
+        (0..self.total).map(|number| home(number).unwrap()).collect()
+    }
+}
+
+fn gone(n: usize) -> Access {
+    Access::Absent {
+        place: format!("place {n}"),
+        reason: "it is not mounted".to_string(),
+    }
+}
+
+/// The name of a shard of a pack.
+fn shard(pack: &Name, needed: u8, number: u8) -> Name {
+    match pack.kind() {
+        Kind::Pack(pack) => Name::shard(&ShardId { pack, needed, number }),
+        _ => panic!("{pack} is no pack"),
+    }
+}
+
+/// A pack of which no two parts are alike.
+fn pack(n: u64, len: usize) -> (Name, Bytes) {
+    let word = |at: u64| (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ n).to_le_bytes();
+    let bytes: Bytes = (0..len as u64 / 8 + 1).flat_map(word).take(len).collect();
+    (Name::pack(&id::pack_id(&bytes)), bytes)
+}
+
+fn from(offset: u64, len: u64) -> Range {
+    Range::From { offset, len }
+}
+
+fn part(bytes: &Bytes, range: Range) -> Bytes {
+    match range {
+        Range::All => bytes.clone(),
+        Range::From { offset, len } => bytes.slice(offset as usize..(offset + len) as usize),
+        Range::Last(len) => bytes.slice(bytes.len().saturating_sub(len as usize)..),
+    }
+}
