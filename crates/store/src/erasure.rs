@@ -43,10 +43,10 @@ impl Coder {
         let factors = self.factors(have, wanted)?;
         let bytes = have.iter().map(|(_, row)| row.len()).max()?;
         let tables = (self.kernels.init)(&factors.concat());
-        let mut rows = vec![vec![0; bytes]; wanted.len()];
+        // Each fresh from the system: cloning one would fill the others with its zeros first.
+        let mut rows: Vec<Vec<u8>> = wanted.iter().map(|_| vec![0; bytes]).collect();
         // The kernels cannot tell the length of no rows.
-        let starts = (0..bytes).step_by(STRIP_BYTES).filter(|_| !wanted.is_empty());
-        for start in starts {
+        for start in (0..bytes).step_by(STRIP_BYTES).filter(|_| !wanted.is_empty()) {
             let end = bytes.min(start + STRIP_BYTES);
             let filled: Vec<Cow<'_, [u8]>> = have.iter().map(|(_, row)| strip(row, start, end)).collect();
             let from: Vec<&[u8]> = filled.iter().map(AsRef::as_ref).collect();

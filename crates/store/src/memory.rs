@@ -36,6 +36,11 @@ impl Memory {
         self.objects.write().insert(name.clone(), bytes);
     }
 
+    /// Removes an object: the way to lose one in a test.
+    pub fn remove(&self, name: &Name) {
+        self.delete_now(name);
+    }
+
     /// `put`, without waiting.
     pub(crate) fn put_now(&self, name: &Name, bytes: Bytes) -> Result<Put> {
         name.check_size(PLACE, bytes.len() as u64)?;

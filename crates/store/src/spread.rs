@@ -13,7 +13,10 @@ mod list;
 mod merge;
 mod pack;
 mod place;
+mod plan;
 mod recent;
+mod settle;
+mod settle_small;
 mod shards;
 mod small;
 mod troubles;
@@ -31,6 +34,9 @@ use parking_lot::RwLock;
 
 pub use list::{HeldCopy, HeldShard, Holdings, PackHoldings};
 pub use place::{Access, SpreadPlace};
+pub use plan::{SettlePlan, Transfer};
+pub use settle::{Settled, Verify};
+pub use settle_small::SettledSmall;
 pub use troubles::{Objects, PlaceTroubles, Troubles};
 
 use crate::placement::Placement;

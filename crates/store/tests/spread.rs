@@ -1,6 +1,8 @@
 //! The spread store: every promise of a store, whatever up to n - k of its places do.
 
 mod costs;
+mod faults;
+mod settling;
 mod suite;
 
 use std::num::NonZeroU32;
@@ -9,10 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drystone_format::keys::ShardKey;
-use drystone_format::{PlaceId, id};
+use drystone_format::{PlaceId, RootId, id};
 use drystone_store::record::Call;
-use drystone_store::spread::{Access, Judge};
-use drystone_store::{Fail, Kind, Memory, Name, Op, Range, Record, ShardId, Spread, SpreadOptions, SpreadPlace, Store};
+use drystone_store::spread::{Access, Judge, PackHoldings, Settled, Verify};
+use drystone_store::{
+    Fail, Kind, Memory, Name, Op, Prefix, Range, Record, RootKind, ShardId, Spread, SpreadOptions, SpreadPlace, Store,
+};
 
 /// Longer than any test takes unless time is paused.
 const HEDGE_AFTER: Duration = Duration::from_secs(20);
@@ -109,8 +113,73 @@ impl World {
         calls.filter(|call| call.op == op).collect()
     }
 
-    fn forget_calls(&self) {
-        self.records.iter().for_each(|record| drop(record.take()));
+    /// Everything that places hold of packs.
+    async fn holdings(&self) -> Vec<PackHoldings> {
+        let mut all: Vec<PackHoldings> = Vec::new();
+        loop {
+            let after = all.last().map(|last| last.pack);
+            let page = self.spread.holdings(after.as_ref(), 7).await.unwrap();
+            if page.packs.is_empty() {
+                return all;
+            }
+            all.extend(page.packs);
+        }
+    }
+
+    /// Settles everything.
+    async fn settle(&self, verify: Verify) -> Vec<Settled> {
+        let mut settled = Vec::new();
+        for holdings in self.holdings().await {
+            settled.push(self.spread.settle(&holdings, verify).await.unwrap());
+        }
+        self.spread.settle_small(&Prefix::All).await.unwrap();
+        settled
+    }
+
+    /// Asserts that every object can be read in every way and is listed with its length.
+    async fn assert_whole(&self, objects: &[(Name, Bytes)], what: &str) {
+        for (name, bytes) in objects {
+            let len = bytes.len() as u64;
+            let middle = from(len / 2 - 5, 10);
+            for range in [Range::Last(20), Range::All, from(0, 1), middle, from(len, 0)] {
+                let got = self.spread.get(name, range).await;
+                assert!(got.is_ok(), "{what}: {name} {range:?}: {}", got.unwrap_err());
+                assert!(got.unwrap() == part(bytes, range), "{what}: {name} {range:?} differs");
+            }
+            assert_eq!(self.spread.stat(name).await.unwrap(), len, "{what}: {name}");
+        }
+        let mut expected: Vec<(Name, u64)> = objects
+            .iter()
+            .map(|(name, bytes)| (name.clone(), bytes.len() as u64))
+            .collect();
+        expected.sort();
+        let mut listed: Vec<(Name, u64)> = Vec::new();
+        loop {
+            let after = listed.last().map(|(name, _)| name.clone());
+            let page = self.spread.list(&Prefix::All, after.as_ref(), 3).await;
+            assert!(page.is_ok(), "{what}: {}", page.unwrap_err());
+            let page = page.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            listed.extend(page.into_iter().map(|listed| (listed.name, listed.size)));
+        }
+        assert_eq!(listed, expected, "{what}");
+    }
+
+    async fn assert_readable(&self, objects: &[(Name, Bytes)]) {
+        for (name, bytes) in objects {
+            assert!(
+                self.spread.get(name, Range::All).await.unwrap() == *bytes,
+                "{name} differs"
+            );
+        }
+    }
+
+    async fn put_all(&self, objects: &[(Name, Bytes)]) {
+        for (name, bytes) in objects {
+            self.spread.put(name, bytes.clone()).await.unwrap();
+        }
     }
 
     /// The place of each shard of a pack that is stored as it should be.
@@ -156,5 +225,34 @@ fn part(bytes: &Bytes, range: Range) -> Bytes {
         Range::All => bytes.clone(),
         Range::From { offset, len } => bytes.slice(offset as usize..(offset + len) as usize),
         Range::Last(len) => bytes.slice(bytes.len().saturating_sub(len as usize)..),
+    }
+}
+
+/// Packs of several lengths and small objects.
+fn objects() -> Vec<(Name, Bytes)> {
+    let mut objects: Vec<(Name, Bytes)> = [30, 5000, 70_000, 200_001]
+        .into_iter()
+        .map(|len| pack(len as u64, len))
+        .collect();
+    for n in 0..3 {
+        let name = Name::root(RootKind::Snapshot, &RootId([n; 16]));
+        objects.push((name, format!("the root with number {n}").into()));
+    }
+    objects.push((Name::header(), "the header of the vault".into()));
+    objects
+}
+
+/// All ways to choose `count` of `places`.
+fn choices(places: usize, count: usize) -> Vec<Vec<usize>> {
+    let masks = 0_u32..1 << places;
+    masks
+        .filter(|mask| mask.count_ones() as usize == count)
+        .map(|mask| (0..places).filter(|place| mask >> place & 1 == 1).collect())
+        .collect()
+}
+
+fn wipe(memory: &Memory) {
+    for name in memory.contents().keys() {
+        memory.remove(name);
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use drystone_format::PackId;
-use drystone_format::shard::payload_bytes;
+use drystone_format::shard::{Shape, payload_bytes};
 
 use super::gather::{Failure, all};
 use super::merge::{Group, Merge};
@@ -126,17 +126,32 @@ impl PackHoldings {
         cuts
     }
 
-    /// The length of the pack, if the lengths of its parts tell it.
+    /// The length of the pack, if its data shards are all there and no shard or copy contradicts them.
+    ///
+    /// A last data shard cut short by fewer than k bytes is not noticed; whoever reads it finds out.
     pub(super) fn pack_bytes(&self) -> Option<u64> {
-        let copy = self.copies.first().map(|copy| copy.bytes);
-        let sum = |needed: u8| {
-            let payload = |number: u8| {
-                let mut shards = self.shards.iter().filter(|shard| shard.needed == needed);
-                shards.find(|shard| shard.number == number)?.payload_bytes
-            };
-            (0..needed).map(payload).sum::<Option<u64>>()
+        let copied = self.copies.first().map(|copy| copy.bytes);
+        let mut lengths = self
+            .cuts(0)
+            .into_iter()
+            .filter_map(|needed| self.sum(needed))
+            .chain(copied);
+        let length = lengths.next()?;
+        let is_right = |shard: &HeldShard| {
+            let shape = Shape::new(self.pack, length, shard.needed);
+            shape.is_ok_and(|shape| shape.object_bytes(shard.number) == shard.object_bytes)
         };
-        copy.or_else(|| self.cuts(0).into_iter().find_map(sum))
+        let agree = self.shards.iter().all(is_right) && self.copies.iter().all(|copy| copy.bytes == length);
+        agree.then_some(length)
+    }
+
+    /// What the data shards of this k hold together, if they are all there.
+    fn sum(&self, needed: u8) -> Option<u64> {
+        let payload = |number: u8| {
+            let mut shards = self.shards.iter().filter(|shard| shard.needed == needed);
+            shards.find(|shard| shard.number == number)?.payload_bytes
+        };
+        (0..needed).map(payload).sum()
     }
 
     /// The names of everything held, with the positions of the places.
@@ -231,7 +246,7 @@ impl Core {
         Ok(())
     }
 
-    async fn list_small(&self, prefix: Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
+    async fn list_small(self: &Arc<Self>, prefix: Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
         let mut merge = Merge::new(Name::clone, limit.min(PAGE_MAX));
         for place in &self.places {
             merge.add(place, prefix, after.cloned());
@@ -240,10 +255,23 @@ impl Core {
         while found.len() < limit
             && let Some(Group { objects, .. }) = merge.next().await
         {
-            found.extend(objects.into_iter().next().map(|(_, listed)| listed));
+            found.push(objects);
         }
         self.check_listed(&prefix, &merge.failures)?;
-        Ok(found)
+        let mut all = Vec::with_capacity(found.len());
+        for copies in found {
+            let differ = copies
+                .windows(2)
+                .any(|two| matches!(two, [(_, one), (_, other)] if one.size != other.size));
+            if let Some((_, mut listed)) = copies.into_iter().next() {
+                // Only one that is read and judged tells which length is right.
+                if differ && let Ok(size) = self.stat_small(&listed.name).await {
+                    listed.size = size;
+                }
+                all.push(listed);
+            }
+        }
+        Ok(all)
     }
 
     async fn list_packs(self: &Arc<Self>, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
@@ -271,30 +299,61 @@ impl Core {
             });
             for (holdings, size) in part.iter().zip(all(sizes).await.unwrap_or_default()) {
                 let name = Name::pack(&holdings.pack);
-                listed.push(Listed { name, size: size? });
+                listed.push(Listed { name, size });
             }
         }
         Ok(listed)
     }
 
     /// The length of a listed pack; only if its parts do not tell it, one of them is asked for.
-    async fn listed_size(self: &Arc<Self>, holdings: &PackHoldings) -> Result<u64> {
-        if let Some(size) = holdings.pack_bytes().or_else(|| self.size(&holdings.pack)) {
-            return Ok(size);
+    ///
+    /// A pack of which no footer can be read is listed too, with about its length: whoever reads it finds out.
+    async fn listed_size(self: &Arc<Self>, holdings: &PackHoldings) -> u64 {
+        if let Some(size) = self.size(&holdings.pack).or_else(|| holdings.pack_bytes()) {
+            return size;
         }
-        let mut failures = Vec::new();
         for found in self.ways(holdings) {
-            if let Found::Shards { needed, sources } = found {
-                match self.footer(holdings.pack, needed, &sources).await {
-                    Ok(shape) => return Ok(shape.pack_bytes()),
-                    Err(more) => failures.extend(more),
-                }
+            if let Found::Shards { needed, sources } = found
+                && let Ok(shape) = self.footer(holdings.pack, needed, &sources).await
+            {
+                return shape.pack_bytes();
             }
         }
-        Err(self.too_few(&Name::pack(&holdings.pack), &failures))
+        let copied = holdings.copies.iter().map(|copy| copy.bytes).max();
+        let most = |shard: &HeldShard| shard.payload_bytes.map(|bytes| bytes * u64::from(shard.needed));
+        copied
+            .or_else(|| holdings.shards.iter().filter_map(most).max())
+            .unwrap_or(0)
     }
 
     async fn list_all(self: &Arc<Self>, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
+        self.list_directories(&DIRECTORIES, after, limit).await
+    }
+
+    /// What is copied to all places: everything but packs.
+    pub(super) async fn list_copied(
+        self: &Arc<Self>,
+        prefix: &Prefix,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Listed>> {
+        if *prefix != Prefix::All {
+            return self.list(prefix, after, limit).await;
+        }
+        let copied: Vec<Prefix> = DIRECTORIES
+            .into_iter()
+            .filter(|prefix| *prefix != Prefix::Packs)
+            .collect();
+        self.list_directories(&copied, after, limit).await
+    }
+
+    /// The header and these directories.
+    async fn list_directories(
+        self: &Arc<Self>,
+        directories: &[Prefix],
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Listed>> {
         let (header, mut found) = (Name::header(), Vec::new());
         if after.is_none_or(|after| *after < header) {
             match self.stat_small(&header).await {
@@ -303,19 +362,18 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
-        for prefix in DIRECTORIES {
+        for prefix in directories {
             if found.len() >= limit {
                 break;
             }
-            let is_past = after.is_some_and(|after| *after.as_str() > *prefix.directory() && !prefix.covers(after));
-            let is_below = after.is_some_and(|after| after.as_str() < prefix.directory());
-            if is_past && !is_below {
+            let is_past = |after: &Name| after.as_str() > prefix.directory() && !prefix.covers(after);
+            if after.is_some_and(is_past) {
                 continue;
             }
             let rest = limit - found.len();
             let more = match prefix {
                 Prefix::Packs => self.list_packs(after, rest).await?,
-                _ => self.list_small(prefix, after, rest).await?,
+                _ => self.list_small(*prefix, after, rest).await?,
             };
             found.extend(more);
         }

@@ -1,6 +1,6 @@
 //! Small objects: a copy at every place, so that any one of those that are needed has them.
 //!
-//! - A copy is judged before it is returned whole; the next place is asked if it is not what was stored.
+//! - A copy is judged before anything of it is returned; the next place is asked if it is not what was stored.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Core;
 use super::gather::{Attempt, Failure, all, gather};
 use super::pack::{Stored, delete_at, put_unless_resting};
-use super::place::{Ease, Place};
+use super::place::Place;
 use crate::{Error, Name, Put, Range, Result};
 
 impl Core {
@@ -40,30 +40,33 @@ impl Core {
         Ok(if is_new { Put::Created } else { Put::Existed })
     }
 
-    /// The first good answer of the places, the best asked first. Places that rest are asked only if it depends on them.
-    async fn ask<T: Send + 'static, F>(&self, name: &Name, question: impl Fn(Arc<Place>) -> F) -> Result<T>
-    where
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        let (ready, rest): (Vec<_>, Vec<_>) = self
-            .readable()
-            .into_iter()
-            .partition(|place| place.ease() < Ease::Resting);
+    /// A part of a small object; the whole of it is read, since only that can be judged.
+    pub(super) async fn get_small(self: &Arc<Self>, name: &Name, range: Range) -> Result<Bytes> {
+        let whole = self.whole_small(name).await?;
+        let (offset, len) = range.resolve(name, &self.label, whole.len() as u64)?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        Ok(whole.slice(start..start + len))
+    }
+
+    /// The first sound copy, the best place asked first. Those that rest are asked only if it depends on them.
+    async fn whole_small(self: &Arc<Self>, name: &Name) -> Result<Bytes> {
+        let (ready, rest): (Vec<_>, Vec<_>) = self.readable().into_iter().partition(|place| place.is_ready());
         let absent = self.places.len() - ready.len() - rest.len();
         let mut failures: Vec<Failure> = Vec::new();
         for (places, left) in [(ready, rest.len() + absent), (rest, absent)] {
             let attempt = |place: &Arc<Place>| {
-                let (asked, question) = (Arc::clone(place), question(Arc::clone(place)));
+                let (core, asked, name) = (Arc::clone(self), Arc::clone(place), name.clone());
                 Attempt::new(Some(place), async move {
-                    question.await.map_err(|error| vec![asked.failure(error)])
+                    let copy = core.copy_at(&asked, &name).await;
+                    copy.map_err(|error| vec![asked.failure(error)])
                 })
             };
             let attempts = places.into_iter().map(attempt).collect();
             let mut gathered = gather(1, attempts, self.hedge_after).await;
             failures.append(&mut gathered.failed);
-            if let Some(answer) = gathered.good.pop() {
+            if let Some(copy) = gathered.good.pop() {
                 self.note_missing(&failures);
-                return Ok(answer);
+                return Ok(copy);
             }
             let all_deny = !failures.is_empty() && failures.iter().all(|failure| failure.error.is_not_found());
             if all_deny && left <= self.placement.tolerance() {
@@ -73,36 +76,21 @@ impl Core {
         for place in self.places.iter().filter(|place| place.store().is_none()) {
             failures.extend(place.refusal(name).map(|error| place.failure(error)));
         }
-        if failures
-            .iter()
-            .any(|failure| matches!(failure.error, Error::Short { .. } | Error::TooLarge { .. }))
-            && let Some(at) = failures.iter().position(|failure| !failure.error.is_not_found())
-        {
-            return Err(failures.swap_remove(at).error);
-        }
         Err(self.unreadable(name, &failures))
     }
 
-    pub(super) async fn get_small(self: &Arc<Self>, name: &Name, range: Range) -> Result<Bytes> {
-        let question = |place: Arc<Place>| {
-            let (core, name) = (Arc::clone(self), name.clone());
-            async move {
-                let bytes = place.get(&name, range).await?;
-                if range == Range::All && !core.judge.is_sound(&name, &bytes) {
-                    return Err(place.note_unsound(&name, &"it is not what was stored"));
-                }
-                Ok(bytes)
-            }
-        };
-        self.ask(name, question).await
+    /// The copy of a small object at one place, if it is sound.
+    pub(super) async fn copy_at(&self, place: &Place, name: &Name) -> Result<Bytes> {
+        match place.get(name, Range::All).await {
+            Ok(bytes) if self.judge.is_sound(name, &bytes) => Ok(bytes),
+            Ok(_) => Err(place.note_unsound(name, &"it is not what was stored")),
+            Err(what @ Error::TooLarge { .. }) => Err(place.note_unsound(name, &what)),
+            outcome => outcome,
+        }
     }
 
-    pub(super) async fn stat_small(&self, name: &Name) -> Result<u64> {
-        let question = |place: Arc<Place>| {
-            let name = name.clone();
-            async move { place.stat(&name).await }
-        };
-        self.ask(name, question).await
+    pub(super) async fn stat_small(self: &Arc<Self>, name: &Name) -> Result<u64> {
+        Ok(self.whole_small(name).await?.len() as u64)
     }
 
     pub(super) async fn delete_small(&self, name: &Name) -> Result<()> {

@@ -1,0 +1,118 @@
+//! Brings small objects to every place: copies what is missing, replaces what is not what was stored.
+//!
+//! - A copy is taken from a sound one only; sound copies that differ are left as they are, and named.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::gather::all;
+use super::settle::replace;
+use super::troubles::Objects;
+use super::{Core, Spread};
+use crate::{Error, Name, Prefix, Result};
+
+/// Names listed at a time.
+const PAGE: usize = 1000;
+
+/// What was done for small objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SettledSmall {
+    /// Objects looked at.
+    pub objects: u64,
+    /// Copies made where there were none.
+    pub copied: u64,
+    /// Copies that took the place of unsound ones.
+    pub replaced: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Copies that should have been made at places that did not take them.
+    pub owed: Objects,
+    /// Objects of which no place has a sound copy.
+    pub unsound: Objects,
+    /// Objects of which places have different copies, all of them sound.
+    pub differing: Objects,
+}
+
+/// What a place has of an object.
+enum Copy {
+    Sound(Bytes),
+    Unsound,
+    Missing,
+    Unknown,
+}
+
+impl Spread {
+    /// Reads all copies of the small objects under `prefix`, and makes those that are missing or unsound anew.
+    ///
+    /// Packs and shards are left alone, see `settle`. Fails only if too few places can be listed.
+    pub async fn settle_small(&self, prefix: &Prefix) -> Result<SettledSmall> {
+        let mut settled = SettledSmall::default();
+        let mut after: Option<Name> = match prefix {
+            Prefix::Packs | Prefix::Shards => return Ok(settled),
+            _ => None,
+        };
+        loop {
+            let page = self.core.list_copied(prefix, after.as_ref(), PAGE).await?;
+            for listed in &page {
+                self.core.settle_object(&listed.name, &mut settled).await;
+            }
+            match page.into_iter().next_back() {
+                Some(last) => after = Some(last.name),
+                None => return Ok(settled),
+            }
+        }
+    }
+}
+
+impl Core {
+    async fn settle_object(self: &Arc<Self>, name: &Name, settled: &mut SettledSmall) {
+        settled.objects += 1;
+        let reads = self.places.iter().map(|place| {
+            let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
+            async move {
+                if place.is_leaving() || place.refusal(&name).is_some() {
+                    return Copy::Unknown;
+                }
+                match core.copy_at(&place, &name).await {
+                    Ok(bytes) => Copy::Sound(bytes),
+                    Err(Error::Unsound { .. }) => Copy::Unsound,
+                    Err(error) if error.is_not_found() => Copy::Missing,
+                    Err(_) => Copy::Unknown,
+                }
+            }
+        });
+        let copies = all(reads).await.unwrap_or_default();
+        let mut sound = copies.iter().filter_map(|copy| match copy {
+            Copy::Sound(bytes) => Some(bytes.clone()),
+            _ => None,
+        });
+        let Some(good) = sound.next() else {
+            settled.unsound.add(name);
+            return;
+        };
+        if sound.any(|other| other != good) {
+            settled.differing.add(name);
+        }
+        for (place, copy) in self.places.iter().zip(copies) {
+            let is_rotten = match copy {
+                Copy::Sound(_) => continue,
+                Copy::Missing => false,
+                Copy::Unsound => true,
+                Copy::Unknown if place.is_leaving() => continue,
+                Copy::Unknown => {
+                    settled.owed.add(name);
+                    continue;
+                }
+            };
+            if is_rotten && place.is_append_only() || replace(place, name, good.clone(), is_rotten).await.is_err() {
+                place.note(|troubles| troubles.owed.add(name));
+                settled.owed.add(name);
+                continue;
+            }
+            settled.written_bytes += good.len() as u64;
+            settled.replaced += u64::from(is_rotten);
+            settled.copied += u64::from(!is_rotten);
+        }
+    }
+}

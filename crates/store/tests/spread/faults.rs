@@ -1,0 +1,214 @@
+//! Any n - k places may do what they like, before and while objects are stored: nothing is lost, and it is told.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drystone_format::SlotId;
+use drystone_store::fail::{Failure, Fault};
+use drystone_store::spread::Verify;
+use drystone_store::{Memory, Name, Op, Prefix, Range, Store};
+
+use super::{World, choices, from, objects, pack, wipe};
+
+/// What may be wrong with a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ill {
+    /// It does not answer.
+    Silent,
+    /// Every call fails.
+    Broken,
+    /// It says that it has nothing, but lists it.
+    Denying,
+    /// It lost everything.
+    Wiped,
+    /// Its objects are cut short.
+    Truncated,
+    /// It answers with altered bytes.
+    Altering,
+    /// It answers with fewer bytes than asked for.
+    Short,
+    /// It takes nothing more.
+    Full,
+    /// It stores only a part, and fails.
+    Tearing,
+    /// It does what it is asked, but says that it failed.
+    Denied,
+}
+
+const WHEN_READING: [Ill; 7] = [
+    Ill::Silent,
+    Ill::Broken,
+    Ill::Denying,
+    Ill::Wiped,
+    Ill::Truncated,
+    Ill::Altering,
+    Ill::Short,
+];
+const WHEN_STORING: [Ill; 6] = [
+    Ill::Silent,
+    Ill::Broken,
+    Ill::Full,
+    Ill::Tearing,
+    Ill::Denied,
+    Ill::Altering,
+];
+
+impl World {
+    fn befall(&self, place: usize, ill: Ill) {
+        let (fail, memory) = (&self.fails[place], &self.memories[place]);
+        let every = |failure| {
+            for op in [Op::Put, Op::Get, Op::Stat, Op::List, Op::Delete] {
+                fail.add(Fault::error(op, failure));
+            }
+        };
+        match ill {
+            Ill::Silent => every(Failure::Unavailable),
+            Ill::Broken => every(Failure::Io),
+            Ill::Denying => {
+                fail.add(Fault::error(Op::Get, Failure::NotFound));
+                fail.add(Fault::error(Op::Stat, Failure::NotFound));
+            }
+            Ill::Wiped => wipe(memory),
+            Ill::Truncated => {
+                for (name, bytes) in memory.contents() {
+                    // What is judged small objects by here is their beginning.
+                    let is_shard = name.as_str().starts_with("shards/");
+                    let rest = if is_shard {
+                        bytes.slice(..bytes.len() - 9)
+                    } else {
+                        Bytes::from_static(b"bad")
+                    };
+                    memory.overwrite(&name, rest);
+                }
+            }
+            Ill::Altering => fail.add(Fault::altered_get().only(Prefix::Shards)),
+            Ill::Short => fail.add(Fault::short_get(1).only(Prefix::Shards)),
+            Ill::Full => fail.add(Fault::error(Op::Put, Failure::Full)),
+            Ill::Tearing => fail.add(Fault::torn_put(11)),
+            Ill::Denied => fail.add(Fault::lost_reply(Op::Put)),
+        }
+    }
+}
+
+/// A world of its own with the same objects.
+fn copy_of(world: &World) -> World {
+    let memories = world
+        .memories
+        .iter()
+        .map(|memory| Arc::new(Memory::clone(memory)))
+        .collect();
+    World::over(world.needed, world.total, memories)
+}
+
+#[tokio::test]
+async fn whatever_befalls_any_places_that_may_be_lost_everything_is_read() {
+    for (needed, total) in [(1, 2), (2, 3), (4, 6)] {
+        let world = World::new(needed, total, total.into());
+        let objects = objects();
+        world.put_all(&objects).await;
+        for ill_places in choices(total.into(), (total - needed).into()) {
+            for ill in WHEN_READING {
+                let world = copy_of(&world);
+                ill_places.iter().for_each(|place| world.befall(*place, ill));
+                let what = format!("{needed}/{total}, {ill:?} {ill_places:?}");
+                world.assert_whole(&objects, &what).await;
+                let troubles = world.spread.troubles();
+                for (place, troubles) in troubles.places.iter().enumerate() {
+                    assert!(
+                        ill_places.contains(&place) || troubles.is_none(),
+                        "{what}: {troubles:?}"
+                    );
+                }
+                assert!(!troubles.is_none(), "{what}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_befalls_any_places_that_may_be_lost_everything_is_stored_and_settled_later() {
+    for (needed, total) in [(1, 2), (2, 3), (4, 6)] {
+        let objects = objects();
+        for ill_places in choices(total.into(), (total - needed).into()) {
+            for ill in WHEN_STORING {
+                let world = World::new(needed, total, total.into());
+                ill_places.iter().for_each(|place| world.befall(*place, ill));
+                let what = format!("{needed}/{total}, {ill:?} {ill_places:?}");
+                world.put_all(&objects).await;
+                world.assert_whole(&objects, &what).await;
+                let troubles = world.spread.troubles();
+                if ill != Ill::Altering {
+                    let owed = (objects.len() * ill_places.len()) as u64;
+                    assert_eq!(
+                        (troubles.owed(), troubles.thin.count),
+                        (owed, objects.len() as u64),
+                        "{what}"
+                    );
+                }
+
+                // The places are well again: everything owed is paid, and others may go.
+                let world = world.reopened(&[]);
+                for settled in world.settle(Verify::All).await {
+                    assert!(settled.owed.is_empty() && !settled.is_lost, "{what}: {settled:?}");
+                }
+                for settled in world.settle(Verify::All).await {
+                    assert_eq!((settled.writes, settled.removed), (0, 0), "{what}");
+                }
+                let others = (0..usize::from(total)).filter(|place| !ill_places.contains(place));
+                let gone: Vec<usize> = others.take((total - needed).into()).collect();
+                world.reopened(&gone).assert_whole(&objects, &what).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_place_more_than_may_be_lost_is_an_error_that_names_them() {
+    for (needed, total) in [(1, 2), (2, 3), (4, 6)] {
+        let world = World::new(needed, total, total.into());
+        let objects = objects();
+        world.put_all(&objects).await;
+        let gone: Vec<usize> = (0..=usize::from(total - needed)).collect();
+        let world = world.reopened(&gone);
+        let mut expected: Vec<String> = gone.iter().map(|place| format!("place {place}: ")).collect();
+        for (name, bytes) in objects.iter().filter(|(name, _)| name.as_str().starts_with("packs/")) {
+            let error = world.spread.get(name, Range::All).await.unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.contains(name.as_str()) && expected.iter().all(|place| text.contains(place)),
+                "{text}"
+            );
+            assert!(!error.is_not_found());
+            let other = pack(77, bytes.len());
+            let put = world.spread.put(&other.0, other.1).await;
+            assert!(put.is_err());
+        }
+        let listed = world
+            .spread
+            .list(&Prefix::Packs, None, 10)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(expected.drain(..).all(|place| listed.contains(&place)), "{listed}");
+        let name = Name::key(&SlotId([9; 16]));
+        assert!(!world.spread.get(&name, Range::All).await.unwrap_err().is_not_found());
+    }
+}
+
+#[tokio::test]
+async fn what_is_nowhere_is_not_found_even_if_places_are_away() {
+    let world = World::new(2, 3, 3);
+    world.put_all(&objects()).await;
+    let (missing, _) = pack(99, 1000);
+    for gone in [vec![], vec![0], vec![1], vec![2]] {
+        let world = world.reopened(&gone);
+        for name in [missing.clone(), Name::key(&SlotId([9; 16]))] {
+            for range in [Range::All, Range::Last(1), from(0, 1)] {
+                let error = world.spread.get(&name, range).await.unwrap_err();
+                assert!(error.is_not_found(), "{error}");
+            }
+            assert!(world.spread.stat(&name).await.unwrap_err().is_not_found());
+            world.spread.delete(&name).await.unwrap();
+        }
+    }
+}

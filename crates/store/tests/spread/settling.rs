@@ -1,0 +1,422 @@
+//! Settling: what is lost, owed, rotten or in the wrong place ends where it should be, at the stated cost.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drystone_format::limits::SHARD_BLOCK_BYTES;
+use drystone_store::crash::{Cut, InFlight};
+use drystone_store::spread::{Access, Settled, Verify};
+use drystone_store::{Crash, Kind, Memory, Name, Op, Prefix, Put, Range, Spread, Store};
+
+use super::{World, from, objects, options, pack, place};
+
+fn packs() -> Vec<(Name, Bytes)> {
+    (0..20).map(|n| pack(n, 50_000 + n as usize)).collect()
+}
+
+fn total(settled: &[Settled], of: impl Fn(&Settled) -> u64) -> u64 {
+    settled.iter().map(of).sum()
+}
+
+/// Bytes of shards at all places.
+fn stored(world: &World) -> u64 {
+    let contents = world.memories.iter().flat_map(|memory| memory.contents());
+    contents.map(|(_, bytes)| bytes.len() as u64).sum()
+}
+
+#[tokio::test]
+async fn a_lost_place_costs_k_shards_of_a_pack_and_nothing_costs_nothing() {
+    for (needed, total_shards) in [(1, 2), (2, 3), (4, 6)] {
+        let world = World::new(needed, total_shards, total_shards.into());
+        let objects = packs();
+        world.put_all(&objects).await;
+        let whole = stored(&world);
+        super::wipe(&world.memories[1]);
+        let world = world.reopened(&[]);
+        world.spread.set_sizes(Arc::new(|_| None));
+        let plans: Vec<_> = world
+            .holdings()
+            .await
+            .iter()
+            .map(|held| world.spread.plan_settle(held))
+            .collect();
+        let settled = world.settle(Verify::Trust).await;
+        let read = total(&settled, |settled| settled.read_bytes);
+        assert!(
+            read <= whole * u64::from(needed) / u64::from(total_shards) + 1000,
+            "{read} of {whole}"
+        );
+        assert_eq!(total(&settled, |settled| settled.reads), 20 * u64::from(needed));
+        assert_eq!(total(&settled, |settled| settled.writes), 20);
+        for (plan, settled) in plans.iter().zip(&settled) {
+            let planned: u64 = plan.reads.iter().map(|read| read.bytes).sum();
+            assert_eq!((planned, plan.writes.len()), (settled.read_bytes, 1));
+            let planned: u64 = plan.writes.iter().map(|write| write.bytes).sum();
+            assert!(
+                planned.abs_diff(settled.written_bytes) < u64::from(needed) + 1,
+                "{plan:?} {settled:?}"
+            );
+        }
+        assert_eq!(stored(&world), whole);
+        let idle = world.settle(Verify::Trust).await;
+        assert_eq!(
+            total(&idle, |settled| settled.reads + settled.writes + settled.removed),
+            0
+        );
+        assert!(
+            world
+                .holdings()
+                .await
+                .iter()
+                .all(|held| world.spread.plan_settle(held).is_settled())
+        );
+        world.reopened(&[0]).assert_whole(&objects, "repaired").await;
+    }
+}
+
+#[tokio::test]
+async fn an_added_place_gets_copies_and_one_that_leaves_is_emptied() {
+    let world = World::new(2, 3, 3);
+    let objects = packs();
+    world.put_all(&objects).await;
+    let mut memories = world.memories.clone();
+    memories.push(Arc::new(Memory::new()));
+    let grown = World::over(2, 3, memories.clone());
+    grown.assert_whole(&objects, "before moving").await;
+    let settled = grown.settle(Verify::Trust).await;
+    let moved = total(&settled, |settled| settled.writes);
+    assert!(moved > 5 && moved < 40, "{moved}");
+    assert_eq!(
+        total(&settled, |settled| settled.reads),
+        moved,
+        "a moved shard is one read"
+    );
+    assert_eq!(total(&settled, |settled| settled.removed), moved);
+    let grown = grown.reopened(&[]);
+    grown.assert_whole(&objects, "after moving").await;
+    assert!(grown.spread.troubles().is_none());
+
+    let leaving = World::with(2, 3, memories, |options| options.places[0].weight = None);
+    leaving.settle(Verify::Trust).await;
+    assert!(leaving.memories[0].contents().is_empty());
+    leaving.assert_whole(&objects, "after leaving").await;
+}
+
+#[tokio::test]
+async fn another_k_cuts_packs_anew_and_another_n_only_adds() {
+    let world = World::new(2, 3, 6);
+    let objects = packs();
+    world.put_all(&objects).await;
+    for (needed, total_shards, reads, writes) in [(2, 5, 2, 2), (4, 6, 2, 6), (1, 2, 4, 2), (1, 2, 0, 0)] {
+        let world = World::over(needed, total_shards, world.memories.clone());
+        world.assert_whole(&objects, "of another k").await;
+        let settled = world.settle(Verify::Trust).await;
+        // Another n may move shards besides.
+        assert!(total(&settled, |settled| settled.writes) >= writes * 20);
+        assert!(total(&settled, |settled| settled.reads) >= reads * 20);
+        assert!(total(&settled, |settled| settled.reads) <= (reads + 1) * 20);
+        let count: usize = world.memories.iter().map(|memory| memory.contents().len()).sum();
+        assert_eq!(count, 20 * usize::from(total_shards));
+        world.reopened(&[]).assert_whole(&objects, "cut anew").await;
+    }
+}
+
+#[tokio::test]
+async fn a_vault_that_was_not_spread_is_read_as_it_is_and_spread_by_settling() {
+    let old = Arc::new(Memory::new());
+    let objects = objects();
+    for (name, bytes) in &objects {
+        old.put(name, bytes.clone()).await.unwrap();
+    }
+    let world = World::over(2, 3, vec![old, Arc::new(Memory::new()), Arc::new(Memory::new())]);
+    world.assert_whole(&objects, "whole packs").await;
+    // Once found, a whole pack is one get again.
+    let (name, bytes) = &objects[2];
+    world.records.iter().for_each(|record| drop(record.take()));
+    assert_eq!(world.spread.get(name, from(5, 7)).await.unwrap(), bytes.slice(5..12));
+    assert_eq!(world.calls(Op::Get).len(), 1);
+
+    let settled = world.settle(Verify::Trust).await;
+    assert!(
+        settled
+            .iter()
+            .all(|settled| (settled.reads, settled.writes, settled.removed) == (1, 3, 1))
+    );
+    for gone in [0, 1, 2] {
+        world.reopened(&[gone]).assert_whole(&objects, "spread now").await;
+    }
+}
+
+#[tokio::test]
+async fn a_whole_pack_that_is_rotten_is_not_spread() {
+    let old = Arc::new(Memory::new());
+    let (name, bytes) = pack(1, 5000);
+    old.put(&name, bytes).await.unwrap();
+    old.overwrite(&name, vec![1; 5000].into());
+    let world = World::over(1, 2, vec![old, Arc::new(Memory::new())]);
+    assert!(world.spread.get(&name, Range::All).await.is_err());
+    let settled = world.settle(Verify::Trust).await;
+    assert!(settled[0].is_lost);
+    assert_eq!(settled[0].rotten, [(0, name.clone())]);
+    assert!(
+        world.memories[0].contents().contains_key(&name),
+        "what cannot be replaced is left for others to judge"
+    );
+}
+
+#[tokio::test]
+async fn every_flipped_bit_of_every_shard_is_detected_read_around_and_settled() {
+    for (needed, total_shards) in [(1, 2), (2, 3)] {
+        let world = World::new(needed, total_shards, total_shards.into());
+        let objects = vec![pack(1, 61)];
+        world.put_all(&objects).await;
+        let before: Vec<_> = world.memories.iter().map(|memory| memory.contents()).collect();
+        for place in 0..usize::from(total_shards) {
+            let (name, sound) = before[place].first_key_value().unwrap();
+            for bit in 0..sound.len() * 8 {
+                let mut flipped = sound.to_vec();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                world.memories[place].overwrite(name, flipped.into());
+                let world = world.reopened(&[]);
+                let read = world.spread.get(&objects[0].0, Range::All).await;
+                assert!(read.unwrap() == objects[0].1, "{place}, bit {bit}");
+                let settled = world.settle(Verify::All).await;
+                assert_eq!(settled[0].rotten, [(place, name.clone())], "bit {bit}");
+                assert_eq!(settled[0].writes, 1);
+                assert!(world.spread.troubles().places[place].unsound.count > 0);
+                assert_eq!(world.memories[place].contents(), before[place], "bit {bit}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_length_of_a_cut_shard_is_noticed_without_reading_it() {
+    let world = World::new(2, 3, 3);
+    let objects = vec![pack(1, SHARD_BLOCK_BYTES * 2 + 11)];
+    world.put_all(&objects).await;
+    for place in 0..3 {
+        let (name, sound) = world.memories[place].contents().pop_first().unwrap();
+        for len in (0..sound.len()).step_by(501).chain([sound.len() - 1]) {
+            world.memories[place].overwrite(&name, sound.slice(..len));
+            let world = world.reopened(&[]);
+            let settled = world.settle(Verify::Trust).await;
+            assert_eq!(settled[0].rotten, [(place, name.clone())], "{len}");
+            assert_eq!(world.memories[place].contents()[&name], sound, "{len}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_place_that_comes_back_stale_is_settled_small_objects_too() {
+    let world = World::new(2, 3, 3);
+    let (early, late) = (objects(), pack(5, 3000));
+    world.put_all(&early).await;
+    let without = world.reopened(&[2]);
+    let root = Name::root(drystone_store::RootKind::Snapshot, &drystone_format::RootId([77; 16]));
+    let late = [late, (root, Bytes::from_static(b"a later root"))];
+    without.put_all(&late).await;
+    assert_eq!(
+        (without.spread.troubles().owed(), without.spread.troubles().thin.count),
+        (2, 2)
+    );
+
+    let world = world.reopened(&[]);
+    let all: Vec<(Name, Bytes)> = early.into_iter().chain(late).collect();
+    world.assert_whole(&all, "one is stale").await;
+    world.settle(Verify::Trust).await;
+    for gone in [0, 1] {
+        world.reopened(&[gone]).assert_whole(&all, "settled").await;
+    }
+    let again = world.spread.settle_small(&Prefix::All).await.unwrap();
+    assert_eq!((again.copied, again.replaced, again.objects), (0, 0, 5));
+}
+
+#[tokio::test]
+async fn unsound_and_missing_copies_are_replaced_and_differing_ones_named() {
+    let world = World::new(2, 3, 3);
+    let name = |n| Name::key(&drystone_format::SlotId([n; 16]));
+    for n in 0..4 {
+        world.spread.put(&name(n), format!("key {n}").into()).await.unwrap();
+    }
+    world.memories[0].overwrite(&name(0), "bad".into());
+    world.memories[1].remove(&name(1));
+    world.memories[2].overwrite(&name(2), "key 2, but another".into());
+    world
+        .memories
+        .iter()
+        .for_each(|memory| memory.overwrite(&name(3), "bad".into()));
+    assert_eq!(world.spread.get(&name(0), Range::All).await.unwrap(), "key 0");
+    assert!(world.spread.get(&name(3), Range::All).await.is_err());
+    let settled = world.spread.settle_small(&Prefix::Keys).await.unwrap();
+    assert_eq!((settled.objects, settled.replaced, settled.copied), (4, 1, 1));
+    assert_eq!(settled.differing.named, [name(2).to_string()]);
+    assert_eq!(settled.unsound.named, [name(3).to_string()]);
+    assert_eq!(world.memories[0].contents()[&name(0)], "key 0");
+    assert_eq!(world.memories[1].contents()[&name(1)], "key 1");
+}
+
+#[tokio::test]
+async fn settling_can_be_cut_off_anywhere_and_started_again() {
+    let objects = vec![pack(1, 40_000), pack(2, 33)];
+    for changes in 0.. {
+        // From 2/3 on three places to 3/5 on the last five of six.
+        let first = World::new(2, 3, 3);
+        first.put_all(&objects).await;
+        let cut = Cut {
+            after_changes: changes,
+            in_flight: InFlight::Mixed(0b1010),
+        };
+        let crash = Arc::new(Crash::new(Memory::clone(&first.memories[1]), Some(cut)));
+        let mut memories = vec![Arc::clone(&first.memories[0]), Arc::new(Memory::new())];
+        memories.extend([
+            Arc::clone(&first.memories[2]),
+            Arc::new(Memory::new()),
+            Arc::new(Memory::new()),
+        ]);
+        let with_crash = World::with(3, 5, memories.clone(), |options| {
+            options.places[1].access = Access::Present(crash.clone());
+            options.places[0].weight = None;
+            options.places.push(place(5, Arc::new(Memory::new())));
+        });
+        with_crash.settle(Verify::Trust).await;
+        with_crash.assert_readable(&objects).await;
+        memories[1] = Arc::new(crash.reopen());
+        memories.push(Arc::new(Memory::new()));
+        let again = World::with(3, 5, memories, |options| options.places[0].weight = None);
+        again.assert_readable(&objects).await;
+        again.settle(Verify::All).await;
+        let settled = again.settle(Verify::All).await;
+        assert_eq!(total(&settled, |settled| settled.writes + settled.removed), 0);
+        for gone in [vec![1, 2], vec![3, 5], vec![1, 4]] {
+            again.reopened(&gone).assert_readable(&objects).await;
+        }
+        if !crash.is_down() {
+            assert!(changes > 1, "nothing was changed at the place");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_removed_from_a_place_that_is_only_added_to() {
+    let world = World::with(2, 3, (0..3).map(|_| Arc::default()).collect(), |options| {
+        options.places[1].append_only = true;
+    });
+    let objects = objects();
+    world.put_all(&objects).await;
+    let before = world.memories[1].contents();
+    let (name, sound) = before
+        .iter()
+        .find(|(name, _)| matches!(name.kind(), Kind::Shard(_)))
+        .unwrap();
+    let mut flipped = sound.to_vec();
+    flipped[3] ^= 1;
+    world.memories[1].overwrite(name, flipped.clone().into());
+    let settled = world.settle(Verify::All).await;
+    assert_eq!(settled.iter().map(|settled| settled.owed.len()).sum::<usize>(), 1);
+    assert_eq!(
+        world.memories[1].contents()[name],
+        flipped,
+        "it cannot be replaced there"
+    );
+    for (name, _) in &objects {
+        world.spread.delete(name).await.unwrap();
+    }
+    assert_eq!(world.memories[1].contents().len(), before.len());
+    assert!(world.memories[0].contents().is_empty() && world.memories[2].contents().is_empty());
+    assert_eq!(world.calls(Op::Delete).len(), 2 * objects.len());
+}
+
+#[tokio::test]
+async fn a_full_place_is_stood_in_for_where_there_are_more_places_than_shards() {
+    let world = World::new(2, 3, 4);
+    let objects = packs();
+    world.fails[0].add(drystone_store::fail::Fault::error(
+        Op::Put,
+        drystone_store::fail::Failure::Full,
+    ));
+    world.put_all(&objects).await;
+    assert_eq!(
+        (world.spread.troubles().owed(), world.spread.troubles().thin.count),
+        (0, 0)
+    );
+    for gone in 0..4 {
+        world.reopened(&[gone]).assert_readable(&objects).await;
+    }
+    // There is space again: what stood in goes home.
+    let world = world.reopened(&[]);
+    let settled = world.settle(Verify::Trust).await;
+    assert!(total(&settled, |settled| settled.writes) > 5);
+    assert!(
+        world
+            .holdings()
+            .await
+            .iter()
+            .all(|held| world.spread.plan_settle(held).is_settled())
+    );
+}
+
+#[tokio::test]
+async fn a_place_with_shards_of_another_vault_is_named_and_settled() {
+    let ours = World::new(2, 3, 3);
+    let objects = packs();
+    ours.put_all(&objects).await;
+    let theirs = World::with(2, 3, (0..3).map(|_| Arc::default()).collect(), |options| {
+        options.key = drystone_format::keys::ShardKey::from_bytes([8; 32]);
+    });
+    theirs.put_all(&objects).await;
+    let memories = vec![
+        ours.memories[0].clone(),
+        theirs.memories[1].clone(),
+        ours.memories[2].clone(),
+    ];
+    let mixed = World::over(2, 3, memories);
+    mixed.assert_readable(&objects).await;
+    let troubles = mixed.spread.troubles();
+    assert!(troubles.places[1].unsound.count > 0 && troubles.places[0].is_none() && troubles.places[2].is_none());
+    assert_eq!(troubles.places[1].unsound.named.len(), 8, "only the first are named");
+    let settled = mixed.settle(Verify::All).await;
+    assert_eq!(total(&settled, |settled| settled.rotten.len() as u64), 20);
+    assert_eq!(mixed.memories[1].contents(), ours.memories[1].contents());
+}
+
+#[tokio::test]
+async fn a_spread_that_cannot_be_is_refused() {
+    let places = |count: u8| {
+        (0..count)
+            .map(|n| place(n, Arc::new(Memory::new())))
+            .collect::<Vec<_>>()
+    };
+    let twice = vec![place(1, Arc::new(Memory::new())), place(1, Arc::new(Memory::new()))];
+    let mut leaving = places(1);
+    leaving[0].weight = None;
+    for (needed, total, places) in [
+        (0, 3, places(3)),
+        (4, 3, places(3)),
+        (1, 1, vec![]),
+        (1, 2, twice),
+        (1, 1, leaving),
+    ] {
+        let error = Spread::new(options(needed, total, places)).unwrap_err().to_string();
+        assert!(error.contains(&format!("{needed}/{total}")), "{error}");
+    }
+    let world = World::new(2, 3, 3);
+    for name in [Name::place(), super::shard(&pack(1, 1).0, 2, 0)] {
+        assert!(world.spread.put(&name, Bytes::new()).await.is_err());
+        assert!(world.spread.get(&name, Range::All).await.is_err());
+        assert!(world.spread.stat(&name).await.is_err());
+        assert!(world.spread.delete(&name).await.is_err());
+    }
+    assert_eq!(
+        world.spread.put(&Name::header(), "x".into()).await.unwrap(),
+        Put::Created
+    );
+    let heavy = NonZeroU32::new(u32::MAX);
+    let world = World::with(255, 255, vec![Arc::default()], |options| {
+        options.places[0].weight = heavy
+    });
+    world.put_all(&[pack(1, 1000)]).await;
+    world.assert_readable(&[pack(1, 1000)]).await;
+}
