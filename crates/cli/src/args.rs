@@ -38,7 +38,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Place of the vault (a directory or file:// URL), or the name of a profile [env: DRYSTONE_VAULT]
+    /// A place of the vault (directory or URL) or several with commas, or a profile [env: DRYSTONE_VAULT]
     #[arg(long, global = true, value_name = "URL|PROFILE")]
     pub(crate) vault: Option<String>,
     /// File that holds the passphrase or recovery code [env: DRYSTONE_PASSPHRASE_FILE]
@@ -108,8 +108,12 @@ pub(crate) enum Verb {
     Check(verbs::check::Check),
     /// Read the stored bytes and verify every hash
     Scrub(verbs::scrub::Scrub),
-    /// Rebuild what can be rebuilt
+    /// Restore redundancy, and rebuild what can be rebuilt
     Repair(verbs::repair::Repair),
+    /// Say on one page what is wrong, and which command mends it
+    Doctor(verbs::doctor::Doctor),
+    /// Add, list, remove and replace the places where the vault lies
+    Place(verbs::place::Place),
     /// Show sizes and counts
     Stats(verbs::stats::Stats),
     /// Add, list and remove what opens the vault

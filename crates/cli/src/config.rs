@@ -42,7 +42,7 @@ Environment:
 pub(crate) const CONFIGURATION: &str = "\
 Configuration file ($XDG_CONFIG_HOME/drystone/config.toml, or --config FILE):
   [profile.default]             used where no vault is named; other profiles with --vault NAME
-  vault = \"/mnt/disk/vault\"     relative paths begin at the directory of the file
+  vault = \"/mnt/disk/vault\"     or several places with commas; relative paths begin at the directory of the file
   key-file = \"\"                 or passphrase-file = \"\", or passphrase-command = \"\"
   cache-dir = \"\"
   threads = 2
@@ -319,11 +319,8 @@ impl Profile {
         for path in paths {
             *path = base.join(&*path);
         }
-        if let Some(vault) = &mut self.vault
-            && !vault.contains("://")
-            && let Some(anchored) = base.join(&*vault).to_str()
-        {
-            *vault = anchored.to_owned();
+        if let Some(vault) = &mut self.vault {
+            *vault = crate::reach::anchored(vault, base);
         }
     }
 }

@@ -2,17 +2,18 @@
 //!
 //! - The first SIGINT or SIGTERM asks everything to stop in good order, the second ends the process at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use drystone_format::tree::Time;
-use drystone_vault::{Cancel, Clock, Context, Entropy};
+use drystone_store::spread::{Spread, Troubles};
+use drystone_vault::{Cancel, Clock, Context, Entropy, Vault};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Settings;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::Output;
+use crate::output::{Output, counted, shown};
 
 /// Threads that wait for places; they use no processor to speak of.
 const RUNTIME_THREADS: usize = 2;
@@ -27,6 +28,8 @@ pub(crate) struct App {
     pub(crate) cancel: Cancel,
     /// What the engine takes.
     pub(crate) context: Context,
+    /// The places of the vaults that were opened, to be asked at the end what went wrong with them.
+    watched: Mutex<Vec<Spread>>,
     // Outlives everything that holds its handle.
     _runtime: tokio::runtime::Runtime,
 }
@@ -56,14 +59,71 @@ impl App {
             out,
             cancel,
             context,
+            watched: Mutex::default(),
             _runtime: runtime,
         })
+    }
+
+    /// Reports at the end what went wrong with the places of this vault.
+    pub(crate) fn watch(&self, vault: &Vault) {
+        let Some(spread) = vault.spread() else { return };
+        if let Ok(mut watched) = self.watched.lock() {
+            watched.push(spread.clone());
+        }
+    }
+
+    /// Says what went wrong with places, and how the run ends then: done, but with something owed, is not done.
+    pub(crate) fn finish(&self, exit: Exit) -> Exit {
+        let watched = self.watched.lock().map(|mut watched| std::mem::take(&mut *watched));
+        let mut owed = false;
+        for spread in watched.unwrap_or_default() {
+            let troubles = spread.troubles();
+            owed |= troubles.owed() > 0 || troubles.thin.count > 0;
+            trouble_lines(&troubles).iter().for_each(|line| self.out.warning(line));
+        }
+        if owed && exit == Exit::Done {
+            Exit::Incomplete
+        } else {
+            exit
+        }
     }
 
     /// The time now.
     pub(crate) fn now(&self) -> Time {
         self.context.clock.now()
     }
+}
+
+/// What a person is told of places that did not do their part; why a place is absent was said at the beginning.
+fn trouble_lines(troubles: &Troubles) -> Vec<String> {
+    let mut lines = Vec::new();
+    for place in &troubles.places {
+        let name = shown(place.place.as_bytes());
+        if let Some(failure) = &place.first_failure {
+            let more = counted(place.failures, "request");
+            lines.push(format!("{name}: {more} failed, the first with: {failure}"));
+        }
+        let objects = [
+            (&place.missing, "missing", "drystone repair"),
+            (&place.unsound, "altered", "drystone scrub --repair"),
+            (&place.owed, "owed", "drystone repair"),
+            (&place.undeleted, "still to be removed", "drystone gc"),
+        ];
+        for (objects, what, next) in objects {
+            if objects.count > 0 {
+                let first = objects.named.first().map_or("", String::as_str);
+                let many = counted(objects.count, "object");
+                lines.push(format!("{name}: {many} {what} ({first}); run `{next}`"));
+            }
+        }
+    }
+    if troubles.thin.count > 0 {
+        lines.push(format!(
+            "{} without any redundancy, since too many places are away; run `drystone repair` when they are back",
+            counted(troubles.thin.count, "object")
+        ));
+    }
+    lines
 }
 
 fn listen(cancel: &Cancel, out: Output) -> std::io::Result<()> {

@@ -146,6 +146,9 @@ impl From<drystone_vault::Error> for Failure {
             E::VaultExists { .. } => (Exit::Error, "drystone snapshots"),
             E::NoSlot { .. } => (Exit::Error, "drystone key list"),
             E::LastOwner { .. } => (Exit::Error, "drystone key add"),
+            E::NoPlaceOf { .. } | E::NotSpread { .. } => (Exit::Error, "drystone place list"),
+            E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
+            E::Absent { .. } => (Exit::Error, "drystone doctor"),
             E::NoSnapshot { .. } | E::AmbiguousSnapshot { .. } => (Exit::Error, "drystone snapshots"),
             E::Damaged {
                 source: drystone_format::Error::Version { .. },
@@ -189,7 +192,10 @@ impl From<drystone_store::Error> for Failure {
             E::NoPlace { .. } => (Exit::NoVault, "check the path, or: drystone init"),
             E::NotDirectory { .. } | E::Occupied { .. } => (Exit::NoVault, "name another place with --vault"),
             E::Scheme { .. } | E::Url { .. } => (Exit::Usage, "drystone help"),
-            E::NotFound { .. } | E::Short { .. } | E::TooLarge { .. } => (Exit::Damaged, "drystone check"),
+            E::NotFound { .. } | E::Short { .. } | E::TooLarge { .. } | E::Unsound { .. } => {
+                (Exit::Damaged, "drystone check")
+            }
+            E::TooFew { .. } => (Exit::Error, "drystone doctor"),
             E::Full { .. } => (Exit::Error, "free some space, then run the same command again"),
             E::Denied { .. } | E::ReadOnly { .. } => (Exit::Error, "check owner, mode and mount of the place"),
             _ => (Exit::Error, "run the same command again"),

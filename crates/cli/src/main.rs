@@ -10,6 +10,7 @@ mod exit;
 mod open;
 mod output;
 mod progress;
+mod reach;
 mod terminal;
 mod verbs;
 
@@ -55,5 +56,8 @@ fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
     };
     let settings = Settings::load(&cli.global, &process_environment)?;
     let app = App::start(settings, out)?;
-    verbs::run(&cli.verb, &app)
+    let exit = verbs::run(&cli.verb, &app);
+    // Also after a failure: a place that is away may be why.
+    let finished = app.finish(*exit.as_ref().unwrap_or(&Exit::Error));
+    exit.map(|_| finished)
 }

@@ -17,8 +17,11 @@ use drystone_format::chunker::Sizes;
 use drystone_format::header::{Header, Trust};
 use drystone_format::keys::Role;
 use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
+use drystone_format::places::Places;
 use drystone_store::{Name, Range, Store};
-use drystone_vault::{CreateOptions, NewLock, NewSlot, Reader, RecoveryCode, Unlock, Vault, generate_key_file};
+use drystone_vault::{
+    CreateOptions, NewLock, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault, generate_key_file,
+};
 use zeroize::Zeroizing;
 
 use crate::args::Spot;
@@ -26,6 +29,7 @@ use crate::config::{KeySource, Passphrase};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{shown, shown_path};
+use crate::reach;
 use crate::terminal;
 
 /// Longest passphrase or key file read, bytes; more is not one.
@@ -36,35 +40,41 @@ const PUBLIC_KEY: &str = "# public key: ";
 
 /// Opens the vault that flags, environment and configuration name.
 pub(crate) fn open(app: &App) -> Result<Vault> {
-    let store = drystone_store::open(&app.settings.vault)?;
-    if !Vault::exists(&store, &app.context)? {
-        return Err(drystone_vault::Error::NoVault {
-            place: store.place().to_owned(),
-        }
-        .into());
-    }
-    open_in(app, store)
+    let reach = reach::reach(app)?;
+    let Some(store) = reach::first(&reach, app)?.cloned() else {
+        let place = app.settings.vault.clone();
+        return Err(drystone_vault::Error::NoVault { place }.into());
+    };
+    open_in(app, reach, &store)
 }
 
-fn open_in(app: &App, store: Arc<dyn Store>) -> Result<Vault> {
-    let unlock = unlock(app, &store)?;
-    let vault = Vault::open(store, app.context.clone(), &unlock)?;
-    for warning in vault.warnings() {
+fn open_in(app: &App, reach: Reach, store: &Arc<dyn Store>) -> Result<Vault> {
+    let unlock = unlock(app, store)?;
+    let vault = Vault::open(reach, app.context.clone(), &unlock)?;
+    for warning in vault.warnings().iter().chain(vault.notes()) {
         app.out.warning(warning);
     }
+    let places = vault.places().into_iter().flat_map(|list| &list.places);
+    for (entry, absent) in places.zip(vault.absent_places()) {
+        if let Some(reason) = absent {
+            app.out
+                .warning(format_args!("{}: this place is not there: {reason}", entry.url));
+        }
+    }
+    app.watch(&vault);
     Ok(vault)
 }
 
 /// Opens the vault, or makes it if the place is empty or does not exist.
 pub(crate) fn open_or_create(app: &App) -> Result<(Vault, Option<Created>)> {
-    let store = match drystone_store::open(&app.settings.vault) {
+    let reach = match reach::reach(app) {
         Err(drystone_store::Error::NoPlace { .. }) => None,
-        store => Some(store?),
+        reach => Some(reach?),
     };
-    if let Some(store) = store
-        && Vault::exists(&store, &app.context)?
+    if let Some(reach) = reach
+        && let Some(store) = reach::first(&reach, app)?.cloned()
     {
-        return Ok((open_in(app, store)?, None));
+        return Ok((open_in(app, reach, &store)?, None));
     }
     if let Some(KeySource::File(file, _)) = &app.settings.key
         && file.exists()
@@ -91,6 +101,10 @@ pub(crate) struct NewVault {
     pub(crate) label: Option<String>,
     /// Whether every writer's packs are deduplicated against.
     pub(crate) trust_everyone: bool,
+    /// Where it is to lie; the place that is meant anyway, if none is given.
+    pub(crate) places: Vec<String>,
+    /// How many of how many shards are enough.
+    pub(crate) spread: Option<(u8, u8)>,
 }
 
 /// What came of making a vault, to be shown once.
@@ -107,12 +121,16 @@ pub(crate) struct Created {
 
 /// Makes a vault at the place that is meant.
 pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> {
-    let store = drystone_store::create(&app.settings.vault)?;
-    if Vault::exists(&store, &app.context)? {
-        return Err(drystone_vault::Error::VaultExists {
-            place: store.place().to_owned(),
+    let urls = match options.places.as_slice() {
+        [] => reach::named(&app.settings.vault),
+        places => places.iter().map(|place| reach::absolute(place)).collect(),
+    };
+    let stores = urls.iter().map(|url| reach::create(url)).collect::<Result<Vec<_>>>()?;
+    for store in &stores {
+        if Vault::exists(store, &app.context)? {
+            let place = store.place().to_owned();
+            return Err(drystone_vault::Error::VaultExists { place }.into());
         }
-        .into());
     }
     let recovery = RecoveryCode::generate(&*app.context.entropy);
     let (mut locks, generated) = first_locks(app, options)?;
@@ -147,7 +165,7 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
         trust,
         slots,
     };
-    let vault = Vault::create(store, app.context.clone(), &create)?;
+    let vault = lay_out(app, (urls, stores), options.spread, &create)?;
     let id = vault.id().to_string();
     let key_file = match generated {
         Some(Generated::Asked(file)) => Some(file),
@@ -164,6 +182,30 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
             key_file,
         },
     ))
+}
+
+/// Makes the vault at its place or places. Of several, any one may be lost unless something else is asked for.
+fn lay_out(
+    app: &App,
+    (urls, stores): (Vec<String>, Vec<Arc<dyn Store>>),
+    spread: Option<(u8, u8)>,
+    options: &CreateOptions,
+) -> Result<Vault> {
+    let context = app.context.clone();
+    if let (1, None, Some(store)) = (urls.len(), spread, stores.first()) {
+        return Ok(Vault::create(store.clone(), context, options)?);
+    }
+    let total = u8::try_from(urls.len()).map_err(|_| Failure::usage("at most 255 places make a vault"))?;
+    let (needed, total) = spread.unwrap_or((total - 1, total));
+    let entries = urls.into_iter().map(|url| PlaceUse::default().entry_at(url));
+    let places = Places {
+        generation: 0,
+        needed,
+        total,
+        places: entries.collect(),
+        unknown: Vec::new(),
+    };
+    Ok(Vault::create_spread(stores, places, context, options)?)
 }
 
 fn default_label() -> String {

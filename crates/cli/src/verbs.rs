@@ -5,12 +5,14 @@ pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod dump;
 pub(crate) mod find;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod place;
 pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod scrub;
@@ -46,6 +48,8 @@ pub(crate) fn run(verb: &Verb, app: &App) -> Result<Exit> {
         Verb::Check(verb) => verb.run(app),
         Verb::Scrub(verb) => verb.run(app),
         Verb::Repair(verb) => verb.run(app),
+        Verb::Doctor(verb) => verb.run(app),
+        Verb::Place(verb) => verb.run(app),
         Verb::Stats(verb) => verb.run(app),
         Verb::Key(verb) => verb.run(app),
         Verb::Completions(verb) => verb.run(app.out),

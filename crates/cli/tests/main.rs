@@ -13,6 +13,7 @@ mod config;
 mod help;
 mod init;
 mod key;
+mod recovery;
 mod restore;
 mod runner;
 mod terminal;

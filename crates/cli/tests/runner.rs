@@ -64,6 +64,21 @@ impl Home {
         command
     }
 
+    /// Runs a shell script in this home, with `path` as its PATH.
+    pub(crate) fn shell(&self, script: &str, path: &str) -> Ran {
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", script])
+            .env_clear()
+            .env("HOME", self.path("home"))
+            .env("PATH", path);
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        Ran {
+            shown: script.to_owned(),
+            output: command.output().unwrap(),
+        }
+    }
+
     pub(crate) fn run<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Ran {
         self.run_with(args, &[])
     }

@@ -69,7 +69,7 @@ id!(
     SlotId, 16
 );
 id!(
-    /// Identity of a place of a vault, random when the place is added.
+    /// Identity of one of the places that a vault is spread over, random when the place is added.
     PlaceId, 16
 );
 
@@ -117,6 +117,18 @@ impl ChunkHasher {
 /// The id of the pack object with these bytes.
 pub fn pack_id(object: &[u8]) -> PackId {
     PackId(*blake3::hash(object).as_bytes())
+}
+
+/// A uniform number that place, pack and shard alone decide: what placement ranks places by.
+pub fn placement_draw(place: &PlaceId, pack: &PackId, number: u8) -> u64 {
+    let mut input = Vec::with_capacity(PlaceId::LEN + PackId::LEN + 1);
+    input.extend_from_slice(&place.0);
+    input.extend_from_slice(&pack.0);
+    input.push(number);
+    let hash = blake3::hash(&input);
+    hash.as_bytes()
+        .first_chunk()
+        .map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 #[cfg(test)]

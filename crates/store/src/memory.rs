@@ -12,18 +12,31 @@ use parking_lot::RwLock;
 
 use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
 
-const PLACE: &str = "memory";
-
 /// A store in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
+    place: String,
     objects: RwLock<BTreeMap<Name, Bytes>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::named("memory")
+    }
 }
 
 impl Memory {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store that calls itself so.
+    pub fn named(place: &str) -> Self {
+        Self {
+            place: place.to_owned(),
+            objects: RwLock::default(),
+        }
     }
 
     /// All objects with their bytes, ordered by name; the bytes are shared, not copied.
@@ -43,7 +56,7 @@ impl Memory {
 
     /// `put`, without waiting.
     pub(crate) fn put_now(&self, name: &Name, bytes: Bytes) -> Result<Put> {
-        name.check_size(PLACE, bytes.len() as u64)?;
+        name.check_size(&self.place, bytes.len() as u64)?;
         let mut objects = self.objects.write();
         match objects.get(name) {
             Some(found) if found.len() == bytes.len() || !matches!(name.kind(), Kind::Pack(_) | Kind::Shard(_)) => {
@@ -64,7 +77,7 @@ impl Memory {
     fn find(&self, name: &Name) -> Result<Bytes> {
         let missing = || Error::NotFound {
             name: name.to_string(),
-            place: PLACE.to_string(),
+            place: self.place.clone(),
         };
         self.objects.read().get(name).cloned().ok_or_else(missing)
     }
@@ -73,6 +86,7 @@ impl Memory {
 impl Clone for Memory {
     fn clone(&self) -> Self {
         Self {
+            place: self.place.clone(),
             objects: RwLock::new(self.contents()),
         }
     }
@@ -81,7 +95,7 @@ impl Clone for Memory {
 #[async_trait]
 impl Store for Memory {
     fn place(&self) -> &str {
-        PLACE
+        &self.place
     }
 
     fn traits(&self) -> Traits {
@@ -101,7 +115,7 @@ impl Store for Memory {
 
     async fn get(&self, name: &Name, range: Range) -> Result<Bytes> {
         let bytes = self.find(name)?;
-        let (offset, len) = range.resolve(name, PLACE, bytes.len() as u64)?;
+        let (offset, len) = range.resolve(name, &self.place, bytes.len() as u64)?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         Ok(bytes.slice(start..start + len))
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use drystone_format::header::Trust;
 use drystone_format::keys::{Role, Secrets};
@@ -24,6 +24,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
 use crate::losses::Losses;
+use crate::parallel::each;
 use crate::place::Place;
 use crate::problem::Problems;
 use crate::vault::Vault;
@@ -32,7 +33,7 @@ use crate::vault::Vault;
 const BY_OWNER: u8 = 0x80;
 
 pub(crate) struct Catalog {
-    pub(crate) index: Index,
+    pub(crate) index: Arc<Index>,
     pub(crate) losses: Losses,
     place: Place,
     parallel: usize,
@@ -53,7 +54,8 @@ pub(crate) struct Catalog {
 impl Catalog {
     pub(crate) fn open(vault: &Vault, dir: &Path) -> Result<Self> {
         let memory_bytes = vault.context.memory_bytes / 2;
-        let index = Index::open(dir, Options { memory_bytes })?;
+        let index = Arc::new(Index::open(dir, Options { memory_bytes })?);
+        vault.place.hint_sizes(&index);
         let catalog = Self {
             index,
             losses: Losses::open(vault.state().clone(), dir)?,
@@ -149,19 +151,7 @@ impl Catalog {
     }
 
     fn learn_all(&self, packs: &[(PackId, u64)]) -> Result<()> {
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<()> {
-            while let Some((id, size)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.learn(id, *size)?;
-            }
-            Ok(())
-        };
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.parallel.min(packs.len())).map(|_| scope.spawn(work)).collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().unwrap_or(Err(Error::Stopped)))
-        })
+        each(self.parallel, packs, &|(id, size)| self.learn(id, *size))
     }
 
     /// Reads the tail of one pack into the index; whatever is wrong with the pack is noted, not fatal.

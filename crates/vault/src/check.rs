@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::reader::Reader;
+use crate::repair::Redundancy;
 use crate::vault::Vault;
 
 /// Trees remembered as sound, so that they are not walked again: 16 bytes each.
@@ -48,6 +49,8 @@ pub struct CheckReport {
     pub problems: Problems,
     /// Damaged packs that nothing depends on: whatever a snapshot needs of them lies in sound packs as well.
     pub harmless: Problems,
+    /// How much redundancy there is, where the vault lies at several places.
+    pub redundancy: Redundancy,
 }
 
 struct Checker<'a> {
@@ -77,7 +80,10 @@ impl Vault {
         let (snapshots, problems) = self.snapshots()?;
         let catalog = self.fresh_catalog()?;
         catalog.forget_missed();
-        let mut report = CheckReport::default();
+        let mut report = CheckReport {
+            redundancy: self.redundancy()?,
+            ..CheckReport::default()
+        };
         let slots = self.keys()?.1;
         for warning in self.warnings() {
             let (object, what) = warning.split_once(": ").unwrap_or(("", warning));

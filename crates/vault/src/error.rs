@@ -56,6 +56,32 @@ pub enum Error {
         /// The slot.
         id: String,
     },
+    /// No place of the vault is meant by this, or several are.
+    #[error("no single place of this vault is meant by `{text}`; see `drystone place list`")]
+    NoPlaceOf {
+        /// What was asked for.
+        text: String,
+    },
+    /// A place that must take part does not.
+    #[error("{place}: this place is needed now and does not answer: {reason}")]
+    Absent {
+        /// The place.
+        place: String,
+        /// What is known about why.
+        reason: String,
+    },
+    /// A place to be added belongs to a vault already.
+    #[error("{place}: a vault lies here already, this one or another; name an empty place")]
+    PlaceTaken {
+        /// Where it is.
+        place: String,
+    },
+    /// What was named are places of a spread vault whose list of places is lost, or not places of one vault.
+    #[error("{places}: no list of places was found here that could be read; name another place of the vault as well")]
+    NotSpread {
+        /// What was named.
+        places: String,
+    },
     /// No snapshot has this name.
     #[error("{place}: no snapshot `{text}`; see `drystone snapshots`")]
     NoSnapshot {
@@ -132,6 +158,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the bytes may well be there, at places that are not: no reason to count them as lost.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Store(drystone_store::Error::TooFew { .. }))
+    }
+
     /// Whether stored bytes are missing or altered, so that other objects may still be fine.
     pub fn is_damage(&self) -> bool {
         match self {
@@ -143,7 +174,9 @@ impl Error {
             Self::Store(error) => match error {
                 drystone_store::Error::NotFound { .. }
                 | drystone_store::Error::Short { .. }
-                | drystone_store::Error::TooLarge { .. } => true,
+                | drystone_store::Error::TooLarge { .. }
+                | drystone_store::Error::Unsound { .. }
+                | drystone_store::Error::TooFew { .. } => true,
                 drystone_store::Error::Io { source, .. } => {
                     source.raw_os_error().is_some_and(|code| MEDIUM_ERRORS.contains(&code))
                 }

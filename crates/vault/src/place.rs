@@ -1,28 +1,141 @@
-//! The store as the engine's threads use it: blocking calls, complete listings.
+//! The store as the engine's threads use it, one place or a spread over several: blocking calls, complete listings.
 //!
 //! - Must not be called from within the runtime: it blocks its caller.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use drystone_format::PackId;
+use drystone_format::keys::Secrets;
+use drystone_format::places::{PlaceEntry, PlaceMarks, Places};
+use drystone_index::Index;
+use drystone_store::spread::{Access, SettledSmall, Spread, SpreadOptions, SpreadPlace};
 use drystone_store::{Listed, Name, Prefix, Range, Store};
 use tokio::runtime::Handle;
 
+use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::judge::BySignature;
+use crate::reach::Site;
 
 /// Names asked for in one listing call.
 const LIST_PAGE: usize = 1000;
+
+/// How long a place may take before another one is asked as well.
+const HEDGE_AFTER: Duration = Duration::from_millis(500);
+/// How long a place that failed is left alone.
+const REST: Duration = Duration::from_secs(30);
 
 /// A store and the runtime that it runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     store: Arc<dyn Store>,
+    /// The same store, if it spreads over several places.
+    spread: Option<Spread>,
     runtime: Handle,
 }
 
 impl Place {
     pub(crate) fn new(store: Arc<dyn Store>, runtime: Handle) -> Self {
-        Self { store, runtime }
+        Self {
+            store,
+            spread: None,
+            runtime,
+        }
+    }
+
+    /// The places of a list as one; too few of them is an error that names those that are missing.
+    pub(crate) fn spread(list: &Places, sites: &[Site], context: &Context, secrets: &Arc<Secrets>) -> Result<Self> {
+        let places = sites.iter().map(|site| {
+            let PlaceEntry {
+                id, url, weight, marks, ..
+            } = &site.entry;
+            let access = match &site.store {
+                Ok(store) => Access::Present(store.clone()),
+                Err(reason) => Access::Absent {
+                    place: url.clone(),
+                    reason: reason.clone(),
+                },
+            };
+            SpreadPlace {
+                id: *id,
+                access,
+                weight: NonZeroU32::new(*weight).filter(|_| !marks.has(PlaceMarks::LEAVING)),
+                cold: marks.has(PlaceMarks::ARCHIVE),
+                append_only: marks.has(PlaceMarks::APPEND_ONLY),
+            }
+        });
+        let spread = Spread::new(SpreadOptions {
+            needed: list.needed,
+            total: list.total,
+            places: places.collect(),
+            key: secrets.shard_key(),
+            judge: Arc::new(BySignature(secrets.clone())),
+            hedge_after: HEDGE_AFTER,
+            rest: REST,
+        })?;
+        Ok(Self {
+            store: Arc::new(spread.clone()),
+            spread: Some(spread),
+            runtime: context.runtime.clone(),
+        })
+    }
+
+    /// The spread, if the vault lies at several places.
+    pub(crate) fn as_spread(&self) -> Option<&Spread> {
+        self.spread.as_ref()
+    }
+
+    /// Tells the spread the sizes of packs that are indexed, which saves it requests.
+    pub(crate) fn hint_sizes(&self, index: &Arc<Index>) {
+        let Some(spread) = &self.spread else { return };
+        let index = Arc::downgrade(index);
+        let size = move |pack: &PackId| Some(index.upgrade()?.has_pack(pack)?.pack_bytes);
+        spread.set_sizes(Arc::new(size));
+    }
+
+    /// Waits for what a spread does beyond a store.
+    pub(crate) fn wait<T>(&self, work: impl Future<Output = drystone_store::Result<T>>) -> Result<T> {
+        Ok(self.block_on(work)?)
+    }
+
+    /// The same, for what cannot fail.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Whether anything lies under `prefix`.
+    pub(crate) fn has_any(&self, prefix: &Prefix) -> Result<bool> {
+        Ok(!self.runtime.block_on(self.store.list(prefix, None, 1))?.is_empty())
+    }
+
+    /// The store itself.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Copies small objects to the places that lack them, or have them altered; for one place there is nothing to do.
+    pub(crate) fn settle_small(&self) -> Result<SettledSmall> {
+        match &self.spread {
+            Some(spread) => self.wait(spread.settle_small(&Prefix::All)),
+            None => Ok(SettledSmall::default()),
+        }
+    }
+
+    /// [`Error::Absent`] unless everything that was stored in this run is at every place.
+    pub(crate) fn all_there(&self) -> Result<()> {
+        let troubles = self.spread.as_ref().map(Spread::troubles);
+        let lacking = troubles.iter().flat_map(|troubles| &troubles.places);
+        let mut lacking = lacking.filter(|place| place.absent.is_some() || place.owed.count > 0);
+        match lacking.next() {
+            None => Ok(()),
+            Some(place) => Err(Error::Absent {
+                place: place.place.clone(),
+                reason: place.absent.clone().or(place.first_failure.clone()).unwrap_or_default(),
+            }),
+        }
     }
 
     /// For messages.

@@ -1,12 +1,29 @@
-//! Repair of what is rebuildable: the local index, and the vault header from its copy in a key slot.
+//! Repair: redundancy brought back from what is left, the local index, and the vault header from its copy in a key slot.
+//!
+//! - What is owed follows from the listings and the list of places; nothing is written down that could be lost or wrong.
+//! - One pack at a time: its new shards are durable before what they supersede is removed. Interrupted, it goes on later.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use drystone_format::PackId;
 use drystone_index::Index;
+use drystone_store::Name;
+use drystone_store::spread::{PackHoldings, SettlePlan, Settled, Spread, Transfer, Verify};
+use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::parallel::each;
 use crate::problem::Problems;
+use crate::progress::{Cancel, Progress};
 use crate::slots::owner_key;
 use crate::vault::Vault;
+
+/// Packs whose holdings are asked for in one go.
+const PAGE_PACKS: usize = 256;
+/// State key of the packs of which a shard was found altered, 32 bytes each.
+const UNSOUND: &str = "unsound_packs";
 
 /// What a repair of the index found.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +33,56 @@ pub struct RepairReport {
     /// Chunks in them.
     pub chunks: u64,
     /// Packs whose tails cannot be read: what only they held is lost.
+    pub problems: Problems,
+}
+
+/// How much redundancy there is, and what it takes to bring it to what the list of places demands.
+#[derive(Debug, Clone, Default)]
+pub struct Redundancy {
+    /// Packs of which anything is held.
+    pub packs: u64,
+    /// Packs that are not as they should be, those that have no redundancy left among them.
+    pub owed_packs: u64,
+    /// Packs of which one more loss cannot be borne.
+    pub bare_packs: u64,
+    /// Packs of which not enough is held, at the places that are there, to read them.
+    pub lost_packs: u64,
+    /// What repair will read from and write to each place.
+    pub work: Vec<PlaceWork>,
+}
+
+/// What repair does at a place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlaceWork {
+    /// Its URL or path.
+    pub place: String,
+    /// Bytes it reads there.
+    pub read_bytes: u64,
+    /// Bytes it writes there.
+    pub write_bytes: u64,
+}
+
+/// How to repair.
+#[derive(Clone, Default)]
+pub struct RepairOptions {
+    /// Counts packs, and bytes written.
+    pub progress: Arc<Progress>,
+    /// Stops it between packs.
+    pub cancel: Cancel,
+}
+
+/// What a repair did.
+#[derive(Debug, Clone, Default)]
+pub struct Repaired {
+    /// Packs that were brought to where they belong.
+    pub mended_packs: u64,
+    /// Small objects (keys, snapshots, lists) that were copied to a place that lacked them.
+    pub mended_objects: u64,
+    /// Bytes read from places.
+    pub read_bytes: u64,
+    /// Bytes written to places.
+    pub written_bytes: u64,
+    /// What could not be mended.
     pub problems: Problems,
 }
 
@@ -37,6 +104,162 @@ impl Vault {
     pub fn repair_header(&self) -> Result<()> {
         let object = bytes::Bytes::from(self.header().encode(owner_key(&self.secrets)?)?);
         self.delete_header()?;
-        self.place.put(&drystone_store::Name::header(), object)
+        self.place.put(&Name::header(), object)
+    }
+
+    /// How much redundancy there is and what repair would do, from listings alone; of a vault at one place, nothing.
+    pub fn redundancy(&self) -> Result<Redundancy> {
+        let mut found = Redundancy::default();
+        let Some(spread) = self.place.as_spread() else {
+            return Ok(found);
+        };
+        let name = |place: &drystone_store::spread::PlaceTroubles| PlaceWork {
+            place: place.place.clone(),
+            ..PlaceWork::default()
+        };
+        found.work = spread.troubles().places.iter().map(name).collect();
+        let unsound = self.unsound_packs()?;
+        self.for_each_page(spread, &mut |page| {
+            for holdings in page {
+                let is_unsound = unsound.contains(&holdings.pack);
+                let (plan, is_bare) = (spread.plan_settle(holdings), self.is_bare(holdings));
+                found.add(&plan, is_unsound, is_bare);
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Brings every pack and small object to where the list of places wants it; of a vault at one place, does nothing.
+    ///
+    /// Packs whose shards were found altered are read in full, of the others only what it takes to make what is missing.
+    /// An error is of this program's or a place's side; packs that cannot be mended are problems.
+    pub fn repair(&self, options: &RepairOptions) -> Result<Repaired> {
+        let mut repaired = Repaired::default();
+        let Some(spread) = self.place.as_spread() else {
+            return Ok(repaired);
+        };
+        let small = self.place.settle_small()?;
+        repaired.mended_objects = small.copied + small.replaced;
+        repaired.written_bytes = small.written_bytes;
+        for name in &small.unsound.named {
+            repaired.problems.push(name.as_str(), "no place has a sound copy of it");
+        }
+        let unsound = self.unsound_packs()?;
+        let repaired = Mutex::new(repaired);
+        self.for_each_page(spread, &mut |page| {
+            Progress::add(&options.progress.total_files, page.len() as u64);
+            each(self.place.parallel(self.context.threads), page, &|holdings| {
+                options.cancel.check()?;
+                let verify = if unsound.contains(&holdings.pack) {
+                    Verify::All
+                } else {
+                    Verify::Trust
+                };
+                let mended = self.settle_pack(spread, holdings, verify)?;
+                Progress::add(&options.progress.files, 1);
+                Progress::add(&options.progress.stored_bytes, mended.written_bytes);
+                repaired.lock().add(&holdings.pack, &mended);
+                Ok(())
+            })
+        })?;
+        Ok(repaired.into_inner())
+    }
+
+    /// Whether losing one more part of a pack may make it unreadable, though the list of places wants more.
+    fn is_bare(&self, holdings: &PackHoldings) -> bool {
+        let Some(list) = self.places() else { return false };
+        let parts = holdings.distinct(list.needed).max(holdings.copies.len().min(1));
+        list.total > list.needed && holdings.copies.len() < 2 && parts <= usize::from(list.needed)
+    }
+
+    /// Brings one pack to where it belongs; a pack that is whole afterwards is no longer noted as unsound.
+    pub(crate) fn settle_pack(&self, spread: &Spread, holdings: &PackHoldings, verify: Verify) -> Result<Settled> {
+        if verify == Verify::Trust && spread.plan_settle(holdings).is_settled() {
+            return Ok(Settled::default());
+        }
+        let settled = self.place.wait(spread.settle(holdings, verify))?;
+        if verify == Verify::All && settled.owed.is_empty() && !settled.is_lost {
+            self.note_unsound(&holdings.pack, false)?;
+        }
+        Ok(settled)
+    }
+
+    /// What is held of all packs, a page at a time.
+    pub(crate) fn for_each_page(
+        &self,
+        spread: &Spread,
+        each: &mut dyn FnMut(&[PackHoldings]) -> Result<()>,
+    ) -> Result<()> {
+        let mut after: Option<PackId> = None;
+        loop {
+            let page = self.place.wait(spread.holdings(after.as_ref(), PAGE_PACKS))?;
+            let Some(last) = page.packs.last() else { return Ok(()) };
+            after = Some(last.pack);
+            each(&page.packs)?;
+        }
+    }
+
+    /// Packs of which a shard was found altered by this machine and not mended since.
+    pub(crate) fn unsound_packs(&self) -> Result<HashSet<PackId>> {
+        let bytes = self.state().get(UNSOUND)?.unwrap_or_default();
+        let (ids, _) = bytes.as_chunks::<{ PackId::LEN }>();
+        Ok(ids.iter().map(|id| PackId(*id)).collect())
+    }
+
+    /// Remembers, or forgets, that a shard of a pack is altered. A mark that two processes lose between them costs a scrub.
+    pub(crate) fn note_unsound(&self, pack: &PackId, is_unsound: bool) -> Result<()> {
+        let mut packs = self.unsound_packs()?;
+        let is_changed = if is_unsound {
+            packs.insert(*pack)
+        } else {
+            packs.remove(pack)
+        };
+        if !is_changed {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = packs.iter().flat_map(|pack| pack.0).collect();
+        Ok(self.state().set(UNSOUND, &bytes)?)
+    }
+}
+
+impl Repaired {
+    fn add(&mut self, pack: &PackId, settled: &Settled) {
+        let name = Name::pack(pack);
+        if settled.is_lost {
+            self.problems.push(
+                name.as_str(),
+                "too few of its shards can be read; bring back a place that is away, or see `drystone check`",
+            );
+        }
+        if settled.writes > 0 || settled.removed > 0 {
+            self.mended_packs += 1;
+        }
+        self.read_bytes += settled.read_bytes;
+        self.written_bytes += settled.written_bytes;
+    }
+}
+
+impl Redundancy {
+    fn add(&mut self, plan: &SettlePlan, is_unsound: bool, is_bare: bool) {
+        self.packs += 1;
+        if plan.is_lost {
+            self.lost_packs += 1;
+            return;
+        }
+        if plan.is_settled() && !is_unsound {
+            return;
+        }
+        self.owed_packs += 1;
+        self.bare_packs += u64::from(is_bare);
+        let add = |work: &mut [PlaceWork], transfers: &[Transfer], bytes: fn(&mut PlaceWork) -> &mut u64| {
+            for transfer in transfers {
+                if let Some(work) = work.get_mut(transfer.place) {
+                    *bytes(work) += transfer.bytes;
+                }
+            }
+        };
+        add(&mut self.work, &plan.reads, |work| &mut work.read_bytes);
+        add(&mut self.work, &plan.writes, |work| &mut work.write_bytes);
     }
 }

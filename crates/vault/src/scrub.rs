@@ -5,7 +5,6 @@
 //! - What an owner finds sound is published, so that other writers may deduplicate against it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use drystone_format::id::pack_id;
@@ -13,26 +12,33 @@ use drystone_format::keys::Role;
 use drystone_format::limits::ROOT_MAX_BYTES;
 use drystone_format::notice::seal_verified;
 use drystone_format::pack::{Tail, tail_bytes};
+use drystone_format::tree::Time;
 use drystone_format::{PackId, RootId, random};
 use drystone_index::PackInfo;
-use drystone_store::{Name, Range};
+use drystone_store::spread::Verify;
+use drystone_store::{Name, Prefix, Range};
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::{Error, Result};
+use crate::parallel::each;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::vault::Vault;
 
 /// State key of the pack where the last partial scrub ended.
 const POSITION: &str = "scrub_position";
+/// State key of the time when all packs had been read, whether in one run or in several; seconds, eight bytes big-endian.
+const COMPLETED: &str = "scrub_completed";
 
 /// How to scrub.
 #[derive(Clone)]
 pub struct ScrubOptions {
     /// Share of the packs to read, 0 to 1; runs with a share continue where the last one ended.
     pub share: f64,
+    /// Whether shards that are altered or missing are made anew.
+    pub repair: bool,
     /// Counts packs and bytes.
     pub progress: Arc<Progress>,
     /// Stops it.
@@ -48,6 +54,10 @@ pub struct ScrubReport {
     pub bytes: u64,
     /// Chunks hashed; 0 with a writer's credential.
     pub chunks: u64,
+    /// Shards and copies that are not what was stored, where the vault lies at several places; of most nothing is lost.
+    pub rotten: u64,
+    /// Those of them that were made anew.
+    pub mended: u64,
     /// Packs that were found damaged, and what of them.
     pub problems: Problems,
 }
@@ -65,30 +75,20 @@ impl Vault {
         let mut first = ScrubReport::default();
         first.problems.append(catalog.unreadable());
         first.problems.append(catalog.bad_lists());
+        self.scrub_small(options, &mut first)?;
         let report = Mutex::new(first);
         let sound = Mutex::new(Vec::new());
         // Each thread holds a whole pack; a few large ones that somebody made must not take all memory.
         let largest = chosen.iter().map(|pack| pack.pack_bytes).max().unwrap_or(0).max(1);
         let threads = (self.context.memory_bytes as u64 / largest).clamp(1, self.context.threads.max(1) as u64);
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<()> {
-            while let Some(pack) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                options.cancel.check()?;
-                if self.scrub_pack(catalog, pack, options, &report)? && catalog.is_unverified(pack) {
-                    sound.lock().push(pack.pack);
-                }
+        each(threads as usize, &chosen, &|pack| {
+            options.cancel.check()?;
+            if self.scrub_pack(catalog, pack, options, &report)? && catalog.is_unverified(pack) {
+                sound.lock().push(pack.pack);
             }
             Ok(())
-        };
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().unwrap_or(Err(Error::Stopped)))
         })?;
-        if let Some(last) = chosen.last() {
-            self.state().set(POSITION, &last.pack.0)?;
-        }
+        self.remember_position(&packs, &chosen)?;
         if self.role() == Role::Owner {
             self.publish_verified(catalog, &sound.into_inner())?;
             if options.share >= 1.0 {
@@ -99,6 +99,28 @@ impl Vault {
             }
         }
         Ok(report.into_inner())
+    }
+
+    /// When this machine had read all packs for the last time.
+    pub fn last_scrub(&self) -> Result<Option<Time>> {
+        let stored = self.state().get(COMPLETED)?.and_then(|bytes| bytes.try_into().ok());
+        Ok(stored.map(|bytes| Time {
+            seconds: i64::from_be_bytes(bytes),
+            nanos: 0,
+        }))
+    }
+
+    /// Remembers where this run ended, and when a run went past the last pack.
+    fn remember_position(&self, packs: &[PackInfo], chosen: &[PackInfo]) -> Result<()> {
+        let last = packs.last().map(|pack| pack.pack);
+        if chosen.iter().any(|pack| Some(pack.pack) == last) {
+            let now = self.context.clock.now().seconds;
+            self.state().set(COMPLETED, &now.to_be_bytes())?;
+        }
+        if let Some(last) = chosen.last() {
+            self.state().set(POSITION, &last.pack.0)?;
+        }
+        Ok(())
     }
 
     /// The packs of this run: all, or a share of the bytes after where the last run ended, around the end of the list.
@@ -131,6 +153,7 @@ impl Vault {
         options: &ScrubOptions,
         report: &Mutex<ScrubReport>,
     ) -> Result<bool> {
+        self.scrub_shards(&pack.pack, options, report)?;
         let result = self.verify_pack(&pack.pack);
         let mut report = report.lock();
         report.packs += 1;
@@ -146,7 +169,9 @@ impl Vault {
                 Ok(true)
             }
             Err(error) if error.is_damage() => {
-                catalog.losses.mark_damaged(&pack.pack)?;
+                if !error.is_absence() {
+                    catalog.losses.mark_damaged(&pack.pack)?;
+                }
                 report.problems.push(
                     Name::pack(&pack.pack).as_str(),
                     format!("{error}; its chunks are stored again by the next backup that meets them"),
@@ -156,6 +181,53 @@ impl Vault {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads all copies of keys, snapshots and lists, and makes altered ones anew if that is wanted.
+    fn scrub_small(&self, options: &ScrubOptions, report: &mut ScrubReport) -> Result<()> {
+        let Some(spread) = self.place.as_spread() else {
+            return Ok(());
+        };
+        let small = if options.repair {
+            self.place.settle_small()?
+        } else {
+            self.place.wait(spread.verify_small(&Prefix::All))?
+        };
+        report.rotten += small.rotten.count;
+        report.mended += small.replaced;
+        for name in &small.unsound.named {
+            report.problems.push(name.as_str(), "no place has a sound copy of it");
+        }
+        Ok(())
+    }
+
+    /// Reads all shards of a pack, parity included, and makes altered ones anew if that is wanted.
+    fn scrub_shards(&self, pack: &PackId, options: &ScrubOptions, report: &Mutex<ScrubReport>) -> Result<()> {
+        let Some(spread) = self.place.as_spread() else {
+            return Ok(());
+        };
+        let holdings = self.place.block_on(spread.holdings_of(pack));
+        let settled = if options.repair {
+            self.settle_pack(spread, &holdings, Verify::All)?
+        } else {
+            self.place.block_on(spread.verify(&holdings))
+        };
+        let rotten = settled.rotten.len() as u64;
+        if rotten == 0 {
+            return Ok(());
+        }
+        let mended = if options.repair && !settled.is_lost && settled.owed.is_empty() {
+            rotten
+        } else {
+            0
+        };
+        if mended == 0 {
+            self.note_unsound(pack, true)?;
+        }
+        let mut report = report.lock();
+        report.rotten += rotten;
+        report.mended += mended;
+        Ok(())
     }
 
     /// How many chunks were hashed in a pack that is sound.

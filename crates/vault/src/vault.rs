@@ -1,6 +1,6 @@
-//! A vault at a place: creating it, opening it with a key.
+//! A vault: opening it with a key, from any of its places.
 //!
-//! - The header makes a vault: it is written last, after every key slot is durable.
+//! - A place that cannot be used is passed over as long as one that can is named.
 //! - A damaged or lost header is replaced by the copy in the key slot for the run, and reported.
 //! - The vault's signing key is remembered locally, so that a swapped vault under the same id is noticed.
 
@@ -10,36 +10,36 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use drystone_format::chunker::{Chunker, Sizes};
-use drystone_format::header::{Header, Trust};
+use drystone_format::chunker::Chunker;
+use drystone_format::header::Header;
 use drystone_format::id::ChunkHasher;
 use drystone_format::keys::{Role, Secrets};
-use drystone_format::{ChunkId, SlotId, VaultId, random};
+use drystone_format::places::Places;
+use drystone_format::{ChunkId, SlotId, VaultId};
 use drystone_index::{Index, State};
-use drystone_store::{Name, Prefix, Range, Store};
+use drystone_store::{Name, Range};
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
-use crate::context::{Context, Source};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::keys::Unlock;
 use crate::place::Place;
 use crate::problem::Problems;
+use crate::reach::{Reach, Site, newest_of, newest_places, refuse_parts, sites};
 use crate::reader::Reader;
-use crate::slots::{NewSlot, new_slot, read_slots, unlock};
+use crate::slots::{read_slots, unlock};
 
-/// What a new vault is like.
-#[derive(Debug, Clone)]
-pub struct CreateOptions {
-    /// Chunk sizes of file data.
-    pub data_sizes: Sizes,
-    /// Chunk sizes of trees and recipes.
-    pub meta_sizes: Sizes,
-    /// Whose packs clients deduplicate against.
-    pub trust: Trust,
-    /// Its keys; at least one owner.
-    pub slots: Vec<NewSlot>,
+/// A vault whose secrets are known.
+pub(crate) struct Unlocked {
+    pub(crate) place: Place,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) slot: SlotId,
+    pub(crate) header: Header,
+    pub(crate) header_bytes: Bytes,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// An opened vault. All methods may be called from many threads.
@@ -52,6 +52,9 @@ pub struct Vault {
     header: Header,
     header_bytes: Bytes,
     warnings: Vec<String>,
+    notes: Vec<String>,
+    pub(crate) places: Option<Places>,
+    pub(crate) sites: Vec<Site>,
     state: Arc<State>,
     frames: Arc<Frames>,
     catalog: OnceLock<Arc<Catalog>>,
@@ -59,114 +62,56 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Whether there is a vault at `store`, or what is left of one.
-    pub fn exists(store: &Arc<dyn Store>, context: &Context) -> Result<bool> {
-        let place = Place::new(store.clone(), context.runtime.clone());
-        match place.get(&Name::header(), Range::All) {
-            Ok(_) => return Ok(true),
-            Err(Error::Store(error)) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-        let mut found = false;
-        for prefix in [Prefix::Keys, Prefix::Packs] {
-            place.for_each(&prefix, |_| {
-                found = true;
-                Ok(())
-            })?;
-        }
-        Ok(found)
-    }
-
-    /// Makes a vault and opens it; [`Error::VaultExists`] if there is one, or what is left of one.
-    pub fn create(store: Arc<dyn Store>, context: Context, options: &CreateOptions) -> Result<Self> {
-        let place = Place::new(store.clone(), context.runtime.clone());
-        if Self::exists(&store, &context)? {
-            return Err(Error::VaultExists {
-                place: place.name().to_owned(),
-            });
-        }
-        let mut random = Source(&*context.entropy);
-        let id = VaultId(random::array(&mut random));
-        let secrets = Secrets::generate(&mut random, id)?;
-        let header = Header {
-            vault: secrets.vault,
-            created: context.clock.now(),
-            generation: 0,
-            vault_verify: secrets.vault_verify,
-            data_sizes: options.data_sizes,
-            meta_sizes: options.meta_sizes,
-            trust: options.trust,
-            spread: (1, 1),
-            unknown: Vec::new(),
-        };
-        let header_bytes = Bytes::from(header.encode(crate::slots::owner_key(&secrets)?)?);
-        if !options.slots.iter().any(|slot| slot.role == Role::Owner) {
-            return Err(Error::LastOwner {
-                id: "(none)".to_owned(),
-            });
-        }
-        // All of them are made before the first is stored: a key that cannot be used leaves nothing behind.
-        let slots: Vec<(SlotId, Bytes)> = options
-            .slots
-            .iter()
-            .map(|new| new_slot(&context, &secrets, &header_bytes, new))
-            .collect::<Result<_>>()?;
-        for (id, object) in &slots {
-            place.put(&Name::key(id), object.clone())?;
-        }
-        let made: Vec<SlotId> = slots.into_iter().map(|(id, _)| id).collect();
-        place.put(&Name::header(), header_bytes.clone())?;
-        // Of two that make a vault here at once, one gets its header through; places need not tell which.
-        if place.get(&Name::header(), Range::All)? != header_bytes {
-            made.iter().try_for_each(|id| crate::gc::delete_slot(&place, id))?;
-            return Err(Error::VaultExists {
-                place: place.name().to_owned(),
-            });
-        }
-        let slot = made.first().copied().unwrap_or(SlotId([0; 16]));
-        Self::assemble(place, context, (secrets, slot), (header, header_bytes), Vec::new())
-    }
-
-    /// Opens the vault at `store` with `unlock`.
+    /// Opens the vault that lies at the named places, or at one of them and at those that it leads to.
     ///
     /// [`Error::NoVault`] if there is none, [`Error::WrongKey`] if no slot opens, [`Error::BadKey`] if no slot is left
     /// that can be read, [`Error::Damaged`] with the format's `Version` if the vault is newer than this program.
-    pub fn open(store: Arc<dyn Store>, context: Context, unlock_with: &Unlock) -> Result<Self> {
-        let place = Place::new(store, context.runtime.clone());
-        let header = read_header(&place)?;
-        let (slots, problems) = read_slots(&place)?;
-        let mut warnings: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        if slots.is_empty() {
-            return Err(no_slots(&place, &header, &problems));
-        }
-        let known = header.as_ref().ok().map(|(header, _)| header);
-        let (secrets, slot) =
-            unlock(&place, &slots, known, unlock_with).map_err(|error| also_damaged(error, &problems))?;
-        let is_ours = |header: &Header| header.vault == secrets.vault && header.vault_verify == secrets.vault_verify;
-        let reason = match header {
-            Ok((header, object)) if is_ours(&header) => {
-                return Self::assemble(place, context, (secrets, slot.id), (header, object), warnings);
+    pub fn open(reach: impl Into<Reach>, context: Context, unlock_with: &Unlock) -> Result<Self> {
+        let reach = reach.into();
+        let mut first_error = None;
+        for store in &reach.named {
+            let place = Place::new(store.clone(), context.runtime.clone());
+            match unlock_at(place, unlock_with) {
+                Ok(unlocked) => return Self::open_at(&reach, context, unlocked),
+                Err(error) => first_error = first_error.or(Some(error)),
             }
-            Ok(_) => "it is another vault's".to_owned(),
-            Err(lost) => lost.reason(&place, &slot.header)?,
-        };
-        warnings.push(format!(
-            "{}: the vault header is damaged ({reason}); its copy in the key slot is used; run `drystone repair header`",
-            Name::header()
-        ));
-        let copy = Header::decode(&slot.header).map_err(place.damaged(&Name::key(&slot.id)))?;
-        let header = (copy, Bytes::from(slot.header));
-        Self::assemble(place, context, (secrets, slot.id), header, warnings)
+        }
+        Err(first_error.unwrap_or_else(|| Error::NoVault { place: String::new() }))
     }
 
-    fn assemble(
-        place: Place,
-        context: Context,
-        (secrets, slot): (Secrets, SlotId),
-        (header, header_bytes): (Header, Bytes),
-        warnings: Vec<String>,
-    ) -> Result<Self> {
-        let secrets = Arc::new(secrets);
+    /// Goes from the place that was unlocked to all places of the vault.
+    fn open_at(reach: &Reach, context: Context, mut unlocked: Unlocked) -> Result<Self> {
+        let (mut newest, warnings) = newest_of(reach, &context, &unlocked.secrets)?;
+        unlocked.warnings.extend(warnings);
+        if newest.is_none() {
+            refuse_parts(reach, &context, &unlocked.secrets)?;
+        }
+        let mut reached = None;
+        // A place that was away may lead to others that know better; each turn finds a newer list or is the last.
+        while let Some(list) = newest.take() {
+            let (sites, notes) = sites(&list, reach, &context.runtime, &unlocked.secrets);
+            let place = Place::spread(&list, &sites, &context, &unlocked.secrets)?;
+            let (found, _) = newest_places(&place, &unlocked.secrets)?;
+            newest = found.filter(|found| found.generation > list.generation);
+            if newest.is_none() {
+                unlocked.place = place;
+                unlocked.notes = notes;
+            }
+            reached = Some((list, sites));
+        }
+        Self::assemble(unlocked, context, reached)
+    }
+
+    pub(crate) fn assemble(unlocked: Unlocked, context: Context, reached: Option<(Places, Vec<Site>)>) -> Result<Self> {
+        let Unlocked {
+            place,
+            secrets,
+            slot,
+            header,
+            header_bytes,
+            mut warnings,
+            notes,
+        } = unlocked;
         let dir = local_dir(&context, &secrets.vault);
         DirBuilder::new()
             .recursive(true)
@@ -189,6 +134,10 @@ impl Vault {
             Some(_) => {}
             None => state.set(PINNED, &secrets.vault_verify.0)?,
         }
+        let (places, sites) = reached.map_or((None, Vec::new()), |(list, sites)| (Some(list), sites));
+        if let Some(list) = &places {
+            warnings.extend(pin_generation(&state, list.generation)?);
+        }
         let frames = Frames::new(place.clone(), secrets.clone(), context.memory_bytes / 2)?;
         let frames = Arc::new(frames);
         let hasher = ChunkHasher::new(&secrets.dedup_key);
@@ -201,6 +150,9 @@ impl Vault {
             header,
             header_bytes,
             warnings,
+            notes,
+            places,
+            sites,
             state,
             frames,
             catalog: OnceLock::new(),
@@ -235,6 +187,11 @@ impl Vault {
     /// What was wrong when it was opened, though it could be opened.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What of the named places was of no use, though nothing is wrong with the vault.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What it was opened with.
@@ -307,6 +264,64 @@ impl Vault {
             self.hasher.clone(),
         ))
     }
+}
+
+/// Reads header and key slots at one place, and opens the secrets.
+fn unlock_at(place: Place, unlock_with: &Unlock) -> Result<Unlocked> {
+    let header = read_header(&place)?;
+    let (slots, problems) = read_slots(&place)?;
+    let mut warnings: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    if slots.is_empty() {
+        return Err(no_slots(&place, &header, &problems));
+    }
+    let known = header.as_ref().ok().map(|(header, _)| header);
+    let (secrets, slot) = unlock(&place, &slots, known, unlock_with).map_err(|error| also_damaged(error, &problems))?;
+    let is_ours = |header: &Header| header.vault == secrets.vault && header.vault_verify == secrets.vault_verify;
+    let reason = match header {
+        Ok((header, header_bytes)) if is_ours(&header) => {
+            return Ok(Unlocked {
+                place,
+                secrets: Arc::new(secrets),
+                slot: slot.id,
+                header,
+                header_bytes,
+                warnings,
+                notes: Vec::new(),
+            });
+        }
+        Ok(_) => "it is another vault's".to_owned(),
+        Err(lost) => lost.reason(&place, &slot.header)?,
+    };
+    warnings.push(format!(
+        "{}: the vault header is damaged ({reason}); its copy in the key slot is used; run `drystone repair header`",
+        Name::header()
+    ));
+    let header = Header::decode(&slot.header).map_err(place.damaged(&Name::key(&slot.id)))?;
+    Ok(Unlocked {
+        place,
+        secrets: Arc::new(secrets),
+        slot: slot.id,
+        header,
+        header_bytes: Bytes::from(slot.header),
+        warnings,
+        notes: Vec::new(),
+    })
+}
+
+/// Remembers the newest list of places; says so if only an older one is found.
+fn pin_generation(state: &State, generation: u64) -> Result<Option<String>> {
+    let pinned = state.get(PLACES_GENERATION)?.and_then(|bytes| bytes.try_into().ok());
+    let pinned = pinned.map_or(0, u64::from_be_bytes);
+    if generation < pinned {
+        return Ok(Some(format!(
+            "places/: the list of places has generation {generation}, and {pinned} was seen before: the places that \
+             answered are stale or were rolled back; name another one with --vault"
+        )));
+    }
+    if generation > pinned {
+        state.set(PLACES_GENERATION, &generation.to_be_bytes())?;
+    }
+    Ok(None)
 }
 
 /// A header that cannot be used.
@@ -388,6 +403,8 @@ fn open_state(path: &Path) -> Result<State> {
     }
 }
 
+/// State key of the newest generation of the list of places, eight bytes big-endian.
+const PLACES_GENERATION: &str = "places_generation";
 /// State key under which the vault's signing key is remembered.
 const PINNED: &str = "vault_verify";
 

@@ -42,7 +42,11 @@ impl Check {
         });
         drop(shown);
         let report = report?;
-        let exit = Exit::of_damage(&report.problems);
+        let owed = report.redundancy.owed_packs;
+        let exit = match Exit::of_damage(&report.problems) {
+            Exit::Done if owed > 0 => Exit::Incomplete,
+            exit => exit,
+        };
         app.out.problems(&report.problems);
         let fields = json!({
             "snapshots": report.snapshots,
@@ -51,14 +55,27 @@ impl Check {
             "chunks": report.chunks,
             "problems": problem_list(&report.problems),
             "problem_count": report.problems.count(),
+            "harmless": problem_list(&report.harmless),
+            "owed_packs": owed,
             "seconds": start.elapsed().as_secs_f64(),
         });
         let verdict = match report.problems.count() {
             0 => "no problems".to_owned(),
             many => counted(many, "problem"),
         };
+        let harmless = match report.harmless.count() {
+            0 => String::new(),
+            many => format!("; {} that nothing depends on", counted(many, "damaged pack")),
+        };
+        let debt = match owed {
+            0 => String::new(),
+            _ => format!(
+                "; {} with less redundancy than they should have, run `drystone repair`",
+                counted(owed, "pack")
+            ),
+        };
         let text = format!(
-            "checked {}, {} in {}: {verdict}; {}",
+            "checked {}, {} in {}: {verdict}{harmless}{debt}; {}",
             counted(report.snapshots, "snapshot"),
             counted(report.entries, "entry"),
             counted(report.packs, "pack"),

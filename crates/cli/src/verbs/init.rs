@@ -11,6 +11,7 @@ use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open::{self, Created, NewVault};
 use crate::output::{put_bytes, shown_path};
+use crate::reach::spread;
 
 const EXAMPLES: &str = "\
 Without a passphrase (--passphrase-file or environment) a key file is generated. A recovery code is
@@ -19,12 +20,19 @@ printed once in any case.
 Examples:
   drystone init --vault /mnt/disk/vault
   drystone init --vault /mnt/disk/vault --passphrase-file ~/.vault-passphrase
+  drystone init --place /mnt/a --place /mnt/b --place sftp://host/vault --spread 2/3
   drystone init --vault /mnt/disk/vault --recipient \"$(cat ~/.ssh/id_ed25519.pub)\"";
 
 /// Create a vault.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Init {
+    /// Where it lies: a directory or URL; several with several flags. Without any, the place of --vault
+    #[arg(long, value_name = "PLACE")]
+    place: Vec<String>,
+    /// Any K of N shards are enough to read everything. Of several places, by default any one may be lost
+    #[arg(long, value_name = "K/N", value_parser = spread)]
+    spread: Option<(u8, u8)>,
     /// Average chunk size, for example 64KiB; smaller finds more duplicates and costs more memory and time
     #[arg(long, value_name = "SIZE", value_parser = size)]
     chunk_size: Option<u64>,
@@ -47,6 +55,8 @@ impl Init {
             recipients: self.recipient.clone(),
             label: self.label.clone(),
             trust_everyone: self.trust_writers,
+            places: self.place.clone(),
+            spread: self.spread,
         };
         let (_, created) = open::create(app, &options)?;
         report(app, &created)?;

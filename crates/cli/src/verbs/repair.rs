@@ -1,20 +1,39 @@
-//! `repair`: rebuilds what can be rebuilt, the local index and the vault's header.
+//! `repair`: restores redundancy, and rebuilds what can be rebuilt: the local index and the vault's header.
+//!
+//! - Says first what it will read, write and remove, and does the cheapest.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use drystone_vault::{Progress, Redundancy, RepairOptions, Vault};
+use serde_json::{Value, json};
 
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, duration, problem_list, with_exit};
+use crate::output::{counted, duration, object, problem_list, shown, size, with_exit};
+use crate::progress::{Counts, Shown};
 
-/// Rebuild what can be rebuilt.
+const ABOUT: &str = "\
+Without a subcommand: brings every pack to the redundancy that the list of places demands. Shards that are missing, owed,
+known to be damaged, or at a place that leaves are made anew or moved; what is superseded is removed afterwards. It can be
+interrupted and run again at any time. Damage that nobody has seen yet is found by `drystone scrub`.
+
+Examples:
+  drystone repair --dry-run   what there is to do, and what it costs
+  drystone repair
+  drystone repair index       the local index anew, from the packs";
+
+/// Restore redundancy, and rebuild what can be rebuilt.
 #[derive(Debug, Args)]
+#[command(after_help = ABOUT)]
 pub(crate) struct Repair {
+    /// Only say what there is to do, and what it costs
+    #[arg(long)]
+    dry_run: bool,
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -29,10 +48,117 @@ impl Repair {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         match self.what {
-            What::Index => index(app),
-            What::Header => header(app),
+            Some(What::Index) => index(app),
+            Some(What::Header) => header(app),
+            None if self.dry_run => {
+                let vault = open::open(app)?;
+                let plan = vault.redundancy()?;
+                let exit = verdict(&plan);
+                app.out
+                    .result("repair_plan", with_exit(plan_fields(&plan), exit), plan_text(&plan))?;
+                Ok(exit)
+            }
+            None => places(app, open::open(app)?),
         }
     }
+}
+
+/// How a look at the redundancy ends.
+fn verdict(plan: &Redundancy) -> Exit {
+    match (plan.lost_packs, plan.owed_packs) {
+        (0, 0) => Exit::Done,
+        (0, _) => Exit::Incomplete,
+        _ => Exit::Damaged,
+    }
+}
+
+/// Brings all packs to where they belong; `place` calls it after a change.
+pub(crate) fn places(app: &App, vault: Vault) -> Result<Exit> {
+    let start = Instant::now();
+    let plan = vault.redundancy()?;
+    app.out.note(plan_text(&plan));
+    let progress = Arc::new(Progress::default());
+    let counts = Counts {
+        verb: "repair",
+        things: "pack",
+    };
+    let shown = Shown::start(app, &progress, counts);
+    let repaired = vault.repair(&RepairOptions {
+        progress,
+        cancel: app.cancel.clone(),
+    });
+    drop(shown);
+    let repaired = repaired?;
+    let left = vault.drop_left_places()?.redundancy()?;
+    let exit = match (verdict(&left), repaired.mended_packs + repaired.mended_objects) {
+        (Exit::Done, 0) => Exit::Done,
+        (Exit::Done, _) => Exit::Repaired,
+        (other, _) => other,
+    };
+    app.out.problems(&repaired.problems);
+    let fields = json!({
+        "what": "places",
+        "packs": left.packs,
+        "mended_packs": repaired.mended_packs,
+        "mended_objects": repaired.mended_objects,
+        "read_bytes": repaired.read_bytes,
+        "written_bytes": repaired.written_bytes,
+        "owed_packs": left.owed_packs,
+        "lost_packs": left.lost_packs,
+        "problems": problem_list(&repaired.problems),
+        "problem_count": repaired.problems.count(),
+        "seconds": start.elapsed().as_secs_f64(),
+    });
+    let rest = match (left.lost_packs, left.owed_packs) {
+        (0, 0) => "all is as it should be".to_owned(),
+        (0, owed) => format!("{} still owed", counted(owed, "pack")),
+        (lost, _) => format!("{} cannot be read now, see `drystone check`", counted(lost, "pack")),
+    };
+    let text = format!(
+        "mended {}: {} read, {} written; {rest}; {}",
+        counted(repaired.mended_packs, "pack"),
+        size(repaired.read_bytes),
+        size(repaired.written_bytes),
+        duration(start.elapsed())
+    );
+    app.out.result("repair", with_exit(fields, exit), text)?;
+    Ok(exit)
+}
+
+fn plan_text(plan: &Redundancy) -> String {
+    let mut text = match (plan.owed_packs, plan.lost_packs) {
+        (0, 0) => format!("all {} are as they should be", counted(plan.packs, "pack")),
+        (owed, 0) => format!("{} of {} to mend", owed, counted(plan.packs, "pack")),
+        (owed, lost) => format!(
+            "{owed} of {} to mend, {lost} cannot be read now",
+            counted(plan.packs, "pack")
+        ),
+    };
+    for work in &plan.work {
+        if work.read_bytes + work.write_bytes > 0 {
+            text += &format!(
+                "\n  {}  read {}, write {}",
+                shown(work.place.as_bytes()),
+                size(work.read_bytes),
+                size(work.write_bytes)
+            );
+        }
+    }
+    text
+}
+
+fn plan_fields(plan: &Redundancy) -> Value {
+    let work = plan.work.iter().map(|work| {
+        let fields = json!({ "url": work.place, "read_bytes": work.read_bytes, "write_bytes": work.write_bytes });
+        object("place_work", fields)
+    });
+    json!({
+        "packs": plan.packs,
+        "owed_packs": plan.owed_packs,
+        "bare_packs": plan.bare_packs,
+        "lost_packs": plan.lost_packs,
+        "work": work.collect::<Value>(),
+    })
 }
 
 fn index(app: &App) -> Result<Exit> {

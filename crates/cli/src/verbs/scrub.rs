@@ -17,7 +17,8 @@ use crate::progress::{Counts, Shown};
 const EXAMPLES: &str = "\
 Examples:
   drystone scrub                everything
-  drystone scrub --share 10%    a tenth of it, going on where the last run ended";
+  drystone scrub --share 10%    a tenth of it, going on where the last run ended
+  drystone scrub --repair       and mend what is rotten from the other places";
 
 /// Read the stored bytes and verify every hash.
 #[derive(Debug, Args)]
@@ -26,6 +27,9 @@ pub(crate) struct Scrub {
     /// Share of the vault to read in this run
     #[arg(long, value_name = "PERCENT", default_value = "100%", value_parser = share)]
     share: f64,
+    /// Make altered or missing shards anew, where the vault has redundancy
+    #[arg(long)]
+    repair: bool,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -54,12 +58,17 @@ impl Scrub {
         );
         let report = vault.scrub(&ScrubOptions {
             share: self.share,
+            repair: self.repair,
             progress,
             cancel: app.cancel.clone(),
         });
         drop(shown);
         let report = report?;
-        let exit = Exit::of_damage(&report.problems);
+        let exit = match (report.problems.is_empty(), report.rotten - report.mended) {
+            (true, 0) if report.mended > 0 => Exit::Repaired,
+            (true, 0) => Exit::Done,
+            _ => Exit::Damaged,
+        };
         app.out.problems(&report.problems);
         if vault.role() == Role::Writer {
             app.out
@@ -70,13 +79,20 @@ impl Scrub {
             "packs": report.packs,
             "bytes": report.bytes,
             "chunks": report.chunks,
+            "rotten_shards": report.rotten,
+            "mended_shards": report.mended,
             "problems": problem_list(&report.problems),
             "problem_count": report.problems.count(),
             "seconds": start.elapsed().as_secs_f64(),
         });
-        let verdict = match report.problems.count() {
-            0 => "no damage".to_owned(),
-            many => format!(
+        let verdict = match (report.problems.count(), report.rotten) {
+            (0, 0) => "no damage".to_owned(),
+            (0, rotten) if rotten == report.mended => format!("{} altered, and made anew", counted(rotten, "shard")),
+            (0, rotten) => format!(
+                "{} altered; nothing is lost, run `drystone repair`",
+                counted(rotten - report.mended, "shard")
+            ),
+            (many, _) => format!(
                 "{} damaged; the next backup stores what of it still exists",
                 counted(many, "pack")
             ),

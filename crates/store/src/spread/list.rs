@@ -187,6 +187,11 @@ impl Spread {
         silent.dedup();
         Ok(Holdings { packs, silent })
     }
+
+    /// What is held of one pack, as far as places answer.
+    pub async fn holdings_of(&self, pack: &PackId) -> PackHoldings {
+        self.core.survey(*pack).await.0
+    }
 }
 
 /// The pack that a name of a pack or shard belongs to.

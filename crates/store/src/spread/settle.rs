@@ -57,18 +57,29 @@ impl Spread {
     /// Afterwards the new shards are durable and what is not needed any more is removed, except from places that are
     /// never deleted from. Can be repeated at any time; places that fail are told in `owed` and in `troubles`.
     pub async fn settle(&self, holdings: &PackHoldings, verify: Verify) -> Result<Settled> {
+        let mut settling = self.settling(holdings).await;
+        if verify == Verify::All {
+            settling.verify_all().await;
+        }
+        settling.run().await
+    }
+
+    /// Reads all shards and copies of a pack and changes nothing; `rotten` tells which are not what was stored.
+    pub async fn verify(&self, holdings: &PackHoldings) -> Settled {
+        let mut settling = self.settling(holdings).await;
+        settling.verify_all().await;
+        settling.finish()
+    }
+
+    async fn settling<'a>(&self, holdings: &'a PackHoldings) -> Settling<'a> {
         let pack_bytes = self.core.length_of(holdings).await;
-        let mut settling = Settling {
+        Settling {
             core: Arc::clone(&self.core),
             holdings,
             doubts: self.core.wrong_lengths(holdings, pack_bytes),
             loaded: BTreeMap::new(),
             settled: Settled::default(),
-        };
-        if verify == Verify::All {
-            settling.verify_all().await;
         }
-        settling.run().await
     }
 }
 

@@ -26,12 +26,21 @@ pub struct SettledSmall {
     pub replaced: u64,
     /// Bytes written.
     pub written_bytes: u64,
+    /// Copies that are not what was stored, whether or not they were replaced.
+    pub rotten: Objects,
     /// Copies that should have been made at places that did not take them.
     pub owed: Objects,
     /// Objects of which no place has a sound copy.
     pub unsound: Objects,
     /// Objects of which places have different copies, all of them sound.
     pub differing: Objects,
+}
+
+/// Whether to change anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mend {
+    Yes,
+    No,
 }
 
 /// What a place has of an object.
@@ -47,6 +56,15 @@ impl Spread {
     ///
     /// Packs and shards are left alone, see `settle`. Fails only if too few places can be listed.
     pub async fn settle_small(&self, prefix: &Prefix) -> Result<SettledSmall> {
+        self.small(prefix, Mend::Yes).await
+    }
+
+    /// Reads all copies of the small objects under `prefix` and changes nothing.
+    pub async fn verify_small(&self, prefix: &Prefix) -> Result<SettledSmall> {
+        self.small(prefix, Mend::No).await
+    }
+
+    async fn small(&self, prefix: &Prefix, mend: Mend) -> Result<SettledSmall> {
         let mut settled = SettledSmall::default();
         let mut after: Option<Name> = match prefix {
             Prefix::Packs | Prefix::Shards => return Ok(settled),
@@ -55,7 +73,7 @@ impl Spread {
         loop {
             let page = self.core.list_copied(prefix, after.as_ref(), PAGE).await?;
             for listed in &page {
-                self.core.settle_object(&listed.name, &mut settled).await;
+                self.core.settle_object(&listed.name, mend, &mut settled).await;
             }
             match page.into_iter().next_back() {
                 Some(last) => after = Some(last.name),
@@ -66,7 +84,7 @@ impl Spread {
 }
 
 impl Core {
-    async fn settle_object(self: &Arc<Self>, name: &Name, settled: &mut SettledSmall) {
+    async fn settle_object(self: &Arc<Self>, name: &Name, mend: Mend, settled: &mut SettledSmall) {
         settled.objects += 1;
         let reads = self.places.iter().map(|place| {
             let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
@@ -83,6 +101,8 @@ impl Core {
             }
         });
         let copies = all(reads).await.unwrap_or_default();
+        let rotten = copies.iter().filter(|copy| matches!(copy, Copy::Unsound));
+        rotten.for_each(|_| settled.rotten.add(name));
         let mut sound = copies.iter().filter_map(|copy| match copy {
             Copy::Sound(bytes) => Some(bytes.clone()),
             _ => None,
@@ -93,6 +113,9 @@ impl Core {
         };
         if sound.any(|other| other != good) {
             settled.differing.add(name);
+        }
+        if mend == Mend::No {
+            return;
         }
         for (place, copy) in self.places.iter().zip(copies) {
             let is_rotten = match copy {

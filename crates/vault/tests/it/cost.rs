@@ -36,7 +36,14 @@ fn opening_with_a_warm_cache_costs_header_keys_and_one_listing() {
     // Each listing ends with an empty page, since a short one says nothing.
     assert_eq!(
         shown(&store.take()),
-        ["get drystone", "get keys", "list keys", "list keys"]
+        [
+            "get drystone",
+            "get keys",
+            "get place",
+            "list keys",
+            "list keys",
+            "list places"
+        ]
     );
     vault.index().unwrap();
     assert_eq!(shown(&store.take()), ["list packs", "list packs"]);

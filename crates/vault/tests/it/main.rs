@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod golden;
 mod hostile;
+mod places;
 mod reading;
 mod round_trip;
 mod support;

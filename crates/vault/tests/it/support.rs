@@ -226,6 +226,7 @@ pub(crate) fn scrub(vault: &Vault) -> ScrubReport {
     vault
         .scrub(&ScrubOptions {
             share: 1.0,
+            repair: false,
             progress: Arc::default(),
             cancel: Cancel::default(),
         })

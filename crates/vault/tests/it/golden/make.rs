@@ -307,6 +307,7 @@ fn make_golden_vault() {
     let vault = Vault::open(store, fixture.context(), &owner).unwrap();
     let options = ScrubOptions {
         share: 1.0,
+        repair: false,
         progress: Arc::new(Progress::default()),
         cancel: Cancel::default(),
     };

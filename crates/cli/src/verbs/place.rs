@@ -1,0 +1,339 @@
+//! `place`: where the vault lies, and changes of that.
+
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use drystone_format::PlaceId;
+use drystone_format::places::{PlaceEntry, PlaceMarks};
+use drystone_vault::{NewPlace, PlaceChange, PlaceUse, Vault};
+use serde_json::{Value, json};
+
+use crate::args::size;
+use crate::context::App;
+use crate::exit::{Exit, Failure, Result};
+use crate::open;
+use crate::output::{counted, object, shown, size as shown_size, with_exit};
+use crate::reach::{self, absolute, spread};
+use crate::verbs::repair;
+
+const EXAMPLES: &str = "\
+Packs move to where they belong as soon as the places have changed; interrupted, it goes on with
+`drystone repair`. Everything can be read and written meanwhile.
+
+Examples:
+  drystone place list
+  drystone place add /mnt/b                          a vault at one place becomes a mirror
+  drystone place add /mnt/b /mnt/c --spread 2/3      any 2 of 3 places are enough
+  drystone place add s3://bucket/vault --up-limit 5MB --append-only
+  drystone place replace /mnt/b /mnt/new
+  drystone place remove 1a2b3c4d                     empties the place, then drops it";
+
+/// Add, list, remove and replace the places where the vault lies.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Place {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List the places
+    List,
+    /// Add places
+    Add(Add),
+    /// Empty a place and drop it; one that is gone is dropped at once
+    Remove(Remove),
+    /// Put a new place in the stead of another, which may be gone
+    Replace(Replace),
+    /// Change how a place is used, or how packs are spread
+    Set(Set),
+}
+
+#[derive(Debug, Args)]
+struct Add {
+    /// Directories or URLs, empty or new
+    #[arg(required = true, value_name = "PLACE")]
+    places: Vec<String>,
+    #[command(flatten)]
+    used: Used,
+    #[command(flatten)]
+    layout: Layout,
+}
+
+#[derive(Debug, Args)]
+struct Remove {
+    /// Its URL, or the beginning of its id
+    place: String,
+    #[command(flatten)]
+    layout: Layout,
+}
+
+#[derive(Debug, Args)]
+struct Replace {
+    /// URL of the old one, or the beginning of its id
+    old: String,
+    /// Directory or URL of the new one
+    new: String,
+    #[command(flatten)]
+    used: Used,
+    #[command(flatten)]
+    layout: Layout,
+}
+
+#[derive(Debug, Args)]
+struct Set {
+    /// Its URL, or the beginning of its id
+    place: Option<String>,
+    #[command(flatten)]
+    used: Used,
+    #[command(flatten)]
+    layout: Layout,
+}
+
+/// How a place is used.
+#[derive(Debug, Args)]
+struct Used {
+    /// Share of the data it takes beside the others, where there are more places than shards [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    weight: Option<u32>,
+    /// Nothing is ever deleted from it: its owner's own rules do that
+    #[arg(long)]
+    append_only: bool,
+    /// Reading from it is slow or costs: it is read last
+    #[arg(long)]
+    archive: bool,
+    /// Most bytes per second to it
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    up_limit: Option<u64>,
+    /// Most bytes per second from it
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    down_limit: Option<u64>,
+}
+
+/// How packs are spread, and when they move.
+#[derive(Debug, Args)]
+struct Layout {
+    /// Another K/N: any K of N shards are enough
+    #[arg(long, value_name = "K/N", value_parser = spread)]
+    spread: Option<(u8, u8)>,
+    /// Fewer places than shards: losing one place may then lose more than one shard of a pack
+    #[arg(long)]
+    allow_doubling: bool,
+    /// Do not move packs now: `drystone repair` does it
+    #[arg(long)]
+    later: bool,
+}
+
+impl Place {
+    /// Runs the command.
+    pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        match &self.what {
+            What::List => list(app),
+            What::Add(add) => add.run(app),
+            What::Remove(remove) => remove.run(app),
+            What::Replace(replace) => replace.run(app),
+            What::Set(set) => set.run(app),
+        }
+    }
+}
+
+impl Used {
+    fn options(&self) -> PlaceUse {
+        let mark = |given, mark| if given { mark } else { 0 };
+        PlaceUse {
+            weight: self.weight.unwrap_or(1),
+            marks: PlaceMarks(
+                mark(self.append_only, PlaceMarks::APPEND_ONLY) | mark(self.archive, PlaceMarks::ARCHIVE),
+            ),
+            up_bytes: self.up_limit,
+            down_bytes: self.down_limit,
+        }
+    }
+
+    fn place(&self, text: &str) -> Result<NewPlace> {
+        let url = absolute(text);
+        let store = reach::create(&url)?;
+        Ok(NewPlace {
+            store,
+            url,
+            used: self.options(),
+        })
+    }
+}
+
+impl Add {
+    fn run(&self, app: &App) -> Result<Exit> {
+        let vault = open::open(app)?;
+        let add = self
+            .places
+            .iter()
+            .map(|place| self.used.place(place))
+            .collect::<Result<_>>()?;
+        self.layout.change(app, vault, add, Vec::new())
+    }
+}
+
+impl Remove {
+    fn run(&self, app: &App) -> Result<Exit> {
+        let vault = open::open(app)?;
+        let id = vault.find_place(&named(&self.place))?;
+        self.layout.change(app, vault, Vec::new(), vec![id])
+    }
+}
+
+impl Replace {
+    fn run(&self, app: &App) -> Result<Exit> {
+        let vault = open::open(app)?;
+        let old = vault.find_place(&named(&self.old))?;
+        let new = self.used.place(&self.new)?;
+        self.layout.change(app, vault, vec![new], vec![old])
+    }
+}
+
+impl Set {
+    fn run(&self, app: &App) -> Result<Exit> {
+        let mut vault = open::open(app)?;
+        if let Some(place) = &self.place {
+            let id = vault.find_place(&named(place))?;
+            vault = vault.use_place(id, self.used.options())?;
+        } else if self.layout.spread.is_none() {
+            return Err(Failure::usage("say which place, or give --spread").next("drystone place set --help"));
+        }
+        self.layout.change(app, vault, Vec::new(), Vec::new())
+    }
+}
+
+/// A place as the list of places has it: ids are left as they are.
+fn named(text: &str) -> String {
+    if Path::new(text).exists() {
+        absolute(text)
+    } else {
+        text.to_owned()
+    }
+}
+
+impl Layout {
+    /// Changes the places, then moves the packs.
+    fn change(&self, app: &App, vault: Vault, add: Vec<NewPlace>, remove: Vec<PlaceId>) -> Result<Exit> {
+        self.refuse_doubling(&vault, add.len(), remove.len())?;
+        let vault = vault.change_places(PlaceChange {
+            add,
+            remove,
+            spread: self.spread,
+        })?;
+        app.watch(&vault);
+        show(app, &vault)?;
+        if self.later {
+            app.out.note("packs lie where they lay; to move them: drystone repair");
+            return Ok(Exit::Done);
+        }
+        match repair::places(app, vault)? {
+            // Packs that moved were in order before.
+            Exit::Repaired => Ok(Exit::Done),
+            exit => Ok(exit),
+        }
+    }
+
+    fn refuse_doubling(&self, vault: &Vault, added: usize, removed: usize) -> Result<()> {
+        let now = vault.places();
+        let places = now.map_or(1, |list| list.places.len()) + added - removed;
+        let total = match (self.spread, now) {
+            (Some((_, total)), _) => total,
+            (None, Some(list)) => list.total,
+            (None, None) => return Ok(()),
+        };
+        if self.allow_doubling || places >= usize::from(total) {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "{} for {total} shards of each pack: some would hold two, and losing one of those may lose data",
+            counted(places as u64, "place")
+        ))
+        .next(format!("give --spread K/{places}, or --allow-doubling")))
+    }
+}
+
+fn list(app: &App) -> Result<Exit> {
+    let vault = open::open(app)?;
+    show(app, &vault)?;
+    Ok(Exit::Done)
+}
+
+fn show(app: &App, vault: &Vault) -> Result<()> {
+    let Some(list) = vault.places() else {
+        let fields = json!({ "spread": "1/1", "places": [{ "url": vault.place(), "there": true }] });
+        let text = format!("1 place, whole: {}", shown(vault.place().as_bytes()));
+        return app.out.result("places", with_exit(fields, Exit::Done), text);
+    };
+    let absent = vault.absent_places();
+    let mut text = format!(
+        "{}, any {} of {} shards are enough (generation {})",
+        counted(list.places.len() as u64, "place"),
+        list.needed,
+        list.total,
+        list.generation
+    );
+    let mut places = Vec::new();
+    for (entry, absent) in list.places.iter().zip(absent) {
+        text += &line(entry, absent);
+        places.push(fields(entry, absent));
+    }
+    let fields = json!({
+        "spread": format!("{}/{}", list.needed, list.total),
+        "generation": list.generation,
+        "places": places,
+    });
+    app.out.result("places", with_exit(fields, Exit::Done), text)
+}
+
+fn line(entry: &PlaceEntry, absent: Option<&str>) -> String {
+    let mut words = Vec::new();
+    let marks = [
+        (PlaceMarks::APPEND_ONLY, "append-only"),
+        (PlaceMarks::ARCHIVE, "archive"),
+        (PlaceMarks::LEAVING, "leaving"),
+    ];
+    words.extend(
+        marks
+            .iter()
+            .filter(|(mark, _)| entry.marks.has(*mark))
+            .map(|(_, word)| (*word).to_owned()),
+    );
+    if entry.weight != 1 {
+        words.push(format!("weight {}", entry.weight));
+    }
+    let limits = [("up", entry.up_bytes), ("down", entry.down_bytes)];
+    words.extend(
+        limits
+            .iter()
+            .filter_map(|(way, limit)| limit.map(|bytes| format!("{way} {}/s", shown_size(bytes)))),
+    );
+    if let Some(reason) = absent {
+        words.push(format!("NOT THERE: {}", shown(reason.as_bytes())));
+    }
+    format!(
+        "\n  {}  {}  {}",
+        entry.id.short(),
+        shown(entry.url.as_bytes()),
+        words.join(", ")
+    )
+    .trim_end()
+    .to_owned()
+}
+
+fn fields(entry: &PlaceEntry, absent: Option<&str>) -> Value {
+    let fields = json!({
+        "id": entry.id.to_string(),
+        "url": entry.url,
+        "weight": entry.weight,
+        "append_only": entry.marks.has(PlaceMarks::APPEND_ONLY),
+        "archive": entry.marks.has(PlaceMarks::ARCHIVE),
+        "leaving": entry.marks.has(PlaceMarks::LEAVING),
+        "up_bytes_per_s": entry.up_bytes,
+        "down_bytes_per_s": entry.down_bytes,
+        "there": absent.is_none(),
+        "reason": absent,
+    });
+    object("place", fields)
+}

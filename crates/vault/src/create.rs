@@ -1,0 +1,175 @@
+//! Making a vault at one place or several.
+//!
+//! - The header makes a vault: it is written last, after every key slot is durable.
+//! - Everything that can be refused is refused before anything is stored.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drystone_format::chunker::Sizes;
+use drystone_format::header::{Header, Trust};
+use drystone_format::keys::{Role, Secrets};
+use drystone_format::places::Places;
+use drystone_format::{PlaceId, SlotId, VaultId, random};
+use drystone_store::{Name, Prefix, Range, Store};
+
+use crate::context::{Context, Source};
+use crate::error::{Error, Result};
+use crate::place::Place;
+use crate::places::{put_list, put_mark};
+use crate::reach::Site;
+use crate::slots::{NewSlot, new_slot, owner_key};
+use crate::vault::{Unlocked, Vault};
+
+/// What a new vault is like.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// Chunk sizes of file data.
+    pub data_sizes: Sizes,
+    /// Chunk sizes of trees and recipes.
+    pub meta_sizes: Sizes,
+    /// Whose packs clients deduplicate against.
+    pub trust: Trust,
+    /// Its keys; at least one owner.
+    pub slots: Vec<NewSlot>,
+}
+
+/// A vault that is not stored yet.
+struct NewVault {
+    secrets: Arc<Secrets>,
+    header: Header,
+    header_bytes: Bytes,
+    slots: Vec<(SlotId, Bytes)>,
+}
+
+impl Vault {
+    /// Whether there is a vault at `store`, or what is left of one.
+    pub fn exists(store: &Arc<dyn Store>, context: &Context) -> Result<bool> {
+        let place = Place::new(store.clone(), context.runtime.clone());
+        match place.get(&Name::header(), Range::All) {
+            Ok(_) => return Ok(true),
+            Err(Error::Store(error)) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        for prefix in [Prefix::Keys, Prefix::Packs, Prefix::Shards] {
+            if place.has_any(&prefix)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes a vault at one place and opens it; [`Error::VaultExists`] if there is one, or what is left of one.
+    pub fn create(store: Arc<dyn Store>, context: Context, options: &CreateOptions) -> Result<Self> {
+        refuse_existing(&store, &context)?;
+        let new = NewVault::generate(&context, options, (1, 1))?;
+        let place = Place::new(store, context.runtime.clone());
+        new.store(&place)?;
+        Self::assemble(new.unlocked(place), context, None)
+    }
+
+    /// Makes a vault that is spread over several places, all of which must be there, and opens it.
+    ///
+    /// `stores` are the places that `places` lists, in this order; generation and ids are given here.
+    /// [`Error::VaultExists`] if there is a vault at one of them.
+    pub fn create_spread(
+        stores: Vec<Arc<dyn Store>>,
+        mut places: Places,
+        context: Context,
+        options: &CreateOptions,
+    ) -> Result<Self> {
+        stores.iter().try_for_each(|store| refuse_existing(store, &context))?;
+        let new = NewVault::generate(&context, options, (places.needed, places.total))?;
+        places.generation = 1;
+        let mut random = Source(&*context.entropy);
+        let mut sites = Vec::new();
+        for (entry, store) in places.places.iter_mut().zip(stores) {
+            entry.id = PlaceId(random::array(&mut random));
+            sites.push(Site::new(entry.clone(), Ok(store)));
+        }
+        let place = Place::spread(&places, &sites, &context, &new.secrets)?;
+        for site in &sites {
+            put_mark(site, &context, &new.secrets)?;
+        }
+        put_list(&place, &places, &context, &new.secrets)?;
+        new.store(&place)?;
+        place.all_there()?;
+        Self::assemble(new.unlocked(place), context, Some((places, sites)))
+    }
+}
+
+fn refuse_existing(store: &Arc<dyn Store>, context: &Context) -> Result<()> {
+    if Vault::exists(store, context)? {
+        return Err(Error::VaultExists {
+            place: store.place().to_owned(),
+        });
+    }
+    Ok(())
+}
+
+impl NewVault {
+    fn generate(context: &Context, options: &CreateOptions, spread: (u8, u8)) -> Result<Self> {
+        let mut random = Source(&*context.entropy);
+        let id = VaultId(random::array(&mut random));
+        let secrets = Secrets::generate(&mut random, id)?;
+        let header = Header {
+            vault: secrets.vault,
+            created: context.clock.now(),
+            generation: 0,
+            vault_verify: secrets.vault_verify,
+            data_sizes: options.data_sizes,
+            meta_sizes: options.meta_sizes,
+            trust: options.trust,
+            spread,
+            unknown: Vec::new(),
+        };
+        let header_bytes = Bytes::from(header.encode(owner_key(&secrets)?)?);
+        if !options.slots.iter().any(|slot| slot.role == Role::Owner) {
+            return Err(Error::LastOwner {
+                id: "(none)".to_owned(),
+            });
+        }
+        // All of them are made before the first is stored: a key that cannot be used leaves nothing behind.
+        let slots = options
+            .slots
+            .iter()
+            .map(|new| new_slot(context, &secrets, &header_bytes, new))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            secrets: Arc::new(secrets),
+            header,
+            header_bytes,
+            slots,
+        })
+    }
+
+    fn store(&self, place: &Place) -> Result<()> {
+        for (id, object) in &self.slots {
+            place.put(&Name::key(id), object.clone())?;
+        }
+        place.put(&Name::header(), self.header_bytes.clone())?;
+        // Of two that make a vault here at once, one gets its header through; places need not tell which.
+        if place.get(&Name::header(), Range::All)? != self.header_bytes {
+            self.slots
+                .iter()
+                .try_for_each(|(id, _)| crate::gc::delete_slot(place, id))?;
+            return Err(Error::VaultExists {
+                place: place.name().to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn unlocked(self, place: Place) -> Unlocked {
+        let slot = self.slots.first().map_or(SlotId([0; 16]), |(id, _)| *id);
+        Unlocked {
+            place,
+            secrets: self.secrets,
+            slot,
+            header: self.header,
+            header_bytes: self.header_bytes,
+            warnings: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+}

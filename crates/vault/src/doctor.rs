@@ -1,0 +1,199 @@
+//! What is wrong with a vault, all in one list, each with the command that mends it.
+//!
+//! - Reads listings, roots and local state only: no pack is read, nothing is changed.
+//! - Worst first; a vault with nothing wrong gives notes at most.
+
+use drystone_format::keys::Role;
+use drystone_format::slot::Lock;
+use drystone_format::tree::Time;
+use drystone_store::Name;
+
+use crate::error::Result;
+use crate::repair::Redundancy;
+use crate::vault::Vault;
+
+/// How bad a finding is; the first is the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// Something that was stored cannot be read now.
+    Lost,
+    /// Everything can be read, but less may be lost than was meant to.
+    Owed,
+    /// Nothing is wrong yet.
+    Risk,
+}
+
+/// Something that somebody should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub grade: Grade,
+    /// What it is about, and what is wrong.
+    pub what: String,
+    /// The command that mends it, or what else to do.
+    pub next: String,
+}
+
+/// Seconds after which a backup counts as old: a week.
+const OLD_BACKUP_SECONDS: i64 = 7 * 86_400;
+/// Seconds after which everything should have been read once: about half a year.
+const OLD_SCRUB_SECONDS: i64 = 180 * 86_400;
+
+/// The list as it grows.
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn push(&mut self, grade: Grade, what: impl Into<String>, next: &str) {
+        let (what, next) = (what.into(), next.to_owned());
+        self.0.push(Finding { grade, what, next });
+    }
+}
+
+impl Vault {
+    /// Looks at everything that can be looked at without reading packs.
+    pub fn doctor(&self) -> Result<Vec<Finding>> {
+        let mut findings = Findings(Vec::new());
+        for warning in self.warnings() {
+            findings.push(Grade::Owed, warning.clone(), "drystone check");
+        }
+        self.look_at_places(&mut findings)?;
+        self.look_at_packs(&mut findings)?;
+        self.look_at_keys(&mut findings)?;
+        self.look_at_habits(&mut findings)?;
+        findings.0.sort_by_key(|finding| finding.grade);
+        Ok(findings.0)
+    }
+
+    fn look_at_places(&self, findings: &mut Findings) -> Result<()> {
+        let Some(list) = self.places() else {
+            findings.push(
+                Grade::Risk,
+                format!(
+                    "{}: the vault lies at one place only; who loses it loses all",
+                    self.place()
+                ),
+                "drystone place add PLACE",
+            );
+            return Ok(());
+        };
+        for (entry, absent) in list.places.iter().zip(self.absent_places()) {
+            if let Some(reason) = absent {
+                let next = format!(
+                    "make it available again, or: drystone place replace {} NEW-PLACE",
+                    entry.id.short()
+                );
+                findings.push(Grade::Owed, format!("{}: not there: {reason}", entry.url), &next);
+            }
+        }
+        let Redundancy {
+            packs,
+            owed_packs,
+            bare_packs,
+            lost_packs,
+            ..
+        } = self.redundancy()?;
+        if lost_packs > 0 {
+            findings.push(
+                Grade::Lost,
+                format!(
+                    "{lost_packs} of {packs} packs have fewer than {} shards at the places that are there",
+                    list.needed
+                ),
+                "bring back a place that is away; drystone check names the files",
+            );
+        }
+        if bare_packs > 0 {
+            let what = format!("{bare_packs} of {packs} packs have no redundancy left");
+            findings.push(Grade::Owed, what, "drystone repair");
+        }
+        if owed_packs > bare_packs {
+            let what = format!("{} of {packs} packs lack some of their shards", owed_packs - bare_packs);
+            findings.push(Grade::Owed, what, "drystone repair");
+        }
+        Ok(())
+    }
+
+    fn look_at_packs(&self, findings: &mut Findings) -> Result<()> {
+        let catalog = self.catalog()?;
+        for pack in catalog.losses.damaged() {
+            let what = format!("{}: known to be damaged", Name::pack(&pack));
+            findings.push(
+                Grade::Lost,
+                what,
+                "drystone scrub --repair, then drystone backup, then drystone check",
+            );
+        }
+        for problem in catalog.unreadable().iter() {
+            findings.push(Grade::Lost, problem.to_string(), "drystone check");
+        }
+        for problem in catalog.bad_lists().iter() {
+            findings.push(Grade::Owed, problem.to_string(), "drystone scrub");
+        }
+        let unverified = catalog
+            .index
+            .packs()
+            .iter()
+            .filter(|pack| catalog.is_unverified(pack))
+            .count();
+        if unverified > 0 && self.role() == Role::Owner {
+            findings.push(
+                Grade::Risk,
+                format!(
+                    "{unverified} packs of writer keys were never verified; other writers store their content again"
+                ),
+                "drystone scrub",
+            );
+        }
+        Ok(())
+    }
+
+    fn look_at_keys(&self, findings: &mut Findings) -> Result<()> {
+        let (slots, problems) = self.keys()?;
+        for problem in problems.iter() {
+            findings.push(Grade::Owed, problem.to_string(), "drystone key list");
+        }
+        let owners = slots.iter().filter(|slot| slot.role == Role::Owner).count();
+        if owners < 2 {
+            let what = "one key alone opens this vault as owner; if it is lost, everything is";
+            findings.push(Grade::Risk, what, "drystone key recovery");
+        } else if !slots.iter().any(|slot| slot.lock == Lock::Recovery) {
+            let what = "there is no recovery code for the day when the key is lost";
+            findings.push(Grade::Risk, what, "drystone key recovery");
+        }
+        Ok(())
+    }
+
+    fn look_at_habits(&self, findings: &mut Findings) -> Result<()> {
+        if self.role() == Role::Owner {
+            let (snapshots, problems) = self.snapshots()?;
+            for problem in problems.iter() {
+                findings.push(Grade::Lost, problem.to_string(), "drystone repair");
+            }
+            match snapshots.last() {
+                None => findings.push(Grade::Risk, "there is no snapshot yet", "drystone backup PATH"),
+                Some((_, newest)) => {
+                    if let Some(days) = self.days_since(newest.started, OLD_BACKUP_SECONDS) {
+                        let what = format!("the newest snapshot is {days} days old");
+                        findings.push(Grade::Risk, what, "drystone backup");
+                    }
+                }
+            }
+        }
+        match self.last_scrub()? {
+            None => findings.push(Grade::Risk, "this machine has never read all packs", "drystone scrub"),
+            Some(time) => {
+                if let Some(days) = self.days_since(time, OLD_SCRUB_SECONDS) {
+                    let what = format!("all packs were read {days} days ago for the last time");
+                    findings.push(Grade::Risk, what, "drystone scrub");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whole days since `time`, if that is more than `limit_seconds` ago.
+    fn days_since(&self, time: Time, limit_seconds: i64) -> Option<i64> {
+        let passed = self.context.clock.now().seconds.saturating_sub(time.seconds);
+        (passed > limit_seconds).then_some(passed / 86_400)
+    }
+}

@@ -1,0 +1,38 @@
+//! Which copy of a small object is sound, for a spread that has several.
+//!
+//! - Checks signatures, which any credential can; what is sealed to owners stays sealed.
+//! - Whether a sound object counts (an owner's notice, say) is for its reader to decide.
+
+use std::sync::Arc;
+
+use drystone_format::header::Header;
+use drystone_format::keys::Secrets;
+use drystone_format::notice::{NoticeKind, open_notice};
+use drystone_format::root::verify_root;
+use drystone_format::slot::Slot;
+use drystone_store::spread::Judge;
+use drystone_store::{Kind, Name};
+
+/// Judges by the vault's own signatures.
+pub(crate) struct BySignature(pub(crate) Arc<Secrets>);
+
+impl Judge for BySignature {
+    fn is_sound(&self, name: &Name, bytes: &[u8]) -> bool {
+        let secrets = &*self.0;
+        let notice = |kind| open_notice(secrets, kind, bytes).is_ok();
+        match name.kind() {
+            Kind::Header => Header::decode(bytes)
+                .is_ok_and(|header| header.vault == secrets.vault && header.vault_verify == secrets.vault_verify),
+            Kind::Key(id) => {
+                Slot::decode(bytes).is_ok_and(|slot| slot.id == id)
+                    && Slot::verify(bytes, &secrets.vault_verify).is_ok()
+            }
+            Kind::Root(kind, id) => verify_root(secrets, kind, &id, bytes).is_ok(),
+            Kind::Verified(_) => notice(NoticeKind::Verified),
+            Kind::Epoch(..) => notice(NoticeKind::Epoch),
+            Kind::Places(..) => notice(NoticeKind::Places),
+            // A presence says nothing that its name does not; packs and shards carry their own checks.
+            Kind::Writer(..) | Kind::Pack(_) | Kind::Shard(_) | Kind::Place => true,
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Reaching a vault: from the places that were named to all places that it lies at.
+//!
+//! - Any one place leads to the others: the newest list of places that any of them holds is in force.
+//! - A place counts only if the object `place` there says which it is: an empty mount point or another disk is absent.
+//! - A place that cannot be reached is no error here; what the spread can do without, the vault can.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use drystone_format::PlaceId;
+use drystone_format::keys::Secrets;
+use drystone_format::places::{PlaceEntry, PlaceMark, Places};
+use drystone_store::limit::{Limit, Limits};
+use drystone_store::{Kind, Name, Prefix, Range, Store};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::place::Place;
+
+/// Opens places by the URLs that the list of places gives.
+pub trait Connect: Send + Sync {
+    /// Opens a place that exists; whether it is the right one is looked at afterwards.
+    fn connect(&self, url: &str) -> drystone_store::Result<Arc<dyn Store>>;
+}
+
+/// Where to look for a vault: one or several of its places, and how to get to the others.
+pub struct Reach {
+    pub(crate) named: Vec<Arc<dyn Store>>,
+    /// Places that were named and cannot be opened, and why.
+    pub(crate) absent: Vec<(String, drystone_store::Error)>,
+    pub(crate) connect: Option<Arc<dyn Connect>>,
+}
+
+impl From<Arc<dyn Store>> for Reach {
+    fn from(store: Arc<dyn Store>) -> Self {
+        Self {
+            named: vec![store],
+            absent: Vec::new(),
+            connect: None,
+        }
+    }
+}
+
+impl<S: Store + 'static> From<Arc<S>> for Reach {
+    fn from(store: Arc<S>) -> Self {
+        Self::from(store as Arc<dyn Store>)
+    }
+}
+
+impl Reach {
+    /// The places that were named and could be opened.
+    pub fn stores(&self) -> &[Arc<dyn Store>] {
+        &self.named
+    }
+
+    /// Opens what is named by `urls`; the places that they lead to are opened with `connect` too.
+    ///
+    /// The first place's error if none of them can be opened.
+    pub fn open(urls: &[String], connect: Arc<dyn Connect>) -> drystone_store::Result<Self> {
+        let (mut named, mut absent) = (Vec::new(), Vec::new());
+        for url in urls {
+            match connect.connect(url) {
+                Ok(store) => named.push(store),
+                Err(error) => absent.push((url.clone(), error)),
+            }
+        }
+        if named.is_empty() && !absent.is_empty() {
+            return Err(absent.swap_remove(0).1);
+        }
+        Ok(Self {
+            named,
+            absent,
+            connect: Some(connect),
+        })
+    }
+}
+
+/// A place of the vault, there or not.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) entry: PlaceEntry,
+    /// The store, or why there is none.
+    pub(crate) store: Result<Arc<dyn Store>, String>,
+}
+
+impl Site {
+    /// The place as its entry wants it used: within its bandwidth.
+    pub(crate) fn new(entry: PlaceEntry, store: Result<Arc<dyn Store>, String>) -> Self {
+        let store = store.map(|store| limited(store, &entry));
+        Self { entry, store }
+    }
+}
+
+/// The newest list of places that `place` holds and an owner made; also what is wrong with others.
+pub(crate) fn newest_places(place: &Place, secrets: &Secrets) -> Result<(Option<Places>, Vec<String>)> {
+    let mut names = Vec::new();
+    place.for_each(&Prefix::Places, |listed| {
+        if let Kind::Places(generation, id) = listed.name.kind() {
+            names.push((generation, id, listed.name));
+        }
+        Ok(())
+    })?;
+    names.sort();
+    let mut warnings = Vec::new();
+    for (generation, _, name) in names.into_iter().rev() {
+        let opened = place
+            .get(&name, Range::All)
+            .and_then(|object| Places::open(secrets, &object).map_err(place.damaged(&name)));
+        match opened {
+            Ok(list) if list.generation == generation => return Ok((Some(list), warnings)),
+            Ok(_) => warnings.push(format!("{name}: this list of places has another name than its own")),
+            Err(error) if error.is_damage() => warnings.push(format!("{name}: {error}")),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((None, warnings))
+}
+
+/// The newest list of places that any of the named places holds; one that fails is passed over as long as another answers.
+pub(crate) fn newest_of(reach: &Reach, context: &Context, secrets: &Secrets) -> Result<(Option<Places>, Vec<String>)> {
+    let (mut newest, mut warnings, mut failed): (Option<Places>, Vec<String>, Option<Error>) = (None, Vec::new(), None);
+    for store in &reach.named {
+        match newest_places(&Place::new(store.clone(), context.runtime.clone()), secrets) {
+            Ok((found, more)) => {
+                warnings.extend(more);
+                let generation = |list: &Option<Places>| list.as_ref().map(|list| list.generation);
+                if generation(&found) > generation(&newest) {
+                    newest = found;
+                }
+            }
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match (newest, failed) {
+        (None, Some(error)) => Err(error),
+        (newest, _) => Ok((newest, warnings)),
+    }
+}
+
+/// An error if what was named cannot be a vault that lies whole at one place, though no list of places was found.
+pub(crate) fn refuse_parts(reach: &Reach, context: &Context, secrets: &Secrets) -> Result<()> {
+    let is_part = |store: &Arc<dyn Store>| mark_of(store, &context.runtime, secrets).is_ok();
+    if reach.named.len() + reach.absent.len() == 1 && !reach.named.iter().any(is_part) {
+        return Ok(());
+    }
+    let named = reach.named.iter().map(|store| store.place());
+    let names: Vec<&str> = named.chain(reach.absent.iter().map(|(url, _)| url.as_str())).collect();
+    Err(Error::NotSpread {
+        places: names.join(", "),
+    })
+}
+
+/// Which place of the vault a store is.
+pub(crate) fn mark_of(store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle, secrets: &Secrets) -> Result<PlaceId> {
+    let place = Place::new(store.clone(), runtime.clone());
+    let name = Name::place();
+    let object = place.get(&name, Range::All)?;
+    let mark = PlaceMark::decode(&object, &secrets.vault_verify).map_err(place.damaged(&name))?;
+    Ok(mark.place)
+}
+
+/// The places of `list`: those among `named`, and the others by their URLs.
+pub(crate) fn sites(
+    list: &Places,
+    reach: &Reach,
+    runtime: &tokio::runtime::Handle,
+    secrets: &Secrets,
+) -> (Vec<Site>, Vec<String>) {
+    let marks = in_parallel(&reach.named, |store| mark_of(store, runtime, secrets));
+    let is_listed = |url: &str| list.places.iter().any(|entry| entry.url == url);
+    let mistaken = reach.absent.iter().filter(|(url, _)| !is_listed(url));
+    let text = |(url, _): &(String, _)| format!("{url}: named, but not there, and not among the places of this vault");
+    let mut notes: Vec<String> = mistaken.map(text).collect();
+    for (store, mark) in reach.named.iter().zip(&marks) {
+        let what = match mark {
+            Ok(id) if list.places.iter().any(|entry| entry.id == *id) => continue,
+            Ok(_) => "is no longer a place of this vault".to_owned(),
+            Err(error) => format!("is not used: {}", why_not(error)),
+        };
+        notes.push(format!("{}: {what}; see `drystone place list`", store.place()));
+    }
+    let found = |id: PlaceId| {
+        let at = marks
+            .iter()
+            .position(|mark| mark.as_ref().is_ok_and(|mark| *mark == id));
+        at.and_then(|at| reach.named.get(at)).cloned()
+    };
+    let sites = in_parallel(&list.places, |entry| {
+        let store = match (found(entry.id), &reach.connect) {
+            (Some(store), _) => Ok(store),
+            (None, Some(connect)) => by_url(entry, connect.as_ref(), runtime, secrets),
+            (None, None) => Err("it was not named".to_owned()),
+        };
+        Site::new(entry.clone(), store)
+    });
+    (sites, notes)
+}
+
+fn by_url(
+    entry: &PlaceEntry,
+    connect: &dyn Connect,
+    runtime: &tokio::runtime::Handle,
+    secrets: &Secrets,
+) -> Result<Arc<dyn Store>, String> {
+    let store = connect.connect(&entry.url).map_err(|error| match error {
+        drystone_store::Error::NoPlace { .. } => "there is no such directory (is it mounted?)".to_owned(),
+        error => error.to_string(),
+    })?;
+    match mark_of(&store, runtime, secrets) {
+        Ok(id) if id == entry.id => Ok(store),
+        Ok(_) => Err("another place of this vault is there".to_owned()),
+        Err(error) => Err(why_not(&error)),
+    }
+}
+
+/// Why a store cannot be a place of the vault.
+fn why_not(error: &Error) -> String {
+    match error {
+        Error::Store(error) if error.is_not_found() => {
+            "nothing there says that it is a place of this vault (is it mounted?)".to_owned()
+        }
+        Error::Damaged { .. } | Error::Format(_) => "it belongs to another vault, or its mark is damaged".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn limited(store: Arc<dyn Store>, entry: &PlaceEntry) -> Arc<dyn Store> {
+    let limits = Limits {
+        requests: None,
+        put_bytes_per_s: entry.up_bytes.and_then(NonZeroU64::new),
+        get_bytes_per_s: entry.down_bytes.and_then(NonZeroU64::new),
+    };
+    if limits.put_bytes_per_s.is_none() && limits.get_bytes_per_s.is_none() {
+        return store;
+    }
+    Arc::new(Limit::new(store, limits))
+}
+
+/// `work` on each item, all at once: a place that does not answer delays only itself.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, R>| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads.into_iter().map(join).collect()
+    })
+}

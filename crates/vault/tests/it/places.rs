@@ -1,0 +1,441 @@
+//! A vault at several places: any k of them are enough, whatever happens to the others and when.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use drystone_format::chunker::Sizes;
+use drystone_format::header::Trust;
+use drystone_format::keys::Role;
+use drystone_format::places::Places;
+use drystone_format::{PlaceId, RootId};
+use drystone_store::{Kind, Memory, Name, Prefix, Store};
+use drystone_vault::{
+    Connect, CreateOptions, Error, Grade, NewLock, NewPlace, NewSlot, PlaceChange, PlaceUse, Reach, RepairOptions,
+    Vault,
+};
+use parking_lot::Mutex;
+
+use crate::support::{Fixture, add_key, back_up, check, files, lines, noise, scrub};
+
+/// Places in memory that can be taken away, brought back and swapped.
+#[derive(Clone, Default)]
+struct World {
+    stores: Arc<Mutex<BTreeMap<String, Arc<Memory>>>>,
+}
+
+impl Connect for World {
+    fn connect(&self, url: &str) -> drystone_store::Result<Arc<dyn Store>> {
+        match self.stores.lock().get(url) {
+            Some(store) => Ok(store.clone()),
+            None => Err(drystone_store::Error::NoPlace { place: url.to_owned() }),
+        }
+    }
+}
+
+impl World {
+    fn add(&self, url: &str) -> Arc<Memory> {
+        let store = Arc::new(Memory::named(url));
+        self.stores.lock().insert(url.to_owned(), store.clone());
+        store
+    }
+
+    fn store(&self, url: &str) -> Arc<Memory> {
+        self.stores.lock()[url].clone()
+    }
+
+    fn take(&self, url: &str) -> Arc<Memory> {
+        self.stores.lock().remove(url).unwrap()
+    }
+
+    fn bring(&self, url: &str, store: Arc<Memory>) {
+        self.stores.lock().insert(url.to_owned(), store);
+    }
+
+    fn create(&self, fixture: &Fixture, urls: &[&str], (needed, total): (u8, u8)) -> Vault {
+        let stores: Vec<Arc<dyn Store>> = urls.iter().map(|url| self.add(url) as Arc<dyn Store>).collect();
+        let entries = urls.iter().map(|url| PlaceUse::default().entry_at((*url).to_owned()));
+        let places = Places {
+            generation: 0,
+            needed,
+            total,
+            places: entries.collect(),
+            unknown: Vec::new(),
+        };
+        let options = CreateOptions {
+            data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
+            meta_sizes: Sizes::new(256, 1792).unwrap(),
+            trust: Trust::Verified,
+            slots: vec![NewSlot {
+                lock: NewLock::Recipient(fixture.recipient.clone()),
+                label: "test".to_owned(),
+                role: Role::Owner,
+            }],
+        };
+        Vault::create_spread(stores, places, fixture.context(), &options).unwrap()
+    }
+
+    fn open(&self, fixture: &Fixture, urls: &[&str]) -> drystone_vault::Result<Vault> {
+        let urls: Vec<String> = urls.iter().map(|url| (*url).to_owned()).collect();
+        let reach = Reach::open(&urls, Arc::new(self.clone()))?;
+        Vault::open(reach, fixture.context(), &fixture.unlock())
+    }
+
+    fn new_place(&self, url: &str) -> NewPlace {
+        NewPlace {
+            store: self.add(url),
+            url: url.to_owned(),
+            used: PlaceUse::default(),
+        }
+    }
+}
+
+fn repair(vault: &Vault) -> drystone_vault::Repaired {
+    vault.repair(&RepairOptions::default()).unwrap()
+}
+
+fn some_files(seed: u64) -> Vec<(String, Vec<u8>)> {
+    let file = |number| (format!("file{number}"), noise(seed * 100 + number, 20_000));
+    (0..5).map(file).collect()
+}
+
+fn store_files(vault: &Vault, seed: u64) -> RootId {
+    let content = some_files(seed);
+    let borrowed: Vec<(&str, &[u8])> = content.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
+    back_up(vault, &borrowed).unwrap().0
+}
+
+fn assert_whole(vault: &Vault) {
+    let plan = vault.redundancy().unwrap();
+    assert_eq!((plan.owed_packs, plan.lost_packs), (0, 0), "{plan:?}");
+    assert!(plan.packs > 0);
+    let report = check(vault);
+    assert!(report.problems.is_empty(), "{}", lines(&report.problems));
+}
+
+fn change(add: Vec<NewPlace>, remove: Vec<PlaceId>, spread: Option<(u8, u8)>) -> PlaceChange {
+    PlaceChange { add, remove, spread }
+}
+
+#[test]
+fn any_k_places_and_the_key_are_enough() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let urls = ["mem://a", "mem://b", "mem://c"];
+    let vault = world.create(&fixture, &urls, (2, 3));
+    let id = store_files(&vault, 1);
+    assert_whole(&vault);
+    drop(vault);
+    for gone in urls {
+        let store = world.take(gone);
+        for named in urls.iter().filter(|url| **url != gone) {
+            // Another machine: nothing but one place and the key.
+            let vault = world.open(&fixture.elsewhere(), &[named]).unwrap();
+            assert_eq!(
+                files(&vault, &id).unwrap(),
+                some_files(1),
+                "without {gone}, from {named}"
+            );
+            assert_eq!(
+                vault.absent_places().iter().filter(|absent| absent.is_some()).count(),
+                1
+            );
+        }
+        world.bring(gone, store);
+    }
+    // With fewer than k places nothing is lost, but nothing can be read: the error names those that are missing.
+    let (a, b) = (world.take("mem://a"), world.take("mem://b"));
+    let error = world
+        .open(&fixture.elsewhere(), &["mem://c"])
+        .and_then(|vault| files(&vault, &id).map(drop))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("mem://a") && error.contains("mem://b"), "{error}");
+    world.bring("mem://a", a);
+    world.bring("mem://b", b);
+    let vault = world.open(&fixture, &["mem://nowhere", "mem://c"]).unwrap();
+    assert_eq!(files(&vault, &id).unwrap(), some_files(1));
+}
+
+#[test]
+fn what_is_stored_while_a_place_is_away_is_owed_and_paid() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["mem://a", "mem://b", "mem://c"], (2, 3));
+    let first = store_files(&vault, 1);
+    let away = world.take("mem://b");
+    let vault = world.open(&fixture, &["mem://a"]).unwrap();
+    let second = store_files(&vault, 2);
+    let troubles = vault.spread().unwrap().troubles();
+    assert!(troubles.owed() > 0 && troubles.thin.count > 0, "{troubles:?}");
+    assert!(vault.redundancy().unwrap().owed_packs > 0);
+    // It comes back stale, and is brought up to date.
+    world.bring("mem://b", away);
+    let vault = world.open(&fixture, &["mem://b"]).unwrap();
+    assert_eq!(files(&vault, &second).unwrap(), some_files(2));
+    let repaired = repair(&vault);
+    assert!(repaired.mended_packs > 0 && repaired.mended_objects > 0, "{repaired:?}");
+    assert!(repaired.problems.is_empty());
+    assert_whole(&vault);
+    let again = repair(&vault);
+    assert_eq!(
+        (again.mended_packs, again.mended_objects, again.written_bytes),
+        (0, 0, 0)
+    );
+    world.take("mem://c");
+    let vault = world.open(&fixture.elsewhere(), &["mem://b"]).unwrap();
+    for (id, seed) in [(first, 1), (second, 2)] {
+        assert_eq!(files(&vault, &id).unwrap(), some_files(seed));
+    }
+}
+
+#[test]
+fn an_empty_mount_point_or_another_disk_is_no_place() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["mem://a", "mem://b", "mem://c"], (2, 3));
+    let id = store_files(&vault, 1);
+    let real = world.take("mem://b");
+    // Empty; another place of this vault; a place of another vault.
+    let (other_world, other_fixture) = (World::default(), Fixture::new());
+    let other = other_world.create(&other_fixture, &["mem://x", "mem://y"], (1, 2));
+    store_files(&other, 9);
+    for wrong in [
+        Arc::new(Memory::named("mem://b")),
+        world.store("mem://c"),
+        other_world.store("mem://x"),
+    ] {
+        let before = wrong.contents();
+        world.bring("mem://b", wrong.clone());
+        let vault = world.open(&fixture, &["mem://a"]).unwrap();
+        assert!(vault.absent_places()[1].is_some());
+        store_files(&vault, 2);
+        assert_eq!(files(&vault, &id).unwrap(), some_files(1));
+        if !Arc::ptr_eq(&wrong, &world.store("mem://c")) {
+            assert_eq!(wrong.contents(), before, "something was written to the wrong place");
+        }
+    }
+    world.bring("mem://b", real);
+    let vault = world.open(&fixture, &["mem://a"]).unwrap();
+    repair(&vault);
+    assert_whole(&vault);
+}
+
+#[test]
+fn a_vault_grows_from_one_place_to_many_and_back() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = fixture.create(world.add("mem://a")).unwrap();
+    let first = store_files(&vault, 1);
+    let whole = |vault: &Vault, count: usize, spread: (u8, u8)| {
+        let list = vault.places().unwrap();
+        assert_eq!((list.places.len(), (list.needed, list.total)), (count, spread));
+        assert_whole(vault);
+        assert_eq!(files(vault, &first).unwrap(), some_files(1));
+    };
+    // A mirror, by default; the copies that lie there stay as they are.
+    let vault = vault
+        .change_places(change(vec![world.new_place("mem://b")], vec![], None))
+        .unwrap();
+    assert_eq!(files(&vault, &first).unwrap(), some_files(1));
+    repair(&vault);
+    whole(&vault, 2, (1, 2));
+    // 2 of 3. Before, while and after packs move, everything can be read, from anywhere.
+    let vault = vault
+        .change_places(change(vec![world.new_place("mem://c")], vec![], Some((2, 3))))
+        .unwrap();
+    let elsewhere = world.open(&fixture.elsewhere(), &["mem://c"]).unwrap();
+    assert_eq!(files(&elsewhere, &first).unwrap(), some_files(1));
+    let second = store_files(&vault, 2);
+    repair(&vault);
+    whole(&vault, 3, (2, 3));
+    assert!(
+        !world
+            .store("mem://a")
+            .contents()
+            .iter()
+            .any(|(name, _)| Prefix::Packs.covers(name))
+    );
+    // One more parity shard for each pack: nothing that lies there is written again.
+    let vault = vault
+        .change_places(change(vec![world.new_place("mem://d")], vec![], Some((2, 4))))
+        .unwrap();
+    let repaired = repair(&vault);
+    let packs = vault.redundancy().unwrap().packs;
+    assert_eq!(repaired.mended_packs, packs);
+    whole(&vault, 4, (2, 4));
+    // Away with the first place: it is emptied, then dropped.
+    let gone = vault.find_place("mem://a").unwrap();
+    let vault = vault.change_places(change(vec![], vec![gone], Some((2, 3)))).unwrap();
+    repair(&vault);
+    let vault = vault.drop_left_places().unwrap();
+    whole(&vault, 3, (2, 3));
+    world.take("mem://a");
+    let vault = world.open(&fixture.elsewhere(), &["mem://d"]).unwrap();
+    whole(&vault, 3, (2, 3));
+    assert_eq!(files(&vault, &second).unwrap(), some_files(2));
+}
+
+#[test]
+fn a_lost_place_is_replaced_and_may_be_interrupted_at_any_point() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["mem://a", "mem://b", "mem://c"], (2, 3));
+    let id = store_files(&vault, 1);
+    world.take("mem://b");
+    let vault = world.open(&fixture, &["mem://a"]).unwrap();
+    let old = vault.find_place("mem://b").unwrap();
+    let vault = vault
+        .change_places(change(vec![world.new_place("mem://e")], vec![old], None))
+        .unwrap();
+    assert_eq!(vault.places().unwrap().places.len(), 3);
+    // Interrupted before any pack is there.
+    let vault = {
+        drop(vault);
+        world.open(&fixture, &["mem://e"]).unwrap()
+    };
+    assert_eq!(files(&vault, &id).unwrap(), some_files(1));
+    let plan = vault.redundancy().unwrap();
+    assert_eq!(plan.owed_packs, plan.packs);
+    let repaired = repair(&vault);
+    assert_eq!(repaired.mended_packs, plan.packs);
+    // k shards are read for one that is written.
+    assert!(repaired.read_bytes <= 2 * repaired.written_bytes + 4096, "{repaired:?}");
+    let planned: u64 = plan.work.iter().map(|work| work.write_bytes).sum();
+    // Lengths of packs are estimated where the place that would tell is gone.
+    assert!(
+        planned.abs_diff(repaired.written_bytes) <= 2 * plan.packs,
+        "{plan:?} {repaired:?}"
+    );
+    assert_whole(&vault);
+    world.take("mem://c");
+    let vault = world.open(&fixture.elsewhere(), &["mem://e"]).unwrap();
+    assert_eq!(files(&vault, &id).unwrap(), some_files(1));
+}
+
+#[test]
+fn the_newest_list_of_places_is_found_from_a_place_that_was_away() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["mem://a", "mem://b", "mem://c"], (1, 3));
+    let id = store_files(&vault, 1);
+    let away = world.take("mem://c");
+    let vault = world.open(&fixture, &["mem://a"]).unwrap();
+    let old = vault.find_place("mem://b").unwrap();
+    let vault = vault
+        .change_places(change(vec![world.new_place("mem://d")], vec![old], None))
+        .unwrap();
+    repair(&vault);
+    world.bring("mem://c", away);
+    let vault = world.open(&fixture.elsewhere(), &["mem://c"]).unwrap();
+    let urls: Vec<&str> = vault
+        .places()
+        .unwrap()
+        .places
+        .iter()
+        .map(|entry| entry.url.as_str())
+        .collect();
+    assert!(urls.contains(&"mem://d"), "{urls:?}");
+    // If the others are not there, the machine that knows better says so.
+    for url in ["mem://a", "mem://b", "mem://d"] {
+        world.take(url);
+    }
+    let vault = world.open(&fixture, &["mem://c"]).unwrap();
+    assert!(
+        vault.warnings().iter().any(|warning| warning.contains("rolled back")),
+        "{:?}",
+        vault.warnings()
+    );
+    assert_eq!(files(&vault, &id).unwrap(), some_files(1));
+}
+
+#[test]
+fn a_writer_cannot_send_others_to_places_of_his_own() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["mem://a", "mem://b"], (1, 2));
+    let id = store_files(&vault, 1);
+    let writer = add_key(&vault, Role::Writer);
+    let as_writer = world.open(&writer, &["mem://a"]).unwrap();
+    let error = as_writer
+        .change_places(change(vec![world.new_place("mem://evil")], vec![], None))
+        .map(drop);
+    assert!(
+        matches!(error, Err(Error::Format(drystone_format::Error::WriterKey { .. }))),
+        "{error:?}"
+    );
+    // What somebody else puts where a list would be is named and passed over.
+    let forged = Name::places(99, &RootId([9; 16]));
+    world.store("mem://a").overwrite(&forged, vec![7; 300].into());
+    let vault = world.open(&fixture.elsewhere(), &["mem://a"]).unwrap();
+    assert_eq!(vault.places().unwrap().places.len(), 2);
+    assert_eq!(files(&vault, &id).unwrap(), some_files(1));
+}
+
+#[test]
+fn places_that_belong_to_another_vault_are_refused() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["mem://a", "mem://b"], (1, 2));
+    fixture.create(world.add("mem://other")).unwrap();
+    let taken = NewPlace {
+        store: world.store("mem://other"),
+        url: "mem://other".to_owned(),
+        used: PlaceUse::default(),
+    };
+    assert!(matches!(
+        vault.change_places(change(vec![taken], vec![], None)),
+        Err(Error::PlaceTaken { .. })
+    ));
+    let vault = world.open(&fixture, &["mem://a"]).unwrap();
+    assert_eq!(vault.places().unwrap().places.len(), 2);
+    assert!(matches!(vault.find_place("mem://other"), Err(Error::NoPlaceOf { .. })));
+}
+
+/// Flips one bit of each object in turn at one place: scrub finds it, repair mends it, and no file is ever wrong.
+#[test]
+fn any_object_may_rot_at_one_place() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["mem://a", "mem://b", "mem://c"], (2, 3));
+    let id = store_files(&vault, 1);
+    drop(vault);
+    let objects: Vec<Name> = world.store("mem://b").contents().into_keys().collect();
+    assert!(objects.len() >= 6);
+    for (number, name) in objects.iter().enumerate() {
+        if name.kind() == Kind::Place {
+            continue;
+        }
+        let store = world.store("mem://b");
+        let sound = store.contents().into_iter().find(|(found, _)| found == name).unwrap().1;
+        let mut rotten = sound.to_vec();
+        let at = number * 7919 % rotten.len();
+        rotten[at] ^= 1 << (number % 8);
+        store.overwrite(name, rotten.into());
+        let vault = world.open(&fixture, &["mem://b", "mem://a"]).unwrap();
+        assert_eq!(files(&vault, &id).unwrap(), some_files(1), "{name}");
+        let report = scrub(&vault);
+        assert!(
+            report.rotten > 0 || report.problems.count() > 0 || !vault.spread().unwrap().troubles().is_none(),
+            "{name}: nobody noticed"
+        );
+        repair(&vault);
+        let vault = world.open(&fixture, &["mem://b", "mem://a"]).unwrap();
+        assert_whole(&vault);
+        let mended = store.contents().into_iter().find(|(found, _)| found == name).unwrap().1;
+        assert_eq!(mended, sound, "{name}");
+    }
+}
+
+#[test]
+fn the_doctor_names_what_is_missing_and_what_to_do() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["mem://a", "mem://b", "mem://c"], (2, 3));
+    store_files(&vault, 1);
+    let grades =
+        |vault: &Vault| -> Vec<Grade> { vault.doctor().unwrap().iter().map(|finding| finding.grade).collect() };
+    assert!(
+        grades(&vault).iter().all(|grade| *grade == Grade::Risk),
+        "{:?}",
+        vault.doctor().unwrap()
+    );
+    world.take("mem://b");
+    let vault = world.open(&fixture, &["mem://a"]).unwrap();
+    let findings = vault.doctor().unwrap();
+    assert!(
+        findings.iter().any(|finding| finding.grade == Grade::Owed
+            && finding.what.contains("mem://b")
+            && finding.next.contains("place replace")),
+        "{findings:?}"
+    );
+}
