@@ -4,7 +4,7 @@
 //! - A generated key is durable before the vault that it opens is made.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ use drystone_format::chunker::Sizes;
 use drystone_format::header::{Header, Trust};
 use drystone_format::keys::Role;
 use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
-use drystone_store::{Name, Range, Store};
+use drystone_store::{Name, OpenOptions, Range, Store};
 use drystone_vault::{CreateOptions, NewLock, NewSlot, Reader, RecoveryCode, Unlock, Vault, generate_key_file};
 use zeroize::Zeroizing;
 
 use crate::args::Spot;
-use crate::config::{KeySource, Passphrase};
+use crate::config::{KeySource, Passphrase, credential};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{shown, shown_path};
@@ -36,7 +36,7 @@ const PUBLIC_KEY: &str = "# public key: ";
 
 /// Opens the vault that flags, environment and configuration name.
 pub(crate) fn open(app: &App) -> Result<Vault> {
-    let store = drystone_store::open(&app.settings.vault)?;
+    let store = place(app)?;
     if !Vault::exists(&store, &app.context)? {
         return Err(drystone_vault::Error::NoVault {
             place: store.place().to_owned(),
@@ -44,6 +44,19 @@ pub(crate) fn open(app: &App) -> Result<Vault> {
         .into());
     }
     open_in(app, store)
+}
+
+/// Opens the place that is meant, which need not hold a vault.
+fn place(app: &App) -> drystone_store::Result<Arc<dyn Store>> {
+    let opening = drystone_store::open(&app.settings.vault, &place_options(app));
+    app.context.runtime.block_on(opening)
+}
+
+/// Credentials of places come from the environment.
+fn place_options(app: &App) -> OpenOptions<'static> {
+    let mut seed = [0; 8];
+    app.context.entropy.fill(&mut seed);
+    OpenOptions::new(&credential, u64::from_le_bytes(seed))
 }
 
 fn open_in(app: &App, store: Arc<dyn Store>) -> Result<Vault> {
@@ -57,7 +70,7 @@ fn open_in(app: &App, store: Arc<dyn Store>) -> Result<Vault> {
 
 /// Opens the vault, or makes it if the place is empty or does not exist.
 pub(crate) fn open_or_create(app: &App) -> Result<(Vault, Option<Created>)> {
-    let store = match drystone_store::open(&app.settings.vault) {
+    let store = match place(app) {
         Err(drystone_store::Error::NoPlace { .. }) => None,
         store => Some(store?),
     };
@@ -107,7 +120,8 @@ pub(crate) struct Created {
 
 /// Makes a vault at the place that is meant.
 pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> {
-    let store = drystone_store::create(&app.settings.vault)?;
+    let making = drystone_store::create(&app.settings.vault, &place_options(app));
+    let store = app.context.runtime.block_on(making)?;
     if Vault::exists(&store, &app.context)? {
         return Err(drystone_vault::Error::VaultExists {
             place: store.place().to_owned(),
@@ -228,7 +242,7 @@ pub(crate) fn write_new_key(file: &Path) -> Result<String> {
             failure
         }
     };
-    let mut to = OpenOptions::new()
+    let mut to = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)

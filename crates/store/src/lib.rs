@@ -18,7 +18,13 @@ mod memory;
 mod name;
 mod open;
 pub mod record;
+mod remote;
+mod remote_http;
+mod remote_services;
+mod remote_swift;
+mod remote_url;
 pub mod retry;
+mod walk;
 
 use std::fmt;
 use std::time::Duration;
@@ -33,7 +39,7 @@ pub use limit::Limit;
 pub use local::Local;
 pub use memory::Memory;
 pub use name::{Kind, Name, Prefix, RootKind};
-pub use open::{create, open};
+pub use open::{OpenOptions, create, open};
 pub use record::Record;
 pub use retry::Retry;
 
@@ -51,8 +57,8 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Stores an object; one that exists already is left as it is.
     ///
-    /// Of several puts of one name at once, one is told `Created` and its bytes stay; the bytes are durable on return
-    /// for all of them. A pack that exists with another size than `bytes` was damaged, since its name is the hash of
+    /// Of several puts of one name at once, one is told `Created` and its bytes stay, if the place is one of
+    /// [`Traits::exclusive_create`]; the bytes are durable on return for all of them. A pack that exists with another size than `bytes` was damaged, since its name is the hash of
     /// its content: it is replaced and the answer is `Created`.
     /// [`Error::TooLarge`] if the bytes exceed the limit of the object's kind or of the place.
     async fn put(&self, name: &Name, bytes: Bytes) -> Result<Put>;
@@ -87,6 +93,9 @@ pub struct Traits {
     pub stale_list: Option<Duration>,
     /// Largest object the place takes, bytes.
     pub max_object_bytes: Option<u64>,
+    /// Of several puts of one name at once exactly one is told `Created`. Where this is not so, several may be, and the
+    /// bytes of one of them stay.
+    pub exclusive_create: bool,
     /// Requests wait for a network, so many in flight pay.
     pub slow: bool,
 }

@@ -83,6 +83,7 @@ impl Store for Memory {
             ordered_list: true,
             stale_list: None,
             max_object_bytes: None,
+            exclusive_create: true,
             slow: false,
         }
     }
