@@ -48,8 +48,10 @@ pub(crate) fn open(app: &App) -> Result<Vault> {
 
 /// Opens the place that is meant, which need not hold a vault.
 fn place(app: &App) -> drystone_store::Result<Arc<dyn Store>> {
-    let opening = drystone_store::open(&app.settings.vault, &place_options(app));
-    app.context.runtime.block_on(opening)
+    let options = place_options(app);
+    app.context
+        .runtime
+        .block_on(drystone_store::open(&app.settings.vault, &options))
 }
 
 /// Credentials of places come from the environment.
@@ -120,8 +122,11 @@ pub(crate) struct Created {
 
 /// Makes a vault at the place that is meant.
 pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> {
-    let making = drystone_store::create(&app.settings.vault, &place_options(app));
-    let store = app.context.runtime.block_on(making)?;
+    let place = place_options(app);
+    let store = app
+        .context
+        .runtime
+        .block_on(drystone_store::create(&app.settings.vault, &place))?;
     if Vault::exists(&store, &app.context)? {
         return Err(drystone_vault::Error::VaultExists {
             place: store.place().to_owned(),

@@ -24,6 +24,8 @@ mod remote_services;
 mod remote_swift;
 mod remote_url;
 pub mod retry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod walk;
 
 use std::fmt;

@@ -271,8 +271,12 @@ impl Remote {
                 self.read(name, BytesRange::suffix(len), len).await?
             }
             Range::From { offset, len } if (1..=most).contains(&len) && offset.checked_add(len).is_some() => {
-                let found = self.read(name, (offset..offset + len).into(), len).await?;
-                found.filter(|bytes| bytes.len() as u64 == len)
+                match self.read(name, (offset..offset + len).into(), len).await {
+                    Ok(found) => found.filter(|bytes| bytes.len() as u64 == len),
+                    // An object that ends before may be told in any words; its size decides.
+                    Err(Error::Io { .. } | Error::Unavailable { .. }) => None,
+                    Err(error) => return Err(error),
+                }
             }
             _ => None,
         };

@@ -65,6 +65,7 @@ impl Transport {
             // What is there already stays: without this, servers remove the target first, and readers miss it.
             parts.headers.insert("overwrite", HeaderValue::from_static("F"));
         }
+        let is_head = parts.method == http::Method::HEAD;
         let progress = Arc::new(Progress::default());
         let mut request = self
             .client
@@ -83,7 +84,7 @@ impl Transport {
         if is_refusal(answer.status()) {
             return Err(refused(answer).await);
         }
-        Ok(translate(answer))
+        Ok(translate(answer, is_head))
     }
 }
 
@@ -151,7 +152,8 @@ fn stalled() -> Error {
     Error::new(ErrorKind::Unexpected, "no byte moved for a minute").set_temporary()
 }
 
-fn translate(answer: reqwest::Response) -> Response<HttpBody> {
+/// The answer as OpenDAL takes it; the length that a HEAD tells is not that of its body.
+fn translate(answer: reqwest::Response, is_head: bool) -> Response<HttpBody> {
     let mut translated = Response::new(());
     *translated.status_mut() = answer.status();
     *translated.headers_mut() = answer.headers().clone();
@@ -159,7 +161,8 @@ fn translate(answer: reqwest::Response) -> Response<HttpBody> {
     let size = answer
         .headers()
         .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
+        .and_then(|length| length.to_str().ok()?.parse().ok())
+        .filter(|_| !is_head);
     translated.map(|()| HttpBody::new(Box::pin(pieces(answer)), size))
 }
 

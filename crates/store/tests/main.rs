@@ -7,6 +7,7 @@ mod crash;
 mod decorators;
 mod local;
 mod processes;
+mod servers;
 
 use bytes::Bytes;
 use drystone_format::id;

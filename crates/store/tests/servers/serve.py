@@ -176,7 +176,8 @@ class Swift(Server):
         more = ["-u", "root"] if os.getuid() == 0 else []
         self.run(self.memcached, "-l", "127.0.0.1", "-p", self.ports["memcached"], "-m", "16", *more)
         for name in ["account", "container", "object"]:
-            code = f"import sys; from swift.{name}.server import main; sys.exit(main())"
+            module = "obj" if name == "object" else name
+            code = f"import sys; from swift.{module}.server import main; sys.exit(main())"
             self.run(sys.executable, "-c", code, self.path(f"etc/{name}.conf"))
         code = "import sys; from swift.proxy.server import main; sys.exit(main())"
         self.run(sys.executable, "-c", code, self.path("etc/proxy.conf"))
