@@ -70,6 +70,11 @@ pub(crate) fn data_sizes(average_bytes: u64) -> Result<Sizes> {
     }
 }
 
+/// A credential of a place, by its usual name.
+pub(crate) fn credential(name: &str) -> Option<String> {
+    process_environment(name)?.into_string().ok()
+}
+
 /// The process's environment, or a test's.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 

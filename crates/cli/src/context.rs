@@ -41,7 +41,7 @@ impl App {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(RUNTIME_THREADS)
             .thread_name("drystone-wait")
-            .enable_time()
+            .enable_all()
             .build()
             .map_err(|error| failed("cannot start threads", error))?;
         let cancel = Cancel::default();

@@ -197,7 +197,8 @@ impl From<drystone_store::Error> for Failure {
             }
             E::TooFew { .. } => (Exit::Error, "drystone doctor"),
             E::Full { .. } => (Exit::Error, "free some space, then run the same command again"),
-            E::Denied { .. } | E::ReadOnly { .. } => (Exit::Error, "check owner, mode and mount of the place"),
+            E::Denied { advice, .. } => (Exit::Error, *advice),
+            E::ReadOnly { .. } => (Exit::Error, "check owner, mode and mount of the place"),
             _ => (Exit::Error, "run the same command again"),
         };
         Self::new(exit, &error).next(next)

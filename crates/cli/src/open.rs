@@ -4,7 +4,7 @@
 //! - A generated key is durable before the vault that it opens is made.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -125,7 +125,7 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
         [] => reach::named(&app.settings.vault),
         places => places.iter().map(|place| reach::absolute(place)).collect(),
     };
-    let stores = urls.iter().map(|url| reach::create(url)).collect::<Result<Vec<_>>>()?;
+    let stores = urls.iter().map(|url| reach::create(app, url)).collect::<Result<Vec<_>>>()?;
     for store in &stores {
         if Vault::exists(store, &app.context)? {
             let place = store.place().to_owned();
@@ -270,7 +270,7 @@ pub(crate) fn write_new_key(file: &Path) -> Result<String> {
             failure
         }
     };
-    let mut to = OpenOptions::new()
+    let mut to = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)

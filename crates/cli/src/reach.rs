@@ -6,9 +6,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use drystone_store::Store;
+use drystone_store::{OpenOptions, Store};
 use drystone_vault::{Connect, Reach, Vault};
+use tokio::runtime::Handle;
 
+use crate::config::credential;
 use crate::context::App;
 use crate::exit::{Failure, Result};
 
@@ -62,23 +64,38 @@ pub(crate) fn spread(text: &str) -> Result<(u8, u8), String> {
     Ok((needed, total))
 }
 
-/// Opens places by URL.
-pub(crate) struct Connector;
+/// Opens places by URL, with the credentials that the environment has.
+struct Connector {
+    runtime: Handle,
+    options: OpenOptions<'static>,
+}
+
+impl Connector {
+    fn new(app: &App) -> Self {
+        let mut seed = [0; 8];
+        app.context.entropy.fill(&mut seed);
+        Self {
+            runtime: app.context.runtime.clone(),
+            options: OpenOptions::new(&credential, u64::from_le_bytes(seed)),
+        }
+    }
+}
 
 impl Connect for Connector {
     fn connect(&self, url: &str) -> drystone_store::Result<Arc<dyn Store>> {
-        drystone_store::open(url)
+        self.runtime.block_on(drystone_store::open(url, &self.options))
     }
 }
 
 /// The places of the vault that flags, environment and configuration name.
 pub(crate) fn reach(app: &App) -> drystone_store::Result<Reach> {
-    Reach::open(&named(&app.settings.vault), Arc::new(Connector))
+    Reach::open(&named(&app.settings.vault), Arc::new(Connector::new(app)))
 }
 
 /// Makes a place, or opens one that is empty.
-pub(crate) fn create(url: &str) -> Result<Arc<dyn Store>> {
-    Ok(drystone_store::create(url)?)
+pub(crate) fn create(app: &App, url: &str) -> Result<Arc<dyn Store>> {
+    let Connector { runtime, options } = Connector::new(app);
+    Ok(runtime.block_on(drystone_store::create(url, &options))?)
 }
 
 /// The place at which the vault is looked at first; none if no place holds one.

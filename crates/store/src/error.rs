@@ -7,6 +7,11 @@ use std::io;
 
 use thiserror::Error;
 
+/// What to look at when the operating system refuses.
+pub(crate) const OWN_DIRECTORY: &str = "check owner and mode of the place";
+/// What to do when a directory is missing.
+pub(crate) const NO_DIRECTORY: &str = "no such directory; check the path, or create a vault there with `drystone init`";
+
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -53,8 +58,8 @@ pub enum Error {
         /// The full place.
         place: String,
     },
-    /// Permission is missing.
-    #[error("{place}: permission denied while {during} {name}; check owner and mode of the place")]
+    /// Permission or a credential is missing or wrong.
+    #[error("{place}: permission denied while {during} {name}; {advice}")]
     Denied {
         /// The object.
         name: String,
@@ -62,6 +67,8 @@ pub enum Error {
         place: String,
         /// What was being done.
         during: &'static str,
+        /// What to look at or to set.
+        advice: &'static str,
     },
     /// The place is mounted or exported read-only.
     #[error("{place}: the place is read-only, {name} cannot be changed")]
@@ -133,11 +140,13 @@ pub enum Error {
     /// The text is no object name.
     #[error("`{0}` is not the name of a drystone object")]
     Name(String),
-    /// There is no such directory, or it is gone.
-    #[error("{place}: no such directory; check the path, or create a vault there with `drystone init`")]
+    /// There is no such directory, bucket or container, or it is gone.
+    #[error("{place}: {advice}")]
     NoPlace {
-        /// The path.
+        /// The path or URL.
         place: String,
+        /// What is missing, and how to make it.
+        advice: &'static str,
     },
     /// The path leads to something other than a directory.
     #[error("{place}: not a directory")]
@@ -145,8 +154,8 @@ pub enum Error {
         /// The path.
         place: String,
     },
-    /// A new place must be an empty directory, and this one holds something else.
-    #[error("{place}: the directory holds other things (`{found}`); choose an empty or new one for a vault")]
+    /// A new place must be empty, and this one holds something else.
+    #[error("{place}: the place holds other things (`{found}`); choose an empty or new one for a vault")]
     Occupied {
         /// The path.
         place: String,
@@ -191,7 +200,12 @@ impl Error {
         match source.kind() {
             Kind::NotFound => Error::NotFound { name, place },
             Kind::StorageFull | Kind::QuotaExceeded => Error::Full { name, place },
-            Kind::PermissionDenied => Error::Denied { name, place, during },
+            Kind::PermissionDenied => Error::Denied {
+                name,
+                place,
+                during,
+                advice: OWN_DIRECTORY,
+            },
             Kind::ReadOnlyFilesystem => Error::ReadOnly { name, place },
             Kind::TimedOut
             | Kind::StaleNetworkFileHandle

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::error::OWN_DIRECTORY;
 use crate::{Error, Listed, Name, Op, Prefix, Put, Range, Result, Store, Traits};
 
 /// The error that a fault answers with.
@@ -36,7 +37,12 @@ impl Failure {
         match self {
             Failure::NotFound => Error::NotFound { name, place },
             Failure::Full => Error::Full { name, place },
-            Failure::Denied => Error::Denied { name, place, during },
+            Failure::Denied => Error::Denied {
+                name,
+                place,
+                during,
+                advice: OWN_DIRECTORY,
+            },
             Failure::ReadOnly => Error::ReadOnly { name, place },
             Failure::Unavailable => Error::Unavailable {
                 name,

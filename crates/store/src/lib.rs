@@ -21,8 +21,16 @@ mod name;
 mod open;
 pub mod placement;
 pub mod record;
+mod remote;
+mod remote_http;
+mod remote_services;
+mod remote_swift;
+mod remote_url;
 pub mod retry;
 pub mod spread;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod walk;
 
 use std::fmt;
 use std::time::Duration;
@@ -37,7 +45,7 @@ pub use limit::Limit;
 pub use local::Local;
 pub use memory::Memory;
 pub use name::{Kind, Name, Prefix, RootKind, ShardId};
-pub use open::{create, open};
+pub use open::{OpenOptions, create, open};
 pub use record::Record;
 pub use retry::Retry;
 pub use spread::{Spread, SpreadOptions, SpreadPlace};
@@ -87,14 +95,15 @@ pub trait Store: Send + Sync + fmt::Debug {
 pub struct Traits {
     /// What `put` acknowledged survives a power cut at the place.
     pub durable_on_return: bool,
-    /// Of several puts of one name at once exactly one is told `Created`.
-    pub exclusive_create: bool,
     /// `list` is ordered by name across calls.
     pub ordered_list: bool,
     /// How long a finished put or delete may stay invisible to `list`; `None` if it is seen at once.
     pub stale_list: Option<Duration>,
     /// Largest object the place takes, bytes.
     pub max_object_bytes: Option<u64>,
+    /// Of several puts of one name at once exactly one is told `Created`. Where this is not so, several may be, and the
+    /// bytes of one of them stay.
+    pub exclusive_create: bool,
     /// Requests wait for a network, so many in flight pay.
     pub slow: bool,
 }

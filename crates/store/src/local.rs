@@ -17,6 +17,8 @@ use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::atomic::{self, Directory, Existing, Failure};
+use crate::error::NO_DIRECTORY;
+use crate::walk::Page;
 use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
 
 /// What an error names when the place as a whole is meant.
@@ -94,7 +96,10 @@ pub(crate) async fn blocking<T: Send + 'static>(place: &str, work: impl FnOnce()
 
 fn whole_error(place: String, during: &'static str, source: io::Error) -> Error {
     match source.kind() {
-        io::ErrorKind::NotFound => Error::NoPlace { place },
+        io::ErrorKind::NotFound => Error::NoPlace {
+            place,
+            advice: NO_DIRECTORY,
+        },
         io::ErrorKind::NotADirectory => Error::NotDirectory { place },
         _ => Error::from_io(&place, WHOLE, during, source),
     }
@@ -110,6 +115,7 @@ impl Inner {
         if self.is_gone() {
             return Error::NoPlace {
                 place: self.place.clone(),
+                advice: NO_DIRECTORY,
             };
         }
         Error::NotFound {
@@ -139,6 +145,7 @@ impl Inner {
         match source.kind() {
             io::ErrorKind::NotFound => Error::NoPlace {
                 place: self.place.clone(),
+                advice: NO_DIRECTORY,
             },
             _ => self.error(name, during, source),
         }
@@ -200,6 +207,7 @@ impl Inner {
         if !deleted && self.is_gone() {
             return Err(Error::NoPlace {
                 place: self.place.clone(),
+                advice: NO_DIRECTORY,
             });
         }
         Ok(())
@@ -209,6 +217,7 @@ impl Inner {
         if self.is_gone() {
             return Err(Error::NoPlace {
                 place: self.place.clone(),
+                advice: NO_DIRECTORY,
             });
         }
         self.walk(prefix.directory(), page)
@@ -281,29 +290,6 @@ impl Inner {
     }
 }
 
-/// What a listing has found so far.
-#[derive(Debug)]
-struct Page {
-    after: Option<String>,
-    limit: usize,
-    found: Vec<Listed>,
-}
-
-impl Page {
-    fn is_full(&self) -> bool {
-        self.found.len() >= self.limit
-    }
-
-    /// Whether an object, or all below a directory (with a final `/`), come no later than `after`.
-    fn is_past(&self, path: &str) -> bool {
-        match &self.after {
-            Some(after) if path.ends_with('/') => path < after.as_str() && !after.starts_with(path),
-            Some(after) => path <= after.as_str(),
-            None => false,
-        }
-    }
-}
-
 #[async_trait]
 impl Store for Local {
     fn place(&self) -> &str {
@@ -313,10 +299,10 @@ impl Store for Local {
     fn traits(&self) -> Traits {
         Traits {
             durable_on_return: true,
-            exclusive_create: true,
             ordered_list: true,
             stale_list: None,
             max_object_bytes: None,
+            exclusive_create: true,
             slow: false,
         }
     }
@@ -337,11 +323,7 @@ impl Store for Local {
     }
 
     async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
-        let mut page = Page {
-            after: after.map(Name::to_string),
-            limit,
-            found: Vec::new(),
-        };
+        let mut page = Page::new(after, limit);
         let prefix = *prefix;
         self.blocking(move |inner| inner.list(&prefix, &mut page).map(|()| page.found))
             .await

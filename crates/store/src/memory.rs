@@ -101,10 +101,10 @@ impl Store for Memory {
     fn traits(&self) -> Traits {
         Traits {
             durable_on_return: true,
-            exclusive_create: true,
             ordered_list: true,
             stale_list: None,
             max_object_bytes: None,
+            exclusive_create: true,
             slow: false,
         }
     }

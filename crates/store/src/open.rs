@@ -1,67 +1,133 @@
 //! From the URL of a place to its store.
 //!
-//! - A plain path or `file://` is a local directory; any other scheme is an error that names the known ones.
+//! - A plain path or `file://` is a local directory; every other place is reached over a network, with retries and a limit of requests.
+//! - Credentials are looked up by their usual names; the URL of a place holds none (docs/places.md).
 
 use std::ffi::OsStr;
+use std::fmt;
+use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::{Error, Local, Result, Store};
+use async_trait::async_trait;
 
-const KNOWN: &str = "file://";
+use crate::limit::Limits;
+use crate::remote_services::{self, KNOWN};
+use crate::remote_url::{malformed, shown};
+use crate::retry::Policy;
+use crate::{Error, Limit, Local, Result, Retry, Store};
 
-/// Opens an existing place. Blocks for a moment; its methods need a tokio runtime.
-///
-/// [`Error::NoPlace`] if the directory does not exist; whether a vault is in it shows in the header.
-/// [`Error::Scheme`] and [`Error::Url`] for what no store understands.
-pub fn open(url: &str) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(Local::open(Path::new(OsStr::from_bytes(&local_path(url)?)))?))
+/// Requests to one place in flight at once.
+const REQUESTS: usize = 64;
+
+/// What opening a place needs to know beside its URL.
+#[derive(Clone, Copy)]
+pub struct OpenOptions<'a> {
+    /// Looks up a credential by its usual name, such as `AWS_SECRET_ACCESS_KEY`: from the environment, a profile, a keyring.
+    pub credentials: &'a (dyn Fn(&str) -> Option<String> + Sync),
+    /// How often and how soon requests over a network are repeated. Its seed must differ from that of every other
+    /// process: temporary names are made from it.
+    pub retry: Policy,
 }
 
-/// Makes a new place, or opens one that is empty or holds a vault's objects only. Blocks for a moment.
+impl<'a> OpenOptions<'a> {
+    /// Six calls within about half a minute.
+    pub fn new(credentials: &'a (dyn Fn(&str) -> Option<String> + Sync), seed: u64) -> Self {
+        let retry = Policy {
+            attempts: 6,
+            first_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(15),
+            seed,
+        };
+        Self { credentials, retry }
+    }
+}
+
+impl fmt::Debug for OpenOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A store that may turn out not to exist, or to need making.
+#[async_trait]
+pub(crate) trait Place: Store {
+    /// [`Error::NoPlace`] if it does not exist; other errors if it does not answer or denies access.
+    async fn check(&self) -> Result<()>;
+
+    /// Makes it if it is a directory, and makes sure that nothing foreign is in it.
+    async fn make(&self) -> Result<()>;
+}
+
+/// Opens an existing place. Over a network this takes a request, and all calls need the same tokio runtime.
 ///
-/// As [`open`], and [`Error::Occupied`] if the directory holds anything else.
-pub fn create(url: &str) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(Local::create(Path::new(OsStr::from_bytes(&local_path(
-        url,
-    )?)))?))
+/// [`Error::NoPlace`] if the directory, bucket or container does not exist; whether a vault is in it shows in the header.
+/// [`Error::Scheme`] and [`Error::Url`] for what no store understands, [`Error::Denied`] if credentials are missing or wrong.
+pub async fn open(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Store>> {
+    let Some(place) = remote_services::place(url, options)? else {
+        return Ok(Arc::new(Local::open(Path::new(OsStr::from_bytes(&local_path(url)?)))?));
+    };
+    let store = decorated(&place, options);
+    store.repeat(|| place.check()).await.0?;
+    Ok(store)
+}
+
+/// Makes a new place, or opens one that is empty or holds a vault's objects only. Buckets and containers are not made.
+///
+/// As [`open`], and [`Error::Occupied`] if the place holds anything else.
+pub async fn create(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Store>> {
+    let Some(place) = remote_services::place(url, options)? else {
+        let path = local_path(url)?;
+        return Ok(Arc::new(Local::create(Path::new(OsStr::from_bytes(&path)))?));
+    };
+    let store = decorated(&place, options);
+    store.repeat(|| place.make()).await.0?;
+    Ok(store)
+}
+
+fn decorated(place: &Arc<dyn Place>, options: &OpenOptions<'_>) -> Arc<Retry> {
+    let limits = Limits {
+        requests: NonZeroUsize::new(REQUESTS),
+        ..Limits::default()
+    };
+    let limited = Limit::new(Arc::clone(place) as Arc<dyn Store>, limits);
+    Arc::new(Retry::new(Arc::new(limited), options.retry))
 }
 
 /// The path that a URL or plain path stands for.
 fn local_path(url: &str) -> Result<Vec<u8>> {
-    let malformed = |why| Error::Url {
-        url: url.to_string(),
-        why,
-    };
     let path = match scheme(url) {
         None => url.as_bytes().to_vec(),
         Some(("file", rest)) => {
             let path = rest.strip_prefix("localhost").unwrap_or(rest);
             if !path.starts_with('/') {
-                return Err(malformed("a file URL has the form file:///absolute/path"));
+                return Err(malformed(url, "a file URL has the form file:///absolute/path"));
             }
-            percent_decode(path).ok_or_else(|| malformed("`%` is not followed by two hexadecimal digits"))?
+            percent_decode(path).ok_or_else(|| malformed(url, "`%` is not followed by two hexadecimal digits"))?
         }
         Some((scheme, _)) => {
             return Err(Error::Scheme {
-                url: url.to_string(),
+                url: shown(url),
                 scheme: scheme.to_string(),
                 known: KNOWN,
             });
         }
     };
     if path.is_empty() {
-        return Err(malformed("the path of the vault is empty"));
+        return Err(malformed(url, "the path of the vault is empty"));
     }
     if path.contains(&0) {
-        return Err(malformed("a path cannot hold a zero byte"));
+        return Err(malformed(url, "a path cannot hold a zero byte"));
     }
     Ok(path)
 }
 
 /// Scheme and rest, if there is a scheme (RFC 3986 section 3.1, with the `//` that tells it from a path).
-fn scheme(url: &str) -> Option<(&str, &str)> {
+pub(crate) fn scheme(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let mut chars = scheme.chars();
     let starts = chars.next().is_some_and(|first| first.is_ascii_alphabetic());
@@ -69,7 +135,7 @@ fn scheme(url: &str) -> Option<(&str, &str)> {
     (starts && goes_on).then_some((scheme, rest))
 }
 
-fn percent_decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -105,10 +171,27 @@ mod tests {
         assert_eq!(local_path("file:///%ff").unwrap(), b"/\xff");
     }
 
-    #[test]
-    fn other_schemes_are_named() {
-        let message = open("s3://bucket/vault").unwrap_err().to_string();
-        assert!(message.contains("s3://") && message.contains("file://"), "{message}");
+    #[tokio::test]
+    async fn other_schemes_are_named() {
+        let options = OpenOptions::new(&|_| None, 1);
+        for url in ["gopher://bucket/vault", "opendal+gopher://bucket/vault"] {
+            let message = open(url, &options).await.unwrap_err().to_string();
+            assert!(message.contains("gopher") && message.contains("s3://"), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn missing_credentials_are_named() {
+        let options = OpenOptions::new(&|_| None, 1);
+        for (url, name) in [
+            ("s3://bucket", "AWS_ACCESS_KEY_ID"),
+            ("swift://container", "OS_AUTH_URL"),
+            ("swift://container?endpoint=http://127.0.0.1:1/auth/v1.0", "ST_USER"),
+            ("opendal+azblob://container?account_key=$MY_KEY", "MY_KEY"),
+        ] {
+            let error = open(url, &options).await.unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Retry {
     }
 
     /// The outcome of `call`, and how many calls it took.
-    async fn repeat<T, F>(&self, call: impl Fn() -> F) -> (Result<T>, u32)
+    pub(crate) async fn repeat<T, F>(&self, call: impl Fn() -> F) -> (Result<T>, u32)
     where
         F: Future<Output = Result<T>>,
     {

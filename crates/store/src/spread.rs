@@ -230,6 +230,7 @@ impl Core {
             name: name.to_string(),
             place: self.label.clone(),
             during: "going past the spread to",
+            advice: "it belongs to one place: open that place alone",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use drystone_store::conformance::suite;
 use drystone_store::limit::Limits;
 use drystone_store::retry::Policy;
-use drystone_store::{Crash, Fail, Limit, Local, Memory, Record, Retry, Store};
+use drystone_store::{Crash, Fail, Limit, Local, Memory, OpenOptions, Record, Retry, Store, open};
 use parking_lot::Mutex;
 
 fn memory() -> Arc<dyn Store> {
@@ -92,6 +92,16 @@ async fn all_decorators_on_local() {
             },
         ));
         Arc::new(Record::new(Arc::new(Retry::new(Arc::new(Fail::new(limit)), policy))))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn through_opendal() {
+    suite(|| {
+        let options = OpenOptions::new(&|_| None, 1);
+        let opening = open("opendal+memory:///vault", &options);
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(opening)).unwrap()
     })
     .await;
 }

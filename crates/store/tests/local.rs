@@ -8,12 +8,16 @@ use std::{fs, io};
 
 use bytes::Bytes;
 use drystone_format::{PackId, SlotId};
-use drystone_store::{Error, Local, Name, Prefix, Put, Range, Store, create, open};
+use drystone_store::{Error, Local, Name, OpenOptions, Prefix, Put, Range, Store, create, open};
 
 use crate::pack;
 
 fn key() -> Name {
     Name::key(&SlotId([1; 16]))
+}
+
+fn options() -> OpenOptions<'static> {
+    OpenOptions::new(&|_| None, 1)
 }
 
 fn mode(path: &Path) -> u32 {
@@ -24,7 +28,7 @@ fn mode(path: &Path) -> u32 {
 async fn what_is_made_is_for_the_owner_alone() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("a/b/vault");
-    let store = create(path.to_str().unwrap()).unwrap();
+    let store = create(path.to_str().unwrap(), &options()).await.unwrap();
     let (name, bytes) = pack(1, 100);
     store.put(&name, bytes).await.unwrap();
     let file = path.join(name.as_str());
@@ -40,23 +44,34 @@ async fn what_is_made_is_for_the_owner_alone() {
     }
     assert_eq!(store.place(), path.to_str().unwrap());
     assert!(
-        create(path.to_str().unwrap()).is_ok(),
+        create(path.to_str().unwrap(), &options()).await.is_ok(),
         "a vault's own objects do not stand in the way"
     );
 }
 
-#[test]
-fn places_that_are_none_are_told_apart() {
+#[tokio::test]
+async fn places_that_are_none_are_told_apart() {
     let place = tempfile::tempdir().unwrap();
     let url = |name: &str| place.path().join(name).display().to_string();
-    assert!(matches!(open(&url("missing")), Err(Error::NoPlace { place }) if place == url("missing")));
+    assert!(
+        matches!(open(&url("missing"), &options()).await, Err(Error::NoPlace { place, .. }) if place == url("missing"))
+    );
     fs::write(place.path().join("file"), b"").unwrap();
-    assert!(matches!(open(&url("file")), Err(Error::NotDirectory { .. })));
-    assert!(matches!(create(&url("file")), Err(Error::NotDirectory { .. })));
-    assert!(matches!(create(&url("file/below")), Err(Error::NotDirectory { .. })));
-    assert!(matches!(create(&url("")), Err(Error::Occupied { found, .. }) if found == "file"));
+    assert!(matches!(
+        open(&url("file"), &options()).await,
+        Err(Error::NotDirectory { .. })
+    ));
+    assert!(matches!(
+        create(&url("file"), &options()).await,
+        Err(Error::NotDirectory { .. })
+    ));
+    assert!(matches!(
+        create(&url("file/below"), &options()).await,
+        Err(Error::NotDirectory { .. })
+    ));
+    assert!(matches!(create(&url(""), &options()).await, Err(Error::Occupied { found, .. }) if found == "file"));
     fs::create_dir_all(place.path().join("fresh/lost+found")).unwrap();
-    assert!(create(&url("fresh")).is_ok());
+    assert!(create(&url("fresh"), &options()).await.is_ok());
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod crash;
 mod decorators;
 mod local;
 mod processes;
+mod servers;
 mod spread;
 
 use bytes::Bytes;

@@ -151,9 +151,9 @@ impl Used {
         }
     }
 
-    fn place(&self, text: &str) -> Result<NewPlace> {
+    fn place(&self, app: &App, text: &str) -> Result<NewPlace> {
         let url = absolute(text);
-        let store = reach::create(&url)?;
+        let store = reach::create(app, &url)?;
         Ok(NewPlace {
             store,
             url,
@@ -168,7 +168,7 @@ impl Add {
         let add = self
             .places
             .iter()
-            .map(|place| self.used.place(place))
+            .map(|place| self.used.place(app, place))
             .collect::<Result<_>>()?;
         self.layout.change(app, vault, add, Vec::new())
     }
@@ -186,7 +186,7 @@ impl Replace {
     fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let old = vault.find_place(&named(&self.old))?;
-        let new = self.used.place(&self.new)?;
+        let new = self.used.place(app, &self.new)?;
         self.layout.change(app, vault, vec![new], vec![old])
     }
 }

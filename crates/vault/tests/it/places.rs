@@ -27,7 +27,10 @@ impl Connect for World {
     fn connect(&self, url: &str) -> drystone_store::Result<Arc<dyn Store>> {
         match self.stores.lock().get(url) {
             Some(store) => Ok(store.clone()),
-            None => Err(drystone_store::Error::NoPlace { place: url.to_owned() }),
+            None => Err(drystone_store::Error::NoPlace {
+                place: url.to_owned(),
+                advice: "gone",
+            }),
         }
     }
 }

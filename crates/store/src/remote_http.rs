@@ -1,0 +1,242 @@
+//! How requests to other machines travel: one HTTP client with limits in time, and refusals that tell what they are.
+//!
+//! - A connection must stand within ten seconds; after that, sixty seconds without any byte moved end a request. A slow
+//!   line is no reason to give up, however long a body takes.
+//! - An answer that some caller treats in its own way (denied, full, busy) becomes a [`Refused`] here, whatever the service makes of it.
+//! - No credential is ever part of an error.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
+use parking_lot::Mutex;
+use reqwest::Client;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::remote_swift::Login;
+
+/// Time for a connection to stand.
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Time without any progress after which a request has failed.
+pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// Bytes of a body handed on at once: the grain in which its progress is seen.
+const PIECE_BYTES: usize = 64 << 10;
+/// Most bytes of a refusal that are read and shown.
+const REASON_MAX_BYTES: usize = 1 << 10;
+
+/// An answer that refuses the request.
+#[derive(Debug, Error)]
+#[error("{status}: {reason}")]
+pub(crate) struct Refused {
+    /// The status of the answer.
+    pub(crate) status: StatusCode,
+    /// What the server says about it, shortened.
+    pub(crate) reason: String,
+}
+
+/// The way to one place.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    client: Client,
+    login: Option<Login>,
+}
+
+impl Transport {
+    /// A client of its own; with a login, each request carries its token and goes to the address it names.
+    pub(crate) fn new(login: Option<Login>) -> reqwest::Result<Self> {
+        // A second provider is refused, which is fine: then the process has one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .connect_timeout(CONNECT_LIMIT)
+            .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { client, login })
+    }
+
+    async fn send(&self, request: Request<Buffer>) -> Result<Response<HttpBody>> {
+        let (mut parts, body) = request.into_parts();
+        if parts.method.as_str() == "MOVE" {
+            // What is there already stays: without this, servers remove the target first, and readers miss it.
+            parts.headers.insert("overwrite", HeaderValue::from_static("F"));
+        }
+        let is_head = parts.method == http::Method::HEAD;
+        let progress = Arc::new(Progress::default());
+        let mut request = self
+            .client
+            .request(parts.method, parts.uri.to_string())
+            .headers(parts.headers);
+        if !body.is_empty() {
+            request = request.body(reqwest::Body::wrap(Upload {
+                rest: body.to_bytes(),
+                progress: Arc::clone(&progress),
+            }));
+        }
+        let answer = tokio::select! {
+            answer = request.send() => answer.map_err(unreachable)?,
+            () = progress.stalled() => return Err(stalled()),
+        };
+        if is_refusal(answer.status()) {
+            return Err(refused(answer).await);
+        }
+        Ok(translate(answer, is_head))
+    }
+}
+
+impl HttpTransport for Transport {
+    async fn fetch(&self, request: Request<Buffer>) -> Result<Response<HttpBody>> {
+        let Some(login) = &self.login else {
+            return self.send(request).await;
+        };
+        let session = login.session(&self.client, None).await?;
+        match self.send(session.address(request.clone())?).await {
+            Err(error) if is_unauthorized(&error) => {
+                let session = login.session(&self.client, Some(&session)).await?;
+                self.send(session.address(request)?).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// The refusal that an error came from.
+pub(crate) fn refusal(error: &Error) -> Option<&Refused> {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(refused) = inner.downcast_ref() {
+            return Some(refused);
+        }
+        source = inner.source();
+    }
+    None
+}
+
+/// Whether the token or password was not accepted.
+fn is_unauthorized(error: &Error) -> bool {
+    refusal(error).is_some_and(|refused| refused.status == StatusCode::UNAUTHORIZED)
+}
+
+/// Whether an answer is treated here; the services know what others mean.
+fn is_refusal(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 408 | 409 | 413 | 416 | 423 | 425 | 429)
+}
+
+/// The error for an answer that is a refusal.
+pub(crate) async fn refused(mut answer: reqwest::Response) -> Error {
+    let status = answer.status();
+    let mut text = Vec::new();
+    while let Ok(Ok(Some(piece))) = tokio::time::timeout(IDLE_LIMIT, answer.chunk()).await {
+        text.extend(piece.iter().take(REASON_MAX_BYTES - text.len()));
+        if text.len() == REASON_MAX_BYTES {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&text);
+    let reason = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    Error::new(ErrorKind::Unexpected, "refused").set_source(Refused { status, reason })
+}
+
+/// The error for a request that met no answer. Its text names no address, since that may hold a signature.
+pub(crate) fn unreachable(error: reqwest::Error) -> Error {
+    Error::new(ErrorKind::Unexpected, "no answer")
+        .with_temporary(!error.is_builder())
+        .set_source(error.without_url())
+}
+
+fn stalled() -> Error {
+    Error::new(ErrorKind::Unexpected, "no byte moved for a minute").set_temporary()
+}
+
+/// The answer as OpenDAL takes it; the length that a HEAD tells is not that of its body.
+fn translate(answer: reqwest::Response, is_head: bool) -> Response<HttpBody> {
+    let mut translated = Response::new(());
+    *translated.status_mut() = answer.status();
+    *translated.headers_mut() = answer.headers().clone();
+    // The client leaves encoded bodies as they are, so the length is that of what is read here.
+    let size = answer
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok())
+        .filter(|_| !is_head);
+    translated.map(|()| HttpBody::new(Box::pin(pieces(answer)), size))
+}
+
+/// The body of an answer; a piece that does not come in time is an error.
+fn pieces(answer: reqwest::Response) -> impl Stream<Item = Result<Buffer>> + Send + Sync {
+    stream::try_unfold(Box::pin(answer.bytes_stream()), |mut rest| async move {
+        loop {
+            match tokio::time::timeout(IDLE_LIMIT, rest.next()).await {
+                Err(_) => return Err(stalled()),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(unreachable(error)),
+                // An empty piece would be taken for the end.
+                Ok(Some(Ok(piece))) if piece.is_empty() => {}
+                Ok(Some(Ok(piece))) => return Ok(Some((Buffer::from(piece), rest))),
+            }
+        }
+    })
+}
+
+/// When a byte of a request was last taken by the connection.
+#[derive(Debug)]
+struct Progress(Mutex<Instant>);
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl Progress {
+    fn touch(&self) {
+        *self.0.lock() = Instant::now();
+    }
+
+    /// Ends when nothing has moved for too long.
+    async fn stalled(&self) {
+        loop {
+            let end = *self.0.lock() + IDLE_LIMIT;
+            if end <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(end).await;
+        }
+    }
+}
+
+/// The body of a request, in pieces whose taking is noted.
+#[derive(Debug)]
+struct Upload {
+    rest: Bytes,
+    progress: Arc<Progress>,
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<http_body::Frame<Bytes>, Self::Error>>> {
+        self.progress.touch();
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let len = self.rest.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(http_body::Frame::data(self.rest.split_to(len)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.rest.len() as u64)
+    }
+}

@@ -1,0 +1,3 @@
+//! What tests of other crates take from this one.
+
+pub mod servers;
