@@ -70,6 +70,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Source and target of a copy are one vault.
+    #[error("{place}: is the vault that is copied from; nothing was copied")]
+    SameVault {
+        /// Where the target lies.
+        place: String,
+    },
     /// What the bytes are written to failed.
     #[error("output: {source}")]
     Output {

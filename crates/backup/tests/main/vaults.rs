@@ -160,6 +160,7 @@ fn snapshot(tree: Recipe) -> Snapshot {
         parent: None,
         totals: Totals::default(),
         program: "test".to_owned(),
+        origin: None,
         unknown: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use drystone_format::limits::EPOCHS_MAX;
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::slot::{Lock, Slot};
-use drystone_format::snapshot::{Snapshot, Totals};
+use drystone_format::snapshot::{Origin, Snapshot, Totals};
 use drystone_format::{Error, PackId, RootId, SlotId, VaultId};
 
 use crate::fixture::{
@@ -278,6 +278,15 @@ fn snapshots_round_trip_and_keep_unknown_keys() {
         smallest,
         Snapshot {
             paths: vec![b"/\xff".to_vec(); 4096],
+            unknown: unknown(),
+            ..snapshot()
+        },
+        Snapshot {
+            origin: Some(Origin {
+                vault: VaultId([7; 16]),
+                snapshot: RootId([8; 16]),
+                lost: 300,
+            }),
             unknown: unknown(),
             ..snapshot()
         },
