@@ -207,6 +207,7 @@ impl From<drystone_backup::Error> for Failure {
             E::Output { ref source } => return Self::output(source),
             E::Pattern { .. } => (Exit::Usage, "mend the pattern; they are written as in .gitignore"),
             E::Source { .. } => (Exit::Error, "check the path"),
+            E::SameVault { .. } => (Exit::Usage, "name another vault with --to"),
             E::Target { .. } => (Exit::Error, "name another directory with --target"),
             E::NotFound { .. } | E::WrongKind { .. } => (Exit::Error, "drystone ls -l SNAPSHOT[:PATH]"),
             _ => (Exit::Error, "run the same command again"),

@@ -18,11 +18,13 @@ use drystone_format::header::{Header, Trust};
 use drystone_format::keys::Role;
 use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
 use drystone_store::{Name, Range, Store};
-use drystone_vault::{CreateOptions, NewLock, NewSlot, Reader, RecoveryCode, Unlock, Vault, generate_key_file};
+use drystone_vault::{
+    Context, CreateOptions, NewLock, NewSlot, Reader, RecoveryCode, Unlock, Vault, generate_key_file,
+};
 use zeroize::Zeroizing;
 
 use crate::args::Spot;
-use crate::config::{KeySource, Passphrase};
+use crate::config::{KeySource, Passphrase, Settings};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{shown, shown_path};
@@ -36,19 +38,28 @@ const PUBLIC_KEY: &str = "# public key: ";
 
 /// Opens the vault that flags, environment and configuration name.
 pub(crate) fn open(app: &App) -> Result<Vault> {
-    let store = drystone_store::open(&app.settings.vault)?;
+    open_with(app, &app.settings)
+}
+
+/// Opens the vault that these settings name.
+pub(crate) fn open_with(app: &App, settings: &Settings) -> Result<Vault> {
+    let store = drystone_store::open(&settings.vault)?;
     if !Vault::exists(&store, &app.context)? {
         return Err(drystone_vault::Error::NoVault {
             place: store.place().to_owned(),
         }
         .into());
     }
-    open_in(app, store)
+    open_in(app, settings, store)
 }
 
-fn open_in(app: &App, store: Arc<dyn Store>) -> Result<Vault> {
-    let unlock = unlock(app, &store)?;
-    let vault = Vault::open(store, app.context.clone(), &unlock)?;
+fn open_in(app: &App, settings: &Settings, store: Arc<dyn Store>) -> Result<Vault> {
+    let unlock = unlock(app, settings, &store)?;
+    let context = Context {
+        cache_dir: settings.cache_dir.clone(),
+        ..app.context.clone()
+    };
+    let vault = Vault::open(store, context, &unlock)?;
     for warning in vault.warnings() {
         app.out.warning(warning);
     }
@@ -64,7 +75,7 @@ pub(crate) fn open_or_create(app: &App) -> Result<(Vault, Option<Created>)> {
     if let Some(store) = store
         && Vault::exists(&store, &app.context)?
     {
-        return Ok((open_in(app, store)?, None));
+        return Ok((open_in(app, &app.settings, store)?, None));
     }
     if let Some(KeySource::File(file, _)) = &app.settings.key
         && file.exists()
@@ -275,8 +286,8 @@ fn public_key(file: &Path) -> Result<String> {
 }
 
 /// What opens the vault at `store`: what was given, the key file kept for this vault, or what a person types.
-fn unlock(app: &App, store: &Arc<dyn Store>) -> Result<Unlock> {
-    match &app.settings.key {
+fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Unlock> {
+    match &settings.key {
         Some(KeySource::Passphrase(source)) => return Ok(Unlock::passphrase(&read_passphrase(source)?)),
         Some(KeySource::File(file, passphrase)) => {
             let passphrase = passphrase.as_ref().map(read_passphrase).transpose()?;

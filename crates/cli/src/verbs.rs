@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod dump;
 pub(crate) mod find;
@@ -43,6 +44,7 @@ pub(crate) fn run(verb: &Verb, app: &App) -> Result<Exit> {
         Verb::Cat(verb) => verb.run(app),
         Verb::Dump(verb) => verb.run(app),
         Verb::Restore(verb) => verb.run(app),
+        Verb::Copy(verb) => verb.run(app),
         Verb::Check(verb) => verb.run(app),
         Verb::Scrub(verb) => verb.run(app),
         Verb::Repair(verb) => verb.run(app),

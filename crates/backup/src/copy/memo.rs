@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use drystone_format::VaultId;
-use drystone_format::recipe::{Part, Recipe, decode_node};
+use drystone_format::recipe::{Part, Recipe};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_index::{StateReader, StateWriter};
 use drystone_vault::{Reader, Vault};
@@ -129,23 +129,6 @@ impl<'a> Memo<'a> {
     pub(crate) fn keep_files(self) -> Result<()> {
         Ok(self.files.into_inner().finish()?)
     }
-
-    /// Whether the target has every chunk of a recipe, and of what leads to them.
-    fn is_stored(&self, recipe: &Recipe) -> drystone_vault::Result<bool> {
-        let mut stack = vec![(recipe.depth, recipe.parts.clone())];
-        while let Some((depth, parts)) = stack.pop() {
-            for part in parts {
-                let Part::Chunk { id, bytes } = part else { continue };
-                if !self.to.contains(&id)? {
-                    return Ok(false);
-                }
-                if depth > 0 {
-                    stack.push((depth - 1, decode_node(&self.reader.chunk(&id)?, depth, bytes)?));
-                }
-            }
-        }
-        Ok(true)
-    }
 }
 
 impl Fresh {
@@ -178,7 +161,7 @@ impl Lookup<'_> {
             Ok(Kind::Dir(recipe)) if of == Of::Dir && epoch >> 32 == self.memo.epoch >> 32 => recipe,
             _ => return Ok(None),
         };
-        match self.memo.is_stored(&recipe) {
+        match self.memo.reader.contains_all(&recipe) {
             Ok(true) => Ok(Some(recipe)),
             Ok(false) => Ok(None),
             Err(error) if error.is_damage() => Ok(None),

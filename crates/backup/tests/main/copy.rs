@@ -326,7 +326,7 @@ fn an_interrupted_copy_publishes_nothing_half_and_goes_on() {
 }
 
 #[test]
-fn many_snapshots_share_what_they_have_in_common() {
+fn many_snapshots_share_what_is_the_same() {
     let (from, to, source) = (Fixture::new(), other(), tempfile::tempdir().unwrap());
     fs::create_dir(source.path().join("same")).unwrap();
     fs::write(source.path().join("same/a"), noise(1, 500_000)).unwrap();
