@@ -14,6 +14,7 @@ mod cache;
 mod copy;
 mod diff;
 mod dir;
+mod drill;
 mod dump;
 mod dump_header;
 mod error;
@@ -39,6 +40,7 @@ pub use backup::{BackupOptions, BackupReport, Mode, OneFileSystem, Parent, backu
 pub use browse::{Depth, List, Listed, Selection};
 pub use copy::{CopyMode, CopyOptions, CopyReport, copy};
 pub use diff::{Change, Diff, Difference};
+pub use drill::{DrillOptions, DrillReport, Drilled, Keep, LastDrills, Share, drill, last_drills, record_drill};
 pub use dump::{DumpReport, Watch, cat, dump_tar};
 pub use error::{Error, Result};
 pub use filters::{Filters, FiltersBuilder, Marker, parse_list};

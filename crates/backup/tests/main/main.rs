@@ -14,6 +14,7 @@ mod backup_world;
 mod browse;
 mod compare;
 mod copy;
+mod drill;
 mod dump;
 mod restore_basics;
 mod restore_hostile;
