@@ -4,12 +4,13 @@
 //! - A copy is published when everything that it needs is durable in the target; one that is no better than the copy that
 //!   is there is not published.
 //! - What was copied before is known from the memo, which can be deleted at the cost of time alone.
-//! - Interrupted, it goes on where it ended: snapshots that were published are there, and chunks that were stored are reused.
+//! - Interrupted, it goes on where it ended: what was read until then is stored and known from the memo, and snapshots
+//!   that were published are there.
 
 mod flow;
 mod memo;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -176,7 +177,7 @@ impl Plan {
             .iter()
             .map(|(id, snapshot)| (*id, identity(from, *id, snapshot).0))
             .collect();
-        let mut due = Vec::new();
+        let (mut due, wanted) = (Vec::new(), HashSet::<RootId>::from_iter(wanted.iter().copied()));
         for (id, snapshot) in all.into_iter().filter(|(id, _)| wanted.contains(id)) {
             let (identity, lost) = identity(from, id, &snapshot);
             let before = lost_before.get(&identity).copied();
@@ -218,7 +219,8 @@ fn copy_group<'a>(
     let ingest = to.ingest(IngestOptions {
         compression: options.compression,
         progress: options.progress.clone(),
-        cancel: options.cancel.clone(),
+        // The flow stops by itself, in good order.
+        cancel: Cancel::default(),
     })?;
     let flow = Flow {
         reader: from.reader()?,
@@ -237,16 +239,24 @@ fn copy_group<'a>(
         next.map(|due| (due.id, &due.snapshot.tree))
     });
     let read_bytes = flow.read_bytes.into_inner();
-    let finished = trees.and_then(|trees| Ok((trees, ingest.finish()?)));
-    match finished {
-        Ok((trees, finished)) => Ok(Group {
+    let finished = ingest.finish();
+    match (trees, finished) {
+        (Ok(trees), Ok(finished)) => Ok(Group {
             trees,
             finished,
             read_bytes,
             memo,
         }),
-        Err(error) => {
-            // What was read of files need not be read again as far as it was stored; that is no reason for another error.
+        // What was stored need not be read again by the next run; if that cannot be, the first error is what is told.
+        (Err(error), Ok(_)) => {
+            let _ = memo.keep();
+            Err(error)
+        }
+        (Err(Error::Vault(drystone_vault::Error::Stopped)) | Ok(_), Err(error)) => {
+            let _ = memo.keep_files();
+            Err(error.into())
+        }
+        (Err(error), Err(_)) => {
             let _ = memo.keep_files();
             Err(error)
         }

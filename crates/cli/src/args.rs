@@ -106,6 +106,8 @@ pub(crate) enum Verb {
     Restore(verbs::restore::Restore),
     /// Copy snapshots into another vault
     Copy(verbs::copy::Copy),
+    /// Restore a sample into a scratch directory for real, and compare it
+    Drill(verbs::drill::Drill),
     /// Verify structure, and that every pack is there
     Check(verbs::check::Check),
     /// Read the stored bytes and verify every hash

@@ -132,7 +132,7 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
         .into_iter()
         .map(|lock| NewSlot {
             lock,
-            label: options.label.clone().unwrap_or_else(default_label),
+            label: options.label.clone().unwrap_or_else(this_host),
             role: Role::Owner,
         })
         .collect();
@@ -177,7 +177,8 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
     ))
 }
 
-fn default_label() -> String {
+/// The name of this machine.
+pub(crate) fn this_host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

@@ -11,6 +11,7 @@ mod backup;
 mod browse;
 mod config;
 mod copy;
+mod drill;
 mod help;
 mod init;
 mod key;

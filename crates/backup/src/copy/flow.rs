@@ -93,11 +93,18 @@ impl Flow<'_> {
             let failure = &failure;
             for _ in 0..self.threads.max(1) {
                 let jobs = jobs.clone();
-                scope.spawn(move || failure.note(Worker::new(self).and_then(|worker| worker.run(&jobs))));
+                scope.spawn(move || {
+                    let worker = failure.note(Worker::new(self));
+                    worker.map(|worker| worker.run(&jobs).map(|result| failure.note(result)))
+                });
             }
             drop(jobs);
             // Both ends go with it: the walk must not wait for a thread that has failed.
-            scope.spawn(move || failure.note(Joiner::new(self).run(&events, &tree_sender)));
+            scope.spawn(move || {
+                Joiner::new(self)
+                    .run(&events, &tree_sender)
+                    .map(|result| failure.note(result))
+            });
             let walker = Walker {
                 flow: self,
                 jobs: job_sender,
@@ -242,7 +249,14 @@ impl<'a> Worker<'a> {
         })
     }
 
-    fn run(mut self, jobs: &Receiver<Batch>) -> Result<()> {
+    /// Works until there are no more jobs, and hands over what is in the lane also if that was not the end: it need not be
+    /// read again by the next run.
+    fn run(mut self, jobs: &Receiver<Batch>) -> [Result<()>; 2] {
+        let copied = self.all(jobs);
+        [copied, self.lane.finish().map_err(Into::into)]
+    }
+
+    fn all(&mut self, jobs: &Receiver<Batch>) -> Result<()> {
         for Batch { entries, reply } in jobs {
             let mut done = Vec::with_capacity(entries.len());
             for entry in entries {
@@ -251,7 +265,7 @@ impl<'a> Worker<'a> {
             // Nobody waits for it only if the run has failed, and then that is known elsewhere.
             let _ = reply.send(done);
         }
-        Ok(self.lane.finish()?)
+        Ok(())
     }
 
     fn entry(&mut self, mut entry: Entry) -> Result<Done> {
@@ -360,7 +374,13 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    fn run(mut self, events: &Receiver<Event>, trees: &Sender<Copied>) -> Result<()> {
+    /// As [`Worker::run`].
+    fn run(mut self, events: &Receiver<Event>, trees: &Sender<Copied>) -> [Result<()>; 2] {
+        let copied = self.all(events, trees);
+        [copied, self.levels.finish()]
+    }
+
+    fn all(&mut self, events: &Receiver<Event>, trees: &Sender<Copied>) -> Result<()> {
         for event in events {
             match event {
                 Event::Enter { head, key } => {
@@ -392,7 +412,7 @@ impl<'a> Joiner<'a> {
                 }
             }
         }
-        self.levels.finish()
+        Ok(())
     }
 
     fn entry(&mut self, done: &Done) -> Result<()> {

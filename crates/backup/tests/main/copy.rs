@@ -163,6 +163,8 @@ fn a_later_copy_reads_what_has_changed_and_next_to_nothing_else() {
         }
         fs::write(dir.join("own"), noise(dir.as_os_str().len() as u64 + 100, 50_000)).unwrap();
     }
+    // Of many chunks, so that its recipe stands in chunks of its own.
+    fs::write(source.path().join("d7/long"), noise(78, 3 << 20)).unwrap();
     take(&from, source.path());
     from.reopen();
     let first = all(&from, &to);
@@ -315,10 +317,22 @@ fn an_interrupted_copy_publishes_nothing_half_and_goes_on() {
         Err(drystone_backup::Error::Vault(drystone_vault::Error::Interrupted))
     ));
     assert_eq!(to.vault.snapshot_ids().unwrap(), []);
+    let stored_bytes = || {
+        to.store
+            .contents()
+            .values()
+            .map(|bytes| bytes.len() as u64)
+            .sum::<u64>()
+    };
+    let before = stored_bytes();
     let report = all(&from, &to);
     clean(&report);
+    let read = options.progress.bytes.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(before > 14 << 20 && read > 14 << 20, "{before} {read}");
+    // Of the files that were complete nothing is read again, of the others what was stored is used.
+    assert!(report.read_bytes <= (24 << 20) - read + (4 << 20), "{read} {report:?}");
     assert!(
-        report.stored.new_bytes < 20 << 20,
+        report.stored.new_bytes < 12 << 20,
         "{:?}: what was stored is used",
         report.stored
     );
