@@ -127,16 +127,14 @@ pub fn drill(vault: &Vault, snapshot: &Snapshot, options: &DrillOptions) -> Resu
     comparison.run(&snapshot.tree, &sample, &failed, options.threads)?;
     let mut report = report(comparison);
     report.not_set = restored.not_set;
-    match options.keep {
-        Keep::Keep => report.kept = Some(scratch.keep()),
-        Keep::Remove => {
-            let path = scratch.tree().into_os_string().into_encoded_bytes();
-            if let Err(error) = scratch.remove() {
-                report
-                    .problems
-                    .push(path, format!("cannot be removed: {error}; remove it yourself"));
-            }
-        }
+    let path = scratch.tree().into_os_string().into_encoded_bytes();
+    let ended = match options.keep {
+        Keep::Keep => scratch.keep().map(|kept| report.kept = Some(kept)),
+        Keep::Remove => scratch.remove(),
+    };
+    if let Err(error) = ended {
+        let what = format!("the scratch directory cannot be removed or renamed: {error}; see to it yourself");
+        report.problems.push(path, what);
     }
     Ok(report)
 }

@@ -12,6 +12,7 @@ use drystone_format::codec::Compression;
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::{Origin, Snapshot};
 use drystone_format::tree::{Entry, Kind, Marks};
+use drystone_store::fail::{Fail, Failure as Fails, Fault};
 use drystone_store::{Name, Op};
 use drystone_vault::{Cancel, Finished, Progress, Vault};
 
@@ -355,4 +356,38 @@ fn many_snapshots_share_what_is_the_same() {
     assert!(report.stored.packs <= 4, "{:?}", report.stored);
     let (last, _) = to.vault.snapshots().unwrap();
     assert_eq!(last.len(), 8);
+}
+
+#[test]
+fn a_place_that_fails_ends_the_copy_with_its_error_and_the_next_completes_it() {
+    let (from, to, source) = (Fixture::new(), other(), tempfile::tempdir().unwrap());
+    for number in 0..24 {
+        fs::write(source.path().join(format!("f{number}")), noise(number + 1, 1 << 20)).unwrap();
+    }
+    let id = take(&from, source.path()).snapshot.unwrap();
+    let packs = || drystone_store::Prefix::Packs;
+    let faults = [
+        (false, Fault::error(Op::Put, Fails::Full).only(packs())),
+        (false, Fault::error(Op::Put, Fails::Full).only(packs()).nth(2)),
+        (true, Fault::error(Op::Get, Fails::Denied).only(packs()).nth(7)),
+    ];
+    for (in_source, fault) in faults {
+        let failing = |fixture: &Fixture| Arc::new(Fail::new(fixture.store.clone()));
+        let (source_store, target_store) = (failing(&from), failing(&to));
+        let vaults = (from.open(source_store.clone()), to.open(target_store.clone()));
+        let store = if in_source { source_store } else { target_store };
+        store.add(fault);
+        let failed = copy(&vaults.0, &vaults.1, &[id], &how());
+        let error = match failed {
+            Err(drystone_backup::Error::Vault(drystone_vault::Error::Store(error))) => error.to_string(),
+            other => format!("{other:?}"),
+        };
+        let expected = if in_source { "denied" } else { "full" };
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(to.vault.snapshot_ids().unwrap(), []);
+    }
+    let to_again = to.open(to.store.clone());
+    let report = copy(&from.vault, &to_again, &[id], &how()).unwrap();
+    clean(&report);
+    assert_restores(&to, &only_copy(&report, &to, id), source.path());
 }

@@ -14,7 +14,7 @@ use drystone_format::keys::Role;
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
-use drystone_store::{Memory, Record};
+use drystone_store::{Memory, Record, Store};
 use drystone_vault::{
     Cancel, Clock, Context, CreateOptions, Entropy, Ingest, IngestOptions, Lane, NewLock, NewSlot, Progress, Unlock,
     Vault, generate_key_file,
@@ -99,9 +99,14 @@ impl Fixture {
 
     /// The same vault, opened anew as the next run of the program would, with nothing in memory.
     pub(crate) fn reopen(&mut self) {
-        let unlock = Unlock::key_file(&self.key, "test", None).unwrap();
-        self.vault = Vault::open(self.calls.clone(), self.vault.context().clone(), &unlock).unwrap();
+        self.vault = self.open(self.calls.clone());
         self.calls.take();
+    }
+
+    /// The same vault through another store.
+    pub(crate) fn open(&self, store: Arc<dyn Store>) -> Vault {
+        let unlock = Unlock::key_file(&self.key, "test", None).unwrap();
+        Vault::open(store, self.vault.context().clone(), &unlock).unwrap()
     }
 
     /// Stores what `fill` puts, and gives a snapshot of the root directory that it returns.
