@@ -171,21 +171,22 @@ impl Plan {
                 copies.insert(identity, id);
             }
         }
-        let (all, problems) = from.snapshots()?;
-        report.problems.append(problems);
-        let identities: HashMap<RootId, Identity> = all
+        let wanted = read_wanted(from, wanted, &mut report.problems)?;
+        let identities: HashMap<RootId, Identity> = wanted
             .iter()
             .map(|(id, snapshot)| (*id, identity(from, *id, snapshot).0))
             .collect();
-        let (mut due, wanted) = (Vec::new(), HashSet::<RootId>::from_iter(wanted.iter().copied()));
-        for (id, snapshot) in all.into_iter().filter(|(id, _)| wanted.contains(id)) {
+        let mut due = Vec::new();
+        for (id, snapshot) in wanted {
             let (identity, lost) = identity(from, id, &snapshot);
             let before = lost_before.get(&identity).copied();
             if before.is_some_and(|before| before <= lost) {
                 report.skipped += 1;
                 continue;
             }
-            let parent = snapshot.parent.and_then(|parent| identities.get(&parent).copied());
+            // One that is not copied now and not a copy itself is known by its id here.
+            let of = |parent| identities.get(&parent).copied().unwrap_or((from.id(), parent));
+            let parent = snapshot.parent.map(of);
             due.push(Due {
                 id,
                 snapshot,
@@ -197,6 +198,20 @@ impl Plan {
         }
         Ok(Self { due, copies })
     }
+}
+
+/// These snapshots, each once, by the time they began; damaged ones are problems.
+fn read_wanted(from: &Vault, wanted: &[RootId], problems: &mut Problems) -> Result<Vec<(RootId, Snapshot)>> {
+    let mut snapshots = Vec::new();
+    for id in HashSet::<RootId>::from_iter(wanted.iter().copied()) {
+        match from.snapshot(&id) {
+            Ok(snapshot) => snapshots.push((id, snapshot)),
+            Err(error) if error.is_damage() => problems.push(format!("{}:", id.short()), error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    snapshots.sort_by_key(|(id, snapshot)| (snapshot.started, *id));
+    Ok(snapshots)
 }
 
 /// Snapshots that were copied by one ingest.

@@ -22,14 +22,13 @@ use parking_lot::Mutex;
 
 use self::choice::Choice;
 pub use self::choice::Share;
-use self::compare::{Comparison, open_source};
+use self::compare::{Attributes, Comparison, open_source};
 pub use self::record::{Drilled, LastDrills, last_drills, record_drill};
 use self::scratch::Scratch;
 use crate::browse::Selection;
 use crate::error::Result;
 use crate::patterns::Patterns;
-use crate::restore::tally::NotSet;
-use crate::restore::{Overwrite, Owner, RestoreMode, RestoreOptions, Sample, Sparse, restore_sample};
+use crate::restore::{NotSet, Overwrite, Owner, RestoreMode, RestoreOptions, Sample, Sparse, restore_sample};
 
 /// What becomes of what was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,7 +78,7 @@ pub struct DrillReport {
     pub changed_files: u64,
     /// What could not be restored, or is not as it should be.
     pub problems: Problems,
-    /// Attributes that could not be restored here; then none are compared.
+    /// Attributes that could not be restored here, and are not compared.
     pub not_set: Vec<NotSet>,
     /// Where what was restored is, if it was to be kept.
     pub kept: Option<PathBuf>,
@@ -112,7 +111,7 @@ pub fn drill(vault: &Vault, snapshot: &Snapshot, options: &DrillOptions) -> Resu
         hasher: vault.hasher(),
         restored: scratch.open()?,
         source,
-        attributes: restored.not_set.is_empty(),
+        attributes: Attributes::restored(&restored.not_set),
         since: snapshot.started,
         progress,
         cancel: &options.cancel,

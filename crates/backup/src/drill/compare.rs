@@ -26,8 +26,8 @@ use crate::backup::Failure as Failures;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::dir::{Dir, Follow, Stat};
 use crate::error::{Error, Result};
-use crate::restore::Sample;
 use crate::restore::tally::Failure;
+use crate::restore::{NotSet, Sample};
 use crate::walk::stopped;
 
 /// Entries that one thread takes at once.
@@ -37,6 +37,27 @@ const ZEROS_BYTES: u64 = 64 << 10;
 /// A file whose ctime is less than this before the backup began may have been touched since, seconds.
 const RACY_SECONDS: i64 = 2;
 
+/// Which attributes are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attributes {
+    None,
+    /// All but owner and group, and the mode of files of other owners, which may lose bits.
+    NotOwner,
+    All,
+}
+
+impl Attributes {
+    /// Those that a restore could set.
+    pub(crate) fn restored(not_set: &[NotSet]) -> Self {
+        let of_owner = |kind: &NotSet| matches!(kind.what.as_str(), "owner" | "group");
+        match not_set {
+            [] => Self::All,
+            kinds if kinds.iter().all(of_owner) => Self::NotOwner,
+            _ => Self::None,
+        }
+    }
+}
+
 /// What is compared, and what came of it.
 pub(crate) struct Comparison<'a> {
     pub(crate) reader: &'a Reader,
@@ -45,8 +66,8 @@ pub(crate) struct Comparison<'a> {
     pub(crate) restored: OwnedFd,
     /// The root of what was backed up, if it is on this machine.
     pub(crate) source: Option<OwnedFd>,
-    /// Whether attributes could be restored.
-    pub(crate) attributes: bool,
+    /// Which attributes could be restored.
+    pub(crate) attributes: Attributes,
     /// When the backup began.
     pub(crate) since: Time,
     pub(crate) progress: &'a Progress,
@@ -166,15 +187,21 @@ impl Found {
     }
 
     /// What of the attributes is not as recorded.
-    fn difference(&self, entry: &Entry, xattrs: Option<&mut XattrReader>) -> Result<Option<&'static str>, Errno> {
+    fn difference(
+        &self,
+        entry: &Entry,
+        which: Attributes,
+        xattrs: Option<&mut XattrReader>,
+    ) -> Result<Option<&'static str>, Errno> {
         let Stat {
             mode, uid, gid, mtime, ..
         } = self.stat;
-        if mode != entry.mode {
-            return Ok(Some("mode"));
-        }
-        if (uid, gid) != (entry.uid, entry.gid) {
+        let is_of_owner = (uid, gid) == (entry.uid, entry.gid);
+        if !is_of_owner && which == Attributes::All {
             return Ok(Some("owner"));
+        }
+        if is_of_owner && mode != entry.mode {
+            return Ok(Some("mode"));
         }
         if mtime != entry.mtime {
             return Ok(Some("time"));
@@ -248,14 +275,15 @@ impl<'a> Comparer<'a> {
                 }
             }
         }
-        if self.all.attributes
-            && let Some(what) = restored.difference(entry, Some(&mut self.xattrs)).map_err(look)?
-        {
-            return Err(differs(&format!("restored with another {what} than recorded")));
+        if self.all.attributes != Attributes::None {
+            let difference = restored.difference(entry, self.all.attributes, Some(&mut self.xattrs));
+            if let Some(what) = difference.map_err(look)? {
+                return Err(differs(&format!("restored with another {what} than recorded")));
+            }
         }
         if let Some(source) = source.filter(|source| is_same && self.is_untouched(&source.stat)) {
             let xattrs = geteuid().is_root().then_some(&mut self.xattrs);
-            if let Ok(Some(what)) = source.difference(entry, xattrs) {
+            if let Ok(Some(what)) = source.difference(entry, Attributes::All, xattrs) {
                 return Err(differs(&format!(
                     "the source has another {what}, though it was not touched since"
                 )));

@@ -142,8 +142,7 @@ fn report(
     for (id, snapshot, report) in reports {
         app.out.problems(&report.problems);
         for not_set in &report.not_set {
-            app.out
-                .note(format_args!("attributes not compared, could not be set: {not_set}"));
+            app.out.note(format_args!("not set, so not compared: {not_set}"));
         }
         text += &line(id, snapshot, report);
         list.push(fields(id, snapshot, report));
