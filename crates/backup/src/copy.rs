@@ -9,19 +9,21 @@
 
 mod flow;
 mod memo;
+mod there;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use drystone_format::RootId;
 use drystone_format::codec::Compression;
 use drystone_format::snapshot::{Origin, Snapshot, Totals};
-use drystone_format::{RootId, VaultId};
 use drystone_vault::{Cancel, Finished, IngestOptions, Problems, Progress, Vault};
 use parking_lot::Mutex;
 
 use self::flow::{Copied, Flow};
 use self::memo::Memo;
+use self::there::{Identity, There, identity};
 use crate::error::{Error, Result};
 
 /// Bytes of files read after which what was copied is published: less is lost when the run is interrupted, and packs are
@@ -76,7 +78,8 @@ pub struct CopyReport {
 
 /// Copies these snapshots, each durable in the target when it is published; all that came before an error are.
 ///
-/// Both credentials must be owners'. Source and target may lie anywhere, but must be two vaults: else [`Error::SameVault`].
+/// The source's credential must be an owner's; with a writer's of the target, what was copied before is known only to the
+/// machine that copied it. Source and target may lie anywhere, but must be two vaults: else [`Error::SameVault`].
 pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOptions) -> Result<CopyReport> {
     if from.id() == to.id() {
         return Err(Error::SameVault {
@@ -103,11 +106,8 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
         add(&mut report.stored, &group.finished);
         report.read_bytes += group.read_bytes;
         for (due, copied) in now.iter().zip(group.trees) {
-            match publish(to, due, copied, &plan.copies, &group.finished)? {
-                Some(copy) => {
-                    plan.copies.insert(due.identity, copy);
-                    report.copied.push((due.id, Some(copy)));
-                }
+            match publish(to, due, copied, &mut plan.there, &group.finished)? {
+                Some(copy) => report.copied.push((due.id, Some(copy))),
                 None => report.skipped += 1,
             }
             // What the memo spared counts as done.
@@ -129,17 +129,6 @@ fn add(sum: &mut Finished, more: &Finished) {
     sum.stored_bytes += more.stored_bytes;
 }
 
-/// A snapshot wherever it is: the vault that it was made into, and its id there.
-type Identity = (VaultId, RootId);
-
-/// The identity of a snapshot in `vault`, and how many of its entries were lost on the way there.
-fn identity(vault: &Vault, id: RootId, snapshot: &Snapshot) -> (Identity, u64) {
-    match snapshot.origin {
-        Some(origin) => ((origin.vault, origin.snapshot), origin.lost),
-        None => ((vault.id(), id), 0),
-    }
-}
-
 /// A snapshot to be copied.
 struct Due {
     id: RootId,
@@ -149,38 +138,26 @@ struct Due {
     lost: u64,
     /// The snapshot that it says it was built on.
     parent: Option<Identity>,
-    /// What the copy that is there has lost.
-    before: Option<u64>,
 }
 
 /// What is to be done.
 struct Plan {
     due: Vec<Due>,
-    /// What the target has.
-    copies: HashMap<Identity, RootId>,
+    there: There,
 }
 
 impl Plan {
     fn new(from: &Vault, to: &Vault, wanted: &[RootId], report: &mut CopyReport) -> Result<Self> {
-        let (there, _) = to.snapshots()?;
-        let (mut copies, mut lost_before) = (HashMap::new(), HashMap::<Identity, u64>::new());
-        for (id, snapshot) in there {
-            let (identity, lost) = identity(to, id, &snapshot);
-            if lost_before.get(&identity).is_none_or(|before| lost < *before) {
-                lost_before.insert(identity, lost);
-                copies.insert(identity, id);
-            }
-        }
         let wanted = read_wanted(from, wanted, &mut report.problems)?;
         let identities: HashMap<RootId, Identity> = wanted
             .iter()
             .map(|(id, snapshot)| (*id, identity(from, *id, snapshot).0))
             .collect();
+        let there = There::read(to, identities.values().copied())?;
         let mut due = Vec::new();
         for (id, snapshot) in wanted {
             let (identity, lost) = identity(from, id, &snapshot);
-            let before = lost_before.get(&identity).copied();
-            if before.is_some_and(|before| before <= lost) {
+            if there.lost(&identity).is_some_and(|before| before <= lost) {
                 report.skipped += 1;
                 continue;
             }
@@ -193,10 +170,9 @@ impl Plan {
                 identity,
                 lost,
                 parent,
-                before,
             });
         }
-        Ok(Self { due, copies })
+        Ok(Self { due, there })
     }
 }
 
@@ -279,20 +255,14 @@ fn copy_group<'a>(
 }
 
 /// Publishes a copy, unless the one that is there is as good.
-fn publish(
-    to: &Vault,
-    due: &Due,
-    copied: Copied,
-    copies: &HashMap<Identity, RootId>,
-    finished: &Finished,
-) -> Result<Option<RootId>> {
+fn publish(to: &Vault, due: &Due, copied: Copied, there: &mut There, finished: &Finished) -> Result<Option<RootId>> {
     let lost = due.lost + copied.lost;
-    if due.before.is_some_and(|before| before <= lost) {
+    if there.lost(&due.identity).is_some_and(|before| before <= lost) {
         return Ok(None);
     }
     let snapshot = Snapshot {
         tree: copied.tree,
-        parent: due.parent.and_then(|parent| copies.get(&parent).copied()),
+        parent: due.parent.and_then(|parent| there.id(&parent)),
         totals: Totals {
             problems: due.snapshot.totals.problems + copied.lost,
             ..due.snapshot.totals
@@ -304,5 +274,7 @@ fn publish(
         }),
         ..due.snapshot.clone()
     };
-    Ok(Some(to.publish(&snapshot, finished)?))
+    let id = to.publish(&snapshot, finished)?;
+    there.published(to, due.identity, lost, id);
+    Ok(Some(id))
 }

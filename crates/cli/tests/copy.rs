@@ -115,3 +115,48 @@ fn damage_in_the_source_is_listed_and_ends_with_incomplete() {
         .out();
     assert!(listed.contains("(incomplete)"), "{listed}");
 }
+
+#[test]
+fn a_writer_key_of_the_target_is_enough() {
+    let home = two();
+    let second = ["--vault", "second", "--key-file", "second.key"];
+    home.run(["key", "add", "--writer", "--generate", "w.key"].iter().chain(&second))
+        .ok();
+    let writer = ["copy", "--to", "second", "--to-key-file", "w.key", "--json"];
+    let first = home.run(writer).ok().object();
+    assert_eq!(first["copied"].as_array().unwrap().len(), 1);
+    // Of many chunks: a writer cannot see whether all are there, and reads it again.
+    home.write("src/long.bin", &noise(20 << 20));
+    home.run(["backup", "src"]).ok();
+    home.run(writer).ok();
+    home.write("src/more.txt", b"more\n");
+    home.run(["backup", "src"]).ok();
+    let next = home.run(writer).ok().object();
+    assert_eq!(
+        (&next["skipped"], next["copied"].as_array().unwrap().len()),
+        (&2.into(), 1)
+    );
+    assert_eq!(next["read_bytes"], 5 + (20 << 20), "{next}");
+    assert!(next["new_bytes"].as_u64().unwrap() < 4096, "{next}");
+    // An owner sees what the writer has copied.
+    assert_eq!(home.run(TO.iter().chain(&["--json"])).ok().object()["skipped"], 3);
+    home.run(["restore", "latest", "--target", "back"].iter().chain(&second))
+        .ok();
+    assert!(fs::read(restored(&home, "src/dir/deep/c.bin")).unwrap() == noise(300_000));
+    // What a writer may not do is read: it cannot be copied from.
+    let own = home.vault().display().to_string();
+    let kept = files_below(&home.path("home/.config/drystone/keys")).remove(0);
+    let from = [
+        "copy",
+        "--vault",
+        "second",
+        "--key-file",
+        "w.key",
+        "--to",
+        &own,
+        "--to-key-file",
+    ];
+    home.run(from.iter().map(AsRef::as_ref).chain([kept.as_os_str()]))
+        .code(12)
+        .says(&["writer key"]);
+}

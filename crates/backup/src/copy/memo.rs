@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 
 use drystone_format::VaultId;
+use drystone_format::keys::Role;
 use drystone_format::recipe::{Part, Recipe};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_index::{StateReader, StateWriter};
@@ -161,6 +162,10 @@ impl Lookup<'_> {
             Ok(Kind::Dir(recipe)) if of == Of::Dir && epoch >> 32 == self.memo.epoch >> 32 => recipe,
             _ => return Ok(None),
         };
+        // What is below the first level of a long recipe cannot be seen by a writer.
+        if recipe.depth > 0 && self.memo.to.role() == Role::Writer {
+            return Ok(None);
+        }
         match self.memo.reader.contains_all(&recipe) {
             Ok(true) => Ok(Some(recipe)),
             Ok(false) => Ok(None),
