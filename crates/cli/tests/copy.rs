@@ -160,3 +160,19 @@ fn a_writer_key_of_the_target_is_enough() {
         .code(12)
         .says(&["writer key"]);
 }
+
+#[test]
+fn without_the_memo_everything_is_read_and_nothing_is_stored_twice() {
+    let home = two();
+    home.run(TO).ok();
+    fs::remove_dir_all(home.path("home/.cache/drystone")).unwrap();
+    home.write("src/more.txt", b"more\n");
+    home.run(["backup", "src"]).ok();
+    let copied = home.run(TO.iter().chain(&["--json"])).ok().object();
+    assert_eq!(
+        (&copied["skipped"], copied["copied"].as_array().unwrap().len()),
+        (&1.into(), 1)
+    );
+    assert!(copied["read_bytes"].as_u64().unwrap() > 300_000, "{copied}");
+    assert!(copied["new_bytes"].as_u64().unwrap() < 4096, "{copied}");
+}

@@ -325,6 +325,7 @@ impl<'a> Worker<'a> {
                 Some(PieceData::Zeros(bytes)) => {
                     let mut rest = bytes;
                     while rest > 0 {
+                        flow.cancel.check()?;
                         let now = rest.min(ZEROS.len() as u64);
                         content.write(ZEROS.get(..now as usize).unwrap_or(&ZEROS))?;
                         rest -= now;

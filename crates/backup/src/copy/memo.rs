@@ -1,6 +1,6 @@
 //! What was copied before: for a recipe of the source, the recipe of the same bytes in the target.
 //!
-//! - A cache (I4): what cannot be read or decoded is not there, and what cannot be written is read again by the next copy.
+//! - A cache in the target's local state, about 200 bytes for each file and directory that was ever copied (I4): what cannot be read or decoded is not there, and what cannot be written is read again by the next copy.
 //! - The recipe of a file holds only as long as the target has every chunk of it, which is asked each time.
 //! - The recipe of a directory stands for all that is below it: it enters the memo when what it needs is durable, and
 //!   holds only within the loss epoch in which its run began.

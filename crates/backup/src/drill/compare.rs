@@ -352,13 +352,15 @@ impl<'a> Comparer<'a> {
             }
             Progress::add(&self.all.progress.bytes, bytes);
         }
+        self.all.cancel.check()?;
         Ok(differs_at)
     }
 
-    /// Whether a stretch of a file is nothing but holes and zeros.
+    /// Whether a stretch of a file is nothing but holes and zeros. When the run is cancelled, which who called this looks
+    /// at next, it is not read to its end.
     fn is_zero(&mut self, file: &OwnedFd, start: u64, end: u64) -> Result<bool, Errno> {
         let mut at = start;
-        while at < end {
+        while at < end && !self.all.cancel.is_cancelled() {
             let data = match seek(file, SeekFrom::Data(at)) {
                 Err(Errno::NXIO) => end,
                 Err(_) => at,
