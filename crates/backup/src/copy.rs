@@ -117,6 +117,7 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
         options.progress.bytes.fetch_max(done.1, Ordering::Relaxed);
         // Best effort: whoever finds nothing in the memo reads what was copied.
         let _ = group.memo.keep();
+        group.outcome?;
     }
     report.problems = problems.into_inner();
     Ok(report)
@@ -196,6 +197,8 @@ struct Group<'a> {
     finished: Finished,
     read_bytes: u64,
     memo: Memo<'a>,
+    /// Why there are no more of them, if that is an error; what is here is durable all the same.
+    outcome: Result<()>,
 }
 
 /// Copies the trees of the first of `due`, as many as belong together.
@@ -224,34 +227,28 @@ fn copy_group<'a>(
         read_bytes: AtomicU64::new(0),
     };
     let mut waiting = due.iter().take(GROUP_SNAPSHOTS);
-    let trees = flow.run(&mut |read_bytes| {
+    let (trees, outcome) = flow.run(&mut |read_bytes| {
         let is_full = memo.is_full() || read_bytes >= GROUP_BYTES;
         let next = if is_full { None } else { waiting.next() };
         next.map(|due| (due.id, &due.snapshot.tree))
     });
     let read_bytes = flow.read_bytes.into_inner();
-    let finished = ingest.finish();
-    match (trees, finished) {
-        (Ok(trees), Ok(finished)) => Ok(Group {
-            trees,
-            finished,
-            read_bytes,
-            memo,
-        }),
-        // What was stored need not be read again by the next run; if that cannot be, the first error is what is told.
-        (Err(error), Ok(_)) => {
-            let _ = memo.keep();
-            Err(error)
+    let error = match (outcome, ingest.finish()) {
+        (outcome, Ok(finished)) => {
+            return Ok(Group {
+                trees,
+                finished,
+                read_bytes,
+                memo,
+                outcome,
+            });
         }
-        (Err(Error::Vault(drystone_vault::Error::Stopped)) | Ok(_), Err(error)) => {
-            let _ = memo.keep_files();
-            Err(error.into())
-        }
-        (Err(error), Err(_)) => {
-            let _ = memo.keep_files();
-            Err(error)
-        }
-    }
+        (Err(Error::Vault(drystone_vault::Error::Stopped)) | Ok(()), Err(error)) => error.into(),
+        (Err(error), Err(_)) => error,
+    };
+    // What was stored need not be read again by the next run; if that cannot be, the first error is what is told.
+    let _ = memo.keep_files();
+    Err(error)
 }
 
 /// Publishes a copy, unless the one that is there is as good.

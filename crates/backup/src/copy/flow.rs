@@ -83,13 +83,14 @@ enum Event {
 }
 
 impl Flow<'_> {
-    /// Copies trees one after the other, as long as `next` gives any.
-    pub(crate) fn run<'t>(&self, next: Next<'_, 't>) -> Result<Vec<Copied>> {
+    /// Copies trees one after the other, as long as `next` gives any; gives those that are complete also with an error.
+    pub(crate) fn run<'t>(&self, next: Next<'_, 't>) -> (Vec<Copied>, Result<()>) {
         let failure = Failure::default();
         let (job_sender, jobs) = bounded(self.threads);
         let (event_sender, events) = bounded(STEPS_AHEAD);
         let (tree_sender, trees) = bounded(1);
-        let copied = std::thread::scope(|scope| {
+        let mut copied = Vec::new();
+        std::thread::scope(|scope| {
             let failure = &failure;
             for _ in 0..self.threads.max(1) {
                 let jobs = jobs.clone();
@@ -112,12 +113,9 @@ impl Flow<'_> {
                 batch: Vec::new(),
                 batch_bytes: 0,
             };
-            failure.note(walker.run(next, &trees))
+            failure.note(walker.run(next, &trees, &mut copied));
         });
-        match (failure.into_error(), copied) {
-            (Some(error), _) => Err(error),
-            (None, copied) => copied.ok_or_else(stopped),
-        }
+        (copied, failure.into_error().map_or(Ok(()), Err))
     }
 
     fn problem(&self, path: Vec<u8>, what: &str) {
@@ -136,8 +134,8 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    fn run<'t>(mut self, next: Next<'_, 't>, trees: &Receiver<Copied>) -> Result<Vec<Copied>> {
-        let (flow, mut copied) = (self.flow, Vec::new());
+    fn run<'t>(mut self, next: Next<'_, 't>, trees: &Receiver<Copied>, copied: &mut Vec<Copied>) -> Result<()> {
+        let flow = self.flow;
         let lookup = flow.memo.lookup()?;
         while let Some((id, tree)) = next(flow.read_bytes.load(Ordering::Relaxed)) {
             let key = flow.memo.key(Of::Dir, tree);
@@ -149,7 +147,7 @@ impl Walker<'_> {
             // Before the next begins, so that it finds in the memo what they have in common.
             copied.push(trees.recv().map_err(|_| stopped())?);
         }
-        Ok(copied)
+        Ok(())
     }
 
     fn tree(&mut self, lookup: &Lookup<'_>, id: RootId, tree: &Recipe, key: Key) -> Result<()> {

@@ -301,6 +301,11 @@ fn an_interrupted_copy_publishes_nothing_half_and_goes_on() {
     for number in 0..FILES {
         fs::write(source.path().join(format!("f{number}")), noise(number + 1, 1 << 20)).unwrap();
     }
+    let small = from.put(|putter| {
+        let file = putter.file(b"small");
+        putter.dir(vec![crate::vaults::entry("x", file)])
+    });
+    let small = from.vault.publish(&small, &Finished::default()).unwrap();
     let id = take(&from, source.path()).snapshot.unwrap();
     // The second pack takes long, so that the copy cannot end before it is interrupted.
     let slow = Arc::new(Fail::new(to.store.clone()));
@@ -317,13 +322,16 @@ fn an_interrupted_copy_publishes_nothing_half_and_goes_on() {
             }
             options.cancel.cancel();
         });
-        copy(&from.vault, &vault, &[id], &options)
+        copy(&from.vault, &vault, &[small, id], &options)
     });
     assert!(matches!(
         stopped,
         Err(drystone_backup::Error::Vault(drystone_vault::Error::Interrupted))
     ));
-    assert_eq!(vault.snapshot_ids().unwrap(), []);
+    // What was complete is there, and nothing else.
+    let (published, _) = vault.snapshots().unwrap();
+    assert_eq!(published.len(), 1);
+    assert_eq!(published[0].1.origin.unwrap().snapshot, small);
     let read = load(&options.progress.bytes);
     assert!(read > 14 << 20 && read < FILES << 20, "{read}");
     let report = copy(&from.vault, &vault, &[id], &how()).unwrap();
