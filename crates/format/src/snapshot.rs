@@ -35,7 +35,7 @@ pub struct Origin {
     pub vault: VaultId,
     /// Its id there.
     pub snapshot: RootId,
-    /// Files and directories that are not whole in the copy though they are in what it was copied from.
+    /// Files and directories that are not whole in the copy though they are in that snapshot.
     pub lost: u64,
 }
 
