@@ -1,6 +1,6 @@
-//! Putting the tree together: entries in order into trees, trees into entries of the tree above.
+//! Putting the tree of a backup together from the steps of the walk.
 //!
-//! - One thread, an explicit stack; waits for results in the order of the walk.
+//! - One thread; waits for results in the order of the walk.
 //! - Writes down what changes in the file cache; a directory in which nothing has changed writes nothing.
 
 use std::sync::Arc;
@@ -9,14 +9,15 @@ use std::vec::IntoIter;
 use crossbeam_channel::Receiver;
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::Totals;
-use drystone_format::tree::{Entry, Kind};
+use drystone_format::tree::Entry;
 use drystone_index::Seen;
-use drystone_vault::{Ingest, Lane, Progress, TreeWriter};
+use drystone_vault::Progress;
 
 use crate::cache::{Cache, Key, Page, Record, append, is_full};
 use crate::error::Result;
 use crate::job::{Event, Taken};
 use crate::journal::Journal;
+use crate::levels::{Levels, Target};
 use crate::rules::Rules;
 use crate::scan::Cached;
 use crate::walk::stopped;
@@ -49,30 +50,17 @@ enum Pages {
     Anew { count: u32, page: Vec<u8> },
 }
 
-/// A directory that is being put together.
-struct Level {
-    head: Entry,
-    /// None if nothing is stored.
-    tree: Option<TreeWriter>,
+/// What goes with a directory that is being put together.
+struct Dir {
     cached: Cached,
     pages: Pages,
-    path_bytes: usize,
-}
-
-/// Into what a run is put.
-pub(crate) struct Target<'a> {
-    pub(crate) ingest: &'a Ingest,
-    pub(crate) lane: Lane,
 }
 
 pub(crate) struct Assembler<'a> {
     rules: &'a Rules<'a>,
-    /// None if nothing is stored.
-    target: Option<Target<'a>>,
     cache: Cache<'a>,
     progress: Arc<Progress>,
-    levels: Vec<Level>,
-    path: Vec<u8>,
+    levels: Levels<'a, Dir>,
     source: Option<Receiver<Vec<Taken>>>,
     results: IntoIter<Taken>,
     done: Assembled,
@@ -93,11 +81,9 @@ impl<'a> Assembler<'a> {
         }
         Ok(Self {
             rules,
-            target,
             cache: Cache::new(rules.vault, reader, rules.loss_epoch),
             progress,
-            levels: Vec::new(),
-            path: Vec::new(),
+            levels: Levels::new(target),
             source: None,
             results: Vec::new().into_iter(),
             done: Assembled {
@@ -120,9 +106,7 @@ impl<'a> Assembler<'a> {
         if !is_whole {
             return Ok(None);
         }
-        if let Some(target) = self.target {
-            target.lane.finish()?;
-        }
+        self.levels.finish()?;
         Ok(Some(self.done))
     }
 
@@ -136,7 +120,7 @@ impl<'a> Assembler<'a> {
                 self.done.counts.unchanged += 1;
                 self.progress_by(content_bytes);
                 self.count(content_bytes);
-                self.push(record.entry())?;
+                self.levels.push(record.entry())?;
                 self.keep(&record)
             }
             Event::Gone => self.rewrite(),
@@ -150,12 +134,6 @@ impl<'a> Assembler<'a> {
     }
 
     fn enter(&mut self, head: Entry, cached: Cached) {
-        let path_bytes = self.path.len();
-        if !self.levels.is_empty() {
-            self.path.push(b'/');
-            self.path.extend_from_slice(&head.name);
-        }
-        self.progress.set_current(&self.path);
         let pages = if cached.is_current {
             Pages::Same(None)
         } else {
@@ -164,13 +142,8 @@ impl<'a> Assembler<'a> {
                 page: Vec::new(),
             }
         };
-        self.levels.push(Level {
-            head,
-            tree: self.target.as_ref().map(|target| target.ingest.tree()),
-            cached,
-            pages,
-            path_bytes,
-        });
+        self.levels.enter(head, Dir { cached, pages });
+        self.progress.set_current(self.levels.path());
     }
 
     fn progress_by(&self, content_bytes: Option<u64>) {
@@ -183,16 +156,6 @@ impl<'a> Assembler<'a> {
         self.done.totals.bytes += content_bytes.unwrap_or(0);
     }
 
-    /// Puts an entry into the innermost directory.
-    fn push(&mut self, encoded: &[u8]) -> Result<()> {
-        if let (Some(target), Some(level)) = (&mut self.target, self.levels.last_mut())
-            && let Some(tree) = &mut level.tree
-        {
-            tree.push(&mut target.lane, encoded)?;
-        }
-        Ok(())
-    }
-
     fn next(&mut self, is_new: bool, content_bytes: u64) -> Result<()> {
         let counter = if is_new {
             &mut self.done.counts.new
@@ -200,7 +163,7 @@ impl<'a> Assembler<'a> {
             &mut self.done.counts.changed
         };
         *counter += 1;
-        if self.target.is_none() {
+        if !self.levels.stores() {
             self.progress_by(Some(content_bytes));
             self.count(Some(content_bytes));
             return Ok(());
@@ -224,14 +187,14 @@ impl<'a> Assembler<'a> {
                 problem,
             } => {
                 self.count(content_bytes);
-                self.push(&encoded)?;
+                self.levels.push(&encoded)?;
                 if let Some(problem) = problem {
                     self.problem(&name, &problem);
                 }
                 self.rewrite()?;
                 if let (
                     Some(print),
-                    Some(Level {
+                    Some(Dir {
                         pages: Pages::Anew { page, .. },
                         ..
                     }),
@@ -245,7 +208,7 @@ impl<'a> Assembler<'a> {
     }
 
     fn problem(&self, name: &[u8], why: &str) {
-        let mut path = self.path.clone();
+        let mut path = self.levels.path().to_vec();
         path.push(b'/');
         path.extend_from_slice(name);
         self.rules.problem(path, why);
@@ -253,23 +216,15 @@ impl<'a> Assembler<'a> {
 
     fn leave(&mut self, marks: u64) -> Result<()> {
         self.end_pages()?;
-        let Some(mut level) = self.levels.pop() else {
+        let Some(left) = self.levels.leave(marks)? else {
             return Ok(());
         };
-        self.path.truncate(level.path_bytes);
-        let (Some(target), Some(tree)) = (&mut self.target, level.tree) else {
-            self.done.totals.dirs += u64::from(!self.levels.is_empty());
-            return Ok(());
-        };
-        let recipe = tree.finish(&mut target.lane)?;
         if self.levels.is_empty() {
-            self.done.tree = recipe;
-            return Ok(());
+            self.done.tree = left.recipe.unwrap_or_default();
+        } else {
+            self.done.totals.dirs += 1;
         }
-        self.done.totals.dirs += 1;
-        level.head.kind = Kind::Dir(recipe);
-        level.head.marks.0 |= marks;
-        self.push(&level.head.encode())
+        Ok(())
     }
 
     /// A record stays.

@@ -18,12 +18,13 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::process::geteuid;
 
-use crate::assemble::{Assembled, Assembler, Counts, Target};
+use crate::assemble::{Assembled, Assembler, Counts};
 use crate::attributes::XattrReader;
 use crate::cache::key;
 use crate::error::{Error, Result};
 use crate::filters::Filters;
 use crate::journal::Journal;
+use crate::levels::Target;
 use crate::names::Names;
 use crate::prefetch::Prefetch;
 use crate::read::Reader;
@@ -239,6 +240,7 @@ pub(crate) fn snapshot(
         parent,
         totals,
         program: options.program.clone(),
+        origin: None,
         unknown: Vec::new(),
     }
 }
@@ -316,10 +318,11 @@ struct Run<'a> {
 
 /// The first error of a run that is not the consequence of another.
 #[derive(Default)]
-struct Failure(Mutex<Option<Error>>);
+pub(crate) struct Failure(Mutex<Option<Error>>);
 
 impl Failure {
-    fn note<T>(&self, result: Result<T>) -> Option<T> {
+    /// The value; an error is kept.
+    pub(crate) fn note<T>(&self, result: Result<T>) -> Option<T> {
         let error = match result {
             Ok(value) => return Some(value),
             Err(error) => error,
@@ -329,6 +332,11 @@ impl Failure {
             *first = Some(error);
         }
         None
+    }
+
+    /// What was kept.
+    pub(crate) fn into_error(self) -> Option<Error> {
+        self.0.into_inner()
     }
 }
 
@@ -364,7 +372,7 @@ impl Run<'_> {
             prefetch.stop();
             assembler.join().ok().flatten().flatten()
         });
-        match (failure.0.into_inner(), assembled) {
+        match (failure.into_error(), assembled) {
             (Some(error), _) => Err(error),
             (None, assembled) => assembled.ok_or_else(stopped),
         }

@@ -57,6 +57,19 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// There is no room to restore into.
+    #[error(
+        "{}: {needed_bytes} bytes are needed, {free_bytes} are free; restore a smaller share, or elsewhere",
+        shown(path)
+    )]
+    NoRoom {
+        /// The directory.
+        path: Vec<u8>,
+        /// What would be restored.
+        needed_bytes: u64,
+        /// What its file system has.
+        free_bytes: u64,
+    },
     /// The file system that is restored to cannot take more.
     #[error(
         "{}: {what}: {source}; nothing more was restored, mend it and run the same restore again to go on",
@@ -69,6 +82,12 @@ pub enum Error {
         what: String,
         /// Why.
         source: io::Error,
+    },
+    /// Source and target of a copy are one vault.
+    #[error("{place}: is the vault that is copied from; nothing was copied")]
+    SameVault {
+        /// Where the target lies.
+        place: String,
     },
     /// What the bytes are written to failed.
     #[error("output: {source}")]

@@ -93,29 +93,9 @@ impl Journal {
     }
 
     /// Makes the changes, in `epoch`, and removes directories that were not seen. Sources are numbered as in `sources`.
-    pub(crate) fn commit(mut self, state: &State, epoch: u64, sources: &[(Key, Seen)]) -> Result<()> {
-        let mut writers = HashMap::new();
-        let path = self.path.clone();
-        let failed = |source| {
-            Error::Vault(drystone_vault::Error::CacheDir {
-                path: path.clone(),
-                source,
-            })
-        };
-        match self.spilled.take() {
-            None => replay(&mut self.memory.as_slice(), state, epoch, sources, &mut writers)?,
-            Some(file) => {
-                let mut file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-                file.seek(SeekFrom::Start(0)).map_err(failed)?;
-                replay(
-                    &mut BufReader::with_capacity(256 << 10, file),
-                    state,
-                    epoch,
-                    sources,
-                    &mut writers,
-                )?;
-            }
-        }
+    pub(crate) fn commit(self, state: &State, epoch: u64, sources: &[(Key, Seen)]) -> Result<()> {
+        let keys: Vec<Key> = sources.iter().map(|(key, _)| *key).collect();
+        let mut writers = self.write_to(state, epoch, &keys)?;
         for (number, (key, seen)) in (0..).zip(sources) {
             let mut writer = match writers.remove(&number) {
                 Some(writer) => writer,
@@ -126,17 +106,39 @@ impl Journal {
         }
         Ok(())
     }
+
+    /// Makes the changes, all of one source, in `epoch`, and leaves everything else as it is.
+    pub(crate) fn add(self, state: &State, epoch: u64, source: Key) -> Result<()> {
+        for writer in self.write_to(state, epoch, &[source])?.into_values() {
+            writer.finish()?;
+        }
+        Ok(())
+    }
+
+    fn write_to(mut self, state: &State, epoch: u64, sources: &[Key]) -> Result<HashMap<u32, StateWriter>> {
+        let mut writers = HashMap::new();
+        match self.spilled.take() {
+            None => replay(&mut self.memory.as_slice(), state, epoch, sources, &mut writers)?,
+            Some(file) => {
+                let mut file = file.into_inner().map_err(|error| self.failed(error.into_error()))?;
+                file.seek(SeekFrom::Start(0)).map_err(|source| self.failed(source))?;
+                let mut changes = BufReader::with_capacity(256 << 10, file);
+                replay(&mut changes, state, epoch, sources, &mut writers)?;
+            }
+        }
+        Ok(writers)
+    }
 }
 
 fn replay(
     changes: &mut dyn Read,
     state: &State,
     epoch: u64,
-    sources: &[(Key, Seen)],
+    sources: &[Key],
     writers: &mut HashMap<u32, StateWriter>,
 ) -> Result<()> {
     while let Some((source, dir, page, length)) = read_head(changes) {
-        let Some((key, _)) = sources.get(source as usize) else {
+        let Some(key) = sources.get(source as usize) else {
             break;
         };
         let writer = match writers.entry(source) {

@@ -24,6 +24,7 @@ use drystone_format::tree::{Entry, Kind};
 use drystone_vault::{Cancel, Progress, Reader, Vault};
 
 use self::content::{Filler, SHARE_BYTES};
+pub(crate) use self::dir::DIR;
 use self::dir::{Dir, Ongoing};
 use self::share::Share;
 pub use self::tally::{NotSet, RestoreReport};
@@ -111,10 +112,23 @@ enum Job {
 /// What is restored is not synced to disk on return. An error ends the run ([`Error::Write`]: the target is full or
 /// read-only); what concerns single entries is in the report.
 pub fn restore(vault: &Vault, selection: &Selection, options: &RestoreOptions) -> Result<RestoreReport> {
+    restore_sample(vault, selection, options, None)
+}
+
+/// Says of an entry that is no directory, and its path relative to the target, whether to restore it.
+pub(crate) type Sample<'a> = &'a dyn Fn(&[u8], &Entry) -> bool;
+
+/// Restores of what was selected what is in the sample, if there is one, and the directories that lead there.
+pub(crate) fn restore_sample(
+    vault: &Vault,
+    selection: &Selection,
+    options: &RestoreOptions,
+    sample: Option<Sample<'_>>,
+) -> Result<RestoreReport> {
     let reader = vault.reader()?;
     let tally = Tally::default();
     if options.mode == RestoreMode::DryRun {
-        Walker::new(&reader, options).count(selection, &tally)?;
+        Walker::new(&reader, options, sample).count(selection, &tally)?;
         return Ok(tally.finish());
     }
     let target = Dir::target(&options.target).map_err(|source| Error::Target {
@@ -144,7 +158,7 @@ pub fn restore(vault: &Vault, selection: &Selection, options: &RestoreOptions) -
             run: Vec::new(),
             run_bytes: 0,
         };
-        if let Err(error) = Walker::new(&reader, options).walk(selection, target, sender) {
+        if let Err(error) = Walker::new(&reader, options, sample).walk(selection, target, sender) {
             work.stop(error);
         }
     });
@@ -228,11 +242,16 @@ struct Level {
 struct Walker<'a> {
     reader: &'a Reader,
     options: &'a RestoreOptions,
+    sample: Option<Sample<'a>>,
 }
 
 impl<'a> Walker<'a> {
-    fn new(reader: &'a Reader, options: &'a RestoreOptions) -> Self {
-        Self { reader, options }
+    fn new(reader: &'a Reader, options: &'a RestoreOptions, sample: Option<Sample<'a>>) -> Self {
+        Self {
+            reader,
+            options,
+            sample,
+        }
     }
 
     /// Whether this entry matches; `None` if it is left out with all that is in it.
@@ -251,7 +270,7 @@ impl<'a> Walker<'a> {
         Level {
             entry: None,
             ongoing: Some(Arc::new(ongoing)),
-            chosen: self.options.include.is_empty(),
+            chosen: self.options.include.is_empty() && self.sample.is_none(),
             failed: false,
         }
     }
@@ -279,6 +298,7 @@ impl<'a> Walker<'a> {
                     }
                 }
                 Ok(Some(Step::Entry(entry))) => {
+                    let chosen = chosen || self.sample.is_some_and(|sample| sample(walk.path(), &entry));
                     if self.choose(walk.path(), false, chosen) == Some(true)
                         && let Some(ongoing) = ensure(work, &mut levels)
                     {

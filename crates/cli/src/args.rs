@@ -104,6 +104,10 @@ pub(crate) enum Verb {
     Dump(verbs::dump::Dump),
     /// Bring files back
     Restore(verbs::restore::Restore),
+    /// Copy snapshots into another vault
+    Copy(verbs::copy::Copy),
+    /// Restore a sample into a scratch directory for real, and compare it
+    Drill(verbs::drill::Drill),
     /// Verify structure, and that every pack is there
     Check(verbs::check::Check),
     /// Read the stored bytes and verify every hash

@@ -37,7 +37,8 @@ Environment:
   DRYSTONE_PASSPHRASE          the passphrase or recovery code itself
   DRYSTONE_PASSPHRASE_FILE     a file that holds it
   DRYSTONE_PASSPHRASE_COMMAND  a shell command that prints it
-  DRYSTONE_CACHE_DIR           directory for what can be rebuilt";
+  DRYSTONE_CACHE_DIR           directory for what can be rebuilt
+  DRYSTONE_TO_VAULT, DRYSTONE_TO_KEY_FILE, …  the same of the vault that `copy` copies to";
 /// The configuration file, for help and manual.
 pub(crate) const CONFIGURATION: &str = "\
 Configuration file ($XDG_CONFIG_HOME/drystone/config.toml, or --config FILE):
@@ -106,6 +107,19 @@ pub(crate) struct Settings {
     pub(crate) user: String,
     /// What the profile says of backups.
     pub(crate) profile: Profile,
+    /// What all this was made from.
+    flags: Global,
+}
+
+/// What names and opens a second vault, as flags give it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Target {
+    /// As `--vault`.
+    pub(crate) vault: Option<String>,
+    /// As `--key-file`.
+    pub(crate) key_file: Option<PathBuf>,
+    /// As `--passphrase-file`.
+    pub(crate) passphrase_file: Option<PathBuf>,
 }
 
 /// Something that may open the vault.
@@ -232,7 +246,27 @@ impl Settings {
                 .or(text("LOGNAME")?)
                 .unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string()),
             profile,
+            flags: flags.clone(),
         })
+    }
+
+    /// Settings for a second vault. Nothing that opens the first is tried on it: its keys come from flags, the
+    /// environment's `DRYSTONE_TO_…`, its own profile, or are kept.
+    pub(crate) fn of_target(&self, target: Target, env: Environment<'_>) -> Result<Self> {
+        let env = |name: &str| match name.strip_prefix("DRYSTONE_") {
+            Some("CACHE_DIR") | None => env(name),
+            Some(rest) => env(&format!("DRYSTONE_TO_{rest}")),
+        };
+        if target.vault.is_none() && env("DRYSTONE_VAULT").is_none_or(|vault| vault.is_empty()) {
+            return Err(Failure::usage("no vault to copy to was named").next("name one with --to"));
+        }
+        let flags = Global {
+            vault: target.vault,
+            key_file: target.key_file,
+            passphrase_file: target.passphrase_file,
+            ..self.flags.clone()
+        };
+        Self::load(&flags, &env)
     }
 }
 
@@ -466,6 +500,34 @@ mod tests {
             load(&flags, &[HOME, ("DRYSTONE_VAULT", "nas")]).unwrap().vault,
             "file:///n"
         );
+    }
+
+    #[test]
+    fn no_key_of_the_first_vault_is_tried_on_the_second() {
+        let (_dir, flags) = with_config(
+            "[profile.default]\nvault = '/d'\nkey-file = '/kd'\n[profile.far]\nvault = '/far'\nkey-file = '/kf'\n",
+        );
+        let get = |name: &str| match name {
+            "HOME" => Some("/home/x".into()),
+            "DRYSTONE_PASSPHRASE" => Some("secret".into()),
+            "DRYSTONE_TO_PASSPHRASE_FILE" => Some("/other".into()),
+            _ => None,
+        };
+        let first = Settings::load(&flags, &get).unwrap();
+        let target = |vault: &str| Target {
+            vault: Some(vault.to_owned()),
+            ..Target::default()
+        };
+        let second = first.of_target(target("/new"), &get).unwrap();
+        assert_eq!(second.vault, "/new");
+        assert!(
+            matches!(second.key, Some(KeySource::Passphrase(Passphrase::File(file))) if file == Path::new("/other"))
+        );
+        let home = |name: &str| if name.starts_with("DRYSTONE_") { None } else { get(name) };
+        let second = first.of_target(target("far"), &home).unwrap();
+        assert!(matches!(second.key, Some(KeySource::File(file, None)) if file == Path::new("/kf")));
+        assert!(first.of_target(target("/new"), &home).unwrap().key.is_none());
+        assert!(first.of_target(Target::default(), &home).is_err());
     }
 
     #[test]

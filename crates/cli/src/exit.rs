@@ -214,7 +214,15 @@ impl From<drystone_backup::Error> for Failure {
             E::Output { ref source } => return Self::output(source),
             E::Pattern { .. } => (Exit::Usage, "mend the pattern; they are written as in .gitignore"),
             E::Source { .. } => (Exit::Error, "check the path"),
-            E::Target { .. } => (Exit::Error, "name another directory with --target"),
+            E::SameVault { .. } => (Exit::Usage, "name another vault with --to"),
+            E::Target { .. } => (
+                Exit::Error,
+                "name another directory with --target (restore) or --into (drill)",
+            ),
+            E::NoRoom { .. } => (
+                Exit::Error,
+                "drystone drill with a smaller --share, or another directory for --into",
+            ),
             E::NotFound { .. } | E::WrongKind { .. } => (Exit::Error, "drystone ls -l SNAPSHOT[:PATH]"),
             _ => (Exit::Error, "run the same command again"),
         };

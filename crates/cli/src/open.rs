@@ -20,12 +20,12 @@ use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
 use drystone_format::places::Places;
 use drystone_store::{Name, Range, Store};
 use drystone_vault::{
-    CreateOptions, NewLock, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault, generate_key_file,
+    Context, CreateOptions, NewLock, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault, generate_key_file,
 };
 use zeroize::Zeroizing;
 
 use crate::args::Spot;
-use crate::config::{KeySource, Passphrase};
+use crate::config::{KeySource, Passphrase, Settings};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{shown, shown_path};
@@ -40,17 +40,26 @@ const PUBLIC_KEY: &str = "# public key: ";
 
 /// Opens the vault that flags, environment and configuration name.
 pub(crate) fn open(app: &App) -> Result<Vault> {
-    let reach = reach::reach(app)?;
-    let Some(store) = reach::first(&reach, app)?.cloned() else {
-        let place = app.settings.vault.clone();
-        return Err(drystone_vault::Error::NoVault { place }.into());
-    };
-    open_in(app, reach, &store)
+    open_with(app, &app.settings)
 }
 
-fn open_in(app: &App, reach: Reach, store: &Arc<dyn Store>) -> Result<Vault> {
-    let unlock = unlock(app, store)?;
-    let vault = Vault::open(reach, app.context.clone(), &unlock)?;
+/// Opens the vault that these settings name.
+pub(crate) fn open_with(app: &App, settings: &Settings) -> Result<Vault> {
+    let reach = reach::reach(app, settings)?;
+    let Some(store) = reach::first(&reach, app)?.cloned() else {
+        let place = settings.vault.clone();
+        return Err(drystone_vault::Error::NoVault { place }.into());
+    };
+    open_in(app, settings, reach, &store)
+}
+
+fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>) -> Result<Vault> {
+    let unlock = unlock(app, settings, store)?;
+    let context = Context {
+        cache_dir: settings.cache_dir.clone(),
+        ..app.context.clone()
+    };
+    let vault = Vault::open(reach, context, &unlock)?;
     for warning in vault.warnings().iter().chain(vault.notes()) {
         app.out.warning(warning);
     }
@@ -67,14 +76,14 @@ fn open_in(app: &App, reach: Reach, store: &Arc<dyn Store>) -> Result<Vault> {
 
 /// Opens the vault, or makes it if the place is empty or does not exist.
 pub(crate) fn open_or_create(app: &App) -> Result<(Vault, Option<Created>)> {
-    let reach = match reach::reach(app) {
+    let reach = match reach::reach(app, &app.settings) {
         Err(drystone_store::Error::NoPlace { .. }) => None,
         reach => Some(reach?),
     };
     if let Some(reach) = reach
         && let Some(store) = reach::first(&reach, app)?.cloned()
     {
-        return Ok((open_in(app, reach, &store)?, None));
+        return Ok((open_in(app, &app.settings, reach, &store)?, None));
     }
     if let Some(KeySource::File(file, _)) = &app.settings.key
         && file.exists()
@@ -139,7 +148,7 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
         .into_iter()
         .map(|lock| NewSlot {
             lock,
-            label: options.label.clone().unwrap_or_else(default_label),
+            label: options.label.clone().unwrap_or_else(this_host),
             role: Role::Owner,
         })
         .collect();
@@ -208,7 +217,8 @@ fn lay_out(
     Ok(Vault::create_spread(stores, places, context, options)?)
 }
 
-fn default_label() -> String {
+/// The name of this machine.
+pub(crate) fn this_host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -317,8 +327,8 @@ fn public_key(file: &Path) -> Result<String> {
 }
 
 /// What opens the vault at `store`: what was given, the key file kept for this vault, or what a person types.
-fn unlock(app: &App, store: &Arc<dyn Store>) -> Result<Unlock> {
-    match &app.settings.key {
+fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Unlock> {
+    match &settings.key {
         Some(KeySource::Passphrase(source)) => return Ok(Unlock::passphrase(&read_passphrase(source)?)),
         Some(KeySource::File(file, passphrase)) => {
             let passphrase = passphrase.as_ref().map(read_passphrase).transpose()?;

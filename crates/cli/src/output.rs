@@ -241,7 +241,7 @@ pub(crate) fn count(value: u64) -> String {
 
 /// A count with its word: `1 file`, `2 files`.
 pub(crate) fn counted(value: u64, word: &str) -> String {
-    let ending = match (value, word.ends_with('y')) {
+    let ending = match (value, word.ends_with('y') && !word.ends_with("ay")) {
         (1, _) => return format!("1 {word}"),
         (_, true) => return format!("{} {}ies", count(value), word.trim_end_matches('y')),
         (_, false) => "s",

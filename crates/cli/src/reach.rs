@@ -10,7 +10,7 @@ use drystone_store::{OpenOptions, Store};
 use drystone_vault::{Connect, Reach, Vault};
 use tokio::runtime::Handle;
 
-use crate::config::credential;
+use crate::config::{Settings, credential};
 use crate::context::App;
 use crate::exit::{Failure, Result};
 
@@ -87,9 +87,9 @@ impl Connect for Connector {
     }
 }
 
-/// The places of the vault that flags, environment and configuration name.
-pub(crate) fn reach(app: &App) -> drystone_store::Result<Reach> {
-    Reach::open(&named(&app.settings.vault), Arc::new(Connector::new(app)))
+/// The places of the vault that these settings name.
+pub(crate) fn reach(app: &App, settings: &Settings) -> drystone_store::Result<Reach> {
+    Reach::open(&named(&settings.vault), Arc::new(Connector::new(app)))
 }
 
 /// Makes a place, or opens one that is empty.

@@ -4,8 +4,10 @@ pub(crate) mod backup;
 pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod drill;
 pub(crate) mod dump;
 pub(crate) mod find;
 pub(crate) mod init;
@@ -45,6 +47,8 @@ pub(crate) fn run(verb: &Verb, app: &App) -> Result<Exit> {
         Verb::Cat(verb) => verb.run(app),
         Verb::Dump(verb) => verb.run(app),
         Verb::Restore(verb) => verb.run(app),
+        Verb::Copy(verb) => verb.run(app),
+        Verb::Drill(verb) => verb.run(app),
         Verb::Check(verb) => verb.run(app),
         Verb::Scrub(verb) => verb.run(app),
         Verb::Repair(verb) => verb.run(app),

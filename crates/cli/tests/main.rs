@@ -10,6 +10,8 @@
 mod backup;
 mod browse;
 mod config;
+mod copy;
+mod drill;
 mod help;
 mod init;
 mod key;

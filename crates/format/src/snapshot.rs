@@ -4,7 +4,7 @@
 
 use crate::cbor::{Reader, Unknown, Writer, required};
 use crate::error::Result;
-use crate::id::RootId;
+use crate::id::{RootId, VaultId};
 use crate::limits::{LINK_TARGET_MAX_BYTES, SNAPSHOT_LIST_MAX};
 use crate::recipe::Recipe;
 use crate::tree::Time;
@@ -26,6 +26,17 @@ pub struct Totals {
     pub stored_bytes: u64,
     /// Things that could not be read, or changed while they were read.
     pub problems: u64,
+}
+
+/// Where a copied snapshot comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The vault that the backup was made into.
+    pub vault: VaultId,
+    /// Its id there.
+    pub snapshot: RootId,
+    /// Files and directories that are not whole in the copy though they are in that snapshot.
+    pub lost: u64,
 }
 
 /// A backed-up tree.
@@ -51,6 +62,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// Program and version that wrote it.
     pub program: String,
+    /// Where it was copied from; none where it was made by a backup.
+    pub origin: Option<Origin>,
     /// Keys of a newer format, kept.
     pub unknown: Vec<Unknown>,
 }
@@ -59,7 +72,7 @@ impl Snapshot {
     /// The payload of the root.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        out.map(9 + usize::from(self.parent.is_some()) + self.unknown.len())
+        out.map(9 + usize::from(self.parent.is_some()) + usize::from(self.origin.is_some()) + self.unknown.len())
             .uint(0);
         self.started.encode(&mut out);
         self.finished.encode(out.uint(1));
@@ -92,7 +105,11 @@ impl Snapshot {
             .uint(new_bytes)
             .uint(stored_bytes)
             .uint(problems);
-        out.uint(9).text(&self.program).unknown(&self.unknown);
+        out.uint(9).text(&self.program);
+        if let Some(Origin { vault, snapshot, lost }) = self.origin {
+            out.uint(10).array(3).bytes(&vault.0).bytes(&snapshot.0).uint(lost);
+        }
+        out.unknown(&self.unknown);
         out.finish()
     }
 
@@ -100,7 +117,7 @@ impl Snapshot {
     pub fn decode(payload: &[u8]) -> Result<Self> {
         let (mut started, mut finished, mut host, mut user) = (None, None, None, None);
         let (mut paths, mut tags, mut tree, mut parent) = (Vec::new(), Vec::new(), None, None);
-        let (mut totals, mut program) = (Totals::default(), String::new());
+        let (mut totals, mut program, mut origin) = (Totals::default(), String::new(), None);
         let mut reader = Reader::new(OBJECT, payload);
         let unknown = reader.map(|reader, key| {
             match key {
@@ -118,6 +135,7 @@ impl Snapshot {
                 7 => parent = Some(RootId(reader.fixed()?)),
                 8 => totals = decode_totals(reader)?,
                 9 => program = reader.text("program")?,
+                10 => origin = Some(decode_origin(reader)?),
                 _ => return Ok(false),
             }
             Ok(true)
@@ -134,9 +152,19 @@ impl Snapshot {
             parent,
             totals,
             program,
+            origin,
             unknown,
         })
     }
+}
+
+fn decode_origin(reader: &mut Reader<'_>) -> Result<Origin> {
+    reader.array_of("origin", 3)?;
+    Ok(Origin {
+        vault: VaultId(reader.fixed()?),
+        snapshot: RootId(reader.fixed()?),
+        lost: reader.uint()?,
+    })
 }
 
 fn decode_totals(reader: &mut Reader<'_>) -> Result<Totals> {

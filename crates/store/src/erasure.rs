@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(Coder::new(1).parity(&[&one], &[0, 1, 254]).unwrap(), [one, one, one]);
         assert_eq!(Coder::new(2).parity(&[&one, &other], &[2]).unwrap(), [[5, 7, 3]]);
         assert!(Coder::new(2).parity(&[&one, &other], &[]).unwrap().is_empty());
-        assert_eq!(Coder::new(2).parity(&[&[], &[]], &[2]).unwrap(), [[]]);
+        assert_eq!(Coder::new(2).parity(&[&[], &[]], &[2]).unwrap(), [Vec::<u8>::new()]);
     }
 
     #[test]

@@ -158,7 +158,7 @@ mod tests {
             for n in 0..1000 {
                 let (old, new) = (old.homes(&pack(n)), new.homes(&pack(n)));
                 moved += old.iter().zip(&new).filter(|(old, new)| old != new).count() as u32;
-                won += new.iter().filter(|home| **home == before.into()).count() as u32;
+                won += new.iter().filter(|home| **home == usize::from(before)).count() as u32;
             }
             let share = 1000 * u32::from(total) / u32::from(before + 1);
             assert!(won.abs_diff(share) < 150, "{won} of {share}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use drystone_format::ChunkId;
 use drystone_format::id::ChunkHasher;
-use drystone_format::recipe::Recipe;
+use drystone_format::recipe::{Part, Recipe, decode_node};
 use drystone_index::Location;
 use drystone_store::Name;
 
@@ -73,6 +73,24 @@ impl Reader {
             pack: Name::pack(&location.pack).to_string(),
             place,
         })
+    }
+
+    /// Whether a new snapshot may rely on every chunk of this recipe, and on what leads to them, being there; of the data
+    /// nothing is read. Damage of what leads to them is an error.
+    pub fn contains_all(&self, recipe: &Recipe) -> Result<bool> {
+        let mut stack = vec![(recipe.depth, recipe.parts.clone())];
+        while let Some((depth, parts)) = stack.pop() {
+            for part in parts {
+                let Part::Chunk { id, bytes } = part else { continue };
+                if !self.catalog.contains(&id)? {
+                    return Ok(false);
+                }
+                if depth > 0 {
+                    stack.push((depth - 1, decode_node(&self.chunk(&id)?, depth, bytes)?));
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// The stretches of a file, in order, without reading its data.

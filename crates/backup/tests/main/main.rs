@@ -13,6 +13,8 @@ mod backup_rules;
 mod backup_world;
 mod browse;
 mod compare;
+mod copy;
+mod drill;
 mod dump;
 mod restore_basics;
 mod restore_hostile;

@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, XattrFlags, lse
 use crate::compare::{assert_same, listing};
 use crate::vaults::{Fixture, noise, options};
 
-fn take(fixture: &Fixture, source: &Path) -> BackupReport {
+pub(crate) fn take(fixture: &Fixture, source: &Path) -> BackupReport {
     let options = BackupOptions {
         sources: vec![source.to_owned()],
         filters: Filters::default(),
@@ -43,7 +43,7 @@ fn take(fixture: &Fixture, source: &Path) -> BackupReport {
 }
 
 /// Restores what was taken of `source`.
-fn give(fixture: &Fixture, report: &BackupReport, source: &Path, target: &Path) -> RestoreReport {
+pub(crate) fn give(fixture: &Fixture, report: &BackupReport, source: &Path, target: &Path) -> RestoreReport {
     let snapshot = fixture.vault.snapshot(&report.snapshot.unwrap()).unwrap();
     let reader = fixture.vault.reader().unwrap();
     let selection = Selection::find(&reader, &snapshot, source.as_os_str().as_bytes()).unwrap();
@@ -64,7 +64,7 @@ fn set_time(path: &Path, seconds: i64, nanos: i64) {
 }
 
 /// A tree with one of everything that this user can make.
-fn make_everything(root: &Path) {
+pub(crate) fn make_everything(root: &Path) {
     let at = |name: &str| root.join(name);
     fs::create_dir_all(at("dir/sub/empty")).unwrap();
     fs::write(at("plain"), noise(1, 300_000)).unwrap();

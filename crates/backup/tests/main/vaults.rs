@@ -14,10 +14,10 @@ use drystone_format::keys::Role;
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
-use drystone_store::Memory;
+use drystone_store::{Memory, Record, Store};
 use drystone_vault::{
-    Cancel, Clock, Context, CreateOptions, Entropy, Ingest, IngestOptions, Lane, NewLock, NewSlot, Progress, Vault,
-    generate_key_file,
+    Cancel, Clock, Context, CreateOptions, Entropy, Ingest, IngestOptions, Lane, NewLock, NewSlot, Progress, Unlock,
+    Vault, generate_key_file,
 };
 
 struct Still;
@@ -55,11 +55,19 @@ pub(crate) fn runtime() -> tokio::runtime::Handle {
 pub(crate) struct Fixture {
     pub(crate) vault: Vault,
     pub(crate) store: Arc<Memory>,
+    /// Every call to the store.
+    pub(crate) calls: Arc<Record>,
+    key: String,
     _cache: tempfile::TempDir,
 }
 
 impl Fixture {
     pub(crate) fn new() -> Self {
+        Self::sized(Sizes::new(1 << 10, 7 << 10).unwrap())
+    }
+
+    /// With these chunk sizes.
+    pub(crate) fn sized(data_sizes: Sizes) -> Self {
         let (cache, store) = (tempfile::tempdir().unwrap(), Arc::new(Memory::new()));
         let context = Context {
             clock: Arc::new(Still),
@@ -69,21 +77,36 @@ impl Fixture {
             memory_bytes: 64 << 20,
             cache_dir: cache.path().to_owned(),
         };
+        let (key, calls) = (generate_key_file(), Arc::new(Record::new(store.clone())));
         let options = CreateOptions {
-            data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
+            data_sizes,
             meta_sizes: Sizes::new(256, 1792).unwrap(),
             trust: Trust::Verified,
             slots: vec![NewSlot {
-                lock: NewLock::Recipient(generate_key_file().recipient),
+                lock: NewLock::Recipient(key.recipient),
                 label: "test".to_owned(),
                 role: Role::Owner,
             }],
         };
         Self {
-            vault: Vault::create(store.clone(), context, &options).unwrap(),
+            vault: Vault::create(calls.clone(), context, &options).unwrap(),
             store,
+            calls,
+            key: key.content.to_string(),
             _cache: cache,
         }
+    }
+
+    /// The same vault, opened anew as the next run of the program would, with nothing in memory.
+    pub(crate) fn reopen(&mut self) {
+        self.vault = self.open(self.calls.clone());
+        self.calls.take();
+    }
+
+    /// The same vault through another store.
+    pub(crate) fn open(&self, store: Arc<dyn Store>) -> Vault {
+        let unlock = Unlock::key_file(&self.key, "test", None).unwrap();
+        Vault::open(store, self.vault.context().clone(), &unlock).unwrap()
     }
 
     /// Stores what `fill` puts, and gives a snapshot of the root directory that it returns.
@@ -160,6 +183,7 @@ fn snapshot(tree: Recipe) -> Snapshot {
         parent: None,
         totals: Totals::default(),
         program: "test".to_owned(),
+        origin: None,
         unknown: Vec::new(),
     }
 }

@@ -146,7 +146,6 @@ impl Backup {
 
     fn options(&self, app: &App, sources: Vec<PathBuf>, filters: Filters, progress: Arc<Progress>) -> BackupOptions {
         let profile = &app.settings.profile;
-        let this_host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
         let one = self.filter.one_file_system || profile.one_file_system;
         BackupOptions {
             sources,
@@ -157,7 +156,7 @@ impl Backup {
                 .host
                 .clone()
                 .or_else(|| profile.host.clone())
-                .unwrap_or_else(this_host),
+                .unwrap_or_else(open::this_host),
             user: app.settings.user.clone(),
             program: concat!("drystone ", env!("CARGO_PKG_VERSION")).to_owned(),
             tags: profile.tag.iter().chain(&self.tag).cloned().collect(),

@@ -32,7 +32,8 @@ pub(crate) struct Scrub {
     repair: bool,
 }
 
-fn share(text: &str) -> Result<f64, String> {
+/// A share as people write it: `10%`.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
     let wrong = || "write a share as a percentage from 0.01% to 100%".to_owned();
     let percent: f64 = text.strip_suffix('%').ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
     if (0.01..=100.0).contains(&percent) {

@@ -116,6 +116,11 @@ pub(crate) fn fields(id: &RootId, snapshot: &Snapshot) -> Value {
         "tags": snapshot.tags,
         "parent": snapshot.parent.map(|id| id.to_string()),
         "program": snapshot.program,
+        "origin": snapshot.origin.map(|origin| json!({
+            "vault_id": origin.vault.to_string(),
+            "snapshot": origin.snapshot.to_string(),
+            "lost": origin.lost,
+        })),
         "files": totals.files,
         "dirs": totals.dirs,
         "bytes": totals.bytes,

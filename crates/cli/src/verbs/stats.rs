@@ -1,6 +1,7 @@
 //! `stats`: sizes and counts of a vault.
 
 use clap::Args;
+use drystone_backup::last_drills;
 use drystone_format::keys::Role;
 use serde_json::json;
 
@@ -8,6 +9,7 @@ use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{counted, size};
+use crate::verbs::drill;
 
 /// Show sizes and counts.
 #[derive(Debug, Args)]
@@ -30,6 +32,7 @@ impl Stats {
             ),
             Role::Writer => None,
         };
+        let drills = last_drills(&vault)?;
         let stored = stats.data_bytes + stats.meta_bytes;
         let fields = json!({
             "vault": vault.place(),
@@ -45,6 +48,8 @@ impl Stats {
             "meta_packs": stats.meta_packs,
             "damaged_packs": stats.damaged_packs,
             "index_bytes": stats.index_bytes,
+            "last_drill": drills.last.map(|drilled| drill::recorded(&drilled)),
+            "last_sound_drill": drills.last_sound.map(|drilled| drill::recorded(&drilled)),
         });
         let mut text = format!("vault      {}  ({})\n", vault.place(), vault.id());
         let backed_up = source_bytes.map_or(String::new(), |bytes| format!(", {} of files", size(bytes)));
@@ -70,6 +75,7 @@ impl Stats {
                 counted(stats.damaged_packs, "pack")
             );
         }
+        text += &format!("\ndrill      {}", drill::last(&drills, app.now()));
         app.out.result("stats", fields, text)?;
         Ok(Exit::Done)
     }

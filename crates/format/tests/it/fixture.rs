@@ -248,6 +248,7 @@ pub(crate) fn snapshot() -> Snapshot {
             problems: 0,
         },
         program: "drystone 0.1.0".to_owned(),
+        origin: None,
         unknown: Vec::new(),
     }
 }

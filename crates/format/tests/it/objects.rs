@@ -8,7 +8,7 @@ use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::places::{PlaceEntry, PlaceMark, Places};
 use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::slot::{Lock, Slot};
-use drystone_format::snapshot::{Snapshot, Totals};
+use drystone_format::snapshot::{Origin, Snapshot, Totals};
 use drystone_format::{Error, PackId, PlaceId, RootId, SlotId, VaultId};
 
 use crate::fixture::{
@@ -280,6 +280,15 @@ fn snapshots_round_trip_and_keep_unknown_keys() {
         smallest,
         Snapshot {
             paths: vec![b"/\xff".to_vec(); 4096],
+            unknown: unknown(),
+            ..snapshot()
+        },
+        Snapshot {
+            origin: Some(Origin {
+                vault: VaultId([7; 16]),
+                snapshot: RootId([8; 16]),
+                lost: 300,
+            }),
             unknown: unknown(),
             ..snapshot()
         },

@@ -322,6 +322,7 @@ pub(crate) fn snapshot(tree: Recipe) -> Snapshot {
         parent: None,
         totals: Totals::default(),
         program: "test".to_owned(),
+        origin: None,
         unknown: Vec::new(),
     }
 }

@@ -1,0 +1,277 @@
+//! Copying snapshots into another vault, whose keys, chunk sizes and places are its own.
+//!
+//! - A snapshot that the target has, or that was copied from it, is not copied again: copies carry where they come from.
+//! - A copy is published when everything that it needs is durable in the target; one that is no better than the copy that
+//!   is there is not published.
+//! - What was copied before is known from the memo, which can be deleted at the cost of time alone.
+//! - Interrupted, it goes on where it ended: what was read until then is stored and known from the memo, and snapshots
+//!   that were published are there.
+
+mod flow;
+mod memo;
+mod there;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use drystone_format::RootId;
+use drystone_format::codec::Compression;
+use drystone_format::snapshot::{Origin, Snapshot, Totals};
+use drystone_vault::{Cancel, Finished, IngestOptions, Problems, Progress, Vault};
+use parking_lot::Mutex;
+
+use self::flow::{Copied, Flow};
+use self::memo::Memo;
+use self::there::{Identity, There, identity};
+use crate::error::{Error, Result};
+
+/// Bytes of files read after which what was copied is published: less is lost when the run is interrupted, and packs are
+/// still full.
+const GROUP_BYTES: u64 = 1 << 30;
+/// Snapshots after which it is.
+const GROUP_SNAPSHOTS: usize = 256;
+
+/// Whether anything is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CopyMode {
+    /// Yes.
+    #[default]
+    Store,
+    /// No: only which snapshots would be.
+    DryRun,
+}
+
+/// How to copy.
+#[derive(Clone)]
+pub struct CopyOptions {
+    /// How frames are compressed in the target.
+    pub compression: Compression,
+    /// Whether anything is copied.
+    pub mode: CopyMode,
+    /// Threads that read files, at least 1. For a slow source more than there are processors pay.
+    pub threads: usize,
+    /// Counts files and bytes.
+    pub progress: Arc<Progress>,
+    /// Ends the run with `Error::Vault(Interrupted)`.
+    pub cancel: Cancel,
+}
+
+/// What was copied.
+#[derive(Debug, Default)]
+pub struct CopyReport {
+    /// Snapshots of the source and their copies, in order; of a dry run those that would be copied.
+    pub copied: Vec<(RootId, Option<RootId>)>,
+    /// Snapshots that the target has already, as good as they can be had.
+    pub skipped: u64,
+    /// Files in those that were copied.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of files that were read from the source.
+    pub read_bytes: u64,
+    /// What was stored in the target.
+    pub stored: Finished,
+    /// What could not be read in the source; everything else was copied.
+    pub problems: Problems,
+}
+
+/// Copies these snapshots, each durable in the target when it is published; all that came before an error are.
+///
+/// The source's credential must be an owner's; with a writer's of the target, what was copied before is known only to the
+/// machine that copied it. Source and target may lie anywhere, but must be two vaults: else [`Error::SameVault`].
+pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOptions) -> Result<CopyReport> {
+    if from.id() == to.id() {
+        return Err(Error::SameVault {
+            place: to.place().to_owned(),
+        });
+    }
+    let mut report = CopyReport::default();
+    let mut plan = Plan::new(from, to, snapshots, &mut report)?;
+    let totals = |of: fn(&Totals) -> u64| plan.due.iter().map(|due| of(&due.snapshot.totals)).sum();
+    (report.files, report.bytes) = (totals(|totals| totals.files), totals(|totals| totals.bytes));
+    options.progress.total_files.store(report.files, Ordering::Relaxed);
+    options.progress.total_bytes.store(report.bytes, Ordering::Relaxed);
+    if options.mode == CopyMode::DryRun {
+        report.copied = plan.due.iter().map(|due| (due.id, None)).collect();
+        return Ok(report);
+    }
+    let problems = Mutex::new(std::mem::take(&mut report.problems));
+    let mut rest = plan.due.as_slice();
+    let mut done = (0, 0);
+    while !rest.is_empty() {
+        let group = copy_group(from, to, rest, options, &problems)?;
+        let (now, later) = rest.split_at(group.trees.len().min(rest.len()));
+        rest = later;
+        add(&mut report.stored, &group.finished);
+        report.read_bytes += group.read_bytes;
+        for (due, copied) in now.iter().zip(group.trees) {
+            match publish(to, due, copied, &mut plan.there, &group.finished)? {
+                Some(copy) => report.copied.push((due.id, Some(copy))),
+                None => report.skipped += 1,
+            }
+            // What the memo spared counts as done.
+            done = (done.0 + due.snapshot.totals.files, done.1 + due.snapshot.totals.bytes);
+        }
+        options.progress.files.fetch_max(done.0, Ordering::Relaxed);
+        options.progress.bytes.fetch_max(done.1, Ordering::Relaxed);
+        // Best effort: whoever finds nothing in the memo reads what was copied.
+        let _ = group.memo.keep();
+        group.outcome?;
+    }
+    report.problems = problems.into_inner();
+    Ok(report)
+}
+
+fn add(sum: &mut Finished, more: &Finished) {
+    sum.new_chunks += more.new_chunks;
+    sum.new_bytes += more.new_bytes;
+    sum.packs += more.packs;
+    sum.stored_bytes += more.stored_bytes;
+}
+
+/// A snapshot to be copied.
+struct Due {
+    id: RootId,
+    snapshot: Snapshot,
+    identity: Identity,
+    /// Lost already in the source.
+    lost: u64,
+    /// The snapshot that it says it was built on.
+    parent: Option<Identity>,
+}
+
+/// What is to be done.
+struct Plan {
+    due: Vec<Due>,
+    there: There,
+}
+
+impl Plan {
+    fn new(from: &Vault, to: &Vault, wanted: &[RootId], report: &mut CopyReport) -> Result<Self> {
+        let wanted = read_wanted(from, wanted, &mut report.problems)?;
+        let identities: HashMap<RootId, Identity> = wanted
+            .iter()
+            .map(|(id, snapshot)| (*id, identity(from, *id, snapshot).0))
+            .collect();
+        let there = There::read(to, identities.values().copied())?;
+        let mut due = Vec::new();
+        for (id, snapshot) in wanted {
+            let (identity, lost) = identity(from, id, &snapshot);
+            if there.lost(&identity).is_some_and(|before| before <= lost) {
+                report.skipped += 1;
+                continue;
+            }
+            // One that is not copied now and not a copy itself is known by its id here.
+            let of = |parent| identities.get(&parent).copied().unwrap_or((from.id(), parent));
+            let parent = snapshot.parent.map(of);
+            due.push(Due {
+                id,
+                snapshot,
+                identity,
+                lost,
+                parent,
+            });
+        }
+        Ok(Self { due, there })
+    }
+}
+
+/// These snapshots, each once, by the time they began; damaged ones are problems.
+fn read_wanted(from: &Vault, wanted: &[RootId], problems: &mut Problems) -> Result<Vec<(RootId, Snapshot)>> {
+    let mut snapshots = Vec::new();
+    for id in HashSet::<RootId>::from_iter(wanted.iter().copied()) {
+        match from.snapshot(&id) {
+            Ok(snapshot) => snapshots.push((id, snapshot)),
+            Err(error) if error.is_damage() => problems.push(format!("{}:", id.short()), error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    snapshots.sort_by_key(|(id, snapshot)| (snapshot.started, *id));
+    Ok(snapshots)
+}
+
+/// Snapshots that were copied by one ingest.
+struct Group<'a> {
+    trees: Vec<Copied>,
+    finished: Finished,
+    read_bytes: u64,
+    memo: Memo<'a>,
+    /// Why there are no more of them, if that is an error; what is here is durable all the same.
+    outcome: Result<()>,
+}
+
+/// Copies the trees of the first of `due`, as many as belong together.
+fn copy_group<'a>(
+    from: &Vault,
+    to: &'a Vault,
+    due: &[Due],
+    options: &CopyOptions,
+    problems: &Mutex<Problems>,
+) -> Result<Group<'a>> {
+    let memo = Memo::open(from, to)?;
+    let ingest = to.ingest(IngestOptions {
+        compression: options.compression,
+        progress: options.progress.clone(),
+        // The flow stops by itself, in good order.
+        cancel: Cancel::default(),
+    })?;
+    let flow = Flow {
+        reader: from.reader()?,
+        ingest: &ingest,
+        memo: &memo,
+        threads: options.threads.max(1),
+        progress: &options.progress,
+        cancel: &options.cancel,
+        problems,
+        read_bytes: AtomicU64::new(0),
+    };
+    let mut waiting = due.iter().take(GROUP_SNAPSHOTS);
+    let (trees, outcome) = flow.run(&mut |read_bytes| {
+        let is_full = memo.is_full() || read_bytes >= GROUP_BYTES;
+        let next = if is_full { None } else { waiting.next() };
+        next.map(|due| (due.id, &due.snapshot.tree))
+    });
+    let read_bytes = flow.read_bytes.into_inner();
+    let error = match (outcome, ingest.finish()) {
+        (outcome, Ok(finished)) => {
+            return Ok(Group {
+                trees,
+                finished,
+                read_bytes,
+                memo,
+                outcome,
+            });
+        }
+        (Err(Error::Vault(drystone_vault::Error::Stopped)) | Ok(()), Err(error)) => error.into(),
+        (Err(error), Err(_)) => error,
+    };
+    // What was stored need not be read again by the next run; if that cannot be, the first error is what is told.
+    let _ = memo.keep_files();
+    Err(error)
+}
+
+/// Publishes a copy, unless the one that is there is as good.
+fn publish(to: &Vault, due: &Due, copied: Copied, there: &mut There, finished: &Finished) -> Result<Option<RootId>> {
+    let lost = due.lost + copied.lost;
+    if there.lost(&due.identity).is_some_and(|before| before <= lost) {
+        return Ok(None);
+    }
+    let snapshot = Snapshot {
+        tree: copied.tree,
+        parent: due.parent.and_then(|parent| there.id(&parent)),
+        totals: Totals {
+            problems: due.snapshot.totals.problems + copied.lost,
+            ..due.snapshot.totals
+        },
+        origin: Some(Origin {
+            vault: due.identity.0,
+            snapshot: due.identity.1,
+            lost,
+        }),
+        ..due.snapshot.clone()
+    };
+    let id = to.publish(&snapshot, finished)?;
+    there.published(to, due.identity, lost, id);
+    Ok(Some(id))
+}
