@@ -24,6 +24,8 @@ use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits
 const WHOLE: &str = "the place";
 /// Where objects are written before they get their names, where that is needed.
 const TMP: &str = "tmp/";
+/// Requests in flight at once.
+const REQUESTS: usize = 64;
 /// Most entries asked for in one request of a listing.
 const LIST_REQUEST: usize = 1000;
 
@@ -119,14 +121,18 @@ impl Remote {
         let (name, place) = (name.to_string(), self.place.clone());
         let refused = refusal(error);
         let status = refused.map_or(0, |refused| refused.status.as_u16());
-        let over_quota = refused.is_some_and(|refused| refused.reason.to_ascii_lowercase().contains("quota"));
+        // Few servers have a status for it; S3, Swift and WebDAV servers say it in words.
+        let is_full = refused.is_some_and(|refused| {
+            let reason = refused.reason.to_ascii_lowercase();
+            status == 507 || reason.contains("quota") || reason.contains("no space left")
+        });
         let unavailable = |name, place| Error::Unavailable {
             name,
             place,
             reason: format!("{during}: {}", reason(error)),
         };
         match (status, error.kind()) {
-            (507, _) | (403 | 413, _) if status == 507 || over_quota => Error::Full { name, place },
+            _ if is_full => Error::Full { name, place },
             (401 | 403, _) | (0, ErrorKind::PermissionDenied) => Error::Denied {
                 name,
                 place,
@@ -134,6 +140,8 @@ impl Remote {
                 advice: self.service.denied,
             },
             (0, ErrorKind::NotFound) => Error::NotFound { name, place },
+            // What OpenDAL calls a bucket that does not exist.
+            (0, ErrorKind::ConfigInvalid) => self.no_place(),
             (408 | 409 | 423 | 425 | 429 | 500 | 502.., _) => unavailable(name, place),
             (0, ErrorKind::RateLimited) => unavailable(name, place),
             (0, _) if error.is_temporary() => unavailable(name, place),
@@ -397,6 +405,10 @@ impl Place for Remote {
             }
         }
         Ok(())
+    }
+
+    fn requests(&self) -> usize {
+        REQUESTS
     }
 }
 

@@ -10,6 +10,7 @@ use opendal::{HttpTransporter, Operator, OperatorUri, services};
 use crate::open::{OpenOptions, Place, scheme};
 use crate::remote::{Remote, Service};
 use crate::remote_http::Transport;
+use crate::remote_sftp::Sftp;
 use crate::remote_swift::{Account, Login, PLACEHOLDER};
 use crate::remote_url::{PlaceUrl, shown};
 use crate::{Error, Result};
@@ -63,6 +64,7 @@ const OTHER: Service = Service {
 /// The place that a URL means, nothing being sent yet; `None` for a local one.
 pub(crate) fn place(url: &str, options: &OpenOptions<'_>) -> Result<Option<Arc<dyn Place>>> {
     let remote = match scheme(url) {
+        Some(("sftp", _)) => return Ok(Some(Arc::new(Sftp::new(url, options.retry.seed)?))),
         None | Some(("file", _)) => return Ok(None),
         Some(("s3", _)) => s3(url, options)?,
         Some(("swift", _)) => swift(url, options)?,
