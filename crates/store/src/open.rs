@@ -24,8 +24,8 @@ use crate::{Error, Limit, Local, Result, Retry, Store};
 pub struct OpenOptions<'a> {
     /// Looks up a credential by its usual name, such as `AWS_SECRET_ACCESS_KEY`: from the environment, a profile, a keyring.
     pub credentials: &'a (dyn Fn(&str) -> Option<String> + Sync),
-    /// How often and how soon requests over a network are repeated. Its seed must differ from that of every other
-    /// process: temporary names are made from it.
+    /// How often and how soon requests over a network are repeated. Its seed must be another at each
+    /// opening, on every machine: temporary names are made from it.
     pub retry: Policy,
 }
 

@@ -102,7 +102,9 @@ impl Ssh {
         ssh.stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true);
+            .kill_on_drop(true)
+            // A signal from the terminal is for the program, which may still have something to store.
+            .process_group(0);
         ssh
     }
 

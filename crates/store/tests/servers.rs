@@ -521,3 +521,44 @@ async fn keystone_logs_in_to_swift() {
         .unwrap_err();
     assert!(elsewhere.to_string().contains("region"), "{elsewhere}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_during_an_upload_shows_nothing_of_it() {
+    let Some(mut server) = need(Sftp::start()) else { return };
+    let store = create(&server.url("vault"), &options(&server.credentials()))
+        .await
+        .unwrap();
+    let tmp = server.files().join("vault/tmp");
+    let sizes = |tmp: &Path| -> Vec<u64> {
+        let entries = std::fs::read_dir(tmp).into_iter().flatten();
+        entries
+            .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
+            .collect()
+    };
+    for n in 1..50 {
+        let (name, bytes) = pack(n, 16 << 20);
+        let putting = tokio::spawn({
+            let (store, name, bytes) = (Arc::clone(&store), name.clone(), bytes.clone());
+            async move { store.put(&name, bytes).await }
+        });
+        while !putting.is_finished() && sizes(&tmp).iter().all(|size| *size == 0) {
+            tokio::task::yield_now().await;
+        }
+        server.stop().unwrap();
+        let outcome = putting.await.unwrap();
+        let left = sizes(&tmp);
+        server.start_again().unwrap();
+        if outcome.is_ok() {
+            // Too late: it was complete before the server died.
+            store.delete(&name).await.unwrap();
+            continue;
+        }
+        assert!(outcome.as_ref().unwrap_err().is_transient(), "{outcome:?}");
+        assert!(!left.is_empty(), "nothing was cut");
+        assert_eq!(store.list(&Prefix::All, None, 10).await.unwrap(), []);
+        assert_eq!(store.put(&name, bytes.clone()).await.unwrap(), Put::Created);
+        assert!(store.get(&name, Range::All).await.unwrap() == bytes);
+        return;
+    }
+    panic!("no upload was cut");
+}
