@@ -123,7 +123,7 @@ impl Remote {
             (0, ErrorKind::NotFound) => Error::NotFound { name, place },
             // What OpenDAL calls a bucket that does not exist.
             (0, ErrorKind::ConfigInvalid) => self.no_place(),
-            (408 | 409 | 423 | 425 | 429 | 500 | 502.., _) => unavailable(name, place),
+            (202 | 408 | 409 | 423 | 425 | 429 | 500 | 502.., _) => unavailable(name, place),
             (0, ErrorKind::RateLimited) => unavailable(name, place),
             (0, _) if error.is_temporary() => unavailable(name, place),
             _ => Error::Io {

@@ -66,6 +66,8 @@ impl Transport {
             parts.headers.insert("overwrite", HeaderValue::from_static("F"));
         }
         let is_head = parts.method == http::Method::HEAD;
+        // Swift accepts, and drops, an upload that lost a race for its name against another.
+        let may_be_lost = self.login.is_some() && parts.method == http::Method::PUT;
         let progress = Arc::new(Progress::default());
         let mut request = self
             .client
@@ -81,7 +83,7 @@ impl Transport {
             answer = request.send() => answer.map_err(unreachable)?,
             () = progress.stalled() => return Err(stalled()),
         };
-        if is_refusal(answer.status()) {
+        if is_refusal(answer.status()) || may_be_lost && answer.status() == StatusCode::ACCEPTED {
             return Err(refused(answer).await);
         }
         Ok(translate(answer, is_head))
