@@ -242,3 +242,32 @@ impl http_body::Body for Upload {
         http_body::SizeHint::with_exact(self.rest.len() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use http_body::Body;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_goes_on_and_one_that_stands_still_ends() {
+        let progress = Arc::new(Progress::default());
+        let mut upload = Upload {
+            rest: Bytes::from(vec![7; 3 * PIECE_BYTES + 1]),
+            progress: Arc::clone(&progress),
+        };
+        let started = Instant::now();
+        let mut stalled = Box::pin(progress.stalled());
+        let mut sent = 0;
+        while !upload.is_end_stream() {
+            assert!((&mut stalled).now_or_never().is_none(), "given up after {sent} bytes");
+            let piece = std::future::poll_fn(|context| Pin::new(&mut upload).poll_frame(context)).await;
+            sent += piece.unwrap().unwrap().into_data().unwrap().len();
+            tokio::time::advance(IDLE_LIMIT - Duration::from_secs(1)).await;
+        }
+        assert_eq!(sent, 3 * PIECE_BYTES + 1);
+        stalled.await;
+        assert!(started.elapsed() < 5 * IDLE_LIMIT, "{:?}", started.elapsed());
+    }
+}

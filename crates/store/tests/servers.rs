@@ -110,7 +110,7 @@ async fn webdav_conforms() {
 /// A lookup that has one credential wrong.
 fn wrong<'a>(inner: Lookup<'a>, name: &'static str) -> impl Fn(&str) -> Option<String> + Sync + 'a {
     move |asked| match asked == name {
-        true => Some("wrong".to_string()),
+        true => Some("wrong-secret".to_string()),
         false => inner(asked),
     }
 }
@@ -120,6 +120,7 @@ async fn is_denied(url: &str, credentials: Lookup<'_>, advice: &str) {
     let error = open(url, &options(credentials)).await.unwrap_err();
     assert!(matches!(error, Error::Denied { .. }), "{error}");
     assert!(error.to_string().contains(advice), "{error}");
+    assert!(!format!("{error} {error:?}").contains("wrong-secret"), "{error}");
 }
 
 #[tokio::test]
