@@ -273,6 +273,9 @@ KINDS = {"s3": S3, "swift": Swift, "sftp": Sftp, "webdav": WebDav}
 
 def main():
     kind, directory, port, *options = sys.argv[1:]
+    # The end is told by standard input alone, so that it is always an orderly one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     server = None
     try:
         server = KINDS[kind](directory, port, dict(option.split("=", 1) for option in options))
