@@ -24,6 +24,8 @@ pub mod record;
 mod remote;
 mod remote_http;
 mod remote_services;
+mod remote_sftp;
+mod remote_ssh;
 mod remote_swift;
 mod remote_url;
 pub mod retry;

@@ -19,16 +19,13 @@ use crate::remote_url::{malformed, shown};
 use crate::retry::Policy;
 use crate::{Error, Limit, Local, Result, Retry, Store};
 
-/// Requests to one place in flight at once.
-const REQUESTS: usize = 64;
-
 /// What opening a place needs to know beside its URL.
 #[derive(Clone, Copy)]
 pub struct OpenOptions<'a> {
     /// Looks up a credential by its usual name, such as `AWS_SECRET_ACCESS_KEY`: from the environment, a profile, a keyring.
     pub credentials: &'a (dyn Fn(&str) -> Option<String> + Sync),
-    /// How often and how soon requests over a network are repeated. Its seed must differ from that of every other
-    /// process: temporary names are made from it.
+    /// How often and how soon requests over a network are repeated. Its seed must be another at each
+    /// opening, on every machine: temporary names are made from it.
     pub retry: Policy,
 }
 
@@ -61,6 +58,9 @@ pub(crate) trait Place: Store {
 
     /// Makes it if it is a directory, and makes sure that nothing foreign is in it.
     async fn make(&self) -> Result<()>;
+
+    /// Requests that may be in flight at once.
+    fn requests(&self) -> usize;
 }
 
 /// Opens an existing place. Over a network this takes a request, and all calls need the same tokio runtime.
@@ -91,7 +91,7 @@ pub async fn create(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Stor
 
 fn decorated(place: &Arc<dyn Place>, options: &OpenOptions<'_>) -> Arc<Retry> {
     let limits = Limits {
-        requests: NonZeroUsize::new(REQUESTS),
+        requests: NonZeroUsize::new(place.requests()),
         ..Limits::default()
     };
     let limited = Limit::new(Arc::clone(place) as Arc<dyn Store>, limits);

@@ -7,16 +7,16 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures_util::TryStreamExt;
+use futures::TryStreamExt;
 use opendal::options::{ListOptions, ReaderOptions};
 use opendal::{BytesRange, EntryMode, ErrorKind, Operator};
 
 use crate::open::Place;
 use crate::remote_http::refusal;
+use crate::remote_services::Service;
 use crate::walk::{Directories, Entry, walk};
 use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
 
@@ -24,27 +24,10 @@ use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits
 const WHOLE: &str = "the place";
 /// Where objects are written before they get their names, where that is needed.
 const TMP: &str = "tmp/";
+/// Requests in flight at once.
+const REQUESTS: usize = 64;
 /// Most entries asked for in one request of a listing.
 const LIST_REQUEST: usize = 1000;
-
-/// What is known of a service beyond what OpenDAL says about it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Service {
-    /// An upload becomes the object when it is complete; otherwise it must be renamed.
-    pub(crate) whole_puts: bool,
-    /// Objects lie in directories that must exist, the place itself being one.
-    pub(crate) directories: bool,
-    /// What the service acknowledges survives a power cut.
-    pub(crate) durable: bool,
-    /// How old its listings may be.
-    pub(crate) stale_list: Option<Duration>,
-    /// Largest object of one upload, bytes.
-    pub(crate) max_object_bytes: Option<u64>,
-    /// What to do when access is denied.
-    pub(crate) denied: &'static str,
-    /// What to do when the bucket or directory is missing.
-    pub(crate) missing: &'static str,
-}
 
 /// A place on another machine.
 #[derive(Debug)]
@@ -119,14 +102,18 @@ impl Remote {
         let (name, place) = (name.to_string(), self.place.clone());
         let refused = refusal(error);
         let status = refused.map_or(0, |refused| refused.status.as_u16());
-        let over_quota = refused.is_some_and(|refused| refused.reason.to_ascii_lowercase().contains("quota"));
+        // Few servers have a status for it; S3, Swift and WebDAV servers say it in words.
+        let is_full = refused.is_some_and(|refused| {
+            let reason = refused.reason.to_ascii_lowercase();
+            status == 507 || reason.contains("quota") || reason.contains("no space left")
+        });
         let unavailable = |name, place| Error::Unavailable {
             name,
             place,
             reason: format!("{during}: {}", reason(error)),
         };
         match (status, error.kind()) {
-            (507, _) | (403 | 413, _) if status == 507 || over_quota => Error::Full { name, place },
+            _ if is_full => Error::Full { name, place },
             (401 | 403, _) | (0, ErrorKind::PermissionDenied) => Error::Denied {
                 name,
                 place,
@@ -134,7 +121,9 @@ impl Remote {
                 advice: self.service.denied,
             },
             (0, ErrorKind::NotFound) => Error::NotFound { name, place },
-            (408 | 409 | 423 | 425 | 429 | 500 | 502.., _) => unavailable(name, place),
+            // What OpenDAL calls a bucket that does not exist.
+            (0, ErrorKind::ConfigInvalid) => self.no_place(),
+            (202 | 408 | 409 | 423 | 425 | 429 | 500 | 502.., _) => unavailable(name, place),
             (0, ErrorKind::RateLimited) => unavailable(name, place),
             (0, _) if error.is_temporary() => unavailable(name, place),
             _ => Error::Io {
@@ -286,6 +275,33 @@ impl Remote {
         }
     }
 
+    /// Calls `each` with the entries of a directory until it says `false`. A directory that is missing is empty.
+    async fn each_entry(&self, directory: &str, mut each: impl FnMut(Entry) -> bool + Send) -> Result<()> {
+        let path = self.directory(directory);
+        let list = async {
+            let mut entries = self.operator.lister(&path).await?;
+            while let Some(entry) = entries.try_next().await? {
+                let name = entry
+                    .path()
+                    .strip_prefix(path.trim_start_matches('/'))
+                    .unwrap_or_default();
+                let entry = Entry {
+                    name: name.trim_end_matches('/').to_string(),
+                    size: (entry.metadata().mode() == EntryMode::FILE).then(|| entry.metadata().content_length()),
+                };
+                // The directory lists itself too.
+                if !name.is_empty() && !each(entry) {
+                    break;
+                }
+            }
+            Ok::<_, opendal::Error>(())
+        };
+        match list.await {
+            Err(error) if self.service.directories && error.kind() == ErrorKind::NotFound => Ok(()),
+            outcome => outcome.map_err(|error| self.error(WHOLE, "listing", &error)),
+        }
+    }
+
     /// A listing by the service itself, from a name on.
     async fn list_flat(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> opendal::Result<Vec<Listed>> {
         let options = ListOptions {
@@ -341,30 +357,13 @@ fn reason(error: &opendal::Error) -> String {
 #[async_trait]
 impl Directories for Remote {
     async fn entries(&self, directory: &str) -> Result<Vec<Entry>> {
-        let path = self.directory(directory);
-        let list = async {
-            let mut entries = self.operator.lister(&path).await?;
-            let mut found = Vec::new();
-            while let Some(entry) = entries.try_next().await? {
-                let name = entry
-                    .path()
-                    .strip_prefix(path.trim_start_matches('/'))
-                    .unwrap_or_default();
-                // The directory lists itself too.
-                if name.is_empty() {
-                    continue;
-                }
-                found.push(Entry {
-                    name: name.trim_end_matches('/').to_string(),
-                    size: (entry.metadata().mode() == EntryMode::FILE).then(|| entry.metadata().content_length()),
-                });
-            }
-            Ok::<_, opendal::Error>(found)
+        let mut found = Vec::new();
+        let until_end = |entry| {
+            found.push(entry);
+            true
         };
-        match list.await {
-            Err(error) if self.service.directories && error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            outcome => outcome.map_err(|error| self.error(WHOLE, "listing", &error)),
-        }
+        self.each_entry(directory, until_end).await?;
+        Ok(found)
     }
 }
 
@@ -373,13 +372,17 @@ impl Place for Remote {
     async fn check(&self) -> Result<()> {
         let outcome = match self.service.directories {
             // OpenDAL answers for the root itself without asking; a listing asks.
-            true if !self.base.is_empty() => self.operator.stat(&self.base).await.map(|_| ()),
-            _ => self.first_entry().await,
+            true if !self.base.is_empty() => self.operator.stat(&self.base).await.map(|found| found.is_dir()),
+            _ => self.first_entry().await.map(|()| true),
         };
-        outcome.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => self.no_place(),
-            _ => self.error(WHOLE, "looking at", &error),
-        })
+        match outcome {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::NotDirectory {
+                place: self.place.clone(),
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.no_place()),
+            Err(error) => Err(self.error(WHOLE, "looking at", &error)),
+        }
     }
 
     async fn make(&self) -> Result<()> {
@@ -388,15 +391,24 @@ impl Place for Remote {
             made.map_err(|error| self.error(WHOLE, "making", &error))?;
         }
         self.check().await?;
-        for entry in self.entries("").await? {
-            if !Name::is_top_level(&entry.name) && format!("{}/", entry.name) != TMP {
-                return Err(Error::Occupied {
-                    place: self.place.clone(),
-                    found: entry.name,
-                });
-            }
+        let mut foreign = None;
+        let until_foreign = |entry: Entry| {
+            let is_ours = Name::is_top_level(&entry.name) || format!("{}/", entry.name) == TMP;
+            foreign = Some(entry.name).filter(|_| !is_ours);
+            is_ours
+        };
+        self.each_entry("", until_foreign).await?;
+        match foreign {
+            None => Ok(()),
+            Some(found) => Err(Error::Occupied {
+                place: self.place.clone(),
+                found,
+            }),
         }
-        Ok(())
+    }
+
+    fn requests(&self) -> usize {
+        REQUESTS
     }
 }
 

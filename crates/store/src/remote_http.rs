@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
 use parking_lot::Mutex;
@@ -66,6 +66,8 @@ impl Transport {
             parts.headers.insert("overwrite", HeaderValue::from_static("F"));
         }
         let is_head = parts.method == http::Method::HEAD;
+        // Swift accepts, and drops, an upload that lost a race for its name against another.
+        let may_be_lost = self.login.is_some() && parts.method == http::Method::PUT;
         let progress = Arc::new(Progress::default());
         let mut request = self
             .client
@@ -81,7 +83,7 @@ impl Transport {
             answer = request.send() => answer.map_err(unreachable)?,
             () = progress.stalled() => return Err(stalled()),
         };
-        if is_refusal(answer.status()) {
+        if is_refusal(answer.status()) || may_be_lost && answer.status() == StatusCode::ACCEPTED {
             return Err(refused(answer).await);
         }
         Ok(translate(answer, is_head))
@@ -238,5 +240,34 @@ impl http_body::Body for Upload {
 
     fn size_hint(&self) -> http_body::SizeHint {
         http_body::SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use http_body::Body;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_goes_on_and_one_that_stands_still_ends() {
+        let progress = Arc::new(Progress::default());
+        let mut upload = Upload {
+            rest: Bytes::from(vec![7; 3 * PIECE_BYTES + 1]),
+            progress: Arc::clone(&progress),
+        };
+        let started = Instant::now();
+        let mut stalled = Box::pin(progress.stalled());
+        let mut sent = 0;
+        while !upload.is_end_stream() {
+            assert!((&mut stalled).now_or_never().is_none(), "given up after {sent} bytes");
+            let piece = std::future::poll_fn(|context| Pin::new(&mut upload).poll_frame(context)).await;
+            sent += piece.unwrap().unwrap().into_data().unwrap().len();
+            tokio::time::advance(IDLE_LIMIT - Duration::from_secs(1)).await;
+        }
+        assert_eq!(sent, 3 * PIECE_BYTES + 1);
+        stalled.await;
+        assert!(started.elapsed() < 5 * IDLE_LIMIT, "{:?}", started.elapsed());
     }
 }

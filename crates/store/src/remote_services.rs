@@ -8,8 +8,9 @@ use std::time::Duration;
 use opendal::{HttpTransporter, Operator, OperatorUri, services};
 
 use crate::open::{OpenOptions, Place, scheme};
-use crate::remote::{Remote, Service};
+use crate::remote::Remote;
 use crate::remote_http::Transport;
+use crate::remote_sftp::Sftp;
 use crate::remote_swift::{Account, Login, PLACEHOLDER};
 use crate::remote_url::{PlaceUrl, shown};
 use crate::{Error, Result};
@@ -25,6 +26,25 @@ const OTHERS: [&str; 4] = ["azblob", "b2", "gcs", "memory"];
 const UPLOAD_MAX_BYTES: u64 = 5 << 30;
 /// Swift updates its listings behind a put when it is busy; an hour is what its operators call a bad day.
 const SWIFT_STALE: Duration = Duration::from_secs(60 * 60);
+
+/// What is known of a service beyond what OpenDAL says about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Service {
+    /// An upload becomes the object when it is complete; otherwise it must be renamed.
+    pub(crate) whole_puts: bool,
+    /// Objects lie in directories that must exist, the place itself being one.
+    pub(crate) directories: bool,
+    /// What the service acknowledges survives a power cut.
+    pub(crate) durable: bool,
+    /// How old its listings may be.
+    pub(crate) stale_list: Option<Duration>,
+    /// Largest object of one upload, bytes.
+    pub(crate) max_object_bytes: Option<u64>,
+    /// What to do when access is denied.
+    pub(crate) denied: &'static str,
+    /// What to do when the bucket or directory is missing.
+    pub(crate) missing: &'static str,
+}
 
 const S3: Service = Service {
     whole_puts: true,
@@ -63,6 +83,7 @@ const OTHER: Service = Service {
 /// The place that a URL means, nothing being sent yet; `None` for a local one.
 pub(crate) fn place(url: &str, options: &OpenOptions<'_>) -> Result<Option<Arc<dyn Place>>> {
     let remote = match scheme(url) {
+        Some(("sftp", _)) => return Ok(Some(Arc::new(Sftp::new(url, options.retry.seed)?))),
         None | Some(("file", _)) => return Ok(None),
         Some(("s3", _)) => s3(url, options)?,
         Some(("swift", _)) => swift(url, options)?,

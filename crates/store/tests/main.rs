@@ -5,6 +5,7 @@
 mod conformance;
 mod crash;
 mod decorators;
+mod front;
 mod local;
 mod processes;
 mod servers;

@@ -49,6 +49,21 @@ def write(path, text, mode=0o644):
     os.chmod(path, mode)
 
 
+def descendants(pids):
+    """These processes and all below them."""
+    parents = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/stat") as stat:
+                parents[int(entry)] = int(stat.read().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+    found = list(pids)
+    for pid in found:
+        found.extend(child for child, parent in parents.items() if parent == pid)
+    return found
+
+
 class Server:
     """Processes that are started and killed together."""
 
@@ -90,11 +105,13 @@ class Server:
             return False
 
     def stop(self):
-        for process in self.processes:
+        # Sessions of sshd are processes of their own, which outlive it.
+        for pid in descendants([process.pid for process in self.processes]):
             try:
-                os.killpg(process.pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        for process in self.processes:
             process.wait()
         self.processes = []
 
@@ -256,6 +273,9 @@ KINDS = {"s3": S3, "swift": Swift, "sftp": Sftp, "webdav": WebDav}
 
 def main():
     kind, directory, port, *options = sys.argv[1:]
+    # The end is told by standard input alone, so that it is always an orderly one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     server = None
     try:
         server = KINDS[kind](directory, port, dict(option.split("=", 1) for option in options))

@@ -1,0 +1,212 @@
+//! The connection that `ssh` makes to an SFTP server, and what its failures mean.
+//!
+//! - One connection serves all requests; one that breaks is replaced by the next request.
+//! - No request waits longer than a minute, and `ssh` never asks anything.
+
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use openssh_sftp_client::error::{Error as SftpError, SftpErrorKind};
+use openssh_sftp_client::{Sftp as Client, SftpOptions};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::remote_http::{CONNECT_LIMIT, IDLE_LIMIT};
+use crate::remote_url::PlaceUrl;
+use crate::{Error, Result};
+
+/// What an error names when the place as a whole is meant.
+pub(crate) const WHOLE: &str = "the place";
+/// Most bytes of what `ssh` says that are shown.
+const REASON_MAX_BYTES: u64 = 1 << 10;
+const DENIED: &str =
+    "check user and key (`?key=`, the agent or ~/.ssh/config), the server's host key, and the owner of the directory";
+
+/// The outcome of a request.
+pub(crate) type Outcome<T> = std::result::Result<T, SftpError>;
+
+/// The way to one server.
+#[derive(Debug)]
+pub(crate) struct Ssh {
+    /// The URL of the place, for host, user and options.
+    pub(crate) url: PlaceUrl,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: Client,
+    // Killed when the connection is dropped.
+    _ssh: Child,
+}
+
+/// Waits for one request, but not for ever.
+pub(crate) async fn limited<T>(request: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    let stalled = |_| SftpError::IOError(io::Error::new(io::ErrorKind::TimedOut, "no answer for a minute"));
+    timeout(IDLE_LIMIT, request)
+        .await
+        .unwrap_or_else(|elapsed| Err(stalled(elapsed)))
+}
+
+/// Whether the server answered that the request failed for a reason that the protocol has no word for.
+fn is_failure(error: &SftpError) -> bool {
+    matches!(
+        error,
+        SftpError::SftpError(SftpErrorKind::Failure | SftpErrorKind::OpUnsupported, _)
+    )
+}
+
+impl Ssh {
+    /// Nothing is sent before the first request.
+    pub(crate) fn new(url: PlaceUrl) -> Self {
+        Self {
+            url,
+            connection: Mutex::default(),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut ssh = Command::new("ssh");
+        let limit = CONNECT_LIMIT.as_secs();
+        ssh.args([
+            "-s",
+            "-x",
+            "-a",
+            "-T",
+            "-oBatchMode=yes",
+            "-oServerAliveInterval=15",
+            "-oServerAliveCountMax=4",
+        ])
+        .args(["-oControlMaster=no", "-oControlPath=none", "-oClearAllForwardings=yes"])
+        .arg(format!("-oConnectTimeout={limit}"));
+        if let Some(port) = self.url.port {
+            ssh.arg("-p").arg(port.to_string());
+        }
+        if let Some(user) = &self.url.user {
+            ssh.arg("-l").arg(user);
+        }
+        if let Some(key) = self.url.option("key") {
+            ssh.arg("-oIdentitiesOnly=yes").arg("-i").arg(key);
+        }
+        match self.url.option("known_hosts").as_deref() {
+            None => ssh.arg("-oStrictHostKeyChecking=yes"),
+            Some("add") => ssh.arg("-oStrictHostKeyChecking=accept-new"),
+            Some(file) => ssh
+                .arg("-oStrictHostKeyChecking=yes")
+                .arg(format!("-oUserKnownHostsFile={file}")),
+        };
+        ssh.arg("--").arg(&self.url.host).arg("sftp");
+        ssh.stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            // A signal from the terminal is for the program, which may still have something to store.
+            .process_group(0);
+        ssh
+    }
+
+    /// The connection, a new one if there is none.
+    async fn connect(&self) -> Result<Arc<Connection>> {
+        let mut present = self.connection.lock().await;
+        if let Some(connection) = &*present {
+            return Ok(Arc::clone(connection));
+        }
+        let fresh = Arc::new(self.connect_anew().await?);
+        *present = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+
+    async fn connect_anew(&self) -> Result<Connection> {
+        let failed = |source| Error::Io {
+            name: "`ssh` (package openssh-client)".to_string(),
+            place: self.url.text.clone(),
+            during: "starting",
+            source,
+        };
+        let mut ssh = self.command().spawn().map_err(failed)?;
+        let (Some(stdin), Some(stdout), Some(stderr)) = (ssh.stdin.take(), ssh.stdout.take(), ssh.stderr.take()) else {
+            return Err(failed(io::Error::other("no pipes")));
+        };
+        // ConnectTimeout covers the line only, so a server that says nothing is waited for here.
+        let greeting = timeout(2 * CONNECT_LIMIT, Client::new(stdin, stdout, SftpOptions::new()));
+        if let Ok(Ok(client)) = greeting.await {
+            return Ok(Connection { client, _ssh: ssh });
+        }
+        let mut said = Vec::new();
+        let mut listening = stderr.take(REASON_MAX_BYTES);
+        let _ = timeout(CONNECT_LIMIT, listening.read_to_end(&mut said)).await;
+        Err(self.not_connected(&String::from_utf8_lossy(&said)))
+    }
+
+    /// Sorts what `ssh` said before it gave up.
+    fn not_connected(&self, said: &str) -> Error {
+        let place = self.url.text.clone();
+        let refused = [
+            "Permission denied",
+            "Host key verification failed",
+            "Too many authentication failures",
+            "UNPROTECTED PRIVATE KEY",
+        ];
+        if refused.iter().any(|words| said.contains(words)) {
+            return self.denied(WHOLE, "logging in to");
+        }
+        let reason = match said.trim() {
+            "" => "ssh gives no answer".to_string(),
+            said => said.lines().collect::<Vec<_>>().join("; "),
+        };
+        let name = WHOLE.to_string();
+        Error::Unavailable { name, place, reason }
+    }
+
+    fn denied(&self, name: &str, during: &'static str) -> Error {
+        Error::Denied {
+            name: name.to_string(),
+            place: self.url.text.clone(),
+            during,
+            advice: DENIED,
+        }
+    }
+
+    /// Sorts an error by what the caller does about it; a connection that it broke is given up.
+    async fn error(&self, connection: &Arc<Connection>, name: &str, during: &'static str, error: SftpError) -> Error {
+        let (name, place) = (name.to_string(), self.url.text.clone());
+        match error {
+            SftpError::SftpError(SftpErrorKind::NoSuchFile, _) => Error::NotFound { name, place },
+            SftpError::SftpError(SftpErrorKind::PermDenied, _) => self.denied(&name, during),
+            error if is_failure(&error) => {
+                let source = io::Error::other(error.to_string());
+                Error::Io {
+                    name,
+                    place,
+                    during,
+                    source,
+                }
+            }
+            error => {
+                let mut present = self.connection.lock().await;
+                if present.as_ref().is_some_and(|present| Arc::ptr_eq(present, connection)) {
+                    *present = None;
+                }
+                let reason = format!("{during}: {error}");
+                Error::Unavailable { name, place, reason }
+            }
+        }
+    }
+
+    /// Runs one operation on the connection.
+    pub(crate) async fn run<T>(
+        &self,
+        name: &str,
+        during: &'static str,
+        work: impl AsyncFnOnce(&Client) -> Outcome<T>,
+    ) -> Result<T> {
+        let connection = self.connect().await?;
+        match work(&connection.client).await {
+            Ok(done) => Ok(done),
+            Err(error) => Err(self.error(&connection, name, during, error).await),
+        }
+    }
+}
