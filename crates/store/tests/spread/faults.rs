@@ -212,3 +212,31 @@ async fn what_is_nowhere_is_not_found_even_if_places_are_away() {
         }
     }
 }
+
+#[tokio::test]
+async fn one_shard_more_than_needed_is_stored_well_and_no_more_is_thin() {
+    let objects = objects();
+    for (gone, thin) in [(vec![], 0), (vec![3], 0), (vec![1, 2], objects.len() as u64)] {
+        let world = World::new(4, 6, 6).reopened(&gone);
+        world.put_all(&objects).await;
+        let troubles = world.spread.troubles();
+        assert_eq!(
+            (troubles.owed(), troubles.thin.count),
+            ((gone.len() * objects.len()) as u64, thin)
+        );
+        assert_eq!(
+            troubles.places.iter().filter(|place| place.absent.is_some()).count(),
+            gone.len()
+        );
+    }
+    // Two places of 3/5 hold three and two shards: without the first of them nothing can be stored.
+    let world = World::new(3, 5, 2);
+    let stored = [world.reopened(&[0]), world.reopened(&[1])];
+    let (name, bytes) = pack(1, 5000);
+    let mut outcomes = Vec::new();
+    for world in &stored {
+        outcomes.push(world.spread.put(&name, bytes.clone()).await.is_ok());
+    }
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, [false, true]);
+}

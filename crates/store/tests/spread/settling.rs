@@ -172,8 +172,8 @@ async fn every_flipped_bit_of_every_shard_is_detected_read_around_and_settled() 
         let objects = vec![pack(1, 61)];
         world.put_all(&objects).await;
         let before: Vec<_> = world.memories.iter().map(|memory| memory.contents()).collect();
-        for place in 0..usize::from(total_shards) {
-            let (name, sound) = before[place].first_key_value().unwrap();
+        for (place, contents) in before.iter().enumerate() {
+            let (name, sound) = contents.first_key_value().unwrap();
             for bit in 0..sound.len() * 8 {
                 let mut flipped = sound.to_vec();
                 flipped[bit / 8] ^= 1 << (bit % 8);
@@ -185,7 +185,7 @@ async fn every_flipped_bit_of_every_shard_is_detected_read_around_and_settled() 
                 assert_eq!(settled[0].rotten, [(place, name.clone())], "bit {bit}");
                 assert_eq!(settled[0].writes, 1);
                 assert!(world.spread.troubles().places[place].unsound.count > 0);
-                assert_eq!(world.memories[place].contents(), before[place], "bit {bit}");
+                assert_eq!(world.memories[place].contents(), *contents, "bit {bit}");
             }
         }
     }
