@@ -70,7 +70,7 @@ impl Core {
             }
         });
         let stored: Result<Vec<Stored>> = all(puts).await.unwrap_or_default().into_iter().collect();
-        let put = self.verdict(&Name::pack(&pack), self.total.into(), stored?)?;
+        let put = self.verdict(&Name::pack(&pack), self.needed.into(), stored?)?;
         self.sizes.insert(pack, shape.pack_bytes());
         self.elsewhere.remove(&pack);
         Ok(put)
@@ -121,10 +121,9 @@ impl Core {
         Stored { put: None, failures }
     }
 
-    /// Whether enough of an object is stored, `most` being how many parts or copies there could be.
-    pub(super) fn verdict(&self, name: &Name, most: usize, stored: Vec<Stored>) -> Result<Put> {
-        let least = usize::from(self.needed).min(most);
-        let enough = (least + 1).min(most);
+    /// Whether enough of an object is stored: `least` parts or copies must be, and one more should.
+    pub(super) fn verdict(&self, name: &Name, least: usize, stored: Vec<Stored>) -> Result<Put> {
+        let enough = (least + 1).min(stored.len());
         let durable = stored.iter().filter(|stored| stored.put.is_some()).count();
         let existed = stored.iter().filter(|stored| stored.put == Some(Put::Existed)).count();
         if durable < least {
@@ -245,7 +244,14 @@ impl Core {
     async fn read_found(self: &Arc<Self>, pack: PackId, range: Range, found: &Found) -> Asked<Bytes> {
         match found {
             Found::Shards { needed, sources } => {
-                let shape = self.footer(pack, *needed, sources).await?;
+                let known = self
+                    .sizes
+                    .get(&pack)
+                    .and_then(|size| Shape::new(pack, size, *needed).ok());
+                let shape = match known {
+                    Some(shape) => shape,
+                    None => self.footer(pack, *needed, sources).await?,
+                };
                 self.read(shape, range, Arc::clone(sources)).await
             }
             Found::Whole { position } => {

@@ -15,7 +15,8 @@ use crate::{Error, Name, Put, Range, Result};
 impl Core {
     pub(super) async fn put_small(self: &Arc<Self>, name: &Name, bytes: Bytes) -> Result<Put> {
         let taking: Vec<&Arc<Place>> = self.places.iter().filter(|place| !place.is_leaving()).collect();
-        let most = taking.len();
+        // As many as must survive, but no more than shards.
+        let least = usize::from(self.needed).min(taking.len().saturating_sub(self.placement.tolerance()));
         let puts = taking.into_iter().map(|place| {
             let (place, name, bytes) = (Arc::clone(place), name.clone(), bytes.clone());
             async move {
@@ -36,7 +37,7 @@ impl Core {
         });
         let stored = all(puts).await.unwrap_or_default();
         let is_new = stored.iter().all(|stored| stored.put != Some(Put::Existed));
-        self.verdict(name, most, stored)?;
+        self.verdict(name, least, stored)?;
         Ok(if is_new { Put::Created } else { Put::Existed })
     }
 

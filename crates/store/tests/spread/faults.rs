@@ -1,12 +1,15 @@
 //! Any n - k places may do what they like, before and while objects are stored: nothing is lost, and it is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use drystone_format::SlotId;
+use drystone_store::crash::{Cut, InFlight};
 use drystone_store::fail::{Failure, Fault};
-use drystone_store::spread::Verify;
-use drystone_store::{Memory, Name, Op, Prefix, Range, Store};
+use drystone_store::spread::{Access, Verify};
+use drystone_store::{Crash, Memory, Name, Op, Prefix, Range, Store};
+use tokio::task::JoinSet;
 
 use super::{World, choices, from, objects, pack, wipe};
 
@@ -239,4 +242,76 @@ async fn one_shard_more_than_needed_is_stored_well_and_no_more_is_thin() {
     }
     outcomes.sort_unstable();
     assert_eq!(outcomes, [false, true]);
+}
+
+#[tokio::test]
+async fn a_power_cut_everywhere_at_any_moment_keeps_what_was_acknowledged() {
+    let objects = objects();
+    for after_changes in 0..=objects.len() as u64 {
+        for in_flight in [InFlight::Lost, InFlight::Kept, InFlight::Mixed(0b0110)] {
+            let cut = Cut {
+                after_changes,
+                in_flight,
+            };
+            let crashes: Vec<Arc<Crash>> = (0..3).map(|_| Arc::new(Crash::new(Memory::new(), Some(cut)))).collect();
+            let world = World::with(2, 3, (0..3).map(|_| Arc::default()).collect(), |options| {
+                for (place, crash) in options.places.iter_mut().zip(&crashes) {
+                    place.access = Access::Present(crash.clone());
+                }
+            });
+            let mut acknowledged = Vec::new();
+            for (name, bytes) in &objects {
+                if world.spread.put(name, bytes.clone()).await.is_ok() {
+                    acknowledged.push((name.clone(), bytes.clone()));
+                }
+            }
+            assert_eq!(acknowledged.len() as u64, after_changes);
+            let world = World::over(2, 3, crashes.iter().map(|crash| Arc::new(crash.reopen())).collect());
+            for gone in 0..3 {
+                world.reopened(&[gone]).assert_readable(&acknowledged).await;
+            }
+            // What was not acknowledged can be stored now, whatever is left of it.
+            world.put_all(&objects).await;
+            world.settle(Verify::Trust).await;
+            for gone in 0..3 {
+                world.reopened(&[gone]).assert_whole(&objects, "stored again").await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tasks_do_not_mind_a_place_that_comes_and_goes() {
+    let world = Arc::new(World::with(2, 3, (0..3).map(|_| Arc::default()).collect(), |options| {
+        options.rest = Duration::from_micros(50);
+    }));
+    let mut tasks = JoinSet::new();
+    for task in 0..8 {
+        let world = Arc::clone(&world);
+        tasks.spawn(async move {
+            for n in 0..25 {
+                let (name, bytes) = pack(task << 8 | n, 3000 + n as usize);
+                world.spread.put(&name, bytes.clone()).await.unwrap();
+                assert!(world.spread.get(&name, Range::All).await.unwrap() == bytes);
+                world.spread.list(&Prefix::Packs, None, 10).await.unwrap();
+            }
+        });
+    }
+    while !tasks.is_empty() {
+        world.befall(1, Ill::Silent);
+        tokio::task::yield_now().await;
+        world.fails[1].clear();
+        while let Some(ended) = tasks.try_join_next() {
+            ended.unwrap();
+        }
+    }
+    world.settle(Verify::All).await;
+    assert_eq!(world.spread.list(&Prefix::Packs, None, 1000).await.unwrap().len(), 200);
+    assert!(
+        world
+            .holdings()
+            .await
+            .iter()
+            .all(|held| world.spread.plan_settle(held).is_settled())
+    );
 }

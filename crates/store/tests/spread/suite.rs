@@ -3,8 +3,27 @@
 use std::sync::Arc;
 
 use drystone_store::conformance::suite;
+use drystone_store::{Local, Spread, Store};
+use parking_lot::Mutex;
+use tempfile::TempDir;
 
-use super::World;
+use super::{World, options, place};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn directories() {
+    let kept = Mutex::new(Vec::new());
+    suite(|| {
+        let directories: Vec<TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let open = |directory: &TempDir| Arc::new(Local::open(directory.path()).unwrap()) as Arc<dyn Store>;
+        let places = (0..)
+            .zip(directories.iter().map(open))
+            .map(|(n, store)| place(n, store))
+            .collect();
+        kept.lock().push(directories);
+        Arc::new(Spread::new(options(2, 3, places)).unwrap())
+    })
+    .await;
+}
 
 async fn conforms(needed: u8, total: u8, places: usize) {
     suite(|| Arc::new(World::new(needed, total, places).spread)).await;
