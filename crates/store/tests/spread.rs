@@ -2,6 +2,7 @@
 
 mod costs;
 mod faults;
+mod lies;
 mod settling;
 mod simulation;
 mod suite;

@@ -11,7 +11,7 @@ use drystone_format::shard::{Shape, payload_bytes};
 use super::gather::{Failure, all};
 use super::merge::{Group, Merge};
 use super::shards::{Found, Source};
-use super::{Core, Spread};
+use super::{Amount, Core, Spread};
 use crate::{Kind, Listed, Name, Prefix, Result, RootKind, ShardId};
 
 /// Most objects asked of a place at a time: what S3 gives in one answer.
@@ -94,8 +94,12 @@ impl PackHoldings {
         Self { pack, shards, copies }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.shards.is_empty() && self.copies.is_empty()
+    pub(super) fn amount(&self) -> Amount {
+        if self.shards.is_empty() && self.copies.is_empty() {
+            Amount::Nothing
+        } else {
+            Amount::Some
+        }
     }
 
     /// Whether enough is held to read the pack.

@@ -170,11 +170,7 @@ impl Core {
                 Err(more) => failures.extend(self.reject_range(more)?),
             }
         }
-        if holdings.is_empty() {
-            Err(self.unreadable(&name, &failures))
-        } else {
-            Err(self.too_few(&name, &failures))
-        }
+        Err(self.unreadable(&name, holdings.amount(), &failures))
     }
 
     /// Failures that another source may make good; an error if the range itself was wrong.
@@ -305,7 +301,7 @@ impl Core {
                 }
             }
         }
-        Err(self.unreadable(&Name::pack(&pack), &failures))
+        Err(self.unreadable(&Name::pack(&pack), holdings.amount(), &failures))
     }
 
     /// Removes all that is held of a pack, and, since listings may be late, what should be there.

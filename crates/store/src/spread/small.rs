@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Core;
 use super::gather::{Attempt, Failure, all, gather};
 use super::pack::{Stored, delete_at, put_unless_resting};
 use super::place::Place;
+use super::{Amount, Core};
 use crate::{Error, Name, Put, Range, Result};
 
 impl Core {
@@ -77,7 +77,7 @@ impl Core {
         for place in self.places.iter().filter(|place| place.store().is_none()) {
             failures.extend(place.refusal(name).map(|error| place.failure(error)));
         }
-        Err(self.unreadable(name, &failures))
+        Err(self.unreadable(name, Amount::Nothing, &failures))
     }
 
     /// The copy of a small object at one place, if it is sound.

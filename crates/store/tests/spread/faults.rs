@@ -8,10 +8,10 @@ use drystone_format::SlotId;
 use drystone_store::crash::{Cut, InFlight};
 use drystone_store::fail::{Failure, Fault};
 use drystone_store::spread::{Access, Verify};
-use drystone_store::{Crash, Memory, Name, Op, Prefix, Range, Store};
+use drystone_store::{Crash, Error, Memory, Name, Op, Prefix, Range, Store};
 use tokio::task::JoinSet;
 
-use super::{World, choices, from, objects, pack, wipe};
+use super::{World, choices, from, objects, pack, shard, wipe};
 
 /// What may be wrong with a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +196,25 @@ async fn one_place_more_than_may_be_lost_is_an_error_that_names_them() {
         let name = Name::key(&SlotId([9; 16]));
         assert!(!world.spread.get(&name, Range::All).await.unwrap_err().is_not_found());
     }
+}
+
+#[tokio::test]
+async fn a_loss_is_told_from_places_that_are_away() {
+    let world = World::new(2, 3, 3);
+    let (name, bytes) = pack(1, 1000);
+    world.spread.put(&name, bytes).await.unwrap();
+    let homes = world.homes(&name);
+    let get = async |world: &World| world.spread.get(&name, Range::All).await.unwrap_err();
+    let away = world.reopened(&homes[..2]);
+    assert!(matches!(get(&away).await, Error::TooFew { needed: 2, .. }));
+    wipe(&world.memories[homes[0]]);
+    assert!(matches!(get(&world.reopened(&homes[1..2])).await, Error::TooFew { .. }));
+    world.memories[homes[1]].overwrite(&shard(&name, 2, 1), "short".into());
+    assert!(matches!(get(&world.reopened(&[])).await, Error::Lost { .. }));
+    wipe(&world.memories[homes[1]]);
+    assert!(matches!(get(&world.reopened(&[])).await, Error::Lost { .. }));
+    wipe(&world.memories[homes[2]]);
+    assert!(get(&world.reopened(&[])).await.is_not_found());
 }
 
 #[tokio::test]

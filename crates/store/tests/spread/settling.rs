@@ -7,7 +7,7 @@ use bytes::Bytes;
 use drystone_format::limits::SHARD_BLOCK_BYTES;
 use drystone_store::crash::{Cut, InFlight};
 use drystone_store::spread::{Access, Settled, Verify};
-use drystone_store::{Crash, Kind, Memory, Name, Op, Prefix, Put, Range, Spread, Store};
+use drystone_store::{Crash, Error, Kind, Memory, Name, Op, Prefix, Put, Range, Spread, Store};
 
 use super::{World, from, objects, options, pack, place};
 
@@ -155,7 +155,10 @@ async fn a_whole_pack_that_is_rotten_is_not_spread() {
     old.put(&name, bytes).await.unwrap();
     old.overwrite(&name, vec![1; 5000].into());
     let world = World::over(1, 2, vec![old, Arc::new(Memory::new())]);
-    assert!(world.spread.get(&name, Range::All).await.is_err());
+    assert!(matches!(
+        world.spread.get(&name, Range::All).await,
+        Err(Error::Lost { .. })
+    ));
     let settled = world.settle(Verify::Trust).await;
     assert!(settled[0].is_lost);
     assert_eq!(settled[0].rotten, [(0, name.clone())]);
@@ -248,7 +251,10 @@ async fn unsound_and_missing_copies_are_replaced_and_differing_ones_named() {
         .iter()
         .for_each(|memory| memory.overwrite(&name(3), "bad".into()));
     assert_eq!(world.spread.get(&name(0), Range::All).await.unwrap(), "key 0");
-    assert!(world.spread.get(&name(3), Range::All).await.is_err());
+    assert!(matches!(
+        world.spread.get(&name(3), Range::All).await,
+        Err(Error::Lost { .. })
+    ));
     let settled = world.spread.settle_small(&Prefix::Keys).await.unwrap();
     assert_eq!((settled.objects, settled.replaced, settled.copied), (4, 1, 1));
     assert_eq!(settled.differing.named, [name(2).to_string()]);
