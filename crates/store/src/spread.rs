@@ -184,6 +184,13 @@ impl Core {
         places
     }
 
+    /// Why a place is not asked now: it is absent, or rests while enough others are there.
+    fn refusal(&self, place: &Place, name: &dyn fmt::Display) -> Option<Error> {
+        let away = self.places.iter().filter(|place| !place.is_ready()).count();
+        let may_rest = away <= self.placement.tolerance();
+        place.refusal(name).filter(|_| may_rest || place.store().is_none())
+    }
+
     /// How long to wait for this many bytes before others are asked.
     fn patience(&self, bytes: u64) -> Duration {
         let further_mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);

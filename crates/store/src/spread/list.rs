@@ -219,8 +219,8 @@ impl Core {
         let page = limit.saturating_mul(self.placement.most_per_place()).saturating_add(1);
         let mut merge = Merge::new(pack_of, page.min(PAGE_MAX));
         for place in &self.places {
-            merge.add(place, Prefix::Shards, after.copied().map(last_shard));
-            merge.add(place, Prefix::Packs, after.map(Name::pack));
+            merge.add(self, place, Prefix::Shards, after.copied().map(last_shard));
+            merge.add(self, place, Prefix::Packs, after.map(Name::pack));
         }
         merge
     }
@@ -253,7 +253,7 @@ impl Core {
     async fn list_small(self: &Arc<Self>, prefix: Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
         let mut merge = Merge::new(Name::clone, limit.min(PAGE_MAX));
         for place in &self.places {
-            merge.add(place, prefix, after.cloned());
+            merge.add(self, place, prefix, after.cloned());
         }
         let mut found = Vec::new();
         while found.len() < limit
@@ -389,14 +389,14 @@ impl Core {
     pub(super) async fn survey(self: &Arc<Self>, pack: PackId) -> (PackHoldings, Vec<Failure>) {
         let page = usize::from(self.total) + 1;
         let questions = self.places.iter().map(|place| {
-            let place = Arc::clone(place);
+            let (core, place) = (Arc::clone(self), Arc::clone(place));
             async move {
                 let mut merge = Merge::new(pack_of, page);
-                merge.add(&place, Prefix::Shards, Some(before_shards(pack)));
+                merge.add(&core, &place, Prefix::Shards, Some(before_shards(pack)));
                 let group = merge.next().await.filter(|group| group.key == pack);
                 let mut objects = group.map_or_else(Vec::new, |group| group.objects);
                 let name = Name::pack(&pack);
-                match place.refusal(&Prefix::Packs) {
+                match core.refusal(&place, &Prefix::Packs) {
                     Some(_) => {}
                     None => match place.stat(&name).await {
                         Ok(size) => objects.push((place.position, Listed { name, size })),

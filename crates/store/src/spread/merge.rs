@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::Core;
 use super::gather::{Failure, all};
 use super::place::Place;
 use crate::{Error, Listed, Name, Prefix};
@@ -45,9 +46,9 @@ impl<K: Ord> Merge<K> {
         }
     }
 
-    /// Adds what `place` lists under `prefix` after a name; if it does not answer now, that is a failure.
-    pub(super) fn add(&mut self, place: &Arc<Place>, prefix: Prefix, after: Option<Name>) {
-        match place.refusal(&prefix) {
+    /// Adds what `place` lists under `prefix` after a name; if it is not to be asked now, that is a failure.
+    pub(super) fn add(&mut self, core: &Core, place: &Arc<Place>, prefix: Prefix, after: Option<Name>) {
+        match core.refusal(place, &prefix) {
             Some(error) => self.failures.push(place.failure(error)),
             None => self.streams.push(Stream {
                 place: Arc::clone(place),

@@ -106,7 +106,7 @@ impl Core {
         let mut failures = Vec::new();
         let mut position = Some(home);
         while let Some(place) = position.and_then(|position| self.place(position)) {
-            match put_unless_resting(place, name, sealed.clone()).await {
+            match self.put_at(place, name, sealed.clone()).await {
                 Ok(put) => {
                     let put = Some(put);
                     return Stored { put, failures };
@@ -119,6 +119,14 @@ impl Core {
             home.note(|troubles| troubles.owed.add(name));
         }
         Stored { put: None, failures }
+    }
+
+    /// A put; by a place that is left alone now it is refused at once.
+    pub(super) async fn put_at(&self, place: &Place, name: &Name, bytes: Bytes) -> Result<Put> {
+        match self.refusal(place, name) {
+            Some(error) => Err(error),
+            None => place.put(name, bytes).await,
+        }
     }
 
     /// Whether enough of an object is stored: `least` parts or copies must be, and one more should.
@@ -340,14 +348,6 @@ impl Core {
             return Err(self.too_few(name, &failures));
         }
         Ok(())
-    }
-}
-
-/// A put; to a place that rests it is refused at once.
-pub(super) async fn put_unless_resting(place: &Place, name: &Name, bytes: Bytes) -> Result<Put> {
-    match place.refusal(name) {
-        Some(error) => Err(error),
-        None => place.put(name, bytes).await,
     }
 }
 

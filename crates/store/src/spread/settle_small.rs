@@ -71,7 +71,7 @@ impl Core {
         let reads = self.places.iter().map(|place| {
             let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
             async move {
-                if place.is_leaving() || place.refusal(&name).is_some() {
+                if place.is_leaving() || core.refusal(&place, &name).is_some() {
                     return Copy::Unknown;
                 }
                 match core.copy_at(&place, &name).await {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::gather::{Attempt, Failure, all, gather};
-use super::pack::{Stored, delete_at, put_unless_resting};
+use super::pack::{Stored, delete_at};
 use super::place::Place;
 use super::{Amount, Core};
 use crate::{Error, Name, Put, Range, Result};
@@ -18,9 +18,10 @@ impl Core {
         // As many as must survive, but no more than shards.
         let least = usize::from(self.needed).min(taking.len().saturating_sub(self.placement.tolerance()));
         let puts = taking.into_iter().map(|place| {
-            let (place, name, bytes) = (Arc::clone(place), name.clone(), bytes.clone());
+            let (core, place) = (Arc::clone(self), Arc::clone(place));
+            let (name, bytes) = (name.clone(), bytes.clone());
             async move {
-                match put_unless_resting(&place, &name, bytes).await {
+                match core.put_at(&place, &name, bytes).await {
                     Ok(put) => Stored {
                         put: Some(put),
                         failures: Vec::new(),
@@ -94,11 +95,11 @@ impl Core {
         Ok(self.whole_small(name).await?.len() as u64)
     }
 
-    pub(super) async fn delete_small(&self, name: &Name) -> Result<()> {
+    pub(super) async fn delete_small(self: &Arc<Self>, name: &Name) -> Result<()> {
         let deletes = self.places.iter().map(|place| {
-            let (place, name) = (Arc::clone(place), name.clone());
+            let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
             async move {
-                match place.refusal(&name) {
+                match core.refusal(&place, &name) {
                     Some(error) => Some(place.failure(error)),
                     None => delete_at(&place, &name).await,
                 }
