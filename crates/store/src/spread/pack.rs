@@ -336,7 +336,9 @@ impl Core {
         self.deleted(&Name::pack(&pack), failures)
     }
 
-    /// Whether so much was deleted that the object is gone even if the rest comes back.
+    /// Whether an object was deleted at as many places as must survive; where it was not is written down.
+    ///
+    /// What comes back with the others is deleted again by gc, which knows what it condemned.
     pub(super) fn deleted(&self, name: &Name, failures: Vec<Failure>) -> Result<()> {
         let mut places: Vec<usize> = failures.iter().map(|failure| failure.position).collect();
         places.sort_unstable();

@@ -199,6 +199,49 @@ async fn one_place_more_than_may_be_lost_is_an_error_that_names_them() {
 }
 
 #[tokio::test]
+async fn whatever_befalls_any_places_that_may_be_lost_objects_are_deleted_at_the_others() {
+    for (needed, total) in [(1, 2), (2, 3), (4, 6)] {
+        let world = World::new(needed, total, total.into());
+        let objects = objects();
+        world.put_all(&objects).await;
+        for ill_places in choices(total.into(), (total - needed).into()) {
+            for ill in [Ill::Silent, Ill::Broken, Ill::Wiped, Ill::Truncated] {
+                let world = copy_of(&world);
+                ill_places.iter().for_each(|place| world.befall(*place, ill));
+                let what = format!("{needed}/{total}, {ill:?} {ill_places:?}");
+                for (name, _) in &objects {
+                    world.spread.delete(name).await.unwrap();
+                    assert!(
+                        world.spread.get(name, Range::All).await.unwrap_err().is_not_found(),
+                        "{what}: {name}"
+                    );
+                }
+                assert_eq!(world.spread.list(&Prefix::All, None, 10).await.unwrap(), [], "{what}");
+                let undeleted = |place: &usize| world.spread.troubles().places[*place].undeleted.count;
+                let is_reached = matches!(ill, Ill::Wiped | Ill::Truncated);
+                let expected = if is_reached { 0 } else { objects.len() as u64 };
+                assert!(ill_places.iter().all(|place| undeleted(place) == expected), "{what}");
+                let is_empty = |place: usize| world.memories[place].contents().is_empty();
+                assert!(
+                    (0..total.into()).all(|place| is_empty(place) || ill_places.contains(&place)),
+                    "{what}"
+                );
+            }
+        }
+    }
+    // One more and it is an error.
+    let world = World::new(2, 3, 3).reopened(&[0, 1]);
+    assert!(matches!(
+        world.spread.delete(&pack(1, 1).0).await,
+        Err(Error::TooFew { .. })
+    ));
+    assert!(matches!(
+        world.spread.delete(&Name::header()).await,
+        Err(Error::TooFew { .. })
+    ));
+}
+
+#[tokio::test]
 async fn a_loss_is_told_from_places_that_are_away() {
     let world = World::new(2, 3, 3);
     let (name, bytes) = pack(1, 1000);
