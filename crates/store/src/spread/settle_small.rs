@@ -76,7 +76,7 @@ impl Core {
                 }
                 match core.copy_at(&place, &name).await {
                     Ok(bytes) => Copy::Sound(bytes),
-                    Err(Error::Unsound { .. }) => Copy::Unsound,
+                    Err(Error::Unsound { .. } | Error::Io { .. }) => Copy::Unsound,
                     Err(error) if error.is_not_found() => Copy::Missing,
                     Err(_) => Copy::Unknown,
                 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drystone_format::limits::SHARD_BLOCK_BYTES;
 use drystone_store::crash::{Cut, InFlight};
+use drystone_store::fail::{Failure, Fault};
 use drystone_store::spread::{Access, Settled, Verify};
-use drystone_store::{Crash, Error, Kind, Memory, Name, Op, Prefix, Put, Range, Spread, Store};
+use drystone_store::{Crash, Error, Kind, Memory, Name, Op, Prefix, Put, Range, RootKind, Spread, Store};
 
 use super::{World, from, objects, options, pack, place};
 
@@ -217,7 +218,7 @@ async fn a_place_that_comes_back_stale_is_settled_small_objects_too() {
     let (early, late) = (objects(), pack(5, 3000));
     world.put_all(&early).await;
     let without = world.reopened(&[2]);
-    let root = Name::root(drystone_store::RootKind::Snapshot, &drystone_format::RootId([77; 16]));
+    let root = Name::root(RootKind::Snapshot, &drystone_format::RootId([77; 16]));
     let late = [late, (root, Bytes::from_static(b"a later root"))];
     without.put_all(&late).await;
     assert_eq!(
@@ -261,6 +262,34 @@ async fn unsound_and_missing_copies_are_replaced_and_differing_ones_named() {
     assert_eq!(settled.unsound.named, [name(3).to_string()]);
     assert_eq!(world.memories[0].contents()[&name(0)], "key 0");
     assert_eq!(world.memories[1].contents()[&name(1)], "key 1");
+}
+
+#[tokio::test]
+async fn what_a_medium_cannot_read_is_written_anew() {
+    let world = World::new(2, 3, 3);
+    let objects = objects();
+    world.put_all(&objects).await;
+    let (name, _) = &objects[3];
+    let place = world.homes(name)[0];
+    let held = world
+        .holdings()
+        .await
+        .into_iter()
+        .find(|held| Name::pack(&held.pack) == *name)
+        .unwrap();
+    world.fails[place].add(Fault::error(Op::Get, Failure::Io).nth(1));
+    let settled = world.spread.settle(&held, Verify::All).await.unwrap();
+    assert_eq!(settled.rotten, [(place, super::shard(name, 2, 0))]);
+    assert_eq!((settled.writes, settled.owed.len()), (1, 0));
+    world.fails[place].clear();
+    world.fails[place].add(Fault::error(Op::Get, Failure::Io).nth(1));
+    let settled = world
+        .spread
+        .settle_small(&Prefix::Roots(RootKind::Snapshot))
+        .await
+        .unwrap();
+    assert_eq!((settled.replaced, settled.objects), (1, 3));
+    world.reopened(&[]).assert_whole(&objects, "written anew").await;
 }
 
 #[tokio::test]
