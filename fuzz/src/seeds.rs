@@ -21,6 +21,8 @@ fn target(example: &str) -> Option<(&'static str, &'static [u8])> {
         "header" => ("header", b""),
         "slot" => ("slot", b""),
         "pack" => ("preamble", b""),
+        "shard-data" => ("shard", b"\x03\x02\x00\x00\x01\xbe"),
+        "shard-parity" => ("shard", b"\x03\x04\x00\x00\x01\xbe"),
         "recipe-node" => ("recipe", b"\x01\x00\x00\x01\x00\x00\x00\x10\x06"),
         "tree" => ("tree", b""),
         "snapshot" => ("snapshot", b""),

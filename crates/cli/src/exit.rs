@@ -192,7 +192,7 @@ impl From<drystone_store::Error> for Failure {
             E::NoPlace { .. } => (Exit::NoVault, "check the path, or: drystone init"),
             E::NotDirectory { .. } | E::Occupied { .. } => (Exit::NoVault, "name another place with --vault"),
             E::Scheme { .. } | E::Url { .. } => (Exit::Usage, "drystone help"),
-            E::NotFound { .. } | E::Short { .. } | E::TooLarge { .. } | E::Unsound { .. } => {
+            E::NotFound { .. } | E::Short { .. } | E::TooLarge { .. } | E::Unsound { .. } | E::Lost { .. } => {
                 (Exit::Damaged, "drystone check")
             }
             E::TooFew { .. } => (Exit::Error, "drystone doctor"),

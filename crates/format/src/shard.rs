@@ -2,7 +2,7 @@
 //!
 //! - The pack is cut into k columns; data shards hold one each, parity shards hold sums of them (`store/erasure.rs`).
 //! - Each block has a tag, so any range is one read of whole blocks, and no byte is returned before it is authenticated (I6).
-//! - A tag binds pack, k, number, length and place: a place can neither alter a block nor pass off another's.
+//! - A tag binds pack, k, number, length and position: a place can neither alter a block nor pass off another one for it.
 //! - A shard does not depend on how many shards there are.
 
 use std::ops::Range;

@@ -98,10 +98,10 @@ pub enum Error {
         /// What was found.
         what: String,
     },
-    /// Too few places of a spread could read or store their part of an object.
+    /// Too few places of a spread could do their part, and some of those that could not be asked may be able to.
     #[error(
         "{name}: too few places could do their part, {needed} are needed: {said}; \
-         bring the missing places back and run the command again, or else run `drystone repair`"
+         bring the missing places back and run the command again"
     )]
     TooFew {
         /// The object, or the prefix of a listing.
@@ -112,6 +112,24 @@ pub enum Error {
         needed: u8,
         /// What each place said.
         said: String,
+    },
+    /// Every place of a spread that may have a part of an object answered, and too little of it is left.
+    #[error("{place}: too little is left of {name}: {said}; run `drystone check` to see which files miss it")]
+    Lost {
+        /// The object.
+        name: String,
+        /// The spread.
+        place: String,
+        /// What each place said.
+        said: String,
+    },
+    /// Shards, and the object that tells places apart, belong to one place each.
+    #[error("{place}: {name} belongs to one place, not to all; name that place alone")]
+    OnePlace {
+        /// The object.
+        name: String,
+        /// The spread.
+        place: String,
     },
     /// There is no spread like this.
     #[error("a spread of {needed}/{total} over {places} places cannot be: {why}")]
@@ -191,6 +209,14 @@ impl Error {
     /// Whether the object, and not the place, is missing.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::NotFound { .. })
+    }
+
+    /// Whether the object is there, but is not what was stored.
+    pub(crate) fn is_unsound(&self) -> bool {
+        matches!(
+            self,
+            Error::Unsound { .. } | Error::Short { .. } | Error::TooLarge { .. }
+        )
     }
 
     /// Sorts an error of the operating system by what the caller does about it.

@@ -184,55 +184,75 @@ impl Core {
         places
     }
 
+    /// Why a place is not asked now: it is absent, or rests while enough others are there.
+    fn refusal(&self, place: &Place, name: &dyn fmt::Display) -> Option<Error> {
+        let away = self.places.iter().filter(|place| !place.is_ready()).count();
+        let may_rest = away <= self.placement.tolerance();
+        place.refusal(name).filter(|_| may_rest || place.store().is_none())
+    }
+
     /// How long to wait for this many bytes before others are asked.
     fn patience(&self, bytes: u64) -> Duration {
         let further_mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
         self.hedge_after.saturating_mul(further_mib.saturating_add(1))
     }
 
-    /// What to tell when an object could not be found or put together.
+    /// What to tell when an object could not be found or put together, some of it having been `found` or nothing.
     ///
-    /// Not found, if so many places said so that the others cannot hold enough of it.
-    fn unreadable(&self, name: &Name, failures: &[Failure]) -> Error {
-        let is_silent = |failure: &&Failure| !failure.error.is_not_found();
+    /// It is not there, if so many places said so that the others cannot hold enough of it.
+    fn unreadable(&self, name: &Name, found: Amount, failures: &[Failure]) -> Error {
+        let is_unsound = |failure: &Failure| failure.error.is_unsound();
+        let is_silent = |failure: &&Failure| !failure.error.is_not_found() && !is_unsound(failure);
         let silent: HashSet<usize> = failures
             .iter()
             .filter(is_silent)
             .map(|failure| failure.position)
             .collect();
-        let found_some = failures
-            .iter()
-            .any(|failure| matches!(failure.error, Error::Unsound { .. }));
-        if !found_some && silent.len() <= self.placement.tolerance() {
-            return Error::NotFound {
-                name: name.to_string(),
-                place: self.label.clone(),
-            };
+        // A place that answers but cannot read what it has will not be able to later.
+        let is_broken = |failure: &Failure| matches!(failure.error, Error::Io { .. });
+        let all_answered = failures.iter().filter(is_silent).all(is_broken);
+        let is_seen = found == Amount::Some || failures.iter().any(is_unsound);
+        let (place, name) = (self.label.clone(), name.to_string());
+        if !is_seen && silent.len() <= self.placement.tolerance() {
+            Error::NotFound { name, place }
+        } else if all_answered {
+            let said = said(failures);
+            Error::Lost { name, place, said }
+        } else {
+            self.too_few(&name, failures)
         }
-        self.too_few(name, failures)
     }
 
     fn too_few(&self, name: &dyn fmt::Display, failures: &[Failure]) -> Error {
-        let mut said: Vec<String> = failures.iter().map(|failure| failure.error.to_string()).collect();
-        said.sort_unstable();
-        said.dedup();
         Error::TooFew {
             name: name.to_string(),
             place: self.label.clone(),
             needed: self.needed,
-            said: said.join("; "),
+            said: said(failures),
         }
     }
 
-    /// Objects that belong to one place each have no business here.
     fn refused(&self, name: &Name) -> Error {
-        Error::Denied {
+        Error::OnePlace {
             name: name.to_string(),
             place: self.label.clone(),
-            during: "going past the spread to",
-            advice: "it belongs to one place: open that place alone",
         }
     }
+}
+
+/// Whether anything of an object was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Amount {
+    Nothing,
+    Some,
+}
+
+/// Everything that went wrong, each thing once.
+fn said(failures: &[Failure]) -> String {
+    let mut said: Vec<String> = failures.iter().map(|failure| failure.error.to_string()).collect();
+    said.sort_unstable();
+    said.dedup();
+    said.join("; ")
 }
 
 impl fmt::Debug for Spread {

@@ -2,8 +2,11 @@
 
 mod costs;
 mod faults;
+mod lies;
 mod settling;
+mod simulation;
 mod suite;
+mod timing;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -140,7 +143,8 @@ impl World {
     async fn assert_whole(&self, objects: &[(Name, Bytes)], what: &str) {
         for (name, bytes) in objects {
             let len = bytes.len() as u64;
-            let middle = from(len / 2 - 5, 10);
+            let before = (len / 2).saturating_sub(5);
+            let middle = from(before, 10.min(len - before));
             for range in [Range::Last(20), Range::All, from(0, 1), middle, from(len, 0)] {
                 let got = self.spread.get(name, range).await;
                 assert!(got.is_ok(), "{what}: {name} {range:?}: {}", got.unwrap_err());

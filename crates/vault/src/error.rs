@@ -176,6 +176,7 @@ impl Error {
                 | drystone_store::Error::Short { .. }
                 | drystone_store::Error::TooLarge { .. }
                 | drystone_store::Error::Unsound { .. }
+                | drystone_store::Error::Lost { .. }
                 | drystone_store::Error::TooFew { .. } => true,
                 drystone_store::Error::Io { source, .. } => {
                     source.raw_os_error().is_some_and(|code| MEDIUM_ERRORS.contains(&code))

@@ -11,7 +11,7 @@ use drystone_format::shard::{Shape, payload_bytes};
 use super::gather::{Failure, all};
 use super::merge::{Group, Merge};
 use super::shards::{Found, Source};
-use super::{Core, Spread};
+use super::{Amount, Core, Spread};
 use crate::{Kind, Listed, Name, Prefix, Result, RootKind, ShardId};
 
 /// Most objects asked of a place at a time: what S3 gives in one answer.
@@ -94,8 +94,12 @@ impl PackHoldings {
         Self { pack, shards, copies }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.shards.is_empty() && self.copies.is_empty()
+    pub(super) fn amount(&self) -> Amount {
+        if self.shards.is_empty() && self.copies.is_empty() {
+            Amount::Nothing
+        } else {
+            Amount::Some
+        }
     }
 
     /// Whether enough is held to read the pack.
@@ -220,8 +224,8 @@ impl Core {
         let page = limit.saturating_mul(self.placement.most_per_place()).saturating_add(1);
         let mut merge = Merge::new(pack_of, page.min(PAGE_MAX));
         for place in &self.places {
-            merge.add(place, Prefix::Shards, after.copied().map(last_shard));
-            merge.add(place, Prefix::Packs, after.map(Name::pack));
+            merge.add(self, place, Prefix::Shards, after.copied().map(last_shard));
+            merge.add(self, place, Prefix::Packs, after.map(Name::pack));
         }
         merge
     }
@@ -254,7 +258,7 @@ impl Core {
     async fn list_small(self: &Arc<Self>, prefix: Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
         let mut merge = Merge::new(Name::clone, limit.min(PAGE_MAX));
         for place in &self.places {
-            merge.add(place, prefix, after.cloned());
+            merge.add(self, place, prefix, after.cloned());
         }
         let mut found = Vec::new();
         while found.len() < limit
@@ -390,14 +394,14 @@ impl Core {
     pub(super) async fn survey(self: &Arc<Self>, pack: PackId) -> (PackHoldings, Vec<Failure>) {
         let page = usize::from(self.total) + 1;
         let questions = self.places.iter().map(|place| {
-            let place = Arc::clone(place);
+            let (core, place) = (Arc::clone(self), Arc::clone(place));
             async move {
                 let mut merge = Merge::new(pack_of, page);
-                merge.add(&place, Prefix::Shards, Some(before_shards(pack)));
+                merge.add(&core, &place, Prefix::Shards, Some(before_shards(pack)));
                 let group = merge.next().await.filter(|group| group.key == pack);
                 let mut objects = group.map_or_else(Vec::new, |group| group.objects);
                 let name = Name::pack(&pack);
-                match place.refusal(&Prefix::Packs) {
+                match core.refusal(&place, &Prefix::Packs) {
                     Some(_) => {}
                     None => match place.stat(&name).await {
                         Ok(size) => objects.push((place.position, Listed { name, size })),

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::Core;
 use super::gather::{Failure, all};
 use super::place::Place;
 use crate::{Error, Listed, Name, Prefix};
@@ -45,9 +46,9 @@ impl<K: Ord> Merge<K> {
         }
     }
 
-    /// Adds what `place` lists under `prefix` after a name; if it does not answer now, that is a failure.
-    pub(super) fn add(&mut self, place: &Arc<Place>, prefix: Prefix, after: Option<Name>) {
-        match place.refusal(&prefix) {
+    /// Adds what `place` lists under `prefix` after a name; if it is not to be asked now, that is a failure.
+    pub(super) fn add(&mut self, core: &Core, place: &Arc<Place>, prefix: Prefix, after: Option<Name>) {
+        match core.refusal(place, &prefix) {
             Some(error) => self.failures.push(place.failure(error)),
             None => self.streams.push(Stream {
                 place: Arc::clone(place),
@@ -62,7 +63,7 @@ impl<K: Ord> Merge<K> {
     /// The objects of the next key.
     pub(super) async fn next(&mut self) -> Option<Group<K>> {
         let key = self.key;
-        self.refill(|stream| stream.buffer.is_empty()).await;
+        while self.refill(|stream| stream.buffer.is_empty()).await {}
         loop {
             let fronts = self.streams.iter().filter_map(|stream| stream.buffer.front());
             let least = fronts.map(|listed| key(&listed.name)).min()?;
@@ -93,7 +94,7 @@ impl<K: Ord> Merge<K> {
         });
         let answers = all(reads).await.unwrap_or_default();
         for (stream, answer) in streams.iter_mut().zip(answers) {
-            let answer = answer.and_then(|listed| stream.take(listed));
+            let answer = answer.and_then(|listed| stream.take(listed.into_iter().take(page)));
             if let Err(error) = answer {
                 stream.has_ended = true;
                 self.failures.push(stream.place.failure(error));
@@ -104,9 +105,10 @@ impl<K: Ord> Merge<K> {
 }
 
 impl Stream {
-    fn take(&mut self, page: Vec<Listed>) -> Result<(), Error> {
-        self.has_ended = page.is_empty();
+    fn take(&mut self, page: impl Iterator<Item = Listed>) -> Result<(), Error> {
+        self.has_ended = true;
         for listed in page {
+            self.has_ended = false;
             if self.last.as_ref().is_some_and(|last| *last >= listed.name) {
                 return Err(Error::Unsound {
                     name: self.prefix.to_string(),

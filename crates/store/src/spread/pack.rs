@@ -70,7 +70,7 @@ impl Core {
             }
         });
         let stored: Result<Vec<Stored>> = all(puts).await.unwrap_or_default().into_iter().collect();
-        let put = self.verdict(&Name::pack(&pack), self.total.into(), stored?)?;
+        let put = self.verdict(&Name::pack(&pack), self.needed.into(), stored?)?;
         self.sizes.insert(pack, shape.pack_bytes());
         self.elsewhere.remove(&pack);
         Ok(put)
@@ -106,7 +106,7 @@ impl Core {
         let mut failures = Vec::new();
         let mut position = Some(home);
         while let Some(place) = position.and_then(|position| self.place(position)) {
-            match put_unless_resting(place, name, sealed.clone()).await {
+            match self.put_at(place, name, sealed.clone()).await {
                 Ok(put) => {
                     let put = Some(put);
                     return Stored { put, failures };
@@ -121,10 +121,17 @@ impl Core {
         Stored { put: None, failures }
     }
 
-    /// Whether enough of an object is stored, `most` being how many parts or copies there could be.
-    pub(super) fn verdict(&self, name: &Name, most: usize, stored: Vec<Stored>) -> Result<Put> {
-        let least = usize::from(self.needed).min(most);
-        let enough = (least + 1).min(most);
+    /// A put; by a place that is left alone now it is refused at once.
+    pub(super) async fn put_at(&self, place: &Place, name: &Name, bytes: Bytes) -> Result<Put> {
+        match self.refusal(place, name) {
+            Some(error) => Err(error),
+            None => place.put(name, bytes).await,
+        }
+    }
+
+    /// Whether enough of an object is stored: `least` parts or copies must be, and one more should.
+    pub(super) fn verdict(&self, name: &Name, least: usize, stored: Vec<Stored>) -> Result<Put> {
+        let enough = (least + 1).min(stored.len());
         let durable = stored.iter().filter(|stored| stored.put.is_some()).count();
         let existed = stored.iter().filter(|stored| stored.put == Some(Put::Existed)).count();
         if durable < least {
@@ -171,11 +178,7 @@ impl Core {
                 Err(more) => failures.extend(self.reject_range(more)?),
             }
         }
-        if holdings.is_empty() {
-            Err(self.unreadable(&name, &failures))
-        } else {
-            Err(self.too_few(&name, &failures))
-        }
+        Err(self.unreadable(&name, holdings.amount(), &failures))
     }
 
     /// Failures that another source may make good; an error if the range itself was wrong.
@@ -245,7 +248,14 @@ impl Core {
     async fn read_found(self: &Arc<Self>, pack: PackId, range: Range, found: &Found) -> Asked<Bytes> {
         match found {
             Found::Shards { needed, sources } => {
-                let shape = self.footer(pack, *needed, sources).await?;
+                let known = self
+                    .sizes
+                    .get(&pack)
+                    .and_then(|size| Shape::new(pack, size, *needed).ok());
+                let shape = match known {
+                    Some(shape) => shape,
+                    None => self.footer(pack, *needed, sources).await?,
+                };
                 self.read(shape, range, Arc::clone(sources)).await
             }
             Found::Whole { position } => {
@@ -299,7 +309,7 @@ impl Core {
                 }
             }
         }
-        Err(self.unreadable(&Name::pack(&pack), &failures))
+        Err(self.unreadable(&Name::pack(&pack), holdings.amount(), &failures))
     }
 
     /// Removes all that is held of a pack, and, since listings may be late, what should be there.
@@ -326,7 +336,9 @@ impl Core {
         self.deleted(&Name::pack(&pack), failures)
     }
 
-    /// Whether so much was deleted that the object is gone even if the rest comes back.
+    /// Whether an object was deleted at as many places as must survive; where it was not is written down.
+    ///
+    /// What comes back with the others is deleted again by gc, which knows what it condemned.
     pub(super) fn deleted(&self, name: &Name, failures: Vec<Failure>) -> Result<()> {
         let mut places: Vec<usize> = failures.iter().map(|failure| failure.position).collect();
         places.sort_unstable();
@@ -338,14 +350,6 @@ impl Core {
             return Err(self.too_few(name, &failures));
         }
         Ok(())
-    }
-}
-
-/// A put; to a place that rests it is refused at once.
-pub(super) async fn put_unless_resting(place: &Place, name: &Name, bytes: Bytes) -> Result<Put> {
-    match place.refusal(name) {
-        Some(error) => Err(error),
-        None => place.put(name, bytes).await,
     }
 }
 

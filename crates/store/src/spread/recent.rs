@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use drystone_format::PackId;
 use parking_lot::Mutex;
 
-/// Packs in one generation; two of them take about 1 MiB.
+/// Packs in one generation: with lengths two of them take about 0.5 MiB, with the places of 14 shards about 8 MiB.
 const GENERATION_MAX: usize = 4096;
 
 /// A bounded memory of something about packs.

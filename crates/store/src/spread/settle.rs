@@ -206,7 +206,8 @@ impl Settling<'_> {
                     self.loaded.insert((position, name), loaded);
                     continue;
                 }
-                Err(Error::Unsound { .. } | Error::NotFound { .. } | Error::Short { .. } | Error::TooLarge { .. }) => {
+                // What a medium cannot give back is written anew, as what it gives back wrongly.
+                Err(error) if error.is_unsound() || error.is_not_found() || matches!(error, Error::Io { .. }) => {
                     self.doubts.rotten.insert((position, name));
                 }
                 Err(_) => {

@@ -89,12 +89,12 @@ impl Core {
         let reads = self.places.iter().map(|place| {
             let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
             async move {
-                if place.is_leaving() || place.refusal(&name).is_some() {
+                if place.is_leaving() || core.refusal(&place, &name).is_some() {
                     return Copy::Unknown;
                 }
                 match core.copy_at(&place, &name).await {
                     Ok(bytes) => Copy::Sound(bytes),
-                    Err(Error::Unsound { .. }) => Copy::Unsound,
+                    Err(Error::Unsound { .. } | Error::Io { .. }) => Copy::Unsound,
                     Err(error) if error.is_not_found() => Copy::Missing,
                     Err(_) => Copy::Unknown,
                 }

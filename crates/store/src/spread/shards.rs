@@ -3,6 +3,7 @@
 //! - What is not needed to answer is not read: a range of one column is one request, a lost one exactly k.
 //! - Whatever fails on the way is passed on, so that the last error can tell everything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -67,6 +68,9 @@ impl Core {
         if let [piece] = &*pieces {
             return Ok(self.read_part(part(*piece)).await?.into());
         }
+        if len as u64 == shape.pack_bytes() && len > 0 {
+            return self.read_whole_pack(shape, sources).await;
+        }
         let reads = pieces.into_iter().map(|piece| {
             let core = Arc::clone(self);
             let part = part(piece);
@@ -105,46 +109,78 @@ impl Core {
 
     /// The range of a column from the same range of k others.
     async fn rebuild(self: Arc<Self>, part: Part) -> Asked<Vec<u8>> {
+        let (needed, piece) = (part.shape.needed(), part.piece);
+        let excluded = (needed > 1).then_some(piece.number);
+        let rows = self.rows(part, excluded).await?;
+        let have: Vec<(u8, &[u8])> = rows.iter().map(|(number, row)| (*number, &**row)).collect();
+        let rebuilt = Coder::new(needed).rebuild(&have, &[piece.number]);
+        let row = rebuilt.and_then(|mut rows| rows.pop());
+        row.filter(|row| row.len() as u64 == piece.bytes).ok_or_else(Vec::new)
+    }
+
+    /// A whole pack from any k shards, the best first.
+    async fn read_whole_pack(self: &Arc<Self>, shape: Shape, sources: Arc<[Source]>) -> Asked<Bytes> {
+        let column = Piece {
+            number: 0,
+            start: 0,
+            bytes: shape.column_bytes(),
+        };
+        let part = Part {
+            shape,
+            piece: column,
+            sources,
+        };
+        let rows: BTreeMap<u8, Vec<u8>> = self.rows(part, None).await?.into_iter().collect();
+        let missing: Vec<u8> = (0..shape.needed())
+            .filter(|number| !rows.contains_key(number))
+            .collect();
+        let have: Vec<(u8, &[u8])> = rows.iter().map(|(number, row)| (*number, &**row)).collect();
+        let rebuilt = Coder::new(shape.needed()).rebuild(&have, &missing).unwrap_or_default();
+        let rebuilt: BTreeMap<u8, Vec<u8>> = missing.into_iter().zip(rebuilt).collect();
+        let mut pack = Vec::with_capacity(shape.pack_bytes() as usize);
+        for number in 0..shape.needed() {
+            let row = rows
+                .get(&number)
+                .or_else(|| rebuilt.get(&number))
+                .ok_or_else(Vec::new)?;
+            pack.extend_from_slice(row.get(..shape.payload_bytes(number) as usize).ok_or_else(Vec::new)?);
+        }
+        Ok(pack.into())
+    }
+
+    /// The same range of k shards, of which none is `excluded`.
+    async fn rows(self: &Arc<Self>, part: Part, excluded: Option<u8>) -> Asked<Vec<(u8, Vec<u8>)>> {
         let Part { shape, piece, sources } = &part;
-        let needed = shape.needed();
-        let others = |number: &u8| *number != piece.number || needed == 1;
+        let may_help = |number: &u8| Some(*number) != excluded;
         // Data shards that end before the range hold zeros there.
         let is_zero = |number: &u8| shape.blocks(*number, piece.start, piece.bytes).payload_bytes() == 0;
-        let mut rows: Vec<(u8, Vec<u8>)> = (0..needed)
-            .filter(|number| others(number) && is_zero(number))
-            .map(|number| (number, Vec::new()))
-            .collect();
-        let mut asked: Vec<(_, &Source, Arc<Place>)> = Vec::new();
+        let zeros = (0..shape.needed()).filter(|number| may_help(number) && is_zero(number));
+        let mut rows: Vec<(u8, Vec<u8>)> = zeros.map(|number| (number, Vec::new())).collect();
+        let mut asked: Vec<(_, &Source, &Arc<Place>)> = Vec::new();
         for source in sources
             .iter()
-            .filter(|source| others(&source.number) && !is_zero(&source.number))
+            .filter(|source| may_help(&source.number) && !is_zero(&source.number))
         {
             if let Some(place) = source.places.first().and_then(|place| self.place(*place)) {
-                asked.push(((place.read_order(), source.number), source, Arc::clone(place)));
+                asked.push(((place.read_order(), source.number), source, place));
             }
         }
         asked.sort_by_key(|(order, ..)| *order);
-        let attempt = |(_, source, place): (_, &Source, Arc<Place>)| {
-            let (core, part, source) = (Arc::clone(&self), part.clone(), source.clone());
-            Attempt::new(Some(&place), async move {
+        let attempt = |(_, source, place): (_, &Source, &Arc<Place>)| {
+            let (core, part, source) = (Arc::clone(self), part.clone(), source.clone());
+            Attempt::new(Some(place), async move {
                 core.fetch(&part, &source).await.map(|row| (source.number, row))
             })
         };
         let attempts = asked.into_iter().map(attempt).collect();
-        let missing = usize::from(needed).saturating_sub(rows.len());
+        let missing = usize::from(shape.needed()).saturating_sub(rows.len());
         let gathered = gather(missing, attempts, self.patience(piece.bytes)).await;
-        rows.extend(gathered.good);
-        let have: Vec<(u8, &[u8])> = rows.iter().map(|(number, row)| (*number, &**row)).collect();
-        let rebuilt = Coder::new(needed)
-            .rebuild(&have, &[piece.number])
-            .and_then(|mut rows| rows.pop());
-        match rebuilt {
-            Some(row) if row.len() as u64 == piece.bytes => {
-                self.note_missing(&gathered.failed);
-                Ok(row)
-            }
-            _ => Err(gathered.failed),
+        if gathered.good.len() < missing {
+            return Err(gathered.failed);
         }
+        self.note_missing(&gathered.failed);
+        rows.extend(gathered.good);
+        Ok(rows)
     }
 
     /// The range of a part's column from a shard, which need not be its own.

@@ -6,20 +6,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Core;
 use super::gather::{Attempt, Failure, all, gather};
-use super::pack::{Stored, delete_at, put_unless_resting};
+use super::pack::{Stored, delete_at};
 use super::place::Place;
+use super::{Amount, Core};
 use crate::{Error, Name, Put, Range, Result};
 
 impl Core {
     pub(super) async fn put_small(self: &Arc<Self>, name: &Name, bytes: Bytes) -> Result<Put> {
         let taking: Vec<&Arc<Place>> = self.places.iter().filter(|place| !place.is_leaving()).collect();
-        let most = taking.len();
+        // As many as must survive, but no more than shards.
+        let least = usize::from(self.needed).min(taking.len().saturating_sub(self.placement.tolerance()));
         let puts = taking.into_iter().map(|place| {
-            let (place, name, bytes) = (Arc::clone(place), name.clone(), bytes.clone());
+            let (core, place) = (Arc::clone(self), Arc::clone(place));
+            let (name, bytes) = (name.clone(), bytes.clone());
             async move {
-                match put_unless_resting(&place, &name, bytes).await {
+                match core.put_at(&place, &name, bytes).await {
                     Ok(put) => Stored {
                         put: Some(put),
                         failures: Vec::new(),
@@ -36,7 +38,7 @@ impl Core {
         });
         let stored = all(puts).await.unwrap_or_default();
         let is_new = stored.iter().all(|stored| stored.put != Some(Put::Existed));
-        self.verdict(name, most, stored)?;
+        self.verdict(name, least, stored)?;
         Ok(if is_new { Put::Created } else { Put::Existed })
     }
 
@@ -76,7 +78,7 @@ impl Core {
         for place in self.places.iter().filter(|place| place.store().is_none()) {
             failures.extend(place.refusal(name).map(|error| place.failure(error)));
         }
-        Err(self.unreadable(name, &failures))
+        Err(self.unreadable(name, Amount::Nothing, &failures))
     }
 
     /// The copy of a small object at one place, if it is sound.
@@ -93,11 +95,11 @@ impl Core {
         Ok(self.whole_small(name).await?.len() as u64)
     }
 
-    pub(super) async fn delete_small(&self, name: &Name) -> Result<()> {
+    pub(super) async fn delete_small(self: &Arc<Self>, name: &Name) -> Result<()> {
         let deletes = self.places.iter().map(|place| {
-            let (place, name) = (Arc::clone(place), name.clone());
+            let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
             async move {
-                match place.refusal(&name) {
+                match core.refusal(&place, &name) {
                     Some(error) => Some(place.failure(error)),
                     None => delete_at(&place, &name).await,
                 }

@@ -1,14 +1,17 @@
 //! Any n - k places may do what they like, before and while objects are stored: nothing is lost, and it is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use drystone_format::SlotId;
+use drystone_store::crash::{Cut, InFlight};
 use drystone_store::fail::{Failure, Fault};
-use drystone_store::spread::Verify;
-use drystone_store::{Memory, Name, Op, Prefix, Range, Store};
+use drystone_store::spread::{Access, Verify};
+use drystone_store::{Crash, Error, Memory, Name, Op, Prefix, Range, Store};
+use tokio::task::JoinSet;
 
-use super::{World, choices, from, objects, pack, wipe};
+use super::{World, choices, from, objects, pack, shard, wipe};
 
 /// What may be wrong with a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +199,68 @@ async fn one_place_more_than_may_be_lost_is_an_error_that_names_them() {
 }
 
 #[tokio::test]
+async fn whatever_befalls_any_places_that_may_be_lost_objects_are_deleted_at_the_others() {
+    for (needed, total) in [(1, 2), (2, 3), (4, 6)] {
+        let world = World::new(needed, total, total.into());
+        let objects = objects();
+        world.put_all(&objects).await;
+        for ill_places in choices(total.into(), (total - needed).into()) {
+            for ill in [Ill::Silent, Ill::Broken, Ill::Wiped, Ill::Truncated] {
+                let world = copy_of(&world);
+                ill_places.iter().for_each(|place| world.befall(*place, ill));
+                let what = format!("{needed}/{total}, {ill:?} {ill_places:?}");
+                for (name, _) in &objects {
+                    world.spread.delete(name).await.unwrap();
+                    assert!(
+                        world.spread.get(name, Range::All).await.unwrap_err().is_not_found(),
+                        "{what}: {name}"
+                    );
+                }
+                assert_eq!(world.spread.list(&Prefix::All, None, 10).await.unwrap(), [], "{what}");
+                let undeleted = |place: &usize| world.spread.troubles().places[*place].undeleted.count;
+                let is_reached = matches!(ill, Ill::Wiped | Ill::Truncated);
+                let expected = if is_reached { 0 } else { objects.len() as u64 };
+                assert!(ill_places.iter().all(|place| undeleted(place) == expected), "{what}");
+                let is_empty = |place: usize| world.memories[place].contents().is_empty();
+                assert!(
+                    (0..total.into()).all(|place| is_empty(place) || ill_places.contains(&place)),
+                    "{what}"
+                );
+            }
+        }
+    }
+    // One more and it is an error.
+    let world = World::new(2, 3, 3).reopened(&[0, 1]);
+    assert!(matches!(
+        world.spread.delete(&pack(1, 1).0).await,
+        Err(Error::TooFew { .. })
+    ));
+    assert!(matches!(
+        world.spread.delete(&Name::header()).await,
+        Err(Error::TooFew { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_loss_is_told_from_places_that_are_away() {
+    let world = World::new(2, 3, 3);
+    let (name, bytes) = pack(1, 1000);
+    world.spread.put(&name, bytes).await.unwrap();
+    let homes = world.homes(&name);
+    let get = async |world: &World| world.spread.get(&name, Range::All).await.unwrap_err();
+    let away = world.reopened(&homes[..2]);
+    assert!(matches!(get(&away).await, Error::TooFew { needed: 2, .. }));
+    wipe(&world.memories[homes[0]]);
+    assert!(matches!(get(&world.reopened(&homes[1..2])).await, Error::TooFew { .. }));
+    world.memories[homes[1]].overwrite(&shard(&name, 2, 1), "short".into());
+    assert!(matches!(get(&world.reopened(&[])).await, Error::Lost { .. }));
+    wipe(&world.memories[homes[1]]);
+    assert!(matches!(get(&world.reopened(&[])).await, Error::Lost { .. }));
+    wipe(&world.memories[homes[2]]);
+    assert!(get(&world.reopened(&[])).await.is_not_found());
+}
+
+#[tokio::test]
 async fn what_is_nowhere_is_not_found_even_if_places_are_away() {
     let world = World::new(2, 3, 3);
     world.put_all(&objects()).await;
@@ -211,4 +276,104 @@ async fn what_is_nowhere_is_not_found_even_if_places_are_away() {
             world.spread.delete(&name).await.unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn one_shard_more_than_needed_is_stored_well_and_no_more_is_thin() {
+    let objects = objects();
+    for (gone, thin) in [(vec![], 0), (vec![3], 0), (vec![1, 2], objects.len() as u64)] {
+        let world = World::new(4, 6, 6).reopened(&gone);
+        world.put_all(&objects).await;
+        let troubles = world.spread.troubles();
+        assert_eq!(
+            (troubles.owed(), troubles.thin.count),
+            ((gone.len() * objects.len()) as u64, thin)
+        );
+        assert_eq!(
+            troubles.places.iter().filter(|place| place.absent.is_some()).count(),
+            gone.len()
+        );
+    }
+    // Two places of 3/5 hold three and two shards: without the first of them nothing can be stored.
+    let world = World::new(3, 5, 2);
+    let stored = [world.reopened(&[0]), world.reopened(&[1])];
+    let (name, bytes) = pack(1, 5000);
+    let mut outcomes = Vec::new();
+    for world in &stored {
+        outcomes.push(world.spread.put(&name, bytes.clone()).await.is_ok());
+    }
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, [false, true]);
+}
+
+#[tokio::test]
+async fn a_power_cut_everywhere_at_any_moment_keeps_what_was_acknowledged() {
+    let objects = objects();
+    for after_changes in 0..=objects.len() as u64 {
+        for in_flight in [InFlight::Lost, InFlight::Kept, InFlight::Mixed(0b0110)] {
+            let cut = Cut {
+                after_changes,
+                in_flight,
+            };
+            let crashes: Vec<Arc<Crash>> = (0..3).map(|_| Arc::new(Crash::new(Memory::new(), Some(cut)))).collect();
+            let world = World::with(2, 3, (0..3).map(|_| Arc::default()).collect(), |options| {
+                for (place, crash) in options.places.iter_mut().zip(&crashes) {
+                    place.access = Access::Present(crash.clone());
+                }
+            });
+            let mut acknowledged = Vec::new();
+            for (name, bytes) in &objects {
+                if world.spread.put(name, bytes.clone()).await.is_ok() {
+                    acknowledged.push((name.clone(), bytes.clone()));
+                }
+            }
+            assert_eq!(acknowledged.len() as u64, after_changes);
+            let world = World::over(2, 3, crashes.iter().map(|crash| Arc::new(crash.reopen())).collect());
+            for gone in 0..3 {
+                world.reopened(&[gone]).assert_readable(&acknowledged).await;
+            }
+            // What was not acknowledged can be stored now, whatever is left of it.
+            world.put_all(&objects).await;
+            world.settle(Verify::Trust).await;
+            for gone in 0..3 {
+                world.reopened(&[gone]).assert_whole(&objects, "stored again").await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tasks_do_not_mind_a_place_that_comes_and_goes() {
+    let world = Arc::new(World::with(2, 3, (0..3).map(|_| Arc::default()).collect(), |options| {
+        options.rest = Duration::from_micros(50);
+    }));
+    let mut tasks = JoinSet::new();
+    for task in 0..8 {
+        let world = Arc::clone(&world);
+        tasks.spawn(async move {
+            for n in 0..25 {
+                let (name, bytes) = pack(task << 8 | n, 3000 + n as usize);
+                world.spread.put(&name, bytes.clone()).await.unwrap();
+                assert!(world.spread.get(&name, Range::All).await.unwrap() == bytes);
+                world.spread.list(&Prefix::Packs, None, 10).await.unwrap();
+            }
+        });
+    }
+    while !tasks.is_empty() {
+        world.befall(1, Ill::Silent);
+        tokio::task::yield_now().await;
+        world.fails[1].clear();
+        while let Some(ended) = tasks.try_join_next() {
+            ended.unwrap();
+        }
+    }
+    world.settle(Verify::All).await;
+    assert_eq!(world.spread.list(&Prefix::Packs, None, 1000).await.unwrap().len(), 200);
+    assert!(
+        world
+            .holdings()
+            .await
+            .iter()
+            .all(|held| world.spread.plan_settle(held).is_settled())
+    );
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drystone_format::limits::SHARD_BLOCK_BYTES;
 use drystone_store::crash::{Cut, InFlight};
+use drystone_store::fail::{Failure, Fault};
 use drystone_store::spread::{Access, Settled, Verify};
-use drystone_store::{Crash, Kind, Memory, Name, Op, Prefix, Put, Range, Spread, Store};
+use drystone_store::{Crash, Error, Kind, Memory, Name, Op, Prefix, Put, Range, RootKind, Spread, Store};
 
 use super::{World, from, objects, options, pack, place};
 
@@ -155,7 +156,10 @@ async fn a_whole_pack_that_is_rotten_is_not_spread() {
     old.put(&name, bytes).await.unwrap();
     old.overwrite(&name, vec![1; 5000].into());
     let world = World::over(1, 2, vec![old, Arc::new(Memory::new())]);
-    assert!(world.spread.get(&name, Range::All).await.is_err());
+    assert!(matches!(
+        world.spread.get(&name, Range::All).await,
+        Err(Error::Lost { .. })
+    ));
     let settled = world.settle(Verify::Trust).await;
     assert!(settled[0].is_lost);
     assert_eq!(settled[0].rotten, [(0, name.clone())]);
@@ -172,8 +176,8 @@ async fn every_flipped_bit_of_every_shard_is_detected_read_around_and_settled() 
         let objects = vec![pack(1, 61)];
         world.put_all(&objects).await;
         let before: Vec<_> = world.memories.iter().map(|memory| memory.contents()).collect();
-        for place in 0..usize::from(total_shards) {
-            let (name, sound) = before[place].first_key_value().unwrap();
+        for (place, contents) in before.iter().enumerate() {
+            let (name, sound) = contents.first_key_value().unwrap();
             for bit in 0..sound.len() * 8 {
                 let mut flipped = sound.to_vec();
                 flipped[bit / 8] ^= 1 << (bit % 8);
@@ -185,7 +189,7 @@ async fn every_flipped_bit_of_every_shard_is_detected_read_around_and_settled() 
                 assert_eq!(settled[0].rotten, [(place, name.clone())], "bit {bit}");
                 assert_eq!(settled[0].writes, 1);
                 assert!(world.spread.troubles().places[place].unsound.count > 0);
-                assert_eq!(world.memories[place].contents(), before[place], "bit {bit}");
+                assert_eq!(world.memories[place].contents(), *contents, "bit {bit}");
             }
         }
     }
@@ -214,7 +218,7 @@ async fn a_place_that_comes_back_stale_is_settled_small_objects_too() {
     let (early, late) = (objects(), pack(5, 3000));
     world.put_all(&early).await;
     let without = world.reopened(&[2]);
-    let root = Name::root(drystone_store::RootKind::Snapshot, &drystone_format::RootId([77; 16]));
+    let root = Name::root(RootKind::Snapshot, &drystone_format::RootId([77; 16]));
     let late = [late, (root, Bytes::from_static(b"a later root"))];
     without.put_all(&late).await;
     assert_eq!(
@@ -248,7 +252,10 @@ async fn unsound_and_missing_copies_are_replaced_and_differing_ones_named() {
         .iter()
         .for_each(|memory| memory.overwrite(&name(3), "bad".into()));
     assert_eq!(world.spread.get(&name(0), Range::All).await.unwrap(), "key 0");
-    assert!(world.spread.get(&name(3), Range::All).await.is_err());
+    assert!(matches!(
+        world.spread.get(&name(3), Range::All).await,
+        Err(Error::Lost { .. })
+    ));
     let settled = world.spread.settle_small(&Prefix::Keys).await.unwrap();
     assert_eq!((settled.objects, settled.replaced, settled.copied), (4, 1, 1));
     assert_eq!(settled.differing.named, [name(2).to_string()]);
@@ -258,42 +265,85 @@ async fn unsound_and_missing_copies_are_replaced_and_differing_ones_named() {
 }
 
 #[tokio::test]
+async fn what_a_medium_cannot_read_is_written_anew() {
+    let world = World::new(2, 3, 3);
+    let objects = objects();
+    world.put_all(&objects).await;
+    let (name, _) = &objects[3];
+    let place = world.homes(name)[0];
+    let held = world
+        .holdings()
+        .await
+        .into_iter()
+        .find(|held| Name::pack(&held.pack) == *name)
+        .unwrap();
+    world.fails[place].add(Fault::error(Op::Get, Failure::Io).nth(1));
+    let settled = world.spread.settle(&held, Verify::All).await.unwrap();
+    assert_eq!(settled.rotten, [(place, super::shard(name, 2, 0))]);
+    assert_eq!((settled.writes, settled.owed.len()), (1, 0));
+    world.fails[place].clear();
+    world.fails[place].add(Fault::error(Op::Get, Failure::Io).nth(1));
+    let settled = world
+        .spread
+        .settle_small(&Prefix::Roots(RootKind::Snapshot))
+        .await
+        .unwrap();
+    assert_eq!((settled.replaced, settled.objects), (1, 3));
+    world.reopened(&[]).assert_whole(&objects, "written anew").await;
+}
+
+#[tokio::test]
 async fn settling_can_be_cut_off_anywhere_and_started_again() {
     let objects = vec![pack(1, 40_000), pack(2, 33)];
-    for changes in 0.. {
-        // From 2/3 on three places to 3/5 on the last five of six.
-        let first = World::new(2, 3, 3);
-        first.put_all(&objects).await;
-        let cut = Cut {
-            after_changes: changes,
-            in_flight: InFlight::Mixed(0b1010),
-        };
-        let crash = Arc::new(Crash::new(Memory::clone(&first.memories[1]), Some(cut)));
-        let mut memories = vec![Arc::clone(&first.memories[0]), Arc::new(Memory::new())];
-        memories.extend([
-            Arc::clone(&first.memories[2]),
-            Arc::new(Memory::new()),
-            Arc::new(Memory::new()),
-        ]);
-        let with_crash = World::with(3, 5, memories.clone(), |options| {
-            options.places[1].access = Access::Present(crash.clone());
-            options.places[0].weight = None;
-            options.places.push(place(5, Arc::new(Memory::new())));
-        });
-        with_crash.settle(Verify::Trust).await;
-        with_crash.assert_readable(&objects).await;
-        memories[1] = Arc::new(crash.reopen());
-        memories.push(Arc::new(Memory::new()));
-        let again = World::with(3, 5, memories, |options| options.places[0].weight = None);
-        again.assert_readable(&objects).await;
-        again.settle(Verify::All).await;
-        let settled = again.settle(Verify::All).await;
-        assert_eq!(total(&settled, |settled| settled.writes + settled.removed), 0);
-        for gone in [vec![1, 2], vec![3, 5], vec![1, 4]] {
-            again.reopened(&gone).assert_readable(&objects).await;
+    // From 2/3 on three places to 3/5 on the last five of six.
+    let first = World::new(2, 3, 3);
+    first.put_all(&objects).await;
+    for after_changes in 0.. {
+        let mut is_down = false;
+        // Which places still do what they were told last.
+        for kept in [0..0, 0..6, 0..3, 3..6] {
+            let crash = |n: usize| {
+                let memory = first
+                    .memories
+                    .get(n)
+                    .map_or_else(Memory::new, |memory| Memory::clone(memory));
+                let in_flight = if kept.contains(&n) {
+                    InFlight::Kept
+                } else {
+                    InFlight::Lost
+                };
+                Arc::new(Crash::new(
+                    memory,
+                    Some(Cut {
+                        after_changes,
+                        in_flight,
+                    }),
+                ))
+            };
+            let crashes: Vec<Arc<Crash>> = (0..6).map(crash).collect();
+            let world = World::with(3, 5, (0..6).map(|_| Arc::default()).collect(), |options| {
+                options.places[0].weight = None;
+                for (place, crash) in options.places.iter_mut().zip(&crashes) {
+                    place.access = Access::Present(crash.clone());
+                }
+            });
+            for holdings in world.holdings().await {
+                world.spread.settle(&holdings, Verify::Trust).await.unwrap();
+            }
+            is_down |= crashes.iter().any(|crash| crash.is_down());
+
+            let left = crashes.iter().map(|crash| Arc::new(crash.reopen())).collect();
+            let world = World::with(3, 5, left, |options| options.places[0].weight = None);
+            world.assert_readable(&objects).await;
+            world.settle(Verify::All).await;
+            let settled = world.settle(Verify::All).await;
+            assert_eq!(total(&settled, |settled| settled.writes + settled.removed), 0);
+            for gone in super::choices(6, 2) {
+                world.reopened(&gone).assert_readable(&objects).await;
+            }
         }
-        if !crash.is_down() {
-            assert!(changes > 1, "nothing was changed at the place");
+        if !is_down {
+            assert!(after_changes > 2, "{after_changes} changes cannot be all");
             break;
         }
     }
