@@ -7,6 +7,7 @@
 mod cbor;
 pub mod chunker;
 pub mod codec;
+pub mod epoch;
 mod error;
 pub mod header;
 pub mod id;
@@ -14,6 +15,7 @@ pub mod keys;
 pub mod limits;
 pub mod notice;
 pub mod pack;
+pub mod presence;
 pub mod random;
 pub mod recipe;
 pub mod root;

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use drystone_format::chunker::{Chunker, Sizes};
 use drystone_format::codec::{CODECS, Codec, Compression, Compressor, decompress};
+use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::id::pack_id;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
+use drystone_format::presence::Presence;
 use drystone_format::recipe::decode_node;
 use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::seal::Compressed;
@@ -71,6 +73,21 @@ fn recipe_node() -> Vec<u8> {
     bytes
 }
 
+fn epoch() -> Epoch {
+    Epoch {
+        packs: [example_pack().id].into(),
+        roots: [ROOT].into(),
+        fenced: [].into(),
+    }
+}
+
+fn presence() -> Presence {
+    Presence {
+        writer: secrets().certificate.writer,
+        seen: [(1, ROOT)].into(),
+    }
+}
+
 /// All examples whose encoding is determined by the document.
 fn examples() -> Vec<(&'static str, Vec<u8>)> {
     let secrets = secrets();
@@ -94,6 +111,11 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("snapshot", snapshot().encode()),
         ("root", root.unwrap()),
         ("verified-list", list.unwrap()),
+        (
+            "epoch",
+            seal_epoch(&secrets, &epoch(), &mut Counting::default()).unwrap(),
+        ),
+        ("presence", presence().encode()),
     ]
 }
 
@@ -125,6 +147,8 @@ fn example_objects_decode() {
     assert_eq!(Snapshot::decode(&root.payload).unwrap(), snapshot());
     let list = open_verified(&secrets, &example("verified-list")).unwrap();
     assert_eq!(list, [pack_id(&example("pack"))]);
+    assert_eq!(open_epoch(&secrets, &example("epoch")).unwrap(), epoch());
+    assert_eq!(Presence::decode(&example("presence")).unwrap(), presence());
 }
 
 #[test]
