@@ -33,6 +33,7 @@ pub use content::{ContentReader, Parts, Piece, PieceData, TreeReader};
 pub use context::{Clock, Context, Entropy};
 pub use error::{Error, Result};
 pub use frames::ChunkBytes;
+pub use gc::{GcOptions, GcReport, protocol};
 pub use ingest::{Finished, Ingest, IngestOptions};
 pub use keys::{KeyFile, NewLock, RecoveryCode, Unlock, generate_key_file};
 pub use lane::{Content, FillError, Lane, TreeWriter};

@@ -3,9 +3,9 @@
 //! - Publishing takes the proof that everything the snapshot needs is durable (I2).
 
 use bytes::Bytes;
+use drystone_format::RootId;
 use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::snapshot::Snapshot;
-use drystone_format::{RootId, random};
 use drystone_store::{Kind, Name, Prefix, Range};
 
 use crate::context::Source;
@@ -18,18 +18,30 @@ use crate::vault::Vault;
 const PREFIX_MIN: usize = 4;
 
 impl Vault {
-    /// Makes a snapshot visible; durable on return. `_stored` is the run that stored what it reaches.
-    pub fn publish(&self, snapshot: &Snapshot, _stored: &Finished) -> Result<RootId> {
+    /// Makes a snapshot visible; durable on return. `stored` is the run that stored what it reaches; it publishes once.
+    ///
+    /// After [`Error::GivenUp`] the run has to be repeated: while it was silent, gc may have deleted what it relied on.
+    pub fn publish(&self, snapshot: &Snapshot, stored: &Finished) -> Result<RootId> {
+        // Sealed before: a snapshot that cannot be sealed does not end the run.
+        let id = stored.registration.id();
         let mut random = Source(&*self.context.entropy);
-        let id = RootId(random::array(&mut random));
         let object = seal_root(&self.secrets, RootKind::Snapshot, &id, &snapshot.encode(), &mut random)?;
-        self.place
-            .put(&Name::root(RootKind::Snapshot, &id), Bytes::from(object))?;
-        Ok(id)
+        stored
+            .registration
+            .publish(|id| self.place.put(&Name::root(RootKind::Snapshot, id), Bytes::from(object)))
     }
 
-    /// The ids of all snapshots, in no order.
+    /// The ids of all snapshots, in no order; without those that an owner has forgotten, wherever they come from.
     pub fn snapshot_ids(&self) -> Result<Vec<RootId>> {
+        let mut ids = self.root_ids()?;
+        // Read after: what is forgotten meanwhile is not listed.
+        let standing = self.epochs.refresh()?;
+        ids.retain(|id| !standing.is_absent(id));
+        Ok(ids)
+    }
+
+    /// The ids of all snapshot objects at the place, forgotten or not.
+    pub(crate) fn root_ids(&self) -> Result<Vec<RootId>> {
         let mut ids = Vec::new();
         self.place.for_each(&Prefix::Roots(RootKind::Snapshot), |listed| {
             if let Kind::Root(RootKind::Snapshot, id) = listed.name.kind() {

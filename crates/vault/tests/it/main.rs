@@ -5,6 +5,7 @@ mod concurrent;
 mod cost;
 mod crash;
 mod damage;
+mod gc;
 mod golden;
 mod hostile;
 mod reading;
