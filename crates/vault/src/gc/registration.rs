@@ -71,7 +71,11 @@ impl Registration {
             wake: Condvar::new(),
         });
         let mark = Mark::new(&vault.writers_dir(), &id)?;
-        pulse.place.put(&Name::writer(&id, 0), pulse.object.clone())?;
+        if let Err(error) = pulse.place.put(&Name::writer(&id, 0), pulse.object.clone()) {
+            // It may be there.
+            mark.keep();
+            return Err(error);
+        }
         let beating = pulse.clone();
         let registration = Self {
             writer,
@@ -129,8 +133,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if !self.is_used.load(Ordering::Acquire) {
-            self.pulse.leave();
+        if !self.is_used.load(Ordering::Acquire) && !self.pulse.leave() {
+            self.mark.keep();
         }
         self.pulse.stop();
         if let Some(thread) = self.thread.lock().take() {
@@ -145,14 +149,12 @@ impl Pulse {
         self.wake.notify_all();
     }
 
-    /// Removes the presence. Best effort: where it cannot be removed, gc sees that the run is over or gives it up.
-    fn leave(&self) {
+    /// Removes the presence; says whether. Where it cannot be removed, gc sees that the run is over or gives it up.
+    fn leave(&self) -> bool {
         let mut is_over = self.is_over.lock();
-        if !*is_over {
-            *is_over = true;
-            self.wake.notify_all();
-            let _ = super::delete_presence(&self.place, &self.id, self.beat.load(Ordering::Acquire));
-        }
+        *is_over = true;
+        self.wake.notify_all();
+        super::delete_presence(&self.place, &self.id, self.beat.load(Ordering::Acquire)).is_ok()
     }
 
     /// Renews the presence until the run is over. A beat that fails is silence.

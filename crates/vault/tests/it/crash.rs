@@ -113,8 +113,11 @@ fn power_is_cut_after_every_change() {
                 let store = store.clone();
                 move || {
                     let (published, outcome) = session(&fixture, store);
-                    let error = outcome.unwrap_err();
-                    assert!(error.to_string().contains("the power was cut"), "{error}");
+                    // That its presence stays is no reason for a run to fail.
+                    match outcome {
+                        Ok(()) => assert_eq!((published.len(), after_changes), (2, 12)),
+                        Err(error) => assert!(error.to_string().contains("the power was cut"), "{error}"),
+                    }
                     (fixture, published)
                 }
             });
@@ -139,7 +142,8 @@ fn the_disk_is_full_at_every_put() {
         assert!(error.to_string().contains("no space is left"), "put {nth}: {error}");
         assert!(!error.is_damage());
         assert!(vault.snapshot_ids().unwrap().is_empty());
-        assert!(memory.contents().len() <= before + 2);
+        // Data, trees, and the presence of a run whose root may still arrive.
+        assert!(memory.contents().len() <= before + 3);
         let left = memory.contents().values().map(bytes::Bytes::len).sum::<usize>();
         let (id, finished) = back_up_files(&vault, &source(0)).unwrap();
         assert_eq!(finished.packs, 4 - nth.min(4), "put {nth}: {finished:?}");
