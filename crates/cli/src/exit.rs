@@ -146,6 +146,7 @@ impl From<drystone_vault::Error> for Failure {
             E::VaultExists { .. } => (Exit::Error, "drystone snapshots"),
             E::NoSlot { .. } => (Exit::Error, "drystone key list"),
             E::LastOwner { .. } => (Exit::Error, "drystone key add"),
+            E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),
             E::NoSnapshot { .. } | E::AmbiguousSnapshot { .. } => (Exit::Error, "drystone snapshots"),
             E::Damaged {
                 source: drystone_format::Error::Version { .. },
@@ -153,6 +154,7 @@ impl From<drystone_vault::Error> for Failure {
             } => (Exit::Error, NEWER),
             E::Damaged { .. } | E::WrongChunk { .. } | E::MissingChunk { .. } => (Exit::Damaged, "drystone check"),
             E::Index(_) => (Exit::Error, "drystone repair index"),
+            E::GivenUp { .. } => (Exit::Error, "run the same command again"),
             E::Interrupted => (Exit::Interrupted, "run the same command again"),
             _ => (
                 Exit::Error,

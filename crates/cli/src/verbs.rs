@@ -7,6 +7,8 @@ pub(crate) mod completions;
 pub(crate) mod diff;
 pub(crate) mod dump;
 pub(crate) mod find;
+pub(crate) mod forget;
+pub(crate) mod gc;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod ls;
@@ -43,6 +45,8 @@ pub(crate) fn run(verb: &Verb, app: &App) -> Result<Exit> {
         Verb::Cat(verb) => verb.run(app),
         Verb::Dump(verb) => verb.run(app),
         Verb::Restore(verb) => verb.run(app),
+        Verb::Forget(verb) => verb.run(app),
+        Verb::Gc(verb) => verb.run(app),
         Verb::Check(verb) => verb.run(app),
         Verb::Scrub(verb) => verb.run(app),
         Verb::Repair(verb) => verb.run(app),

@@ -4,12 +4,14 @@
 //!   no run that is registered (I5).
 
 pub(crate) mod epochs;
+mod forget;
 mod live;
 mod mark;
 pub mod protocol;
 pub(crate) mod registration;
 mod run;
 mod sweep;
+mod waiting;
 
 pub use run::{GcOptions, GcReport};
 

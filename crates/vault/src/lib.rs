@@ -22,6 +22,7 @@ mod problem;
 mod progress;
 mod reader;
 mod repair;
+pub mod retention;
 mod scrub;
 mod slots;
 mod snapshots;

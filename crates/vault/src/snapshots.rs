@@ -4,9 +4,9 @@
 
 use bytes::Bytes;
 use drystone_format::RootId;
-use drystone_format::root::{RootKind, open_root, seal_root};
+use drystone_format::root::{RootKind, seal_root};
 use drystone_format::snapshot::Snapshot;
-use drystone_store::{Kind, Name, Prefix, Range};
+use drystone_store::{Kind, Name, Prefix};
 
 use crate::context::Source;
 use crate::error::{Error, Result};
@@ -54,16 +54,16 @@ impl Vault {
 
     /// One snapshot; a writer's credential cannot read it.
     pub fn snapshot(&self, id: &RootId) -> Result<Snapshot> {
-        let name = Name::root(RootKind::Snapshot, id);
-        let object = self.place.get(&name, Range::All)?;
-        let root = open_root(&self.secrets, RootKind::Snapshot, id, &object).map_err(self.place.damaged(&name))?;
-        Snapshot::decode(&root.payload).map_err(self.place.damaged(&name))
+        Ok(self.signed_snapshot(id)?.0)
     }
 
     /// All snapshots by the time they began, and those that are damaged.
     pub fn snapshots(&self) -> Result<(Vec<(RootId, Snapshot)>, Problems)> {
         let (mut snapshots, mut problems) = (Vec::new(), Problems::default());
-        for id in self.snapshot_ids()? {
+        let ids = self.snapshot_ids()?;
+        // Best effort: each look narrows down when a snapshot came, which `forget` holds against what it claims.
+        let _ = self.note_seen(&ids);
+        for id in ids {
             match self.snapshot(&id) {
                 Ok(snapshot) => snapshots.push((id, snapshot)),
                 Err(error) if error.is_damage() => {
@@ -78,22 +78,19 @@ impl Vault {
 
     /// The snapshot that `text` means: `latest`, an id, or the first digits of one.
     pub fn resolve(&self, text: &str) -> Result<(RootId, Snapshot)> {
-        let none = || Error::NoSnapshot {
-            text: text.to_owned(),
-            place: self.place().to_owned(),
-        };
         if text == "latest" {
-            return self.snapshots()?.0.pop().ok_or_else(none);
-        }
-        let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
-        let ids: Vec<RootId> = self.snapshot_ids()?.into_iter().filter(matching).collect();
-        match ids.as_slice() {
-            [] => Err(none()),
-            [id] => Ok((*id, self.snapshot(id)?)),
-            several => Err(Error::AmbiguousSnapshot {
+            return self.snapshots()?.0.pop().ok_or_else(|| Error::NoSnapshot {
                 text: text.to_owned(),
-                count: several.len(),
-            }),
+                place: self.place().to_owned(),
+            });
         }
+        let id = self.resolve_id(text)?;
+        Ok((id, self.snapshot(&id)?))
+    }
+
+    /// Snapshots, readable or not, whose ids begin with `text`, if it is long enough.
+    pub(crate) fn ids_beginning(&self, text: &str) -> Result<Vec<RootId>> {
+        let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
+        Ok(self.snapshot_ids()?.into_iter().filter(matching).collect())
     }
 }
