@@ -136,7 +136,7 @@ fn began(candidate: &Candidate) -> i64 {
 }
 
 fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64) -> Group {
-    group.sort_by_key(|candidate| (began(candidate), candidate.id));
+    group.sort_by_key(|candidate| (began(candidate), candidate.snapshot.started, candidate.id));
     let mut judged: Vec<(Candidate, Vec<String>)> = group.into_iter().map(|one| (one, Vec::new())).collect();
     let mut credible = Vec::new();
     for (at, (candidate, reasons)) in judged.iter_mut().enumerate() {
