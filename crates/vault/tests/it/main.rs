@@ -6,6 +6,7 @@ mod cost;
 mod crash;
 mod damage;
 mod gc;
+mod gc_model;
 mod golden;
 mod hostile;
 mod reading;
