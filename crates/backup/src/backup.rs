@@ -119,6 +119,11 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
     let sources = Sources::new(&options.sources)?;
     require_one(&sources)?;
     let run = random_id(vault);
+    // Before the loss epoch is asked for: a run that registers learns what gc has condemned.
+    let ingest = match options.mode {
+        Mode::Store => Some(start_ingest(vault, options)?),
+        Mode::DryRun => None,
+    };
     let loss_epoch = vault.loss_epoch()? as u32;
     let rules = rules(vault, options, &sources, loss_epoch);
     let last_key = Last::key(&options.host, &sources);
@@ -127,10 +132,6 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         options.progress.total_files.store(last.files, Ordering::Relaxed);
         options.progress.total_bytes.store(last.bytes, Ordering::Relaxed);
     }
-    let ingest = match options.mode {
-        Mode::Store => Some(start_ingest(vault, options)?),
-        Mode::DryRun => None,
-    };
     let journal = Journal::new(
         vault
             .context()

@@ -26,12 +26,6 @@ use self::memo::Memo;
 use self::there::{Identity, There, identity};
 use crate::error::{Error, Result};
 
-/// Bytes of files read after which what was copied is published: less is lost when the run is interrupted, and packs are
-/// still full.
-const GROUP_BYTES: u64 = 1 << 30;
-/// Snapshots after which it is.
-const GROUP_SNAPSHOTS: usize = 256;
-
 /// Whether anything is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CopyMode {
@@ -57,6 +51,17 @@ pub struct CopyOptions {
     pub cancel: Cancel,
 }
 
+/// What was stored in the target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Plaintext of chunks that were new to it, bytes.
+    pub new_bytes: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Their size, bytes.
+    pub stored_bytes: u64,
+}
+
 /// What was copied.
 #[derive(Debug, Default)]
 pub struct CopyReport {
@@ -71,7 +76,7 @@ pub struct CopyReport {
     /// Bytes of files that were read from the source.
     pub read_bytes: u64,
     /// What was stored in the target.
-    pub stored: Finished,
+    pub stored: Stored,
     /// What could not be read in the source; everything else was copied.
     pub problems: Problems,
 }
@@ -97,16 +102,14 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
         return Ok(report);
     }
     let problems = Mutex::new(std::mem::take(&mut report.problems));
-    let mut rest = plan.due.as_slice();
     let mut done = (0, 0);
-    while !rest.is_empty() {
-        let group = copy_group(from, to, rest, options, &problems)?;
-        let (now, later) = rest.split_at(group.trees.len().min(rest.len()));
-        rest = later;
-        add(&mut report.stored, &group.finished);
-        report.read_bytes += group.read_bytes;
-        for (due, copied) in now.iter().zip(group.trees) {
-            match publish(to, due, copied, &mut plan.there, &group.finished)? {
+    // One run each: a run publishes one root (vault/gc/protocol.rs).
+    for due in &plan.due {
+        let run = copy_tree(from, to, due, options, &problems)?;
+        report.stored.add(&run.finished);
+        report.read_bytes += run.read_bytes;
+        if let Some(copied) = run.tree {
+            match publish(to, due, copied, &mut plan.there, &run.finished)? {
                 Some(copy) => report.copied.push((due.id, Some(copy))),
                 None => report.skipped += 1,
             }
@@ -116,18 +119,19 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
         options.progress.files.fetch_max(done.0, Ordering::Relaxed);
         options.progress.bytes.fetch_max(done.1, Ordering::Relaxed);
         // Best effort: whoever finds nothing in the memo reads what was copied.
-        let _ = group.memo.keep();
-        group.outcome?;
+        let _ = run.memo.keep();
+        run.outcome?;
     }
     report.problems = problems.into_inner();
     Ok(report)
 }
 
-fn add(sum: &mut Finished, more: &Finished) {
-    sum.new_chunks += more.new_chunks;
-    sum.new_bytes += more.new_bytes;
-    sum.packs += more.packs;
-    sum.stored_bytes += more.stored_bytes;
+impl Stored {
+    fn add(&mut self, run: &Finished) {
+        self.new_bytes += run.new_bytes;
+        self.packs += run.packs;
+        self.stored_bytes += run.stored_bytes;
+    }
 }
 
 /// A snapshot to be copied.
@@ -191,24 +195,24 @@ fn read_wanted(from: &Vault, wanted: &[RootId], problems: &mut Problems) -> Resu
     Ok(snapshots)
 }
 
-/// Snapshots that were copied by one ingest.
-struct Group<'a> {
-    trees: Vec<Copied>,
+/// A tree that was copied, as far as that went.
+struct Run<'a> {
+    tree: Option<Copied>,
     finished: Finished,
     read_bytes: u64,
     memo: Memo<'a>,
-    /// Why there are no more of them, if that is an error; what is here is durable all the same.
+    /// Why there is no tree, if there is none; what was stored is durable all the same.
     outcome: Result<()>,
 }
 
-/// Copies the trees of the first of `due`, as many as belong together.
-fn copy_group<'a>(
+/// Copies the tree of a snapshot.
+fn copy_tree<'a>(
     from: &Vault,
     to: &'a Vault,
-    due: &[Due],
+    due: &Due,
     options: &CopyOptions,
     problems: &Mutex<Problems>,
-) -> Result<Group<'a>> {
+) -> Result<Run<'a>> {
     let memo = Memo::open(from, to)?;
     let ingest = to.ingest(IngestOptions {
         compression: options.compression,
@@ -226,17 +230,12 @@ fn copy_group<'a>(
         problems,
         read_bytes: AtomicU64::new(0),
     };
-    let mut waiting = due.iter().take(GROUP_SNAPSHOTS);
-    let (trees, outcome) = flow.run(&mut |read_bytes| {
-        let is_full = memo.is_full() || read_bytes >= GROUP_BYTES;
-        let next = if is_full { None } else { waiting.next() };
-        next.map(|due| (due.id, &due.snapshot.tree))
-    });
+    let (tree, outcome) = flow.run(due.id, &due.snapshot.tree);
     let read_bytes = flow.read_bytes.into_inner();
     let error = match (outcome, ingest.finish()) {
         (outcome, Ok(finished)) => {
-            return Ok(Group {
-                trees,
+            return Ok(Run {
+                tree,
                 finished,
                 read_bytes,
                 memo,

@@ -38,7 +38,7 @@ mod walk;
 pub use assemble::Counts;
 pub use backup::{BackupOptions, BackupReport, Mode, OneFileSystem, Parent, backup};
 pub use browse::{Depth, List, Listed, Selection};
-pub use copy::{CopyMode, CopyOptions, CopyReport, copy};
+pub use copy::{CopyMode, CopyOptions, CopyReport, Stored, copy};
 pub use diff::{Change, Diff, Difference};
 pub use drill::{DrillOptions, DrillReport, Drilled, Keep, LastDrills, Share, drill, last_drills, record_drill};
 pub use dump::{DumpReport, Watch, cat, dump_tar};

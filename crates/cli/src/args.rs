@@ -108,6 +108,10 @@ pub(crate) enum Verb {
     Copy(verbs::copy::Copy),
     /// Restore a sample into a scratch directory for real, and compare it
     Drill(verbs::drill::Drill),
+    /// Drop snapshots, by name or by rules of what to keep
+    Forget(verbs::forget::Forget),
+    /// Delete what no snapshot needs
+    Gc(verbs::gc::Gc),
     /// Verify structure, and that every pack is there
     Check(verbs::check::Check),
     /// Read the stored bytes and verify every hash
@@ -189,6 +193,22 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     } else {
         Ok(value as u64)
     }
+}
+
+/// A length of time as people write it: `30s`, `15m`, `12h`, `30d`, `8w`.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no length of time; write for example 30s, 15m, 12h, 30d or 8w");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let number: u32 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        'w' => 604_800,
+        _ => return Err(wrong()),
+    };
+    Ok(Duration::from_secs(u64::from(number) * seconds))
 }
 
 /// A point in time as people write it: a date, a date and time (in their time zone), or how long before `now`.

@@ -149,6 +149,7 @@ impl From<drystone_vault::Error> for Failure {
             E::NoPlaceOf { .. } | E::NotSpread { .. } => (Exit::Error, "drystone place list"),
             E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
             E::Absent { .. } => (Exit::Error, "drystone doctor"),
+            E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),
             E::NoSnapshot { .. } | E::AmbiguousSnapshot { .. } => (Exit::Error, "drystone snapshots"),
             E::Damaged {
                 source: drystone_format::Error::Version { .. },
@@ -156,6 +157,7 @@ impl From<drystone_vault::Error> for Failure {
             } => (Exit::Error, NEWER),
             E::Damaged { .. } | E::WrongChunk { .. } | E::MissingChunk { .. } => (Exit::Damaged, "drystone check"),
             E::Index(_) => (Exit::Error, "drystone repair index"),
+            E::GivenUp { .. } => (Exit::Error, "run the same command again"),
             E::Interrupted => (Exit::Interrupted, "run the same command again"),
             _ => (
                 Exit::Error,

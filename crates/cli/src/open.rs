@@ -134,7 +134,10 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
         [] => reach::named(&app.settings.vault),
         places => places.iter().map(|place| reach::absolute(place)).collect(),
     };
-    let stores = urls.iter().map(|url| reach::create(app, url)).collect::<Result<Vec<_>>>()?;
+    let stores = urls
+        .iter()
+        .map(|url| reach::create(app, url))
+        .collect::<Result<Vec<_>>>()?;
     for store in &stores {
         if Vault::exists(store, &app.context)? {
             let place = store.place().to_owned();

@@ -10,6 +10,8 @@ pub(crate) mod doctor;
 pub(crate) mod drill;
 pub(crate) mod dump;
 pub(crate) mod find;
+pub(crate) mod forget;
+pub(crate) mod gc;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod ls;
@@ -49,6 +51,8 @@ pub(crate) fn run(verb: &Verb, app: &App) -> Result<Exit> {
         Verb::Restore(verb) => verb.run(app),
         Verb::Copy(verb) => verb.run(app),
         Verb::Drill(verb) => verb.run(app),
+        Verb::Forget(verb) => verb.run(app),
+        Verb::Gc(verb) => verb.run(app),
         Verb::Check(verb) => verb.run(app),
         Verb::Scrub(verb) => verb.run(app),
         Verb::Repair(verb) => verb.run(app),

@@ -12,6 +12,7 @@ mod browse;
 mod config;
 mod copy;
 mod drill;
+mod forget;
 mod help;
 mod init;
 mod key;

@@ -7,6 +7,7 @@
 mod cbor;
 pub mod chunker;
 pub mod codec;
+pub mod epoch;
 mod error;
 pub mod header;
 pub mod id;
@@ -15,6 +16,7 @@ pub mod limits;
 pub mod notice;
 pub mod pack;
 pub mod places;
+pub mod presence;
 pub mod random;
 pub mod recipe;
 pub mod root;

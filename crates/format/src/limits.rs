@@ -86,3 +86,5 @@ pub const SNAPSHOT_LIST_MAX: u64 = 4096;
 pub const TEXT_MAX_BYTES: usize = 4096;
 /// Most key epochs in one set of secrets.
 pub const EPOCHS_MAX: u64 = 1024;
+/// Most epochs of gc that a presence names: 30 bytes each, within `HEADER_MAX_BYTES`.
+pub const PRESENCE_EPOCHS_MAX: usize = 4096;

@@ -23,6 +23,8 @@ use drystone_store::{Kind, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
+use crate::gc::epochs::Epochs;
+use crate::gc::protocol::Standing;
 use crate::losses::Losses;
 use crate::parallel::each;
 use crate::place::Place;
@@ -40,6 +42,11 @@ pub(crate) struct Catalog {
     secrets: Arc<Secrets>,
     trust: Trust,
     verified: RwLock<HashSet<PackId>>,
+    epochs: Arc<Epochs>,
+    /// Packs that are condemned, or about to be: nothing new relies on them.
+    condemned: RwLock<HashSet<PackId>>,
+    /// The epochs that were read before the packs were listed the last time.
+    synced_with: RwLock<Arc<Standing>>,
     /// Packs whose tails cannot be read.
     unreadable: Mutex<Problems>,
     /// Lists of verified packs that cannot be read, and why.
@@ -64,6 +71,9 @@ impl Catalog {
             secrets: vault.secrets.clone(),
             trust: vault.header().trust,
             verified: RwLock::default(),
+            epochs: vault.epochs.clone(),
+            condemned: RwLock::default(),
+            synced_with: RwLock::default(),
             unreadable: Mutex::default(),
             bad_lists: Mutex::default(),
             missed: Mutex::default(),
@@ -78,6 +88,10 @@ impl Catalog {
     /// Brings the index in step with the packs at the place.
     fn sync(&self) -> Result<()> {
         self.dropped.store(self.index.dropped_runs(), Ordering::Release);
+        let standing = self.epochs.refresh()?;
+        let condemned: HashSet<PackId> = standing.condemned().into_iter().collect();
+        self.condemned.write().extend(&condemned);
+        self.losses.see(&standing)?;
         // Before the list is taken: what a run stores meanwhile is then not taken for gone.
         let known = self.index.packs();
         let mut live: HashMap<PackId, u64> = HashMap::new();
@@ -94,13 +108,17 @@ impl Catalog {
                 gone.insert(pack.pack);
             }
         }
-        self.losses.settle(&indexed, &gone, &|pack| live.contains_key(pack))?;
+        let is_condemned = |pack: &PackId| condemned.contains(pack);
+        self.losses
+            .settle(&indexed, &gone, &|pack| live.contains_key(pack), &is_condemned)?;
         if !gone.is_empty() {
             self.index.retain(&|pack| !gone.contains(pack))?;
         }
         let (mut new, mut unreadable) = (Vec::new(), Problems::default());
         for (id, size) in live {
-            if self.losses.is_gone(&id) {
+            if self.losses.is_gone(&id) && is_condemned(&id) {
+                // Deleted, and back with a place that was away: gc deletes it again.
+            } else if self.losses.is_gone(&id) {
                 let what =
                     format!("has {size} bytes, which is not what it had; bring it back from a copy of the vault");
                 unreadable.push(Name::pack(&id).as_str(), what);
@@ -113,7 +131,36 @@ impl Catalog {
             self.learn_all(&new)?;
             self.index.flush()?;
         }
+        *self.condemned.write() = condemned;
+        *self.synced_with.write() = standing;
         self.remember()
+    }
+
+    /// The epochs that were read before the packs were listed.
+    pub(crate) fn synced_with(&self) -> Arc<Standing> {
+        self.synced_with.read().clone()
+    }
+
+    /// Brings the index in step with the place if gc may have moved something since; says whether it is newer than `known`.
+    pub(crate) fn follow(&self, known: &Arc<Standing>) -> Result<bool> {
+        if *self.epochs.refresh()? != *self.synced_with() {
+            self.refresh()?;
+        }
+        Ok(**known != *self.synced_with())
+    }
+
+    /// From now on nothing new relies on these packs.
+    pub(crate) fn condemn(&self, packs: impl IntoIterator<Item = PackId>) {
+        self.condemned.write().extend(packs);
+    }
+
+    pub(crate) fn is_condemned(&self, pack: &PackId) -> bool {
+        self.condemned.read().contains(pack)
+    }
+
+    /// Epochs that cannot be read.
+    pub(crate) fn bad_epochs(&self) -> Problems {
+        self.epochs.problems()
     }
 
     /// Brings the index in step with the place as it is now.
@@ -197,12 +244,12 @@ impl Catalog {
     }
 
     /// Whether a new snapshot may rely on what this pack holds.
-    fn is_reliable(&self, pack: &PackInfo) -> bool {
+    pub(crate) fn is_reliable(&self, pack: &PackInfo) -> bool {
         let trusted = self.trust == Trust::Everyone
             || is_by_owner(pack)
             || pack.writer == self.secrets.certificate.writer.0
             || self.verified.read().contains(&pack.pack);
-        trusted && !self.losses.is_damaged(&pack.pack)
+        trusted && !self.losses.is_damaged(&pack.pack) && !self.is_condemned(&pack.pack)
     }
 
     /// Packs that an owner has to vouch for before others rely on them, and has not.

@@ -93,6 +93,7 @@ impl Vault {
         }
         report.problems.append(slots);
         report.problems.append(catalog.bad_lists());
+        report.problems.append(catalog.bad_epochs());
         let stats = catalog.index.stats();
         (report.packs, report.chunks) = (stats.packs, stats.chunks);
         report.problems.append(problems);
@@ -115,7 +116,7 @@ impl Vault {
 }
 
 /// A short name of a recipe, for a set: equal recipes have equal names.
-fn fingerprint(recipe: &Recipe) -> u128 {
+pub(crate) fn fingerprint(recipe: &Recipe) -> u128 {
     let mut bytes = recipe.size_bytes.to_be_bytes().to_vec();
     bytes.push(recipe.depth);
     for part in &recipe.parts {

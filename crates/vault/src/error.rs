@@ -1,6 +1,6 @@
 //! The one error of this crate: what a door does differently has a variant of its own.
 
-use drystone_format::ChunkId;
+use drystone_format::{ChunkId, RootId};
 use thiserror::Error;
 
 /// Result of this crate.
@@ -146,6 +146,27 @@ pub enum Error {
     /// The run was interrupted; what was stored is reused by the next one.
     #[error("interrupted; what was stored so far is reused by the next run")]
     Interrupted,
+    /// gc cannot read what a snapshot needs; nothing was deleted.
+    #[error("{object}: {why}; nothing was deleted: run `drystone check`, and mend or forget that snapshot")]
+    Unmarked {
+        /// The snapshot, and the path in it.
+        object: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// gc took this run for dead, since it gave no sign of life for long.
+    #[error(
+        "{place}: this run ({id}) was silent for so long that gc gave it up; its snapshot does not count, run it again"
+    )]
+    GivenUp {
+        /// The run.
+        id: RootId,
+        /// The vault's place.
+        place: String,
+    },
+    /// A run publishes one snapshot.
+    #[error("this run has published its snapshot already; start another for the next")]
+    Published,
     /// Another part of this run failed first, and its error was reported there.
     #[error("stopped because another part of this run failed")]
     Stopped,

@@ -1,8 +1,21 @@
-//! Every deletion: the only place that removes objects from a vault.
+//! Every deletion: the only place that removes objects from a vault, with what is below it.
 //!
-//! - What is removed here is superseded by an object that is durable already.
+//! - What is removed is superseded by an object that is durable already, or can be reached by nothing that was reported and by
+//!   no run that is registered (I5).
 
-use drystone_format::SlotId;
+pub(crate) mod epochs;
+mod forget;
+mod live;
+mod mark;
+pub mod protocol;
+pub(crate) mod registration;
+mod run;
+mod sweep;
+mod waiting;
+
+pub use run::{GcOptions, GcReport};
+
+use drystone_format::{RootId, SlotId};
 use drystone_store::Name;
 
 use crate::error::Result;
@@ -12,6 +25,11 @@ use crate::vault::Vault;
 /// Removes a key slot, of a vault that never came to be or of one that keeps an owner's slot; the caller has made sure.
 pub(crate) fn delete_slot(place: &Place, id: &SlotId) -> Result<()> {
     place.delete(&Name::key(id))
+}
+
+/// Removes the presence of a run that is over, or that has put a newer one.
+fn delete_presence(place: &Place, id: &RootId, beat: u64) -> Result<()> {
+    place.delete(&Name::writer(id, beat))
 }
 
 impl Vault {

@@ -24,6 +24,7 @@ use crate::admit::Admit;
 use crate::catalog::Catalog;
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
+use crate::gc::registration::Registration;
 use crate::lane::{Lane, TreeWriter};
 use crate::place::Place;
 use crate::progress::{Cancel, Progress};
@@ -40,8 +41,8 @@ pub struct IngestOptions {
     pub cancel: Cancel,
 }
 
-/// What a run stored; the proof that all of it is durable.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a run stored; the proof that all of it is durable, and that gc leaves it alone for as long as this is kept.
+#[derive(Debug, Clone)]
 pub struct Finished {
     /// Chunks that were new to the vault.
     pub new_chunks: u64,
@@ -51,6 +52,7 @@ pub struct Finished {
     pub packs: u64,
     /// Their size, bytes.
     pub stored_bytes: u64,
+    pub(crate) registration: Arc<Registration>,
 }
 
 /// A frame on its way to a compressor.
@@ -142,12 +144,18 @@ impl Shared {
 /// A run that takes data in.
 pub struct Ingest {
     shared: Arc<Shared>,
+    registration: Arc<Registration>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Vault {
     /// Starts taking data in; several runs may do so at once, here and elsewhere.
     pub fn ingest(&self, options: IngestOptions) -> Result<Ingest> {
+        self.ingest_as(Arc::new(Registration::new(self)?), options)
+    }
+
+    /// The same for a run that is registered already.
+    pub(crate) fn ingest_as(&self, registration: Arc<Registration>, options: IngestOptions) -> Result<Ingest> {
         let catalog = self.catalog()?.clone();
         let (frames, full) = bounded(self.context.threads);
         let shared = Arc::new(Shared {
@@ -174,6 +182,7 @@ impl Vault {
         Ok(Ingest {
             threads: start(&shared, &full),
             shared,
+            registration,
         })
     }
 }
@@ -344,6 +353,7 @@ impl Ingest {
             new_bytes: get(&shared.new_bytes),
             packs: get(&shared.packs),
             stored_bytes: get(&shared.stored_bytes),
+            registration: self.registration.clone(),
         })
     }
 

@@ -101,7 +101,7 @@ impl Lane {
     }
 
     /// Stores `chunk` unless the vault has it; returns its name.
-    fn put(&mut self, kind: PackKind, chunk: &[u8]) -> Result<ChunkId> {
+    pub(crate) fn put(&mut self, kind: PackKind, chunk: &[u8]) -> Result<ChunkId> {
         let Self { shared, data, meta, .. } = self;
         let id = shared.hasher.id(chunk);
         if shared.admit.is_new(&id)? {

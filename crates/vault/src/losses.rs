@@ -2,6 +2,7 @@
 //!
 //! - The loss epoch grows before anybody relies on what is left: what was known to be stored before is asked for again.
 //! - Every change is made to what is stored, under a lock, so that runs at the same time do not undo each other's.
+//! - What gc deleted is no loss, but just as good a reason to ask again.
 //! - An index that forgot packs (deleted, torn, damaged) counts as a loss, for what it forgot cannot be missed.
 
 use std::collections::HashSet;
@@ -10,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use drystone_format::PackId;
+use drystone_format::{PackId, RootId};
 use drystone_index::State;
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
+use crate::gc::protocol::Standing;
 
 /// State key of the loss epoch, eight bytes big-endian.
 const LOSS_EPOCH: &str = "loss_epoch";
@@ -24,8 +26,10 @@ const DAMAGED: &str = "damaged_packs";
 const GONE: &str = "gone_packs";
 /// State key of [`fold`] over the packs that the index held when it was last brought in step.
 const INDEXED: &str = "indexed_packs";
+/// State key of the epochs of gc that have been seen to condemn packs, 16 bytes each.
+const EPOCHS: &str = "epochs_seen";
 /// All of them, for whoever makes sure that the state can be read.
-pub(crate) const KEYS: [&str; 4] = [LOSS_EPOCH, DAMAGED, GONE, INDEXED];
+pub(crate) const KEYS: [&str; 5] = [LOSS_EPOCH, DAMAGED, GONE, INDEXED, EPOCHS];
 
 pub(crate) struct Losses {
     state: Arc<State>,
@@ -91,6 +95,7 @@ impl Losses {
         indexed: &[PackId],
         gone: &HashSet<PackId>,
         is_listed: &dyn Fn(&PackId) -> bool,
+        is_condemned: &dyn Fn(&PackId) -> bool,
     ) -> Result<()> {
         let _lock = self.lock()?;
         let known_gone = stored_packs(&self.state, GONE)?;
@@ -101,7 +106,8 @@ impl Losses {
             forgotten.remove(pack);
         }
         forgotten.extend(gone);
-        if !is_same || !forgotten.is_subset(&known_gone) {
+        let is_lost = |pack: &PackId| !known_gone.contains(pack) && !is_condemned(pack);
+        if !is_same || forgotten.iter().any(is_lost) {
             self.grow()?;
         }
         if *forgotten != known_gone {
@@ -109,6 +115,23 @@ impl Losses {
         }
         self.damaged.write().retain(is_listed);
         self.change_damaged(|damaged| damaged.retain(is_listed))
+    }
+
+    /// Takes note of what gc has condemned: what was known to be stored there must be asked for again.
+    pub(crate) fn see(&self, standing: &Standing) -> Result<()> {
+        let condemning = standing.epochs().filter(|(_, epoch)| !epoch.packs.is_empty());
+        let now: Vec<[u8; RootId::LEN]> = condemning.map(|((_, id), _)| id.0).collect();
+        let before = || Ok::<_, Error>(self.state.get(EPOCHS)?.unwrap_or_default());
+        if before()? == now.concat() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        let before = before()?;
+        let (known, _) = before.as_chunks::<{ RootId::LEN }>();
+        if now.iter().any(|id| !known.contains(id)) {
+            self.grow()?;
+        }
+        Ok(self.state.set(EPOCHS, &now.concat())?)
     }
 
     /// Remembers which packs the index holds, all of them at the place.

@@ -152,6 +152,18 @@ impl Place {
         }
     }
 
+    /// Whether every place that the vault lies at can be reached: what is seen to be gone is gone everywhere.
+    pub(crate) fn is_complete(&self) -> bool {
+        true
+    }
+
+    /// Waits until every list shows what was put or deleted before, by this machine or by one that listed before it put.
+    pub(crate) fn settle(&self) {
+        if let Some(stale) = self.store.traits().stale_list {
+            self.runtime.block_on(tokio::time::sleep(2 * stale));
+        }
+    }
+
     /// Durable on return, as far as the store says so.
     pub(crate) fn put(&self, name: &Name, bytes: Bytes) -> Result<()> {
         self.runtime.block_on(self.store.put(name, bytes))?;

@@ -35,6 +35,15 @@ impl Reader {
 
     /// The plaintext of a chunk.
     pub fn chunk(&self, id: &ChunkId) -> Result<ChunkBytes> {
+        let known = self.catalog.synced_with();
+        match self.known_chunk(id) {
+            // What is not where it was may have been moved by gc.
+            Err(error) if error.is_damage() && matches!(self.catalog.follow(&known), Ok(true)) => self.known_chunk(id),
+            found => found,
+        }
+    }
+
+    fn known_chunk(&self, id: &ChunkId) -> Result<ChunkBytes> {
         let missing = || Error::MissingChunk {
             id: *id,
             place: self.frames.place().name().to_owned(),

@@ -3,10 +3,10 @@
 //! - Publishing takes the proof that everything the snapshot needs is durable (I2).
 
 use bytes::Bytes;
-use drystone_format::root::{RootKind, open_root, seal_root};
+use drystone_format::RootId;
+use drystone_format::root::{RootKind, seal_root};
 use drystone_format::snapshot::Snapshot;
-use drystone_format::{RootId, random};
-use drystone_store::{Kind, Name, Prefix, Range};
+use drystone_store::{Kind, Name, Prefix};
 
 use crate::context::Source;
 use crate::error::{Error, Result};
@@ -18,18 +18,30 @@ use crate::vault::Vault;
 const PREFIX_MIN: usize = 4;
 
 impl Vault {
-    /// Makes a snapshot visible; durable on return. `_stored` is the run that stored what it reaches.
-    pub fn publish(&self, snapshot: &Snapshot, _stored: &Finished) -> Result<RootId> {
+    /// Makes a snapshot visible; durable on return. `stored` is the run that stored what it reaches; it publishes once.
+    ///
+    /// After [`Error::GivenUp`] the run has to be repeated: while it was silent, gc may have deleted what it relied on.
+    pub fn publish(&self, snapshot: &Snapshot, stored: &Finished) -> Result<RootId> {
+        // Sealed before: a snapshot that cannot be sealed does not end the run.
+        let id = stored.registration.id();
         let mut random = Source(&*self.context.entropy);
-        let id = RootId(random::array(&mut random));
         let object = seal_root(&self.secrets, RootKind::Snapshot, &id, &snapshot.encode(), &mut random)?;
-        self.place
-            .put(&Name::root(RootKind::Snapshot, &id), Bytes::from(object))?;
-        Ok(id)
+        stored
+            .registration
+            .publish(|id| self.place.put(&Name::root(RootKind::Snapshot, id), Bytes::from(object)))
     }
 
-    /// The ids of all snapshots, in no order.
+    /// The ids of all snapshots, in no order; without those that an owner has forgotten, wherever they come from.
     pub fn snapshot_ids(&self) -> Result<Vec<RootId>> {
+        let mut ids = self.root_ids()?;
+        // Read after: what is forgotten meanwhile is not listed.
+        let standing = self.epochs.refresh()?;
+        ids.retain(|id| !standing.is_absent(id));
+        Ok(ids)
+    }
+
+    /// The ids of all snapshot objects at the place, forgotten or not.
+    pub(crate) fn root_ids(&self) -> Result<Vec<RootId>> {
         let mut ids = Vec::new();
         self.place.for_each(&Prefix::Roots(RootKind::Snapshot), |listed| {
             if let Kind::Root(RootKind::Snapshot, id) = listed.name.kind() {
@@ -42,16 +54,16 @@ impl Vault {
 
     /// One snapshot; a writer's credential cannot read it.
     pub fn snapshot(&self, id: &RootId) -> Result<Snapshot> {
-        let name = Name::root(RootKind::Snapshot, id);
-        let object = self.place.get(&name, Range::All)?;
-        let root = open_root(&self.secrets, RootKind::Snapshot, id, &object).map_err(self.place.damaged(&name))?;
-        Snapshot::decode(&root.payload).map_err(self.place.damaged(&name))
+        Ok(self.signed_snapshot(id)?.0)
     }
 
     /// All snapshots by the time they began, and those that are damaged.
     pub fn snapshots(&self) -> Result<(Vec<(RootId, Snapshot)>, Problems)> {
         let (mut snapshots, mut problems) = (Vec::new(), Problems::default());
-        for id in self.snapshot_ids()? {
+        let ids = self.snapshot_ids()?;
+        // Best effort: each look narrows down when a snapshot came, which `forget` holds against what it claims.
+        let _ = self.note_seen(&ids);
+        for id in ids {
             match self.snapshot(&id) {
                 Ok(snapshot) => snapshots.push((id, snapshot)),
                 Err(error) if error.is_damage() => {
@@ -66,22 +78,19 @@ impl Vault {
 
     /// The snapshot that `text` means: `latest`, an id, or the first digits of one.
     pub fn resolve(&self, text: &str) -> Result<(RootId, Snapshot)> {
-        let none = || Error::NoSnapshot {
-            text: text.to_owned(),
-            place: self.place().to_owned(),
-        };
         if text == "latest" {
-            return self.snapshots()?.0.pop().ok_or_else(none);
-        }
-        let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
-        let ids: Vec<RootId> = self.snapshot_ids()?.into_iter().filter(matching).collect();
-        match ids.as_slice() {
-            [] => Err(none()),
-            [id] => Ok((*id, self.snapshot(id)?)),
-            several => Err(Error::AmbiguousSnapshot {
+            return self.snapshots()?.0.pop().ok_or_else(|| Error::NoSnapshot {
                 text: text.to_owned(),
-                count: several.len(),
-            }),
+                place: self.place().to_owned(),
+            });
         }
+        let id = self.resolve_id(text)?;
+        Ok((id, self.snapshot(&id)?))
+    }
+
+    /// Snapshots, readable or not, whose ids begin with `text`, if it is long enough.
+    pub(crate) fn ids_beginning(&self, text: &str) -> Result<Vec<RootId>> {
+        let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
+        Ok(self.snapshot_ids()?.into_iter().filter(matching).collect())
     }
 }

@@ -24,6 +24,7 @@ use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
+use crate::gc::epochs::Epochs;
 use crate::keys::Unlock;
 use crate::place::Place;
 use crate::problem::Problems;
@@ -49,6 +50,7 @@ pub struct Vault {
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) slot: SlotId,
     pub(crate) hasher: ChunkHasher,
+    pub(crate) epochs: Arc<Epochs>,
     header: Header,
     header_bytes: Bytes,
     warnings: Vec<String>,
@@ -141,7 +143,9 @@ impl Vault {
         let frames = Frames::new(place.clone(), secrets.clone(), context.memory_bytes / 2)?;
         let frames = Arc::new(frames);
         let hasher = ChunkHasher::new(&secrets.dedup_key);
+        let epochs = Arc::new(Epochs::new(place.clone(), secrets.clone()));
         Ok(Self {
+            epochs,
             place,
             context,
             secrets,
@@ -234,6 +238,11 @@ impl Vault {
             catalog.refresh()?;
         }
         self.catalog()
+    }
+
+    /// Where runs on this machine say that they live.
+    pub(crate) fn writers_dir(&self) -> PathBuf {
+        local_dir(&self.context, &self.secrets.vault).join("writers")
     }
 
     pub(crate) fn index_dir(&self) -> PathBuf {

@@ -45,9 +45,6 @@ pub(crate) struct Flow<'a> {
     pub(crate) read_bytes: AtomicU64,
 }
 
-/// Gives the next tree and its snapshot; is told how many bytes of files were read so far.
-pub(crate) type Next<'n, 't> = &'n mut dyn FnMut(u64) -> Option<(RootId, &'t Recipe)>;
-
 /// A tree that was copied.
 #[derive(Debug)]
 pub(crate) struct Copied {
@@ -83,13 +80,13 @@ enum Event {
 }
 
 impl Flow<'_> {
-    /// Copies trees one after the other, as long as `next` gives any; gives those that are complete also with an error.
-    pub(crate) fn run<'t>(&self, next: Next<'_, 't>) -> (Vec<Copied>, Result<()>) {
+    /// Copies the tree of a snapshot; nothing is given with an error.
+    pub(crate) fn run(&self, id: RootId, tree: &Recipe) -> (Option<Copied>, Result<()>) {
         let failure = Failure::default();
         let (job_sender, jobs) = bounded(self.threads);
         let (event_sender, events) = bounded(STEPS_AHEAD);
         let (tree_sender, trees) = bounded(1);
-        let mut copied = Vec::new();
+        let mut copied = None;
         std::thread::scope(|scope| {
             let failure = &failure;
             for _ in 0..self.threads.max(1) {
@@ -113,7 +110,7 @@ impl Flow<'_> {
                 batch: Vec::new(),
                 batch_bytes: 0,
             };
-            failure.note(walker.run(next, &trees, &mut copied));
+            copied = failure.note(walker.run(id, tree, &trees));
         });
         (copied, failure.into_error().map_or(Ok(()), Err))
     }
@@ -134,20 +131,15 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    fn run<'t>(mut self, next: Next<'_, 't>, trees: &Receiver<Copied>, copied: &mut Vec<Copied>) -> Result<()> {
+    fn run(mut self, id: RootId, tree: &Recipe, trees: &Receiver<Copied>) -> Result<Copied> {
         let flow = self.flow;
         let lookup = flow.memo.lookup()?;
-        while let Some((id, tree)) = next(flow.read_bytes.load(Ordering::Relaxed)) {
-            let key = flow.memo.key(Of::Dir, tree);
-            if let Some(tree) = lookup.get(Of::Dir, &key, tree.size_bytes)? {
-                copied.push(Copied { tree, lost: 0 });
-                continue;
-            }
-            self.tree(&lookup, id, tree, key)?;
-            // Before the next begins, so that it finds in the memo what they have in common.
-            copied.push(trees.recv().map_err(|_| stopped())?);
+        let key = flow.memo.key(Of::Dir, tree);
+        if let Some(tree) = lookup.get(Of::Dir, &key, tree.size_bytes)? {
+            return Ok(Copied { tree, lost: 0 });
         }
-        Ok(())
+        self.tree(&lookup, id, tree, key)?;
+        trees.recv().map_err(|_| stopped())
     }
 
     fn tree(&mut self, lookup: &Lookup<'_>, id: RootId, tree: &Recipe, key: Key) -> Result<()> {

@@ -115,11 +115,6 @@ impl<'a> Memo<'a> {
         self.fresh.lock().put(key, recipe);
     }
 
-    /// Whether it cannot remember more before it is [kept](Self::keep).
-    pub(crate) fn is_full(&self) -> bool {
-        self.fresh.lock().bytes >= FRESH_BYTES
-    }
-
     /// Writes it down; everything that the run has copied must be durable.
     pub(crate) fn keep(self) -> Result<()> {
         self.files.into_inner().finish()?;

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use drystone_format::chunker::{Chunker, Sizes};
 use drystone_format::codec::{CODECS, Codec, Compression, Compressor, decompress};
+use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::id::pack_id;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
 use drystone_format::places::{PlaceMark, Places};
+use drystone_format::presence::Presence;
 use drystone_format::recipe::decode_node;
 use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::seal::Compressed;
@@ -118,6 +120,21 @@ fn shard(number: u8) -> Vec<u8> {
     seal_shard(&secrets().shard_key(), &shape(), number, &shard_payload(number)).unwrap()
 }
 
+fn epoch() -> Epoch {
+    Epoch {
+        packs: [example_pack().id].into(),
+        roots: [ROOT].into(),
+        fenced: [].into(),
+    }
+}
+
+fn presence() -> Presence {
+    Presence {
+        writer: secrets().certificate.writer,
+        seen: [(1, ROOT)].into(),
+    }
+}
+
 /// All examples whose encoding is determined by the document.
 fn examples() -> Vec<(&'static str, Vec<u8>)> {
     let secrets = secrets();
@@ -148,6 +165,11 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
             "place",
             place_mark().encode(secrets.vault_key.as_ref().unwrap()).unwrap(),
         ),
+        (
+            "epoch",
+            seal_epoch(&secrets, &epoch(), &mut Counting::default()).unwrap(),
+        ),
+        ("presence", presence().encode()),
     ]
 }
 
@@ -182,6 +204,8 @@ fn example_objects_decode() {
     assert_eq!(Places::open(&secrets, &example("places")).unwrap(), places());
     let mark = PlaceMark::decode(&example("place"), &secrets.vault_verify).unwrap();
     assert_eq!(mark, place_mark());
+    assert_eq!(open_epoch(&secrets, &example("epoch")).unwrap(), epoch());
+    assert_eq!(Presence::decode(&example("presence")).unwrap(), presence());
 }
 
 #[test]

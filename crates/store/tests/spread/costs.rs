@@ -88,7 +88,11 @@ async fn a_degraded_read_is_one_get_of_the_range_for_each_needed_shard() {
             "{gets:?}"
         );
         assert!(world.spread.get(&name, Range::All).await.unwrap() == bytes);
-        assert_eq!(world.calls(Op::Get).len(), usize::from(needed), "a whole pack takes no more");
+        assert_eq!(
+            world.calls(Op::Get).len(),
+            usize::from(needed),
+            "a whole pack takes no more"
+        );
     }
 }
 

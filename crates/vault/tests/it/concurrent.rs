@@ -203,8 +203,8 @@ fn lanes_that_wait_are_told_when_the_place_fails() {
     for _ in 0..3 {
         let (fixture, store) = (Fixture::new(), Arc::new(Fail::new(Arc::new(Memory::new()))));
         let vault = fixture.create(store.clone()).unwrap();
-        store.add(Fault::error(Op::Put, Failure::Denied));
         let ingest = with_cancel(&vault, &Cancel::default());
+        store.add(Fault::error(Op::Put, Failure::Denied));
         let errors = watched(move || {
             std::thread::scope(|scope| {
                 let ingest = &ingest;

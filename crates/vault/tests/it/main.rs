@@ -5,6 +5,8 @@ mod concurrent;
 mod cost;
 mod crash;
 mod damage;
+mod gc;
+mod gc_model;
 mod golden;
 mod hostile;
 mod places;

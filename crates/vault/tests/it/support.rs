@@ -250,12 +250,16 @@ pub(crate) fn watched<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 }
 
 pub(crate) fn ingest(vault: &Vault) -> Ingest {
+    try_ingest(vault).unwrap()
+}
+
+fn try_ingest(vault: &Vault) -> drystone_vault::Result<Ingest> {
     let options = IngestOptions {
         compression: Compression::DEFAULT,
         progress: Arc::new(Progress::default()),
         cancel: Cancel::default(),
     };
-    vault.ingest(options).unwrap()
+    vault.ingest(options)
 }
 
 /// Bytes that look random and compress badly, different for each seed.
@@ -294,7 +298,7 @@ pub(crate) fn back_up(
     vault: &Vault,
     files: &[(&str, &[u8])],
 ) -> drystone_vault::Result<(drystone_format::RootId, Finished)> {
-    let ingest = ingest(vault);
+    let ingest = try_ingest(vault)?;
     let mut lane = ingest.lane();
     let mut tree = ingest.tree();
     for (name, bytes) in files {

@@ -1,0 +1,149 @@
+//! `gc`: deletes what no snapshot needs; the only command that does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use drystone_vault::{GcOptions, GcReport, Progress};
+use serde_json::json;
+
+use crate::args::{size as parse_size, span};
+use crate::context::App;
+use crate::exit::{Exit, Result};
+use crate::open;
+use crate::output::{counted, duration, problem_list, size, with_exit};
+use crate::progress::{Counts, Shown};
+
+const EXAMPLES: &str = "\
+Backups may run meanwhile, here and elsewhere. What one of them may rely on is condemned now and deleted by a later gc;
+--wait waits for it. A run that gives no sign of life in three looks is given up, looks less than --silence apart
+counting once; if it lives after all, it fails and has to be repeated, and nothing else is lost.
+
+Examples:
+  drystone gc --dry-run
+  drystone gc
+  drystone gc --max-unused 0% --wait 2h";
+
+/// Delete what no snapshot needs.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Gc {
+    /// Garbage that a pack may hold before what is live in it is copied
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = share)]
+    max_unused: f64,
+    /// Copy at most so much in this run, beginning with the packs of most garbage
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_rewrite: Option<u64>,
+    /// Wait so long for backups that may rely on what is condemned
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = span)]
+    wait: Duration,
+    /// Looks at a silent backup that are closer together count once
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = span)]
+    silence: Duration,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let wrong = || "write a share as a percentage from 0% to 100%".to_owned();
+    let percent: f64 = text.strip_suffix('%').ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
+    if (0.0..=100.0).contains(&percent) {
+        Ok(percent / 100.0)
+    } else {
+        Err(wrong())
+    }
+}
+
+impl Gc {
+    /// Runs the command.
+    pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        let vault = open::open(app)?;
+        let start = Instant::now();
+        let progress = Arc::new(Progress::default());
+        let shown = Shown::start(
+            app,
+            &progress,
+            Counts {
+                verb: "gc",
+                things: "file",
+            },
+        );
+        let report = vault.gc(&GcOptions {
+            max_unused: self.max_unused,
+            max_rewrite_bytes: self.max_rewrite.unwrap_or(u64::MAX),
+            dry_run: self.dry_run,
+            wait: self.wait,
+            silence: self.silence,
+            progress,
+            cancel: app.cancel.clone(),
+        });
+        drop(shown);
+        let report = report?;
+        let exit = Exit::of_damage(&report.problems);
+        app.out.problems(&report.problems);
+        for id in &report.given_up {
+            app.out.warning(format_args!(
+                "backup {} gave no sign of life and was given up",
+                id.short()
+            ));
+        }
+        let fields = json!({
+            "dry_run": self.dry_run,
+            "snapshots": report.snapshots,
+            "packs": report.packs,
+            "pack_bytes": report.pack_bytes,
+            "live_chunks": report.live_chunks,
+            "unused_bytes": report.unused_bytes,
+            "condemned_packs": report.condemned_packs,
+            "rewritten_packs": report.rewritten_packs,
+            "copied_bytes": report.copied_bytes,
+            "deleted_packs": report.deleted_packs,
+            "deleted_bytes": report.deleted_bytes,
+            "waiting_packs": report.waiting_packs,
+            "waiting_for": report.waiting_for.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "given_up": report.given_up.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "spared_packs": report.spared_packs,
+            "problems": problem_list(&report.problems),
+            "problem_count": report.problems.count(),
+            "seconds": start.elapsed().as_secs_f64(),
+        });
+        let text = format!("{}; {}", self.text(&report), duration(start.elapsed()));
+        app.out.result("gc", with_exit(fields, exit), text)?;
+        Ok(exit)
+    }
+
+    fn text(&self, report: &GcReport) -> String {
+        let mut text = format!(
+            "{} of garbage in {}: ",
+            size(report.unused_bytes),
+            counted(report.packs, "pack")
+        );
+        if self.dry_run {
+            text.push_str(&format!(
+                "would delete {}, copying {}",
+                counted(report.condemned_packs, "pack"),
+                size(report.copied_bytes)
+            ));
+            return text;
+        }
+        text.push_str(&format!(
+            "deleted {} ({}), copied {}",
+            counted(report.deleted_packs, "pack"),
+            size(report.deleted_bytes),
+            size(report.copied_bytes)
+        ));
+        if report.waiting_packs > 0 {
+            text.push_str(&format!(
+                "; {} wait for {} that may rely on them, run `drystone gc` again later",
+                counted(report.waiting_packs, "pack"),
+                counted(report.waiting_for.len() as u64, "run")
+            ));
+        }
+        if report.spared_packs > 0 {
+            let packs = counted(report.spared_packs, "pack");
+            text.push_str(&format!("; {packs} left alone that a running backup may have written"));
+        }
+        text
+    }
+}

@@ -1,0 +1,122 @@
+//! The epochs at the place, read as they come; an epoch object never changes, so each is read once.
+//!
+//! - One that no owner signed, or that is damaged, counts for nobody; that it is there is a problem.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
+use drystone_format::keys::Secrets;
+use drystone_format::{Random, RootId, random};
+use drystone_store::{Kind, Name, Prefix, Range};
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::Result;
+use crate::gc::protocol::{EpochName, Standing};
+use crate::place::Place;
+use crate::problem::Problems;
+
+/// Ids in one epoch object, so that it stays below its limit: 34 bytes for a pack.
+const IDS_PER_EPOCH: usize = 50_000;
+
+pub(crate) struct Epochs {
+    place: Place,
+    secrets: Arc<Secrets>,
+    standing: RwLock<Arc<Standing>>,
+    unreadable: Mutex<BTreeMap<EpochName, String>>,
+    reading: Mutex<()>,
+}
+
+impl Epochs {
+    pub(crate) fn new(place: Place, secrets: Arc<Secrets>) -> Self {
+        Self {
+            place,
+            secrets,
+            standing: RwLock::default(),
+            unreadable: Mutex::default(),
+            reading: Mutex::new(()),
+        }
+    }
+
+    /// What stood when it was last asked.
+    pub(crate) fn standing(&self) -> Arc<Standing> {
+        self.standing.read().clone()
+    }
+
+    /// What stands now.
+    pub(crate) fn refresh(&self) -> Result<Arc<Standing>> {
+        let _one_at_a_time = self.reading.lock();
+        let mut listed = BTreeSet::new();
+        self.place.for_each(&Prefix::Epochs, |found| {
+            if let Kind::Epoch(number, id) = found.name.kind() {
+                listed.insert((number, id));
+            }
+            Ok(())
+        })?;
+        let before = self.standing();
+        let mut standing = Standing::clone(&before);
+        standing.retain(&listed);
+        self.unreadable.lock().retain(|name, _| listed.contains(name));
+        for name in &listed {
+            if !standing.has_read(name) && !self.unreadable.lock().contains_key(name) {
+                self.read(*name, &mut standing)?;
+            }
+        }
+        if *before == standing {
+            return Ok(before);
+        }
+        let standing = Arc::new(standing);
+        *self.standing.write() = standing.clone();
+        Ok(standing)
+    }
+
+    fn read(&self, epoch: EpochName, standing: &mut Standing) -> Result<()> {
+        let name = Name::epoch(epoch.0, &epoch.1);
+        let object = self.place.get(&name, Range::All);
+        match object.and_then(|object| open_epoch(&self.secrets, &object).map_err(self.place.damaged(&name))) {
+            Ok(read) => standing.insert(epoch, read),
+            // Removed since it was listed: another was put before that, and is listed or will be.
+            Err(crate::Error::Store(error)) if error.is_not_found() => {}
+            Err(error) if error.is_damage() => {
+                standing.insert_unreadable(epoch);
+                self.unreadable.lock().insert(epoch, error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Epochs that could not be read.
+    pub(crate) fn problems(&self) -> Problems {
+        let mut problems = Problems::default();
+        for ((number, id), what) in self.unreadable.lock().iter() {
+            problems.push(
+                Name::epoch(*number, id).as_str(),
+                format!("{what}; it counts for nobody"),
+            );
+        }
+        problems
+    }
+
+    /// Puts an epoch, as several objects if it is large; durable on return. [`Epochs::refresh`] learns of it.
+    pub(crate) fn put(&self, epoch: &Epoch, random: &mut dyn Random) -> Result<()> {
+        let number = self.standing().next_number();
+        let packs: Vec<_> = epoch.packs.iter().copied().collect();
+        let mut part = Epoch {
+            packs: BTreeSet::new(),
+            ..epoch.clone()
+        };
+        let mut parts = packs.chunks(IDS_PER_EPOCH);
+        loop {
+            part.packs = parts.next().unwrap_or_default().iter().copied().collect();
+            let id = RootId(random::array(random));
+            let object = seal_epoch(&self.secrets, &part, random)?;
+            self.place.put(&Name::epoch(number, &id), Bytes::from(object))?;
+            if parts.len() == 0 {
+                return Ok(());
+            }
+            part = Epoch::default();
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Marking: which chunks do the roots need? Trees and recipes are read by several threads, each of them once.
+//!
+//! - What cannot be read stops it, with its name: nothing is deleted on incomplete knowledge.
+//! - Data is not read, and need not be there: what is lost already keeps nothing else.
+//! - Memory: eight bytes a live chunk; the levels of a hostile tree are bounded, and so is the list of trees seen.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use drystone_format::limits::TREE_DEPTH_MAX;
+use drystone_format::recipe::{Part, Recipe, decode_node};
+use drystone_format::tree::Kind;
+use parking_lot::{Condvar, Mutex};
+
+use crate::check::fingerprint;
+use crate::content::TreeReader;
+use crate::error::{Error, Result};
+use crate::gc::live::Keys;
+use crate::progress::{Cancel, Progress};
+use crate::reader::Reader;
+
+/// Trees and parts of recipes remembered, 16 bytes each; more are read again when they are met again.
+const ENTERED_MAX: usize = 4 << 20;
+/// Trees that wait for a thread that has nothing to do.
+const OFFERED_MAX: usize = 1024;
+
+pub(crate) struct Marker<'a> {
+    pub(crate) reader: Reader,
+    pub(crate) threads: usize,
+    /// What the levels of one tree may hold at once.
+    pub(crate) memory_bytes: usize,
+    pub(crate) progress: &'a Progress,
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) live: Keys<u64>,
+    pub(crate) entered: Keys<u128>,
+    pub(crate) entered_count: AtomicUsize,
+}
+
+/// A tree to walk, and how a person would name it.
+pub(crate) struct Job {
+    pub(crate) tree: Recipe,
+    pub(crate) path: Vec<u8>,
+}
+
+/// A directory whose entries are being looked at.
+struct Level {
+    entries: TreeReader,
+    path_bytes: usize,
+    above_bytes: usize,
+}
+
+impl Marker<'_> {
+    /// Marks everything that these trees need.
+    pub(crate) fn mark(&self, roots: Vec<Job>) -> Result<()> {
+        let threads = self.threads.max(1);
+        let jobs = Jobs::new(roots, threads);
+        let failure = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(job) = jobs.take() {
+                        if let Err(error) = self.walk(job, &jobs) {
+                            failure.lock().get_or_insert(error);
+                            jobs.stop();
+                        }
+                    }
+                });
+            }
+        });
+        failure.into_inner().map_or(Ok(()), Err)
+    }
+
+    fn walk(&self, job: Job, jobs: &Jobs) -> Result<()> {
+        let Job { tree, mut path } = job;
+        let mut levels = Vec::new();
+        self.enter(&tree, &path, &mut levels)?;
+        while let Some(level) = levels.last_mut() {
+            self.cancel.check()?;
+            path.truncate(level.path_bytes);
+            let Some(entry) = level.entries.next() else {
+                levels.pop();
+                continue;
+            };
+            let entry = entry.map_err(|error| unmarked(&path, error))?;
+            path.push(b'/');
+            path.extend_from_slice(&entry.name);
+            Progress::add(&self.progress.files, 1);
+            match &entry.kind {
+                Kind::Dir(recipe) if jobs.offer(recipe, &path) => {}
+                Kind::Dir(recipe) => self.enter(recipe, &path, &mut levels)?,
+                Kind::File(recipe) => self.recipe(recipe).map_err(|error| unmarked(&path, error))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&self, recipe: &Recipe, path: &[u8], levels: &mut Vec<Level>) -> Result<()> {
+        if !self.is_first(fingerprint(recipe)) {
+            return Ok(());
+        }
+        let above_bytes = levels
+            .last()
+            .map_or(0, |level| level.above_bytes + level.entries.held_bytes());
+        if levels.len() >= TREE_DEPTH_MAX || above_bytes > self.memory_bytes {
+            return Err(unmarked(path, "nested too deeply"));
+        }
+        self.recipe(recipe).map_err(|error| unmarked(path, error))?;
+        levels.push(Level {
+            entries: self.reader.tree(recipe),
+            path_bytes: path.len(),
+            above_bytes,
+        });
+        Ok(())
+    }
+
+    /// Whether this is the first time, as far as is remembered.
+    fn is_first(&self, key: u128) -> bool {
+        if self.entered_count.load(Ordering::Relaxed) >= ENTERED_MAX {
+            return true;
+        }
+        let is_first = self.entered.insert_wide(key);
+        if is_first {
+            self.entered_count.fetch_add(1, Ordering::Relaxed);
+        }
+        is_first
+    }
+
+    /// Marks the chunks of a recipe, those of its nodes included.
+    fn recipe(&self, recipe: &Recipe) -> Result<()> {
+        let mut stack = vec![(recipe.depth, recipe.parts.clone().into_iter())];
+        while let Some((depth, parts)) = stack.last_mut() {
+            let (depth, Some(part)) = (*depth, parts.next()) else {
+                stack.pop();
+                continue;
+            };
+            let Part::Chunk { id, bytes } = part else { continue };
+            self.live.insert_chunk(&id);
+            let wide = id.0.first_chunk().map_or(0, |first| u128::from_be_bytes(*first));
+            // The depth is part of it: the same bytes may be data elsewhere.
+            if depth > 0 && self.is_first(wide ^ u128::from(depth)) {
+                let parts = decode_node(&self.reader.chunk(&id)?, depth, bytes)?;
+                stack.push((depth - 1, parts.into_iter()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unmarked(path: &[u8], why: impl ToString) -> Error {
+    Error::Unmarked {
+        object: String::from_utf8_lossy(path).into_owned(),
+        why: why.to_string(),
+    }
+}
+
+/// Trees for threads that have nothing to do.
+struct Jobs {
+    threads: usize,
+    state: Mutex<State>,
+    wake: Condvar,
+    is_wanted: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: Vec<Job>,
+    idle: usize,
+    is_over: bool,
+}
+
+impl Jobs {
+    fn new(jobs: Vec<Job>, threads: usize) -> Self {
+        let state = State {
+            jobs,
+            ..State::default()
+        };
+        Self {
+            threads,
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            is_wanted: AtomicBool::new(false),
+        }
+    }
+
+    /// The next tree, or none when all threads have come to the end.
+    fn take(&self) -> Option<Job> {
+        let mut state = self.state.lock();
+        state.idle += 1;
+        loop {
+            if state.is_over {
+                return None;
+            }
+            if let Some(job) = state.jobs.pop() {
+                state.idle -= 1;
+                self.is_wanted.store(state.idle > 0, Ordering::Relaxed);
+                return Some(job);
+            }
+            if state.idle == self.threads {
+                state.is_over = true;
+                self.wake.notify_all();
+                return None;
+            }
+            self.is_wanted.store(true, Ordering::Relaxed);
+            self.wake.wait(&mut state);
+        }
+    }
+
+    /// Hands a tree to another thread, if one has nothing to do.
+    fn offer(&self, tree: &Recipe, path: &[u8]) -> bool {
+        if !self.is_wanted.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut state = self.state.lock();
+        if state.idle == 0 || state.jobs.len() >= OFFERED_MAX {
+            return false;
+        }
+        state.jobs.push(Job {
+            tree: tree.clone(),
+            path: path.to_vec(),
+        });
+        self.wake.notify_one();
+        true
+    }
+
+    fn stop(&self) {
+        self.state.lock().is_over = true;
+        self.wake.notify_all();
+    }
+}

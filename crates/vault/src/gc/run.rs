@@ -1,0 +1,440 @@
+//! One run of gc: the steps of the protocol, with the place behind them.
+//!
+//! - Can be interrupted or killed anywhere: what stands condemned is deleted by the next run, what was copied is found by it.
+//! - Only what was marked from all roots decides; a root or tree that cannot be read stops it before anything is deleted.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use drystone_format::epoch::Epoch;
+use drystone_format::keys::Role;
+use drystone_format::{PackId, RootId};
+use drystone_store::{Kind, Name, Prefix, RootKind};
+
+use crate::catalog::Catalog;
+use crate::context::Source;
+use crate::error::{Error, Result};
+use crate::gc::live::Keys;
+use crate::gc::mark::{Job, Marker};
+use crate::gc::protocol::{self, GcStep, Registered, Standing};
+use crate::gc::registration::Registration;
+use crate::gc::sweep::{Copied, Sweep, Uses};
+use crate::problem::Problems;
+use crate::progress::{Cancel, Progress};
+use crate::vault::Vault;
+
+/// How to collect garbage.
+#[derive(Debug, Clone)]
+pub struct GcOptions {
+    /// Share of garbage that a pack may hold before what is live in it is copied, 0 to 1.
+    pub max_unused: f64,
+    /// Most bytes of chunks that are copied in this run; packs with most garbage come first.
+    pub max_rewrite_bytes: u64,
+    /// Only says what it would do.
+    pub dry_run: bool,
+    /// How long to wait for runs that may rely on what is condemned; what they keep is deleted by a later run.
+    pub wait: Duration,
+    /// Looks at such a run that are closer together than this count once; at the third without a new sign of life it is
+    /// given up. By the wall clock, as a courtesy: a wrong one costs such a run its work, never data.
+    pub silence: Duration,
+    /// Counts files, packs and stored bytes.
+    pub progress: Arc<Progress>,
+    /// Stops it.
+    pub cancel: Cancel,
+}
+
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self {
+            max_unused: 0.1,
+            max_rewrite_bytes: u64::MAX,
+            dry_run: false,
+            wait: Duration::ZERO,
+            silence: Duration::from_secs(900),
+            progress: Arc::default(),
+            cancel: Cancel::default(),
+        }
+    }
+}
+
+/// What a run of gc found and did; of a dry run: would do.
+#[derive(Debug, Clone, Default)]
+pub struct GcReport {
+    /// Snapshots that were marked from.
+    pub snapshots: u64,
+    /// Packs there were, and their bytes.
+    pub packs: u64,
+    /// Bytes of these.
+    pub pack_bytes: u64,
+    /// Distinct chunks that the snapshots need.
+    pub live_chunks: u64,
+    /// Plaintext in packs that nothing needs, bytes.
+    pub unused_bytes: u64,
+    /// Packs condemned in this run.
+    pub condemned_packs: u64,
+    /// Those of them with something in them that had to be copied.
+    pub rewritten_packs: u64,
+    /// Plaintext that was copied, bytes.
+    pub copied_bytes: u64,
+    /// Packs deleted, condemned now or earlier.
+    pub deleted_packs: u64,
+    /// Their bytes.
+    pub deleted_bytes: u64,
+    /// Packs that stand condemned and wait for runs to end.
+    pub waiting_packs: u64,
+    /// The runs that they wait for.
+    pub waiting_for: Vec<RootId>,
+    /// Runs that gave no sign of life and were given up.
+    pub given_up: Vec<RootId>,
+    /// Packs that nothing needs, left alone since a run that is under way may have written them.
+    pub spared_packs: u64,
+    /// What is wrong, though it kept nothing from being deleted safely.
+    pub problems: Problems,
+}
+
+impl Vault {
+    /// Deletes what no snapshot needs.
+    ///
+    /// [`Error::Unmarked`] if a snapshot or tree cannot be read: nothing is deleted then. Needs an owner's key. Runs beside any
+    /// number of others, here and elsewhere; what they may rely on stays for a later run.
+    pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
+        if self.role() != Role::Owner {
+            return Err(drystone_format::Error::WriterKey {
+                what: "collect garbage",
+            }
+            .into());
+        }
+        let mut run = Run::new(self, options)?;
+        if options.dry_run {
+            run.read()?;
+            run.mark()?;
+            run.report.condemned_packs = run.leave.len() as u64;
+            return Ok(run.finish());
+        }
+        for step in GcStep::ORDER {
+            options.cancel.check()?;
+            run.perform(step)?;
+        }
+        Ok(run.finish())
+    }
+}
+
+pub(super) struct Run<'a> {
+    pub(super) vault: &'a Vault,
+    pub(super) options: &'a GcOptions,
+    pub(super) catalog: &'a Arc<Catalog>,
+    pub(super) marker: Marker<'a>,
+    pub(super) registration: Option<Arc<Registration>>,
+    /// What stood when the packs were listed that were marked in.
+    pub(super) before: Arc<Standing>,
+    /// What stood before the writers were listed: only that may be acted upon.
+    pub(super) named: Arc<Standing>,
+    /// What stood before the roots were listed the last time.
+    pub(super) fences: Arc<Standing>,
+    /// Keys of runs under way: what they have just stored is no garbage.
+    pub(super) running: HashSet<[u8; 32]>,
+    pub(super) marked: BTreeSet<RootId>,
+    /// Packs that are needed no more, once what is live in them is copied.
+    pub(super) leave: Vec<PackId>,
+    pub(super) holders: Vec<PackId>,
+    pub(super) copied: Copied,
+    pub(super) has_put: bool,
+    pub(super) writers: Vec<Registered>,
+    pub(super) roots: BTreeSet<RootId>,
+    pub(super) report: GcReport,
+}
+
+impl<'a> Run<'a> {
+    fn new(vault: &'a Vault, options: &'a GcOptions) -> Result<Self> {
+        Ok(Self {
+            marker: Marker {
+                reader: vault.reader()?,
+                threads: vault.context.threads,
+                memory_bytes: vault.context.memory_bytes / 4,
+                progress: &options.progress,
+                cancel: &options.cancel,
+                live: Keys::new(),
+                entered: Keys::new(),
+                entered_count: AtomicUsize::new(0),
+            },
+            catalog: vault.catalog()?,
+            vault,
+            options,
+            registration: None,
+            before: Arc::default(),
+            named: Arc::default(),
+            fences: Arc::default(),
+            running: HashSet::new(),
+            marked: BTreeSet::new(),
+            leave: Vec::new(),
+            holders: Vec::new(),
+            copied: Copied::default(),
+            has_put: false,
+            writers: Vec::new(),
+            roots: BTreeSet::new(),
+            report: GcReport::default(),
+        })
+    }
+
+    fn perform(&mut self, step: GcStep) -> Result<()> {
+        match step {
+            GcStep::Register => {
+                self.registration = Some(Arc::new(Registration::new(self.vault)?));
+                Ok(())
+            }
+            GcStep::Read => self.read(),
+            GcStep::Mark => {
+                self.mark()?;
+                self.copy()
+            }
+            GcStep::Condemn => self.condemn(),
+            GcStep::ReadAgain => {
+                self.named = self.vault.epochs.refresh()?;
+                self.fences = self.named.clone();
+                Ok(())
+            }
+            GcStep::ListWriters => self.wait_for_writers(),
+            GcStep::Fence => self.fence(),
+            GcStep::ListRoots => {
+                // A presence that was seen to be gone: the root that was put before it went must be listed.
+                self.vault.place.settle();
+                self.roots = self.vault.root_ids()?.into_iter().collect();
+                Ok(())
+            }
+            GcStep::GiveUp => self.give_up(),
+            GcStep::MarkAgain => {
+                self.catalog.refresh()?;
+                self.mark_new()
+            }
+            GcStep::Rescue => self.rescue(),
+            GcStep::Delete => self.delete(),
+            GcStep::Drop => self.drop_epochs(),
+            GcStep::Leave => {
+                self.registration = None;
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn own(&self) -> RootId {
+        self.registration
+            .as_ref()
+            .map_or(RootId([0; RootId::LEN]), |registration| registration.id())
+    }
+
+    pub(super) fn put(&mut self, epoch: &Epoch) -> Result<Arc<Standing>> {
+        self.vault
+            .epochs
+            .put(epoch, &mut Source(&*self.vault.context.entropy))?;
+        self.vault.place.settle();
+        self.vault.epochs.refresh()
+    }
+
+    fn read(&mut self) -> Result<()> {
+        self.catalog.refresh()?;
+        self.before = self.catalog.synced_with();
+        // After the packs were listed: whoever has stored one of these and is not over is registered now.
+        let own = self.own();
+        for (id, _, presence) in self.presences()? {
+            if let Some(presence) = presence.filter(|_| id != own) {
+                self.running.insert(presence.writer.0);
+            }
+        }
+        let roots = self.vault.root_ids()?;
+        self.vault.note_seen(&roots)?;
+        self.roots = roots.into_iter().collect();
+        Ok(())
+    }
+
+    /// Marks from the roots that are not marked yet.
+    fn mark_new(&mut self) -> Result<()> {
+        let standing = self.vault.epochs.standing();
+        let mut jobs = Vec::new();
+        for id in self.roots.difference(&self.marked) {
+            if standing.is_absent(id) {
+                continue;
+            }
+            let snapshot = self.vault.snapshot(id).map_err(|error| Error::Unmarked {
+                object: Name::root(RootKind::Snapshot, id).to_string(),
+                why: error.to_string(),
+            })?;
+            let mut path = id.short().into_bytes();
+            path.push(b':');
+            jobs.push(Job {
+                tree: snapshot.tree,
+                path,
+            });
+        }
+        self.report.snapshots += jobs.len() as u64;
+        self.marked.extend(&self.roots);
+        self.marker.mark(jobs)
+    }
+
+    fn sweep(&self) -> Sweep<'_> {
+        Sweep {
+            vault: self.vault,
+            catalog: self.catalog,
+            live: &self.marker.live,
+            progress: &self.options.progress,
+            cancel: &self.options.cancel,
+        }
+    }
+
+    /// Finds the packs that can go.
+    fn mark(&mut self) -> Result<()> {
+        self.mark_new()?;
+        let uses = self.sweep().survey()?;
+        self.report.live_chunks = self.marker.live.len() as u64;
+        for found in uses.values() {
+            self.report.packs += 1;
+            self.report.pack_bytes += found.info.pack_bytes;
+            self.report.unused_bytes += found.total_bytes - found.live_bytes;
+        }
+        self.choose(&uses);
+        Ok(())
+    }
+
+    /// Packs with nothing live in them, and those with most garbage as far as may be copied.
+    fn choose(&mut self, uses: &Uses) {
+        let mut worth = Vec::new();
+        for found in uses.values().filter(|found| !found.is_condemned()) {
+            if found.unused() <= self.options.max_unused && found.live_bytes > 0 {
+                self.holders.push(found.info.pack);
+            } else if self.running.contains(&found.info.writer) {
+                self.report.spared_packs += 1;
+                self.holders.push(found.info.pack);
+            } else {
+                worth.push(found);
+            }
+        }
+        worth.sort_by(|one, two| {
+            two.unused()
+                .total_cmp(&one.unused())
+                .then(one.info.pack.cmp(&two.info.pack))
+        });
+        let mut room = self.options.max_rewrite_bytes;
+        for found in worth {
+            match room.checked_sub(found.live_bytes) {
+                Some(left) => {
+                    room = left;
+                    self.leave.push(found.info.pack);
+                    self.report.rewritten_packs += u64::from(found.live_bytes > 0);
+                    self.report.copied_bytes += found.live_bytes;
+                }
+                None => self.holders.push(found.info.pack),
+            }
+        }
+    }
+
+    fn copy(&mut self) -> Result<()> {
+        let Some(registration) = self.registration.clone() else {
+            return Ok(());
+        };
+        let mut copied = std::mem::take(&mut self.copied);
+        let outcome = self
+            .sweep()
+            .copy(&registration, self.leave.iter().copied(), &mut copied);
+        self.leave.retain(|pack| !copied.kept.contains(pack));
+        self.report.copied_bytes = copied.bytes;
+        self.copied = copied;
+        outcome
+    }
+
+    fn condemn(&mut self) -> Result<()> {
+        let void = self.before.void();
+        let epoch = Epoch {
+            packs: self.leave.iter().copied().collect(),
+            roots: void.clone(),
+            fenced: void,
+        };
+        let has_pack = |pack: &PackId| self.catalog.index.has_pack(pack).is_some();
+        let is_spent = |old: &Epoch| protocol::is_spent(old, &has_pack, &self.roots);
+        let spent = self.before.epochs().filter(|(_, old)| is_spent(old)).count();
+        if !epoch.packs.is_empty() || spent > 1 {
+            self.put(&epoch)?;
+            self.has_put = true;
+        }
+        self.report.condemned_packs = epoch.packs.len() as u64;
+        Ok(())
+    }
+
+    /// Copies what turned out to be needed since the first mark, or what others have condemned meanwhile.
+    fn rescue(&mut self) -> Result<()> {
+        let expected: BTreeSet<PackId> = self.before.condemned().into_iter().chain(self.leave.clone()).collect();
+        let is_same = self.vault.epochs.standing().condemned() == expected
+            && self
+                .holders
+                .iter()
+                .all(|pack| self.catalog.index.has_pack(pack).is_some())
+            && self.report.live_chunks == self.marker.live.len() as u64;
+        if is_same {
+            return Ok(());
+        }
+        self.leave.clear();
+        self.copy()
+    }
+
+    fn delete(&mut self) -> Result<()> {
+        let standing = self.vault.epochs.standing();
+        let is_over = |id: &RootId| self.is_over(id);
+        let deletable = protocol::deletable(&self.named, &self.writers, &self.own(), &is_over);
+        let condemned = standing.condemned();
+        let mut found = Vec::new();
+        self.vault.place.for_each(&Prefix::Packs, |listed| {
+            if let Kind::Pack(id) = listed.name.kind()
+                && condemned.contains(&id)
+            {
+                found.push((id, listed));
+            }
+            Ok(())
+        })?;
+        for (id, listed) in found {
+            if !deletable.contains(&id) || self.copied.kept.contains(&id) {
+                self.report.waiting_packs += 1;
+                continue;
+            }
+            self.options.cancel.check()?;
+            self.vault.place.delete(&listed.name)?;
+            self.report.deleted_packs += 1;
+            self.report.deleted_bytes += listed.size;
+        }
+        let absent: Vec<RootId> = self.roots.iter().filter(|id| standing.is_absent(id)).copied().collect();
+        for id in absent {
+            self.vault.place.delete(&Name::root(RootKind::Snapshot, &id))?;
+            self.roots.remove(&id);
+        }
+        if self.report.waiting_packs > 0 {
+            self.report.waiting_for = self.blockers().into_iter().collect();
+        }
+        self.catalog.refresh()
+    }
+
+    /// Removes epochs that were read before this run put its own, and that name nothing that is there.
+    fn drop_epochs(&mut self) -> Result<()> {
+        if !self.has_put || !self.vault.place.is_complete() {
+            return Ok(());
+        }
+        let mut present = HashSet::new();
+        self.vault.place.for_each(&Prefix::Packs, |listed| {
+            if let Kind::Pack(id) = listed.name.kind() {
+                present.insert(id);
+            }
+            Ok(())
+        })?;
+        let has_pack = |pack: &PackId| present.contains(pack);
+        for ((number, id), epoch) in self.before.epochs() {
+            if protocol::is_spent(epoch, &has_pack, &self.roots) {
+                self.vault.place.delete(&Name::epoch(*number, id))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> GcReport {
+        self.report.problems.append(self.vault.epochs.problems());
+        self.report.problems.append(self.copied.problems);
+        self.report
+    }
+}

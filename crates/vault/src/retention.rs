@@ -1,0 +1,479 @@
+//! Which snapshots to keep: the usual rules, by groups of host and paths, and of each writer key, without any I/O.
+//!
+//! - A snapshot that any rule wants is kept, and for every kept one it is said why.
+//! - A writer's key may be stolen, and its snapshots be dummies meant to push good ones out of the rules. So those of different writer
+//!   keys never compete, nor with an owner's; times that contradict what this machine has seen do not count; where one of several is kept, it
+//!   is the one seen first; and nothing of a writer's is dropped before it was seen for a while (docs/threat-model.md).
+//! - Buckets are those of UTC; weeks begin on Monday.
+
+use std::collections::{BTreeMap, HashSet};
+
+use drystone_format::keys::{Role, VerifyKey};
+use drystone_format::snapshot::Snapshot;
+use drystone_format::{RootId, tree::Time};
+
+const DAY: i64 = 86_400;
+/// How wrong the clocks of writers may be before their times count as false, seconds.
+const SKEW: i64 = DAY;
+
+/// What is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The latest so many.
+    pub last: usize,
+    /// One for each of the latest so many hours that have any.
+    pub hourly: usize,
+    /// The same for days.
+    pub daily: usize,
+    /// The same for weeks.
+    pub weekly: usize,
+    /// The same for months.
+    pub monthly: usize,
+    /// The same for years.
+    pub yearly: usize,
+    /// Those that began at most so many seconds before the latest of their group.
+    pub within_seconds: Option<i64>,
+    /// Those with any of these tags.
+    pub tags: Vec<String>,
+    /// These.
+    pub ids: Vec<RootId>,
+    /// A writer's snapshot that was first seen less than so many seconds ago is kept, whatever the rules say.
+    pub grace_seconds: i64,
+}
+
+impl Keep {
+    /// Whether there is no rule at all; the grace is none.
+    pub fn is_empty(&self) -> bool {
+        *self
+            == Self {
+                grace_seconds: self.grace_seconds,
+                ..Self::default()
+            }
+    }
+}
+
+/// When this machine saw a snapshot for the first time, seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstSeen {
+    /// It looked then, and the snapshot was not there.
+    pub not_at: Option<i64>,
+    /// It looked then, and it was.
+    pub at: i64,
+}
+
+/// A snapshot to be judged.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Its id.
+    pub id: RootId,
+    /// What it says.
+    pub snapshot: Snapshot,
+    /// The key that signed it.
+    pub writer: VerifyKey,
+    /// What that key may do.
+    pub role: Role,
+    /// When this machine saw it first.
+    pub seen: FirstSeen,
+}
+
+/// Snapshots that compete, oldest first.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// The snapshots, each with the reasons to keep it; without any it goes.
+    pub snapshots: Vec<(Candidate, Vec<String>)>,
+}
+
+impl Group {
+    /// Those that go.
+    pub fn forgotten(&self) -> impl Iterator<Item = RootId> {
+        let goes = self.snapshots.iter().filter(|(_, reasons)| reasons.is_empty());
+        goes.map(|(candidate, _)| candidate.id)
+    }
+
+    /// Whether the rules keep nothing of it.
+    pub fn is_lost(&self) -> bool {
+        self.snapshots.iter().all(|(_, reasons)| reasons.is_empty())
+    }
+}
+
+/// Judges snapshots; `now` is for the grace alone.
+pub fn plan(candidates: Vec<Candidate>, keep: &Keep, now: i64) -> Vec<Group> {
+    let mut groups: BTreeMap<_, Vec<Candidate>> = BTreeMap::new();
+    for candidate in candidates {
+        let mut paths = candidate.snapshot.paths.clone();
+        paths.sort();
+        // Owners are trusted with each other's snapshots as with their own.
+        let writer = (candidate.role == Role::Writer).then_some(candidate.writer.0);
+        let key = (candidate.snapshot.host.clone(), paths, writer);
+        groups.entry(key).or_default().push(candidate);
+    }
+    groups.into_values().map(|group| judge(group, keep, now)).collect()
+}
+
+/// Why the time that a writer claims cannot be true.
+fn contradiction(candidate: &Candidate) -> Option<String> {
+    let Snapshot { started, finished, .. } = &candidate.snapshot;
+    let FirstSeen { not_at, at } = candidate.seen;
+    if candidate.role == Role::Owner {
+        None
+    } else if started.seconds.max(finished.seconds) > at.saturating_add(SKEW) {
+        Some("its time is later than it was first seen: it does not count, look at it".to_owned())
+    } else if not_at.is_some_and(|not_at| finished.seconds < not_at.saturating_sub(SKEW)) {
+        Some("its time is before a time when it was not there: it does not count, look at it".to_owned())
+    } else {
+        None
+    }
+}
+
+/// When a snapshot began, as far as its word counts: a writer's not before this machine last looked in vain, nor after it saw it.
+fn began(candidate: &Candidate) -> i64 {
+    let claimed = candidate.snapshot.started.seconds;
+    let FirstSeen { not_at, at } = candidate.seen;
+    match candidate.role {
+        Role::Owner => claimed,
+        Role::Writer => claimed.max(not_at.unwrap_or(i64::MIN)).min(at),
+    }
+}
+
+fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64) -> Group {
+    group.sort_by_key(|candidate| (began(candidate), candidate.snapshot.started, candidate.id));
+    let mut judged: Vec<(Candidate, Vec<String>)> = group.into_iter().map(|one| (one, Vec::new())).collect();
+    let mut credible = Vec::new();
+    for (at, (candidate, reasons)) in judged.iter_mut().enumerate() {
+        match contradiction(candidate) {
+            Some(why) => reasons.push(why),
+            None => credible.push((at, began(candidate), candidate.seen.at, candidate.role)),
+        }
+        if keep.ids.contains(&candidate.id) {
+            reasons.push("named".to_owned());
+        }
+        let tags = candidate.snapshot.tags.iter().filter(|tag| keep.tags.contains(tag));
+        reasons.extend(tags.map(|tag| format!("tag {tag}")));
+        let age = now.saturating_sub(candidate.seen.at);
+        if candidate.role == Role::Writer && age < keep.grace_seconds {
+            reasons.push(format!("a writer's, first seen {} days ago", age.max(0) / DAY));
+        }
+    }
+    let mut wanted = by_time(&credible, keep);
+    for (at, (_, reasons)) in judged.iter_mut().enumerate() {
+        reasons.extend(wanted.remove(&at).unwrap_or_default());
+    }
+    Group { snapshots: judged }
+}
+
+/// Place in the group, begin, when it was first seen, and the key's role.
+type Timed = (usize, i64, i64, Role);
+
+fn by_time(credible: &[Timed], keep: &Keep) -> BTreeMap<usize, Vec<String>> {
+    let mut wanted: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    let mut want = |at: usize, why: &str| wanted.entry(at).or_default().push(why.to_owned());
+    for (at, ..) in credible.iter().rev().take(keep.last) {
+        want(*at, "last");
+    }
+    let latest = credible.last().map_or(0, |(_, started, ..)| *started);
+    let is_writers = credible.last().is_some_and(|(.., role)| *role == Role::Writer);
+    for (at, started, ..) in credible {
+        if keep
+            .within_seconds
+            .is_some_and(|within| latest.saturating_sub(*started) <= within)
+        {
+            want(*at, "within");
+        }
+    }
+    type Bucket = fn(i64) -> i64;
+    let rules: [(usize, &str, Bucket); 6] = [
+        (keep.hourly, "hourly", |seconds| seconds.div_euclid(3600)),
+        (keep.daily, "daily", |seconds| seconds.div_euclid(DAY)),
+        (keep.weekly, "weekly", |seconds| {
+            (seconds.div_euclid(DAY) + 3).div_euclid(7)
+        }),
+        (keep.monthly, "monthly", month),
+        (keep.yearly, "yearly", |seconds| month(seconds).div_euclid(12)),
+        // A flood of dummies within days would push out what any count of the latest means.
+        (if is_writers { keep.last } else { 0 }, "last days", |seconds| {
+            seconds.div_euclid(DAY)
+        }),
+    ];
+    for (count, why, bucket) in rules {
+        let mut seen = HashSet::new();
+        let buckets: Vec<i64> = credible.iter().rev().map(|(_, started, ..)| bucket(*started)).collect();
+        for number in buckets.into_iter().filter(|number| seen.insert(*number)).take(count) {
+            let inside = credible.iter().filter(|(_, started, ..)| bucket(*started) == number);
+            let chosen = match is_writers {
+                true => inside.min_by_key(|(at, _, seen, _)| (*seen, *at)),
+                false => inside.max_by_key(|(at, ..)| *at),
+            };
+            if let Some((at, ..)) = chosen {
+                want(*at, why);
+            }
+        }
+    }
+    wanted
+}
+
+/// Months since year 0 (Howard Hinnant, "chrono-compatible low-level date algorithms").
+fn month(seconds: i64) -> i64 {
+    let days = seconds.div_euclid(DAY) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    // From March on.
+    let month = (5 * day_of_year + 2) / 153;
+    (era * 400 + year) * 12 + month + 2
+}
+
+/// Records of first sightings, kept in the local state: time of the last look, then id, look before, look that saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Sightings {
+    last_look: Option<i64>,
+    seen: BTreeMap<RootId, FirstSeen>,
+}
+
+const RECORD_BYTES: usize = RootId::LEN + 8 + 8;
+
+impl Sightings {
+    pub(crate) fn decode(bytes: &[u8]) -> Self {
+        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
+        let Some((last_look, records)) = bytes.split_first_chunk::<8>() else {
+            return Self::default();
+        };
+        let (records, _) = records.as_chunks::<RECORD_BYTES>();
+        let record = |record: &[u8; RECORD_BYTES]| {
+            let (id, times) = record.split_first_chunk()?;
+            let (before, at) = times.split_at_checked(8)?;
+            let not_at = Some(number(before)).filter(|before| *before != i64::MIN);
+            Some((RootId(*id), FirstSeen { not_at, at: number(at) }))
+        };
+        Self {
+            last_look: Some(i64::from_be_bytes(*last_look)),
+            seen: records.iter().filter_map(record).collect(),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.last_look.unwrap_or(i64::MIN).to_be_bytes().to_vec();
+        for (id, FirstSeen { not_at, at }) in &self.seen {
+            bytes.extend_from_slice(&id.0);
+            bytes.extend_from_slice(&not_at.unwrap_or(i64::MIN).to_be_bytes());
+            bytes.extend_from_slice(&at.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// One more look: these are there now, and no others.
+    pub(crate) fn look(&mut self, ids: &[RootId], now: Time) {
+        let there: HashSet<&RootId> = ids.iter().collect();
+        self.seen.retain(|id, _| there.contains(id));
+        let first = FirstSeen {
+            not_at: self.last_look,
+            at: now.seconds,
+        };
+        for id in ids {
+            self.seen.entry(*id).or_insert(first);
+        }
+        self.last_look = Some(now.seconds);
+    }
+
+    pub(crate) fn get(&self, id: &RootId) -> Option<FirstSeen> {
+        self.seen.get(id).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drystone_format::recipe::RecipeBuilder;
+    use drystone_format::snapshot::Totals;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn candidate(number: u8, started: i64, role: Role) -> Candidate {
+        let time = Time {
+            seconds: started,
+            nanos: 0,
+        };
+        let snapshot = Snapshot {
+            started: time,
+            finished: time,
+            host: "host".to_owned(),
+            user: String::new(),
+            paths: vec![b"/".to_vec()],
+            tags: Vec::new(),
+            tree: RecipeBuilder::default()
+                .finish(&mut |_| Err::<_, drystone_format::Error>(drystone_format::Error::Crypto("no tree")))
+                .unwrap(),
+            parent: None,
+            totals: Totals::default(),
+            program: String::new(),
+            unknown: Vec::new(),
+        };
+        Candidate {
+            id: RootId([number; 16]),
+            snapshot,
+            writer: VerifyKey([7; 32]),
+            role,
+            seen: FirstSeen {
+                not_at: None,
+                at: started,
+            },
+        }
+    }
+
+    fn kept(candidates: Vec<Candidate>, keep: &Keep, now: i64) -> Vec<u8> {
+        let groups = plan(candidates, keep, now);
+        let all = groups.into_iter().flat_map(|group| group.snapshots);
+        let mut kept: Vec<u8> = all
+            .filter(|(_, why)| !why.is_empty())
+            .map(|(one, _)| one.id.0[0])
+            .collect();
+        kept.sort_unstable();
+        kept
+    }
+
+    #[test]
+    fn months_and_years_are_those_of_the_calendar() {
+        for (seconds, year, of_year) in [
+            (0, 1970, 0),
+            (951_782_399, 2000, 1),
+            (951_868_799, 2000, 1),
+            (951_868_800, 2000, 2),
+            (1_798_761_599, 2026, 11),
+            (1_798_761_600, 2027, 0),
+            (-1, 1969, 11),
+        ] {
+            assert_eq!(
+                (month(seconds).div_euclid(12), month(seconds).rem_euclid(12)),
+                (year, of_year),
+                "{seconds}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_rule_keeps_one_of_each_bucket() {
+        let noon = 1_700_000_000 / DAY * DAY + DAY / 2;
+        let all = || -> Vec<Candidate> {
+            (0..40)
+                .map(|at| candidate(at, noon + i64::from(at) * DAY / 2, Role::Owner))
+                .collect()
+        };
+        let rule = |keep: Keep| kept(all(), &keep, i64::MAX);
+        assert_eq!(
+            rule(Keep {
+                last: 2,
+                ..Keep::default()
+            }),
+            [38, 39]
+        );
+        // Days end with the later half day; the 39th begins a day of its own.
+        assert_eq!(
+            rule(Keep {
+                daily: 3,
+                ..Keep::default()
+            }),
+            [36, 38, 39].map(|at| at.min(39)).to_vec()
+        );
+        assert_eq!(
+            rule(Keep {
+                yearly: 5,
+                ..Keep::default()
+            }),
+            [39]
+        );
+        let within = Keep {
+            within_seconds: Some(DAY),
+            ..Keep::default()
+        };
+        assert_eq!(rule(within), [37, 38, 39]);
+        let named = Keep {
+            ids: vec![RootId([3; 16])],
+            ..Keep::default()
+        };
+        assert_eq!(rule(named), [3]);
+        assert!(rule(Keep::default()).is_empty() && Keep::default().is_empty());
+    }
+
+    /// Dummies with any times cost no good snapshot that the rules would keep without them, as long as it is looked daily.
+    #[test]
+    fn dummies_push_nothing_out() {
+        let start = 1_700_000_000 / DAY * DAY;
+        let now = start + 10 * DAY - 1;
+        let keep = Keep {
+            last: 5,
+            daily: 5,
+            monthly: 2,
+            grace_seconds: 0,
+            ..Keep::default()
+        };
+        let mut all = Vec::new();
+        for day in 0..10_u8 {
+            let mut good = candidate(day, start + i64::from(day) * DAY + 100, Role::Writer);
+            good.seen.not_at = Some(good.seen.at - DAY);
+            all.push(good);
+        }
+        let expected = kept(all.clone(), &keep, now);
+        assert_eq!(expected, [0, 5, 6, 7, 8, 9]);
+        // All first seen at the end of the last day; those that claim the next are taken for now.
+        let dummy = |number: u8, started: i64| Candidate {
+            seen: FirstSeen {
+                not_at: Some(now - DAY / 2),
+                at: now,
+            },
+            ..candidate(number, started, Role::Writer)
+        };
+        for at in 0..100_u8 {
+            all.push(dummy(100 + at, now - i64::from(at)));
+        }
+        for at in 0..20_u8 {
+            all.push(dummy(50 + at, now + i64::from(at) * DAY));
+            all.push(dummy(70 + at, start - i64::from(at) * DAY));
+        }
+        let found = kept(all, &keep, now);
+        assert!(expected.iter().all(|good| found.contains(good)), "{found:?}");
+        // Those with impossible times are kept for somebody to look at.
+        assert!((52..70).all(|dummy| found.contains(&dummy)) && (70..90).all(|dummy| found.contains(&dummy)));
+    }
+
+    #[test]
+    fn what_a_writer_wrote_stays_for_a_while() {
+        let keep = Keep {
+            last: 1,
+            grace_seconds: 14 * DAY,
+            ..Keep::default()
+        };
+        let all = |role| {
+            vec![
+                candidate(1, 100, role),
+                candidate(2, 200, role),
+                candidate(3, 300, role),
+            ]
+        };
+        assert_eq!(kept(all(Role::Owner), &keep, 400), [3]);
+        assert_eq!(kept(all(Role::Writer), &keep, 400), [1, 2, 3]);
+        // All of one day, of which the first seen is kept beside the last.
+        assert_eq!(kept(all(Role::Writer), &keep, 300 + 15 * DAY), [1, 3]);
+    }
+
+    proptest! {
+        #[test]
+        fn more_rules_keep_more(starts in proptest::collection::vec(0..100 * DAY, 0..40), last in 0..5usize, daily in 0..5usize) {
+            let all = || (0..).zip(&starts).map(|(at, start)| candidate(at, *start, Role::Owner)).collect::<Vec<_>>();
+            let one = Keep { last, ..Keep::default() };
+            let both = Keep { last, daily, ..Keep::default() };
+            let (one, both) = (kept(all(), &one, 0), kept(all(), &both, 0));
+            prop_assert!(one.iter().all(|id| both.contains(id)));
+            prop_assert_eq!(one.len(), last.min(starts.len()));
+            prop_assert!(both.len() <= last + daily);
+        }
+
+        #[test]
+        fn sightings_round_trip(ids: Vec<[u8; 16]>, first in any::<i32>(), second in any::<i32>()) {
+            let (ids, mut sightings) = (ids.into_iter().map(RootId).collect::<Vec<_>>(), Sightings::default());
+            let at = |seconds: i32| Time { seconds: seconds.into(), nanos: 0 };
+            sightings.look(ids.get(..ids.len() / 2).unwrap_or_default(), at(first));
+            sightings.look(&ids, at(second));
+            prop_assert_eq!(Sightings::decode(&sightings.encode()), sightings);
+        }
+    }
+}

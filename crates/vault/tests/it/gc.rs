@@ -1,0 +1,403 @@
+//! gc frees what nothing needs, and nothing else (I5): alone, beside runs, after crashes, on damaged vaults.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use drystone_format::RootId;
+use drystone_format::epoch::{Epoch, seal_epoch};
+use drystone_format::keys::Role;
+use drystone_store::crash::{Cut, InFlight};
+use drystone_store::{Crash, Kind, Memory, Name, Prefix, RootKind, Store};
+use drystone_vault::{Error, GcOptions, GcReport, Vault};
+
+use crate::support::{
+    Fixture, add_key, back_up, check, files, ingest, lines, noise, random, runtime, secrets, snapshot, watched,
+};
+
+/// Removes the root object itself, as if it had never been published.
+pub(crate) fn remove_root(store: &dyn Store, id: &RootId) {
+    runtime()
+        .block_on(store.delete(&Name::root(RootKind::Snapshot, id)))
+        .unwrap();
+}
+
+pub(crate) fn gc(vault: &Vault) -> GcReport {
+    let report = vault.gc(&GcOptions::default()).unwrap();
+    assert_eq!(lines(&report.problems), "");
+    report
+}
+
+fn names(store: &Memory, prefix: Prefix) -> BTreeSet<Name> {
+    let covered = |(name, _): (Name, _)| prefix.covers(&name).then_some(name);
+    store.contents().into_iter().filter_map(covered).collect()
+}
+
+fn stored_bytes(store: &Memory) -> usize {
+    let packs = store
+        .contents()
+        .into_iter()
+        .filter(|(name, _)| Prefix::Packs.covers(name));
+    packs.map(|(_, bytes)| bytes.len()).sum()
+}
+
+#[test]
+fn what_no_snapshot_needs_is_deleted_and_the_rest_stays() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let (a, b, both) = (noise(1, 200_000), noise(2, 150_000), noise(3, 100_000));
+    let (first, _) = back_up(&vault, &[("a", &a), ("both", &both)]).unwrap();
+    let (second, _) = back_up(&vault, &[("b", &b), ("both", &both)]).unwrap();
+    let before = stored_bytes(&store);
+    let report = gc(&vault);
+    assert_eq!(
+        (report.snapshots, report.deleted_packs, report.condemned_packs),
+        (2, 0, 0)
+    );
+    assert!(names(&store, Prefix::Epochs).is_empty() && names(&store, Prefix::Writers).is_empty());
+
+    remove_root(&*store, &first);
+    let report = gc(&vault);
+    assert!(
+        report.copied_bytes >= 100_000 && report.copied_bytes < 110_000,
+        "{report:?}"
+    );
+    assert_eq!((report.rewritten_packs, report.waiting_packs), (2, 0), "{report:?}");
+    let after = stored_bytes(&store);
+    assert!(after < before - 190_000 && after < 260_000, "{before} {after}");
+    assert_eq!(files(&vault, &second).unwrap()[1].1, both);
+    assert_eq!(lines(&check(&vault).problems), "");
+    for machine in [fixture.elsewhere(), fixture.copy()] {
+        let vault = machine.open(store.clone()).unwrap();
+        assert_eq!(files(&vault, &second).unwrap()[0].1, b);
+        assert_eq!(lines(&check(&vault).problems), "");
+    }
+    let report = gc(&vault);
+    assert_eq!((report.condemned_packs, report.deleted_packs), (0, 0), "{report:?}");
+    remove_root(&*store, &second);
+    gc(&vault);
+    assert!(names(&store, Prefix::Packs).is_empty());
+    // What is gone is stored again.
+    let (third, _) = back_up(&vault, &[("a", &a)]).unwrap();
+    assert_eq!(files(&vault, &third).unwrap()[0].1, a);
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_says_what_would_go() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let (id, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
+    remove_root(&*store, &id);
+    let before = store.contents();
+    let report = vault
+        .gc(&GcOptions {
+            dry_run: true,
+            ..GcOptions::default()
+        })
+        .unwrap();
+    assert_eq!((report.condemned_packs, report.deleted_packs), (2, 0));
+    assert!(report.unused_bytes > 100_000);
+    assert_eq!(store.contents(), before);
+}
+
+#[test]
+fn a_running_backup_keeps_what_it_may_rely_on() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    fixture.create(store.clone()).unwrap();
+    let vault = fixture.open(store.clone()).unwrap();
+    let (old, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
+    let other = fixture.elsewhere().open(store.clone()).unwrap();
+    // Another machine is in the middle of a backup that finds the chunks of `a` stored.
+    let run = ingest(&other);
+    let mut lane = run.lane();
+    let mut content = lane.content();
+    content.write(&noise(1, 100_000)).unwrap();
+    let recipe = content.finish().unwrap();
+    remove_root(&*store, &old);
+    let report = gc(&vault);
+    assert_eq!((report.deleted_packs, report.waiting_packs), (0, 0), "{report:?}");
+    assert!(report.spared_packs > 0, "they may be the other's");
+
+    // With another key, that the packs are not the other's is known; they are condemned, and wait.
+    let owner = add_key(&vault, Role::Owner).open(store.clone()).unwrap();
+    let (mine, _) = back_up(&owner, &[("b", &noise(2, 100_000))]).unwrap();
+    remove_root(&*store, &mine);
+    let report = gc(&vault);
+    assert_eq!(
+        (report.condemned_packs, report.waiting_packs, report.deleted_packs),
+        (2, 2, 0),
+        "{report:?}"
+    );
+    assert_eq!(report.waiting_for.len(), 1);
+
+    let mut tree = run.tree();
+    let entry = crate::support::entry("a", drystone_format::tree::Kind::File(recipe));
+    tree.push(&mut lane, &entry.encode()).unwrap();
+    let tree = tree.finish(&mut lane).unwrap();
+    lane.finish().unwrap();
+    let finished = run.finish().unwrap();
+    let id = other.publish(&snapshot(tree.clone()), &finished).unwrap();
+    assert!(matches!(
+        other.publish(&snapshot(tree), &finished),
+        Err(Error::Published)
+    ));
+    let report = gc(&vault);
+    assert_eq!((report.deleted_packs, report.waiting_packs), (2, 0), "{report:?}");
+    assert_eq!(files(&vault, &id).unwrap()[0].1, noise(1, 100_000));
+    assert!(names(&store, Prefix::Writers).is_empty());
+}
+
+/// What a run relied on is condemned meanwhile; it publishes, and gc copies what it needs before it deletes.
+#[test]
+fn what_is_condemned_under_a_run_is_rescued() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let writer = add_key(&vault, Role::Owner);
+    let (old, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
+    let other = writer.open(store.clone()).unwrap();
+    let run = ingest(&other);
+    let mut lane = run.lane();
+    let mut content = lane.content();
+    content.write(&noise(1, 100_000)).unwrap();
+    let recipe = content.finish().unwrap();
+    remove_root(&*store, &old);
+    let report = gc(&vault);
+    assert_eq!((report.condemned_packs, report.waiting_packs), (2, 2), "{report:?}");
+    let mut tree = run.tree();
+    let entry = crate::support::entry("b", drystone_format::tree::Kind::File(recipe));
+    tree.push(&mut lane, &entry.encode()).unwrap();
+    let tree = tree.finish(&mut lane).unwrap();
+    lane.finish().unwrap();
+    let finished = run.finish().unwrap();
+    assert!(finished.new_bytes < 10_000, "it relies on what is there");
+    let id = other.publish(&snapshot(tree), &finished).unwrap();
+    let report = gc(&vault);
+    assert!(report.copied_bytes >= 100_000, "{report:?}");
+    assert_eq!((report.deleted_packs, report.waiting_packs), (2, 0), "{report:?}");
+    // Also with an index that does not know of the copy.
+    for vault in [&vault, &other, &fixture.elsewhere().open(store).unwrap()] {
+        assert_eq!(files(vault, &id).unwrap()[0].1, noise(1, 100_000));
+        assert_eq!(lines(&check(vault).problems), "");
+    }
+}
+
+/// A run that is silent for long is given up: it must not report a snapshot whose data may be gone.
+#[test]
+fn a_silent_run_is_given_up_and_notices() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let writer = add_key(&vault, Role::Owner);
+    let (old, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
+    let other = writer.open(store.clone()).unwrap();
+    let run = ingest(&other);
+    let mut lane = run.lane();
+    let mut content = lane.content();
+    content.write(&noise(1, 100_000)).unwrap();
+    let recipe = content.finish().unwrap();
+    remove_root(&*store, &old);
+    let options = GcOptions {
+        silence: Duration::ZERO,
+        ..GcOptions::default()
+    };
+    for looks in 0..2 {
+        let report = vault.gc(&options).unwrap();
+        assert_eq!(
+            (report.waiting_packs, report.given_up.len()),
+            (2, 0),
+            "{looks}: {report:?}"
+        );
+    }
+    let report = vault.gc(&options).unwrap();
+    assert_eq!((report.deleted_packs, report.given_up.len()), (2, 1), "{report:?}");
+    let mut tree = run.tree();
+    let entry = crate::support::entry("b", drystone_format::tree::Kind::File(recipe));
+    tree.push(&mut lane, &entry.encode()).unwrap();
+    let tree = tree.finish(&mut lane).unwrap();
+    lane.finish().unwrap();
+    let finished = run.finish().unwrap();
+    let error = other.publish(&snapshot(tree), &finished).unwrap_err();
+    assert!(matches!(error, Error::GivenUp { .. }), "{error}");
+    // Its root is there and counts for nobody; the next gc removes it.
+    assert_eq!(names(&store, Prefix::Roots(RootKind::Snapshot)).len(), 1);
+    assert!(vault.snapshot_ids().unwrap().is_empty() && other.snapshot_ids().unwrap().is_empty());
+    let (id, _) = back_up(&other, &[("b", &noise(1, 100_000))]).unwrap();
+    gc(&vault);
+    assert_eq!(names(&store, Prefix::Roots(RootKind::Snapshot)).len(), 1);
+    assert_eq!(files(&vault, &id).unwrap()[0].1, noise(1, 100_000));
+}
+
+/// Runs of this machine that died need not be waited for.
+#[test]
+fn a_run_that_died_here_is_given_up_at_once() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let (old, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
+    remove_root(&*store, &old);
+    // The power goes before the root of a second run is stored: nobody removes its presence.
+    let cut = Cut {
+        after_changes: 1,
+        in_flight: InFlight::Lost,
+    };
+    let crash = Arc::new(Crash::new((*store).clone(), Some(cut)));
+    let vault = fixture.open(crash.clone()).unwrap();
+    back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap_err();
+    drop(vault);
+    let left = Arc::new(crash.reopen());
+    assert_eq!(names(&left, Prefix::Writers).len(), 1);
+    let vault = fixture.elsewhere().open(left.clone()).unwrap();
+    assert_eq!(gc(&vault).deleted_packs, 0);
+    let report = gc(&fixture.open(left.clone()).unwrap());
+    assert_eq!((report.given_up.len(), report.deleted_packs), (1, 2), "{report:?}");
+    assert!(names(&left, Prefix::Writers).is_empty());
+}
+
+#[test]
+fn an_unreadable_snapshot_or_tree_stops_it() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let (first, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
+    let (second, _) = back_up(&vault, &[("b", &noise(2, 100_000))]).unwrap();
+    remove_root(&*store, &first);
+    let name = Name::root(RootKind::Snapshot, &second);
+    let root = store.contents()[&name].clone();
+    store.overwrite(&name, root.slice(..root.len() - 1));
+    let packs = names(&store, Prefix::Packs);
+    let error = vault.gc(&GcOptions::default()).unwrap_err();
+    assert!(
+        matches!(&error, Error::Unmarked { object, .. } if *object == name.to_string()),
+        "{error}"
+    );
+    store.overwrite(&name, root);
+    let meta = packs.iter().filter(|pack| store.contents()[*pack].len() < 50_000);
+    for pack in meta {
+        store.overwrite(pack, vec![0; store.contents()[pack].len()].into());
+    }
+    let error = vault.gc(&GcOptions::default()).unwrap_err();
+    assert!(
+        matches!(&error, Error::Unmarked { object, .. } if object.starts_with(&second.short())),
+        "{error}"
+    );
+    assert_eq!(names(&store, Prefix::Packs), packs);
+    assert!(names(&store, Prefix::Epochs).is_empty());
+}
+
+/// Two snapshots of which one goes, with a pack that is half garbage.
+fn half_garbage(fixture: &Fixture) -> (Memory, RootId, Vec<u8>) {
+    let store = Arc::new(Memory::new());
+    let vault = fixture.create(store.clone()).unwrap();
+    let kept = noise(5, 120_000);
+    let (first, _) = back_up(&vault, &[("a", &noise(4, 120_000)), ("kept", &kept)]).unwrap();
+    let (second, _) = back_up(&vault, &[("kept", &kept)]).unwrap();
+    remove_root(&*store, &first);
+    ((*store).clone(), second, kept)
+}
+
+#[test]
+fn power_is_cut_after_every_change_of_gc() {
+    let fixture = Fixture::new();
+    let (store, id, kept) = half_garbage(&fixture);
+    let whole = Arc::new(Crash::new(store.clone(), None));
+    let machine = fixture.copy();
+    gc(&machine.open(whole.clone()).unwrap());
+    let changes = whole.changes();
+    assert!((7..20).contains(&changes), "{changes}");
+    for after_changes in 0..changes {
+        for in_flight in [InFlight::Lost, InFlight::Kept] {
+            let cut = Cut {
+                after_changes,
+                in_flight,
+            };
+            let (crash, machine) = (Arc::new(Crash::new(store.clone(), Some(cut))), fixture.copy());
+            let outcome = watched({
+                let vault = machine.open(crash.clone()).unwrap();
+                move || vault.gc(&GcOptions::default()).map(drop)
+            });
+            let case = format!("cut after {after_changes}, in flight {in_flight:?}: {outcome:?}");
+            let left = Arc::new(crash.reopen());
+            for machine in [&machine, &fixture.elsewhere()] {
+                let vault = machine.open(left.clone()).unwrap();
+                assert_eq!(files(&vault, &id).unwrap()[0].1, kept, "{case}");
+                assert_eq!(lines(&check(&vault).problems), "", "{case}");
+            }
+            let vault = machine.open(left.clone()).unwrap();
+            let report = gc(&vault);
+            assert_eq!(report.waiting_packs, 0, "{case}: {report:?}");
+            assert_eq!(files(&vault, &id).unwrap()[0].1, kept, "{case}");
+            assert!(stored_bytes(&left) < 160_000, "{case}: {}", stored_bytes(&left));
+            assert_eq!(lines(&check(&vault).problems), "", "{case}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_back_is_deleted_again_while_its_epoch_stands() {
+    let fixture = Fixture::new();
+    let (before, id, kept) = half_garbage(&fixture);
+    let store = Arc::new(before.clone());
+    let vault = fixture.open(store.clone()).unwrap();
+    gc(&vault);
+    let after = names(&store, Prefix::Packs);
+    for (name, bytes) in before.contents() {
+        store.overwrite(&name, bytes);
+    }
+    // Nothing relies on what came back, and it is no damage.
+    for machine in [&fixture, &fixture.elsewhere()] {
+        let vault = machine.open(store.clone()).unwrap();
+        let report = check(&vault);
+        assert_eq!(lines(&report.problems) + &lines(&report.harmless), "");
+        let (_, finished) = back_up(&vault, &[("a", &noise(4, 120_000))]).unwrap();
+        assert!(finished.new_bytes >= 120_000 || machine.cache.path() != fixture.cache.path());
+    }
+    let report = gc(&fixture.open(store.clone()).unwrap());
+    assert_eq!(report.deleted_packs, 2, "{report:?}");
+    assert!(names(&store, Prefix::Packs).is_superset(&after));
+    assert_eq!(files(&vault, &id).unwrap()[0].1, kept);
+}
+
+#[test]
+fn epochs_do_not_pile_up() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    for round in 0..5 {
+        let (id, _) = back_up(&vault, &[("a", &noise(round, 50_000))]).unwrap();
+        remove_root(&*store, &id);
+        assert_eq!(gc(&vault).deleted_packs, 2);
+        assert_eq!(names(&store, Prefix::Epochs).len(), 1);
+    }
+}
+
+/// Only an owner's word condemns.
+#[test]
+fn a_forged_epoch_counts_for_nobody_and_is_named() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let writer = add_key(&vault, Role::Writer);
+    let (id, _) = back_up(&vault, &[("a", &noise(1, 50_000))]).unwrap();
+    let packs = names(&store, Prefix::Packs);
+    let condemned = packs.iter().filter_map(|name| match name.kind() {
+        Kind::Pack(id) => Some(id),
+        _ => None,
+    });
+    let epoch = Epoch {
+        packs: condemned.collect(),
+        roots: [id].into(),
+        fenced: [].into(),
+    };
+    let owner = secrets(&fixture, &store);
+    let forged = owner.delegate(&mut random(), Role::Writer).unwrap();
+    let name = Name::epoch(1, &RootId([7; 16]));
+    store.overwrite(&name, seal_epoch(&forged, &epoch, &mut random()).unwrap().into());
+    for machine in [&fixture, &writer] {
+        let vault = machine.open(store.clone()).unwrap();
+        assert_eq!(vault.snapshot_ids().unwrap(), [id]);
+    }
+    let vault = fixture.open(store.clone()).unwrap();
+    let (_, finished) = back_up(&vault, &[("a", &noise(1, 50_000))]).unwrap();
+    assert_eq!(finished.new_bytes, 0);
+    let report = vault.gc(&GcOptions::default()).unwrap();
+    assert!(lines(&report.problems).contains(name.as_str()));
+    assert_eq!(report.deleted_packs, 0);
+    assert!(lines(&check(&vault).problems).contains(name.as_str()));
+    let writer = writer.open(store).unwrap();
+    assert!(matches!(writer.gc(&GcOptions::default()), Err(Error::Format(_))));
+}

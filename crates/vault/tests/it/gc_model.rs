@@ -1,0 +1,734 @@
+//! The protocol of writers and gc, checked in all interleavings: the decisions are those of `drystone_vault::protocol`.
+//!
+//! - An actor that is paused for ever is one that crashed: every prefix of every run is looked at.
+//! - Every step reads or changes the place once; what is listed may lag behind what was put, where lists are stale.
+//! - The checks can fail: each bug that is seeded must be found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drystone_format::epoch::Epoch;
+use drystone_format::{PackId, RootId};
+use drystone_vault::protocol::{
+    EpochName, GcStep, Registered, Standing, Writer, WriterStep, blockers, deletable, is_over, is_spent, void,
+};
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+/// A way to get it wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    None,
+    /// A writer reads the epochs before it registers, and not after.
+    ReadsFirst,
+    /// A writer trusts an old list of packs.
+    OldList,
+    /// A writer reports without looking whether it was given up.
+    NoLook,
+    /// gc does not mark what was published meanwhile.
+    NoSecondMark,
+    /// gc does not wait for writers.
+    IgnoresWriters,
+    /// gc lists the roots before the writers.
+    RootsFirst,
+    /// gc acts on epochs that it read after it had listed the writers.
+    LateEpochs,
+    /// gc is no writer.
+    NotRegistered,
+    /// gc counts condemned packs as good.
+    KeepsCondemned,
+    /// gc removes epochs whose packs are there.
+    DropsEarly,
+    /// gc removes an epoch without having put a later one.
+    DropsLast,
+    /// gc forgets who never published.
+    ForgetsVoid,
+    /// gc does not wait until lists are up to date.
+    NoSettling,
+}
+
+/// One access to the place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Op {
+    ReadEpochs,
+    ListPacks,
+    Register,
+    Read,
+    ReadEpochsIfOld,
+    ListPacksIfOld,
+    Work,
+    Publish,
+    Look,
+    Mark,
+    Copy,
+    Condemn,
+    Settle,
+    ReadAgain,
+    ListWriters,
+    Fence,
+    ListRoots,
+    GiveUp,
+    MarkAgain,
+    Rescue,
+    Delete,
+    Drop,
+    Leave,
+}
+
+/// What a list may not show yet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Fresh {
+    Root(RootId),
+    Presence(RootId),
+    Epoch(EpochName),
+}
+
+/// The place. A pack holds one chunk, a root needs one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Place {
+    packs: BTreeMap<PackId, u8>,
+    roots: BTreeMap<RootId, u8>,
+    presences: BTreeSet<Registered>,
+    epochs: BTreeMap<EpochName, Epoch>,
+    fresh: BTreeSet<Fresh>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Actor {
+    at: usize,
+    puts: u8,
+    known: Standing,
+    packs: BTreeMap<PackId, u8>,
+    writer: Option<Writer>,
+    is_old: bool,
+    before: Standing,
+    named: Standing,
+    fences: Standing,
+    writers: Vec<Registered>,
+    roots: BTreeMap<RootId, u8>,
+    live: BTreeSet<u8>,
+    leave: BTreeSet<PackId>,
+    has_put: bool,
+    awaited: BTreeSet<Fresh>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct State {
+    place: Place,
+    actors: Vec<Actor>,
+    reported: BTreeMap<RootId, u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Action {
+    Step(usize),
+    /// gc takes those that it waits for as dead.
+    StepAndFence(usize),
+    Show(Fresh),
+}
+
+#[derive(Debug, Clone)]
+struct World {
+    writers: usize,
+    gcs: usize,
+    /// The last gc begins when all others are through, and gives up whoever is registered.
+    judge: bool,
+    stale: bool,
+    packs: Vec<u8>,
+    root: bool,
+    bug: Bug,
+    programs: Vec<Vec<Op>>,
+}
+
+const WORLD: World = World {
+    writers: 1,
+    gcs: 1,
+    judge: false,
+    stale: false,
+    packs: Vec::new(),
+    root: false,
+    bug: Bug::None,
+    programs: Vec::new(),
+};
+
+fn pack(number: usize, count: u8) -> PackId {
+    let mut id = [0; 32];
+    (id[0], id[1]) = (number as u8, count);
+    PackId(id)
+}
+
+fn own(actor: usize) -> RootId {
+    RootId([actor as u8 + 1; 16])
+}
+
+impl World {
+    fn built(mut self, bug: Bug) -> Self {
+        self.bug = bug;
+        self.programs = (0..self.writers + self.gcs).map(|actor| self.program(actor)).collect();
+        self
+    }
+
+    fn program(&self, actor: usize) -> Vec<Op> {
+        if actor < self.writers {
+            return WriterStep::ORDER
+                .iter()
+                .flat_map(|step| self.writer_ops(*step))
+                .collect();
+        }
+        let mut order = GcStep::ORDER.to_vec();
+        let position = |step| GcStep::ORDER.iter().position(|found| *found == step).unwrap();
+        if self.bug == Bug::RootsFirst {
+            order.swap(position(GcStep::ListWriters), position(GcStep::ListRoots));
+        }
+        let ops = order.iter().flat_map(|step| self.gc_ops(*step));
+        ops.filter(|op| *op != Op::Settle || self.stale && self.bug != Bug::NoSettling)
+            .collect()
+    }
+
+    fn writer_ops(&self, step: WriterStep) -> Vec<Op> {
+        match step {
+            WriterStep::Register => vec![Op::ReadEpochs, Op::ListPacks, Op::Register],
+            WriterStep::Read if self.bug == Bug::ReadsFirst => vec![],
+            WriterStep::Read => vec![Op::Read, Op::ReadEpochsIfOld, Op::ListPacksIfOld],
+            WriterStep::Work => vec![Op::Work],
+            WriterStep::Publish => vec![Op::Publish],
+            WriterStep::Look => vec![Op::Look],
+            WriterStep::Leave => vec![Op::Leave],
+        }
+    }
+
+    fn gc_ops(&self, step: GcStep) -> Vec<Op> {
+        match step {
+            GcStep::Register if self.bug == Bug::NotRegistered => vec![],
+            GcStep::Register => vec![Op::ReadEpochs, Op::Register],
+            GcStep::Read => vec![Op::ReadEpochs, Op::ListPacks],
+            GcStep::Mark => vec![Op::Mark, Op::Copy],
+            GcStep::Condemn => vec![Op::Condemn, Op::Settle, Op::Settle],
+            GcStep::ReadAgain => vec![Op::ReadAgain],
+            GcStep::ListWriters => vec![Op::ListWriters],
+            GcStep::Fence => vec![Op::Fence, Op::Settle, Op::Settle],
+            GcStep::ListRoots => vec![Op::Settle, Op::ListRoots],
+            GcStep::GiveUp => vec![Op::GiveUp],
+            GcStep::MarkAgain | GcStep::Rescue if self.bug == Bug::NoSecondMark => vec![],
+            GcStep::MarkAgain => vec![Op::ReadEpochs, Op::ListPacks, Op::MarkAgain],
+            GcStep::Rescue => vec![Op::Rescue],
+            GcStep::Delete => vec![Op::Delete],
+            GcStep::Drop => vec![Op::Drop],
+            GcStep::Leave => vec![Op::Leave],
+        }
+    }
+
+    fn is_over(&self, state: &State, actor: usize) -> bool {
+        state.actors[actor].at >= self.programs[actor].len()
+    }
+
+    fn is_judge(&self, actor: usize) -> bool {
+        self.judge && actor + 1 == self.writers + self.gcs
+    }
+}
+
+impl Place {
+    fn standing(&self) -> Standing {
+        let mut standing = Standing::default();
+        for (name, epoch) in &self.epochs {
+            if !self.fresh.contains(&Fresh::Epoch(*name)) {
+                standing.insert(*name, epoch.clone());
+            }
+        }
+        standing
+    }
+
+    fn listed_roots(&self) -> BTreeMap<RootId, u8> {
+        let shown = |id: &RootId| !self.fresh.contains(&Fresh::Root(*id));
+        self.roots
+            .iter()
+            .filter(|(id, _)| shown(id))
+            .map(|(id, chunk)| (*id, *chunk))
+            .collect()
+    }
+
+    fn put_epoch(&mut self, actor: usize, count: u8, number: u64, epoch: Epoch, stale: bool) {
+        let mut id = [0; 16];
+        (id[0], id[1]) = (actor as u8, count);
+        let name = (number, RootId(id));
+        self.epochs.insert(name, epoch);
+        if stale {
+            self.fresh.insert(Fresh::Epoch(name));
+        }
+    }
+}
+
+impl Actor {
+    fn is_gone(&self, id: &RootId) -> bool {
+        is_over(id, &self.known, &self.roots.keys().copied().collect())
+    }
+
+    /// The chunks that the roots need.
+    fn mark(&mut self) {
+        let needed = self.roots.iter().filter(|(id, _)| !self.known.is_absent(id));
+        self.live = needed.map(|(_, chunk)| *chunk).collect();
+    }
+
+    /// Packs of the list that hold `chunk`: good ones, then condemned ones.
+    fn holders(&self, chunk: u8, bug: Bug) -> (Vec<PackId>, Vec<PackId>) {
+        let holding = self.packs.iter().filter(|(_, held)| **held == chunk).map(|(id, _)| *id);
+        let condemned = self.known.condemned();
+        holding.partition(|id| bug == Bug::KeepsCondemned || !condemned.contains(id))
+    }
+}
+
+impl State {
+    fn put_epoch(&mut self, world: &World, at: usize, epoch: Epoch) {
+        let actor = &mut self.actors[at];
+        actor.puts += 1;
+        let number = actor.known.next_number();
+        self.place.put_epoch(at, actor.puts, number, epoch, world.stale);
+        // Its own put is known to it.
+        let (count, known) = (actor.puts, &self.place.epochs);
+        for (name, epoch) in known.iter().filter(|(name, _)| name.1.0[..2] == [at as u8, count]) {
+            actor.known.insert(*name, epoch.clone());
+        }
+    }
+
+    fn put_pack(&mut self, at: usize, chunk: u8) {
+        let actor = &mut self.actors[at];
+        actor.puts += 1;
+        let id = pack(100 + at, actor.puts);
+        self.place.packs.insert(id, chunk);
+        actor.packs.insert(id, chunk);
+    }
+
+    /// Copies what is live and lies in condemned packs alone.
+    fn copy(&mut self, world: &World, at: usize) {
+        for chunk in self.actors[at].live.clone() {
+            let (good, condemned) = self.actors[at].holders(chunk, world.bug);
+            let readable = condemned.iter().any(|id| self.place.packs.contains_key(id));
+            if good.is_empty() && readable {
+                self.put_pack(at, chunk);
+            }
+        }
+    }
+
+    fn register(&mut self, world: &World, at: usize) {
+        let actor = &mut self.actors[at];
+        let writer = Writer::new(own(at), actor.known.clone());
+        self.place.presences.insert(Registered {
+            id: own(at),
+            beat: 0,
+            seen: writer.seen(),
+        });
+        actor.writer = Some(writer);
+        if world.stale {
+            self.place.fresh.insert(Fresh::Presence(own(at)));
+        }
+    }
+
+    fn step_writer(&mut self, world: &World, at: usize, op: Op) {
+        let standing = self.place.standing();
+        let actor = &mut self.actors[at];
+        match op {
+            Op::Read => {
+                let writer = actor.writer.as_ref().unwrap();
+                actor.is_old = writer.must_list_again(&standing) && world.bug != Bug::OldList;
+                actor.known = standing;
+            }
+            Op::ReadEpochsIfOld if actor.is_old => actor.known = standing,
+            Op::ListPacksIfOld if actor.is_old => actor.packs = self.place.packs.clone(),
+            Op::Work => {
+                if actor.holders(0, Bug::None).0.is_empty() {
+                    self.put_pack(at, 0);
+                }
+            }
+            Op::Publish => {
+                self.place.roots.insert(own(at), 0);
+                if world.stale {
+                    self.place.fresh.insert(Fresh::Root(own(at)));
+                }
+            }
+            Op::Look => {
+                if world.bug == Bug::NoLook || !actor.writer.as_ref().unwrap().is_given_up(&standing) {
+                    self.reported.insert(own(at), 0);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn step_gc(&mut self, world: &World, at: usize, op: Op, fences: bool) {
+        let standing = self.place.standing();
+        let actor = &mut self.actors[at];
+        match op {
+            Op::Mark => {
+                actor.before = actor.known.clone();
+                actor.roots = self.place.listed_roots();
+                actor.mark();
+                let mut leave: BTreeSet<PackId> = actor.packs.keys().copied().collect();
+                leave.retain(|id| !actor.known.condemned().contains(id));
+                for chunk in actor.live.clone() {
+                    // Two gcs choose differently where several packs hold a chunk.
+                    let good = actor.holders(chunk, world.bug).0;
+                    let chosen = if at % 2 == 0 { good.first() } else { good.last() };
+                    chosen.map(|id| leave.remove(id));
+                }
+                actor.leave = leave;
+            }
+            Op::Copy | Op::Rescue => self.copy(world, at),
+            Op::Condemn => self.condemn(world, at),
+            Op::Settle => {
+                let waits = std::mem::take(&mut actor.awaited);
+                assert!(waits.is_disjoint(&self.place.fresh));
+            }
+            Op::ReadAgain => {
+                actor.named = standing.clone();
+                actor.fences = standing.clone();
+                actor.known = standing;
+            }
+            Op::ListWriters => {
+                let shown = |found: &&Registered| !self.place.fresh.contains(&Fresh::Presence(found.id));
+                actor.writers = self.place.presences.iter().filter(shown).cloned().collect();
+            }
+            Op::Fence if fences => {
+                let is_gone = |id: &RootId| actor.is_gone(id);
+                let fenced = blockers(&actor.named, &actor.writers, &own(at), &is_gone);
+                let epoch = Epoch {
+                    fenced,
+                    ..Epoch::default()
+                };
+                self.put_epoch(world, at, epoch);
+                self.actors[at].fences = self.actors[at].known.clone();
+            }
+            Op::ListRoots => actor.roots = self.place.listed_roots(),
+            Op::GiveUp => self.give_up(world, at),
+            Op::MarkAgain => actor.mark(),
+            Op::Delete => self.delete(world, at),
+            Op::Drop => self.drop_epochs(world, at),
+            _ => {}
+        }
+    }
+
+    fn condemn(&mut self, world: &World, at: usize) {
+        let actor = &mut self.actors[at];
+        let void = match world.bug {
+            Bug::ForgetsVoid => BTreeSet::new(),
+            _ => actor.before.void(),
+        };
+        let epoch = Epoch {
+            packs: actor.leave.clone(),
+            roots: void.clone(),
+            fenced: void,
+        };
+        // More often than gc does, so that epochs are dropped in small worlds.
+        if (!epoch.packs.is_empty() || actor.before != Standing::default()) && world.bug != Bug::DropsLast
+            || actor.before == Standing::default()
+        {
+            self.put_epoch(world, at, epoch);
+        }
+        self.actors[at].has_put = true;
+    }
+
+    fn give_up(&mut self, world: &World, at: usize) {
+        let actor = &self.actors[at];
+        let void = void(&actor.fences, &actor.roots.keys().copied().collect());
+        if !void.is_empty() {
+            let epoch = Epoch {
+                roots: void.clone(),
+                fenced: void,
+                ..Epoch::default()
+            };
+            self.put_epoch(world, at, epoch);
+        }
+        let actor = &self.actors[at];
+        let listed = |id: &RootId| actor.writers.iter().any(|found| found.id == *id);
+        self.place
+            .presences
+            .retain(|found| !(listed(&found.id) && actor.is_gone(&found.id)));
+    }
+
+    fn delete(&mut self, world: &World, at: usize) {
+        let standing = self.place.standing();
+        let actor = &mut self.actors[at];
+        let named = if world.bug == Bug::LateEpochs {
+            &standing
+        } else {
+            &actor.named
+        };
+        let is_gone = |id: &RootId| world.bug == Bug::IgnoresWriters || actor.is_gone(id);
+        for id in deletable(named, &actor.writers, &own(at), &is_gone) {
+            self.place.packs.remove(&id);
+        }
+        let known = actor.known.clone();
+        self.place
+            .roots
+            .retain(|id, _| !(actor.roots.contains_key(id) && known.is_absent(id)));
+        actor.roots.retain(|id, _| !known.is_absent(id));
+    }
+
+    fn drop_epochs(&mut self, world: &World, at: usize) {
+        let actor = &self.actors[at];
+        let packs = &self.place.packs;
+        let has_pack = |id: &PackId| world.bug != Bug::DropsEarly && packs.contains_key(id);
+        let roots = actor.roots.keys().copied().collect();
+        let spent = actor
+            .before
+            .epochs()
+            .filter(|(_, epoch)| is_spent(epoch, &has_pack, &roots));
+        let spent: Vec<EpochName> = spent.map(|(name, _)| *name).collect();
+        if actor.has_put {
+            self.place.epochs.retain(|name, _| !spent.contains(name));
+        }
+    }
+
+    fn perform(&mut self, world: &World, at: usize, op: Op, fences: bool) {
+        match op {
+            Op::ReadEpochs => self.actors[at].known = self.place.standing(),
+            Op::ListPacks => self.actors[at].packs = self.place.packs.clone(),
+            Op::Register => self.register(world, at),
+            Op::Leave => self.place.presences.retain(|found| found.id != own(at)),
+            _ if at < world.writers => self.step_writer(world, at, op),
+            _ => self.step_gc(world, at, op, fences),
+        }
+        let (program, actor) = (&world.programs[at], &mut self.actors[at]);
+        actor.at += 1;
+        if program.get(actor.at) == Some(&Op::Settle) {
+            actor.awaited = self.place.fresh.clone();
+        }
+        // What it needs no more makes no states.
+        match op {
+            Op::Work => (actor.known, actor.packs) = (Standing::default(), BTreeMap::new()),
+            Op::Delete => {
+                (actor.packs, actor.live, actor.leave) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+                (actor.named, actor.fences, actor.known) =
+                    (Standing::default(), Standing::default(), Standing::default());
+                actor.writers = Vec::new();
+            }
+            _ => {}
+        }
+        if actor.at == program.len() {
+            *actor = Actor {
+                at: actor.at,
+                ..Actor::default()
+            };
+        }
+    }
+
+    fn is_idle(&self, world: &World, at: usize, op: Op) -> bool {
+        let actor = &self.actors[at];
+        let is_gone = |id: &RootId| actor.is_gone(id);
+        match op {
+            Op::ReadEpochsIfOld | Op::ListPacksIfOld => !actor.is_old,
+            Op::MarkAgain => true,
+            Op::Work => !actor.holders(0, Bug::None).0.is_empty(),
+            Op::Copy | Op::Rescue => actor
+                .live
+                .iter()
+                .all(|chunk| !actor.holders(*chunk, world.bug).0.is_empty()),
+            Op::Fence => blockers(&actor.named, &actor.writers, &own(at), &is_gone).is_empty(),
+            Op::GiveUp => {
+                void(&actor.fences, &actor.roots.keys().copied().collect()).is_empty()
+                    && !actor.writers.iter().any(|found| actor.is_gone(&found.id))
+            }
+            Op::Settle => actor.awaited.is_empty(),
+            Op::Drop => actor.before == Standing::default(),
+            _ => false,
+        }
+    }
+
+    /// A root that was reported, and whose chunk no pack holds.
+    fn is_broken(&self) -> bool {
+        let standing = self.place.standing();
+        let is_whole = |chunk: &u8| self.place.packs.values().any(|held| held == chunk);
+        self.reported
+            .iter()
+            .any(|(id, chunk)| standing.is_absent(id) || !self.place.roots.contains_key(id) || !is_whole(chunk))
+    }
+
+    fn has_garbage(&self) -> bool {
+        let standing = self.place.standing();
+        let live = self.place.roots.iter().filter(|(id, _)| !standing.is_absent(id));
+        let live: BTreeSet<u8> = live.map(|(_, chunk)| *chunk).collect();
+        self.place.packs.values().any(|chunk| !live.contains(chunk))
+    }
+}
+
+impl Model for World {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let mut place = Place::default();
+        let mut reported = BTreeMap::new();
+        for (number, chunk) in self.packs.iter().enumerate() {
+            place.packs.insert(pack(number, 0), *chunk);
+        }
+        if self.root {
+            place.roots.insert(RootId([200; 16]), 0);
+            reported.insert(RootId([200; 16]), 0);
+        }
+        vec![State {
+            place,
+            actors: vec![Actor::default(); self.writers + self.gcs],
+            reported,
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for at in 0..state.actors.len() {
+            let others_are_over = || (0..at).all(|other| self.is_over(state, other) || state.actors[other].at > 0);
+            if self.is_over(state, at) || self.is_judge(at) && state.actors[at].at == 0 && !others_are_over() {
+                continue;
+            }
+            match self.programs[at][state.actors[at].at] {
+                Op::Settle if !state.actors[at].awaited.is_disjoint(&state.place.fresh) => {}
+                Op::Fence if self.is_judge(at) => actions.push(Action::StepAndFence(at)),
+                Op::Fence => actions.extend([Action::Step(at), Action::StepAndFence(at)]),
+                _ => actions.push(Action::Step(at)),
+            }
+        }
+        actions.extend(state.place.fresh.iter().cloned().map(Action::Show));
+    }
+
+    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+        let mut next = state.clone();
+        let (at, fences) = match action {
+            Action::Step(at) => (at, false),
+            Action::StepAndFence(at) => (at, true),
+            Action::Show(fresh) => {
+                next.place.fresh.remove(&fresh);
+                return Some(next);
+            }
+        };
+        next.perform(self, at, self.programs[at][next.actors[at].at], fences);
+        // What neither changes nor reads the place needs no interleaving.
+        while let Some(op) = self.programs[at].get(next.actors[at].at)
+            && next.is_idle(self, at, *op)
+        {
+            next.perform(self, at, *op, false);
+        }
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let mut properties = vec![Property::always(
+            "what was reported is whole",
+            |_: &World, state: &State| !state.is_broken(),
+        )];
+        if self.judge {
+            properties.push(Property::always("garbage goes", |world: &World, state: &State| {
+                // Who was in the middle of it when the judge began may have stored something since.
+                let last = state.actors.len() - 1;
+                let all_over = (0..state.actors.len()).all(|at| world.is_over(state, at));
+                !(all_over
+                    && state.actors[last].puts == 0
+                    && state.has_garbage()
+                    && world.gcs == 1
+                    && world.writers == 0)
+            }));
+        }
+        properties
+    }
+}
+
+/// Checks a world; how many states it has, and what is wrong with it.
+fn explore(world: World) -> (usize, Vec<&'static str>) {
+    let checker = world
+        .checker()
+        .threads(2)
+        .finish_when(HasDiscoveries::Any)
+        .spawn_bfs()
+        .join();
+    (
+        checker.unique_state_count(),
+        checker.discoveries().into_keys().collect(),
+    )
+}
+
+/// Small worlds that between them have everything.
+fn worlds() -> Vec<(&'static str, World)> {
+    vec![
+        (
+            "a writer and a gc",
+            World {
+                packs: vec![0],
+                ..WORLD
+            },
+        ),
+        (
+            "a writer and a gc, stale lists",
+            World {
+                packs: vec![0],
+                stale: true,
+                ..WORLD
+            },
+        ),
+        (
+            "two writers and a gc",
+            World {
+                writers: 2,
+                packs: vec![0],
+                ..WORLD
+            },
+        ),
+        (
+            "two gcs, and two packs that hold the same",
+            World {
+                writers: 0,
+                gcs: 2,
+                packs: vec![0, 0],
+                root: true,
+                ..WORLD
+            },
+        ),
+        (
+            "a writer and two gcs",
+            World {
+                gcs: 2,
+                packs: vec![0],
+                ..WORLD
+            },
+        ),
+    ]
+}
+
+#[test]
+fn no_interleaving_breaks_what_was_reported() {
+    for (name, world) in worlds() {
+        let start = std::time::Instant::now();
+        let (states, wrong) = explore(world.built(Bug::None));
+        println!("{name}: {states} states, {:?}", start.elapsed());
+        assert!(wrong.is_empty(), "{name}: {wrong:?}");
+        assert!(states > 100, "{name}: {states}");
+    }
+}
+
+#[test]
+fn seeded_bugs_are_found() {
+    let bugs = [
+        Bug::ReadsFirst,
+        Bug::OldList,
+        Bug::NoLook,
+        Bug::NoSecondMark,
+        Bug::IgnoresWriters,
+        Bug::RootsFirst,
+        Bug::LateEpochs,
+        Bug::NotRegistered,
+        Bug::KeepsCondemned,
+        Bug::DropsEarly,
+        Bug::DropsLast,
+        Bug::ForgetsVoid,
+        Bug::NoSettling,
+    ];
+    let mut missed = Vec::new();
+    for bug in bugs {
+        let start = std::time::Instant::now();
+        let found = worlds()
+            .into_iter()
+            .find(|(_, world)| !explore(world.clone().built(bug)).1.is_empty());
+        println!(
+            "{bug:?}: {:?} {:?}",
+            found.as_ref().map(|(name, _)| name),
+            start.elapsed()
+        );
+        if found.is_none() {
+            missed.push(bug);
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
