@@ -121,9 +121,9 @@ fn no_vault_is_made_where_something_else_is() {
         .code(10)
         .says(&["letter.txt", "next:"]);
     home.run(["init", "--vault", "file"]).code(10).says(&["file"]);
-    home.run(["init", "--vault", "s3://bucket"])
+    home.run(["init", "--vault", "gopher://bucket"])
         .code(2)
-        .says(&["s3", "file://"]);
+        .says(&["gopher", "file://", "s3://"]);
     assert_eq!(fs::read_dir(home.path("full")).unwrap().count(), 1);
     home.run(["init", "--vault", "v"]).ok();
     home.run(["init", "--vault", "v"]).code(1).says(&["already", "next:"]);

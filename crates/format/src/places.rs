@@ -60,7 +60,7 @@ impl PlaceMarks {
     /// Nothing is ever deleted from it by a client; its own retention does that.
     pub const APPEND_ONLY: u64 = 1;
     /// Reading from it is slow or costs: the last to be asked.
-    pub const ARCHIVE: u64 = 2;
+    pub const COLD: u64 = 2;
     /// Takes nothing new; what lies there moves to the other places.
     pub const LEAVING: u64 = 4;
 

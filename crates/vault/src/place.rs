@@ -11,7 +11,7 @@ use drystone_format::PackId;
 use drystone_format::keys::Secrets;
 use drystone_format::places::{PlaceEntry, PlaceMarks, Places};
 use drystone_index::Index;
-use drystone_store::spread::{Access, SettledSmall, Spread, SpreadOptions, SpreadPlace};
+use drystone_store::spread::{Access, PlaceTroubles, SettledSmall, Spread, SpreadOptions, SpreadPlace};
 use drystone_store::{Listed, Name, Prefix, Range, Store};
 use tokio::runtime::Handle;
 
@@ -34,6 +34,8 @@ pub(crate) struct Place {
     store: Arc<dyn Store>,
     /// The same store, if it spreads over several places.
     spread: Option<Spread>,
+    /// One of the places never deletes anything.
+    keeps_all: bool,
     runtime: Handle,
 }
 
@@ -42,6 +44,7 @@ impl Place {
         Self {
             store,
             spread: None,
+            keeps_all: false,
             runtime,
         }
     }
@@ -63,7 +66,7 @@ impl Place {
                 id: *id,
                 access,
                 weight: NonZeroU32::new(*weight).filter(|_| !marks.has(PlaceMarks::LEAVING)),
-                cold: marks.has(PlaceMarks::ARCHIVE),
+                cold: marks.has(PlaceMarks::COLD),
                 append_only: marks.has(PlaceMarks::APPEND_ONLY),
             }
         });
@@ -79,6 +82,7 @@ impl Place {
         Ok(Self {
             store: Arc::new(spread.clone()),
             spread: Some(spread),
+            keeps_all: list.places.iter().any(|entry| entry.marks.has(PlaceMarks::APPEND_ONLY)),
             runtime: context.runtime.clone(),
         })
     }
@@ -152,9 +156,12 @@ impl Place {
         }
     }
 
-    /// Whether every place that the vault lies at can be reached: what is seen to be gone is gone everywhere.
+    /// Whether every place that the vault lies at takes part, and lets go of what is deleted: what is seen to be gone is
+    /// gone everywhere, and does not come back.
     pub(crate) fn is_complete(&self) -> bool {
-        true
+        let Some(spread) = &self.spread else { return true };
+        let silent = |place: &PlaceTroubles| place.absent.is_some() || place.failures > 0 || place.undeleted.count > 0;
+        !self.keeps_all && !spread.troubles().places.iter().any(silent)
     }
 
     /// Waits until every list shows what was put or deleted before, by this machine or by one that listed before it put.

@@ -306,6 +306,7 @@ mod tests {
             parent: None,
             totals: Totals::default(),
             program: String::new(),
+            origin: None,
             unknown: Vec::new(),
         };
         Candidate {

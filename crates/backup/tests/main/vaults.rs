@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, Selection, Sparse};
+use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
 use drystone_format::header::Trust;
@@ -109,14 +110,24 @@ impl Fixture {
         Vault::open(store, self.vault.context().clone(), &unlock).unwrap()
     }
 
-    /// Stores what `fill` puts, and gives a snapshot of the root directory that it returns.
-    pub(crate) fn put(&self, fill: impl FnOnce(&mut Putter) -> Recipe) -> Snapshot {
+    fn ingest(&self) -> Ingest {
         let options = IngestOptions {
             compression: Compression::DEFAULT,
             progress: Arc::new(Progress::default()),
             cancel: Cancel::default(),
         };
-        let ingest = self.vault.ingest(options).unwrap();
+        self.vault.ingest(options).unwrap()
+    }
+
+    /// Publishes a snapshot of what is stored already.
+    pub(crate) fn publish(&self, snapshot: &Snapshot) -> RootId {
+        let stored = self.ingest().finish().unwrap();
+        self.vault.publish(snapshot, &stored).unwrap()
+    }
+
+    /// Stores what `fill` puts, and gives a snapshot of the root directory that it returns.
+    pub(crate) fn put(&self, fill: impl FnOnce(&mut Putter) -> Recipe) -> Snapshot {
+        let ingest = self.ingest();
         let lane = ingest.lane();
         let mut putter = Putter { ingest, lane };
         let tree = fill(&mut putter);

@@ -101,8 +101,8 @@ struct Used {
     #[arg(long)]
     append_only: bool,
     /// Reading from it is slow or costs: it is read last
-    #[arg(long)]
-    archive: bool,
+    #[arg(long = "archive")]
+    cold: bool,
     /// Most bytes per second to it
     #[arg(long, value_name = "SIZE", value_parser = size)]
     up_limit: Option<u64>,
@@ -144,7 +144,7 @@ impl Used {
         PlaceUse {
             weight: self.weight.unwrap_or(1),
             marks: PlaceMarks(
-                mark(self.append_only, PlaceMarks::APPEND_ONLY) | mark(self.archive, PlaceMarks::ARCHIVE),
+                mark(self.append_only, PlaceMarks::APPEND_ONLY) | mark(self.cold, PlaceMarks::COLD),
             ),
             up_bytes: self.up_limit,
             down_bytes: self.down_limit,
@@ -291,7 +291,7 @@ fn line(entry: &PlaceEntry, absent: Option<&str>) -> String {
     let mut words = Vec::new();
     let marks = [
         (PlaceMarks::APPEND_ONLY, "append-only"),
-        (PlaceMarks::ARCHIVE, "archive"),
+        (PlaceMarks::COLD, "archive"),
         (PlaceMarks::LEAVING, "leaving"),
     ];
     words.extend(
@@ -328,7 +328,7 @@ fn fields(entry: &PlaceEntry, absent: Option<&str>) -> Value {
         "url": entry.url,
         "weight": entry.weight,
         "append_only": entry.marks.has(PlaceMarks::APPEND_ONLY),
-        "archive": entry.marks.has(PlaceMarks::ARCHIVE),
+        "archive": entry.marks.has(PlaceMarks::COLD),
         "leaving": entry.marks.has(PlaceMarks::LEAVING),
         "up_bytes_per_s": entry.up_bytes,
         "down_bytes_per_s": entry.down_bytes,

@@ -107,7 +107,7 @@ pub(crate) fn places() -> Places {
                     PlaceMarks::APPEND_ONLY,
                 )
             },
-            place(2, "sftp://host/vault", PlaceMarks::ARCHIVE | PlaceMarks::LEAVING),
+            place(2, "sftp://host/vault", PlaceMarks::COLD | PlaceMarks::LEAVING),
         ],
         unknown: Vec::new(),
     }
