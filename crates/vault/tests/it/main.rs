@@ -12,3 +12,4 @@ mod hostile;
 mod reading;
 mod round_trip;
 mod support;
+mod writers;
