@@ -34,8 +34,6 @@ enum Bug {
     RootsFirst,
     /// gc acts on epochs that it read after it had listed the writers.
     LateEpochs,
-    /// gc is no writer.
-    NotRegistered,
     /// gc counts condemned packs as good.
     KeepsCondemned,
     /// gc removes epochs whose packs are there.
@@ -132,6 +130,17 @@ enum Action {
 enum Fencing {
     Any,
     Last,
+    Never,
+}
+
+/// When the last gc begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    Anytime,
+    /// Once the one before it has condemned what it will.
+    Condemned,
+    /// Once the one before it is over.
+    Over,
 }
 
 #[derive(Debug, Clone)]
@@ -143,9 +152,8 @@ struct World {
     stale: bool,
     packs: Vec<u8>,
     root: bool,
-    /// The last gc begins only when the one before it has condemned what it will.
-    lag: bool,
-    /// Which gcs give writers up: any may, or none but the last, which always does.
+    last: Begins,
+    /// Which gcs give writers up: any may, none does, or the last alone, which always does.
     fencing: Fencing,
     bug: Bug,
     programs: Vec<Vec<Op>>,
@@ -158,7 +166,7 @@ const WORLD: World = World {
     stale: false,
     packs: Vec::new(),
     root: false,
-    lag: false,
+    last: Begins::Anytime,
     fencing: Fencing::Any,
     bug: Bug::None,
     programs: Vec::new(),
@@ -212,7 +220,6 @@ impl World {
 
     fn gc_ops(&self, step: GcStep) -> Vec<Op> {
         match step {
-            GcStep::Register if self.bug == Bug::NotRegistered => vec![],
             GcStep::Register => vec![Op::ReadEpochs, Op::Register],
             GcStep::Read => vec![Op::ReadEpochs, Op::ListPacks],
             GcStep::Mark => vec![Op::Mark, Op::Copy],
@@ -240,9 +247,13 @@ impl World {
         state.actors.split_last().unwrap().1.iter().all(|actor| actor.at > 0)
     }
 
-    fn has_condemned(&self, state: &State, at: usize) -> bool {
-        let condemns = self.programs[at].iter().position(|op| *op == Op::Condemn);
-        condemns.is_some_and(|position| state.actors[at].at > position)
+    fn may_begin(&self, state: &State, last: usize) -> bool {
+        let condemns = |at: usize| self.programs[at].iter().position(|op| *op == Op::Condemn).unwrap();
+        match self.last {
+            Begins::Anytime => true,
+            Begins::Condemned => state.actors[last - 1].at > condemns(last - 1),
+            Begins::Over => self.is_over(state, last - 1),
+        }
     }
 
     fn is_judge(&self, actor: usize) -> bool {
@@ -590,7 +601,7 @@ impl Model for World {
         let has_begun = self.judge && state.actors.last().unwrap().at > 0;
         for at in 0..state.actors.len() {
             let is_last = at + 1 == state.actors.len();
-            if has_begun && !self.is_judge(at) || self.lag && is_last && !self.has_condemned(state, at - 1) {
+            if has_begun && !self.is_judge(at) || is_last && !self.may_begin(state, at) {
                 continue;
             }
             if self.is_over(state, at) || self.is_judge(at) && state.actors[at].at == 0 && !self.may_judge(state) {
@@ -601,7 +612,7 @@ impl Model for World {
                 Op::Fence if self.fencing == Fencing::Any => {
                     actions.extend([Action::Step(at), Action::StepAndFence(at)]);
                 }
-                Op::Fence if at + 1 == state.actors.len() => actions.push(Action::StepAndFence(at)),
+                Op::Fence if is_last && self.fencing == Fencing::Last => actions.push(Action::StepAndFence(at)),
                 _ => actions.push(Action::Step(at)),
             }
         }
@@ -699,8 +710,27 @@ fn worlds() -> Vec<(&'static str, World)> {
             World {
                 gcs: 2,
                 packs: vec![0],
-                lag: true,
+                last: Begins::Condemned,
                 fencing: Fencing::Last,
+                ..WORLD
+            },
+        ),
+        (
+            "a writer and two gcs that wait",
+            World {
+                gcs: 2,
+                packs: vec![0],
+                last: Begins::Condemned,
+                fencing: Fencing::Never,
+                ..WORLD
+            },
+        ),
+        (
+            "a writer, and one gc after another",
+            World {
+                gcs: 2,
+                packs: vec![0],
+                last: Begins::Over,
                 ..WORLD
             },
         ),
@@ -717,49 +747,50 @@ fn worlds() -> Vec<(&'static str, World)> {
     ]
 }
 
+/// What takes longer than a test may.
+const LARGE: &str = "a writer and two gcs";
+
+fn assert_sound(worlds: impl Iterator<Item = (&'static str, World)>) {
+    for (name, world) in worlds {
+        let (states, wrong) = explore(world.built(Bug::None));
+        println!("{name}: {states} states");
+        assert!(wrong.is_empty(), "{name}: {wrong:?}");
+        assert!(states > 500, "{name}: {states}");
+    }
+}
+
 #[test]
 fn no_interleaving_breaks_what_was_reported() {
-    for (name, world) in worlds() {
-        let start = std::time::Instant::now();
-        let (states, wrong) = explore(world.built(Bug::None));
-        println!("{name}: {states} states, {:?}", start.elapsed());
-        assert!(wrong.is_empty(), "{name}: {wrong:?}");
-        assert!(states > 100, "{name}: {states}");
-    }
+    assert_sound(worlds().into_iter().filter(|(name, _)| *name != LARGE));
+}
+
+#[test]
+#[ignore = "half a minute: cargo test -p drystone-vault gc_model -- --ignored"]
+fn nor_does_one_of_a_larger_world() {
+    assert_sound(worlds().into_iter().filter(|(name, _)| *name == LARGE));
 }
 
 #[test]
 fn seeded_bugs_are_found() {
     let bugs = [
-        Bug::ReadsFirst,
-        Bug::OldList,
-        Bug::ForgetsCondemned,
-        Bug::NoLook,
-        Bug::NoSecondMark,
-        Bug::IgnoresWriters,
-        Bug::RootsFirst,
-        Bug::LateEpochs,
-        Bug::NotRegistered,
-        Bug::KeepsCondemned,
-        Bug::DropsEarly,
-        Bug::DropsLast,
-        Bug::ForgetsVoid,
-        Bug::NoSettling,
+        (Bug::ReadsFirst, "a writer and a gc"),
+        (Bug::OldList, "a writer and a gc"),
+        (Bug::ForgetsCondemned, "a writer and two gcs that wait"),
+        (Bug::NoLook, "a writer and a gc"),
+        (Bug::NoSecondMark, "a writer and a gc"),
+        (Bug::IgnoresWriters, "a writer and a gc"),
+        (Bug::RootsFirst, "a writer and a gc"),
+        (Bug::LateEpochs, "two gcs, and two packs that hold the same"),
+        (Bug::KeepsCondemned, "a writer and a gc"),
+        (Bug::DropsEarly, "a writer and two gcs that wait"),
+        (Bug::DropsLast, "a writer, and one gc after another"),
+        (Bug::ForgetsVoid, "a writer, and one gc after another"),
+        (Bug::NoSettling, "a writer and a gc, stale lists"),
     ];
-    let mut missed = Vec::new();
-    for bug in bugs {
-        let start = std::time::Instant::now();
-        let found = worlds()
-            .into_iter()
-            .find(|(_, world)| !explore(world.clone().built(bug)).1.is_empty());
-        println!(
-            "{bug:?}: {:?} {:?}",
-            found.as_ref().map(|(name, _)| name),
-            start.elapsed()
-        );
-        if found.is_none() {
-            missed.push(bug);
-        }
+    for (bug, world) in bugs {
+        let (_, world) = worlds().into_iter().find(|(name, _)| *name == world).unwrap();
+        let (states, wrong) = explore(world.built(bug));
+        println!("{bug:?}: {states} states");
+        assert!(wrong.contains(&"what was reported is whole"), "{bug:?} is not found");
     }
-    assert!(missed.is_empty(), "not found: {missed:?}");
 }
