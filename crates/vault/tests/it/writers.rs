@@ -221,6 +221,36 @@ fn false_presences_free_nothing_and_keep_garbage_for_a_while_only() {
     world.assert_whole();
 }
 
+/// A presence under the owner's key spares what looks like its packs, but not for ever.
+#[test]
+fn a_false_presence_spares_packs_for_a_while_only() {
+    let world = world();
+    let vault = world.owner();
+    let (garbage, _) = back_up(&vault, &[("g", &noise(5, 60_000))]).unwrap();
+    remove_root(&*world.store, &garbage);
+    let lie = Presence {
+        writer: secrets(&world.owner, &world.store).certificate.writer,
+        seen: [].into(),
+    };
+    world.put(&Name::writer(&RootId([3; 16]), 0), lie.encode());
+    let options = GcOptions {
+        silence: Duration::ZERO,
+        ..GcOptions::default()
+    };
+    let reports = [0; 4].map(|_| vault.gc(&options).unwrap());
+    assert_eq!(
+        (reports[0].spared_packs, reports[0].deleted_packs),
+        (2, 0),
+        "{reports:?}"
+    );
+    assert_eq!(
+        reports.iter().map(|report| report.deleted_packs).sum::<u64>(),
+        2,
+        "{reports:?}"
+    );
+    world.assert_whole();
+}
+
 /// Dummies with all kinds of times, as many as the rules keep, cost none of the good snapshots.
 #[test]
 fn dummies_push_no_good_snapshot_out_of_the_rules() {
