@@ -143,9 +143,7 @@ impl Used {
         let mark = |given, mark| if given { mark } else { 0 };
         PlaceUse {
             weight: self.weight.unwrap_or(1),
-            marks: PlaceMarks(
-                mark(self.append_only, PlaceMarks::APPEND_ONLY) | mark(self.cold, PlaceMarks::COLD),
-            ),
+            marks: PlaceMarks(mark(self.append_only, PlaceMarks::APPEND_ONLY) | mark(self.cold, PlaceMarks::COLD)),
             up_bytes: self.up_limit,
             down_bytes: self.down_limit,
         }

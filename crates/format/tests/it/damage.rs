@@ -1,6 +1,7 @@
 //! Every object cut short anywhere, or with any single bit flipped, is refused with an error and never a panic.
 
 use drystone_format::codec::Codec;
+use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, SealedPack, Tail, tail_bytes};
@@ -25,6 +26,7 @@ fn objects() -> Vec<(&'static str, Vec<u8>, Open)> {
         &mut Counting::default(),
     );
     let list = seal_verified(&secrets(), &[PackId([1; 32])], &mut Counting::default());
+    let epoch = seal_epoch(&secrets(), &Epoch::default(), &mut Counting::default());
     let slot = |object: &[u8]| {
         let slot = Slot::decode(object)?;
         Slot::verify(object, &secrets().vault_verify)?;
@@ -46,6 +48,11 @@ fn objects() -> Vec<(&'static str, Vec<u8>, Open)> {
             "list",
             list.unwrap(),
             Box::new(|object| open_verified(&secrets(), object).map(drop)),
+        ),
+        (
+            "epoch",
+            epoch.unwrap(),
+            Box::new(|object| open_epoch(&secrets(), object).map(drop)),
         ),
     ]
 }

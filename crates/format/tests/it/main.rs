@@ -3,6 +3,7 @@
 
 mod damage;
 mod document;
+mod epochs;
 mod fixture;
 #[expect(unreachable_pub, reason = "the fuzz targets use this module too")]
 mod forge;

@@ -121,4 +121,25 @@ mod tests {
         assert!((0..10_000).all(|number| keys.contains_chunk(&id(number))));
         assert!((10_000..20_000).all(|number| !keys.contains_chunk(&id(number))));
     }
+
+    #[test]
+    #[ignore = "ten million keys: cargo test -p drystone-vault --lib live -- --ignored"]
+    fn ten_million_keys_take_a_hundred_megabytes() {
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+        };
+        let before = resident();
+        let keys = Keys::<u64>::new();
+        for number in 0..10_000_000_u64 {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+            id[31] = (number.wrapping_mul(0xff51_afd7_ed55_8ccd) >> 56) as u8;
+            keys.insert_chunk(&ChunkId(id));
+        }
+        assert_eq!(keys.len(), 10_000_000);
+        let grown = (resident() - before) / 1024;
+        assert!((76..120).contains(&grown), "{grown} MiB");
+    }
 }

@@ -363,7 +363,9 @@ impl<'a> Run<'a> {
     /// Copies what turned out to be needed since the first mark, or what others have condemned meanwhile.
     fn rescue(&mut self) -> Result<()> {
         let expected: BTreeSet<PackId> = self.before.condemned().into_iter().chain(self.leave.clone()).collect();
-        let is_same = self.vault.epochs.standing().condemned() == expected
+        // What was copied is looked for where it lies now; else nothing can have moved but what shows here.
+        let is_same = self.report.rewritten_packs == 0
+            && self.vault.epochs.standing().condemned() == expected
             && self
                 .holders
                 .iter()

@@ -85,10 +85,13 @@ impl Run<'_> {
         let now = self.vault.context.clock.now().seconds;
         let gap = i64::try_from(self.options.silence.as_secs()).unwrap_or(i64::MAX);
         let mut observed = self.observed()?;
-        let waited_for = self.blockers();
-        observed.retain(|id, _| waited_for.contains(id));
+        // All of them, not only those that something waits for: packs are spared for the others.
+        let own = self.own();
+        let running = self.writers.iter().map(|writer| writer.id);
+        let running: BTreeSet<RootId> = running.filter(|id| *id != own && !self.is_over(id)).collect();
+        observed.retain(|id, _| running.contains(id));
         let mut fenced = BTreeSet::new();
-        for id in waited_for {
+        for id in running {
             let beats = self.writers.iter().filter(|writer| writer.id == id);
             let beat = beats.map(|writer| writer.beat).max().unwrap_or(0);
             let look = Observed::look(observed.get(&id).copied(), beat, now, gap);

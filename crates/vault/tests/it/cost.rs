@@ -5,7 +5,9 @@ use std::sync::Arc;
 use drystone_store::record::Call;
 use drystone_store::{Memory, Op, Record};
 
-use crate::support::{Fixture, back_up, files, noise};
+use drystone_vault::GcOptions;
+
+use crate::support::{Fixture, back_up, files, ingest, noise};
 
 /// The calls as `op what`, where what is the first part of the name.
 fn shown(calls: &[Call]) -> Vec<String> {
@@ -117,4 +119,37 @@ fn a_small_file_costs_an_end_and_a_range_of_each_pack() {
     );
     files(&vault, &id).unwrap();
     assert_eq!(shown(&store.take()), ["get roots"], "frames are kept");
+}
+
+#[test]
+fn a_run_that_takes_in_nothing_costs_three_requests() {
+    let (fixture, store) = recorded();
+    let vault = fixture.open(store.clone()).unwrap();
+    vault.index().unwrap();
+    store.take();
+    ingest(&vault).finish().unwrap();
+    assert_eq!(shown(&store.take()), ["delete writers", "list epochs", "put writers"]);
+}
+
+#[test]
+fn gc_reads_trees_and_what_it_copies_and_lists_everything_else() {
+    let (fixture, store) = recorded();
+    let vault = fixture.open(store.clone()).unwrap();
+    vault.index().unwrap();
+    store.take();
+    vault.gc(&GcOptions::default()).unwrap();
+    let calls = store.take();
+    let count = |op: Op, kind: &str| {
+        let found = calls.iter().filter(|call| call.op == op && call.name.starts_with(kind));
+        found.count()
+    };
+    // Nothing to do: its presence comes and goes, the tree is read once, packs are listed in four places (two pages each).
+    assert_eq!((count(Op::Put, ""), count(Op::Delete, "")), (1, 1), "{calls:?}");
+    assert_eq!(
+        (count(Op::Get, "roots/"), count(Op::Get, "packs/")),
+        (1, 2),
+        "{calls:?}"
+    );
+    assert!(count(Op::List, "packs/") <= 8, "{calls:?}");
+    assert!(count(Op::List, "") <= 24, "{calls:?}");
 }

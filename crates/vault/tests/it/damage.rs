@@ -12,7 +12,7 @@ use drystone_format::seal::PackKind;
 use drystone_format::{PackId, RootId};
 use drystone_index::Location;
 use drystone_store::{Kind, Local, Memory, Name, Prefix, Store};
-use drystone_vault::{Error, Vault};
+use drystone_vault::{Error, GcOptions, Vault};
 
 use crate::support::{Fixture, add_key, back_up, check, content, files, lines, noise, runtime, scrub, walk};
 
@@ -360,10 +360,34 @@ fn rebuild_first(world: &World, name: &Name, damage: Damage) {
     assert_healed(world, &vault, name, damage);
 }
 
+/// Collect garbage, with everything copied that can be: what is not hit stays, whether gc stops or not.
+fn collect_first(world: &World, name: &Name, damage: Damage) {
+    let (fixture, store) = world.damaged(name, damage);
+    let vault = fixture.open(store.clone()).unwrap();
+    let options = GcOptions {
+        max_unused: 0.0,
+        ..GcOptions::default()
+    };
+    match vault.gc(&options) {
+        Ok(report) => assert_eq!(report.waiting_packs, 0, "{damage:?} {name}: {report:?}"),
+        Err(Error::Unmarked { object, why }) => {
+            let is_named = format!("{object} {why}").contains(name.as_str()) || matches!(name.kind(), Kind::Pack(_));
+            assert!(is_named, "{damage:?} {name}: {object}: {why}");
+        }
+        Err(error) => panic!("{damage:?} {name}: {error}"),
+    }
+    world.read_all(&vault, name, damage);
+    let vault = fixture.elsewhere().open(store).unwrap();
+    world.read_all(&vault, name, damage);
+    scrub(&vault);
+    assert_healed(world, &vault, name, damage);
+}
+
 fn matrix(name: &Name) {
     let world = world();
     for damage in DAMAGES {
         read_first(world, name, damage);
+        collect_first(world, name, damage);
         if matches!(name.kind(), Kind::Pack(_)) {
             back_up_first(world, name, damage);
             rebuild_first(world, name, damage);

@@ -366,6 +366,33 @@ fn epochs_do_not_pile_up() {
     }
 }
 
+/// An epoch that is damaged is named, and costs at most that garbage lives longer.
+#[test]
+fn a_damaged_epoch_is_named_and_loses_nothing() {
+    let fixture = Fixture::new();
+    let (store, id, kept) = half_garbage(&fixture);
+    let store = Arc::new(store);
+    gc(&fixture.open(store.clone()).unwrap());
+    let name = names(&store, Prefix::Epochs).pop_first().unwrap();
+    let object = store.contents()[&name].clone();
+    let flipped = |at: usize| {
+        let mut bytes = object.to_vec();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let flips = (0..object.len()).step_by(37).map(flipped);
+    for damaged in flips.chain([Vec::new(), object[..object.len() / 2].to_vec()]) {
+        let store = Arc::new((*store).clone());
+        store.overwrite(&name, damaged.into());
+        let vault = fixture.elsewhere().open(store.clone()).unwrap();
+        assert!(lines(&check(&vault).problems).contains(name.as_str()));
+        back_up(&vault, &[("new", b"new")]).unwrap();
+        let report = vault.gc(&GcOptions::default()).unwrap();
+        assert!(lines(&report.problems).contains(name.as_str()));
+        assert_eq!(files(&vault, &id).unwrap()[0].1, kept);
+    }
+}
+
 /// Only an owner's word condemns.
 #[test]
 fn a_forged_epoch_counts_for_nobody_and_is_named() {

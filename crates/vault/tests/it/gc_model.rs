@@ -5,6 +5,7 @@
 //! - The checks can fail: each bug that is seeded must be found.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use drystone_format::epoch::Epoch;
 use drystone_format::{PackId, RootId};
@@ -21,6 +22,8 @@ enum Bug {
     ReadsFirst,
     /// A writer trusts an old list of packs.
     OldList,
+    /// A writer trusts what was condemned when it listed the packs, since the epoch is gone.
+    ForgetsCondemned,
     /// A writer reports without looking whether it was given up.
     NoLook,
     /// gc does not mark what was published meanwhile.
@@ -31,8 +34,6 @@ enum Bug {
     RootsFirst,
     /// gc acts on epochs that it read after it had listed the writers.
     LateEpochs,
-    /// gc is no writer.
-    NotRegistered,
     /// gc counts condemned packs as good.
     KeepsCondemned,
     /// gc removes epochs whose packs are there.
@@ -87,7 +88,7 @@ struct Place {
     packs: BTreeMap<PackId, u8>,
     roots: BTreeMap<RootId, u8>,
     presences: BTreeSet<Registered>,
-    epochs: BTreeMap<EpochName, Epoch>,
+    epochs: BTreeMap<EpochName, Arc<Epoch>>,
     fresh: BTreeSet<Fresh>,
 }
 
@@ -95,13 +96,13 @@ struct Place {
 struct Actor {
     at: usize,
     puts: u8,
-    known: Standing,
+    known: Arc<Standing>,
     packs: BTreeMap<PackId, u8>,
-    writer: Option<Writer>,
+    writer: Option<Arc<Writer>>,
     is_old: bool,
-    before: Standing,
-    named: Standing,
-    fences: Standing,
+    before: Arc<Standing>,
+    named: Arc<Standing>,
+    fences: Arc<Standing>,
     writers: Vec<Registered>,
     roots: BTreeMap<RootId, u8>,
     live: BTreeSet<u8>,
@@ -125,6 +126,23 @@ enum Action {
     Show(Fresh),
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fencing {
+    Any,
+    Last,
+    Never,
+}
+
+/// When the last gc begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    Anytime,
+    /// Once the one before it has condemned what it will.
+    Condemned,
+    /// Once the one before it is over.
+    Over,
+}
+
 #[derive(Debug, Clone)]
 struct World {
     writers: usize,
@@ -134,6 +152,9 @@ struct World {
     stale: bool,
     packs: Vec<u8>,
     root: bool,
+    last: Begins,
+    /// Which gcs give writers up: any may, none does, or the last alone, which always does.
+    fencing: Fencing,
     bug: Bug,
     programs: Vec<Vec<Op>>,
 }
@@ -145,6 +166,8 @@ const WORLD: World = World {
     stale: false,
     packs: Vec::new(),
     root: false,
+    last: Begins::Anytime,
+    fencing: Fencing::Any,
     bug: Bug::None,
     programs: Vec::new(),
 };
@@ -197,7 +220,6 @@ impl World {
 
     fn gc_ops(&self, step: GcStep) -> Vec<Op> {
         match step {
-            GcStep::Register if self.bug == Bug::NotRegistered => vec![],
             GcStep::Register => vec![Op::ReadEpochs, Op::Register],
             GcStep::Read => vec![Op::ReadEpochs, Op::ListPacks],
             GcStep::Mark => vec![Op::Mark, Op::Copy],
@@ -220,6 +242,20 @@ impl World {
         state.actors[actor].at >= self.programs[actor].len()
     }
 
+    /// All others have begun, and none of them goes on once the judge has.
+    fn may_judge(&self, state: &State) -> bool {
+        state.actors.split_last().unwrap().1.iter().all(|actor| actor.at > 0)
+    }
+
+    fn may_begin(&self, state: &State, last: usize) -> bool {
+        let condemns = |at: usize| self.programs[at].iter().position(|op| *op == Op::Condemn).unwrap();
+        match self.last {
+            Begins::Anytime => true,
+            Begins::Condemned => state.actors[last - 1].at > condemns(last - 1),
+            Begins::Over => self.is_over(state, last - 1),
+        }
+    }
+
     fn is_judge(&self, actor: usize) -> bool {
         self.judge && actor + 1 == self.writers + self.gcs
     }
@@ -230,7 +266,7 @@ impl Place {
         let mut standing = Standing::default();
         for (name, epoch) in &self.epochs {
             if !self.fresh.contains(&Fresh::Epoch(*name)) {
-                standing.insert(*name, epoch.clone());
+                standing.insert(*name, Epoch::clone(epoch));
             }
         }
         standing
@@ -243,16 +279,6 @@ impl Place {
             .filter(|(id, _)| shown(id))
             .map(|(id, chunk)| (*id, *chunk))
             .collect()
-    }
-
-    fn put_epoch(&mut self, actor: usize, count: u8, number: u64, epoch: Epoch, stale: bool) {
-        let mut id = [0; 16];
-        (id[0], id[1]) = (actor as u8, count);
-        let name = (number, RootId(id));
-        self.epochs.insert(name, epoch);
-        if stale {
-            self.fresh.insert(Fresh::Epoch(name));
-        }
     }
 }
 
@@ -279,12 +305,14 @@ impl State {
     fn put_epoch(&mut self, world: &World, at: usize, epoch: Epoch) {
         let actor = &mut self.actors[at];
         actor.puts += 1;
-        let number = actor.known.next_number();
-        self.place.put_epoch(at, actor.puts, number, epoch, world.stale);
+        let mut id = [0; 16];
+        (id[0], id[1]) = (at as u8, actor.puts);
+        let name = (actor.known.next_number(), RootId(id));
         // Its own put is known to it.
-        let (count, known) = (actor.puts, &self.place.epochs);
-        for (name, epoch) in known.iter().filter(|(name, _)| name.1.0[..2] == [at as u8, count]) {
-            actor.known.insert(*name, epoch.clone());
+        Arc::make_mut(&mut actor.known).insert(name, epoch.clone());
+        self.place.epochs.insert(name, Arc::new(epoch));
+        if world.stale {
+            self.place.fresh.insert(Fresh::Epoch(name));
         }
     }
 
@@ -309,13 +337,13 @@ impl State {
 
     fn register(&mut self, world: &World, at: usize) {
         let actor = &mut self.actors[at];
-        let writer = Writer::new(own(at), actor.known.clone());
+        let writer = Writer::new(own(at), Standing::clone(&actor.known));
         self.place.presences.insert(Registered {
             id: own(at),
             beat: 0,
             seen: writer.seen(),
         });
-        actor.writer = Some(writer);
+        actor.writer = Some(Arc::new(writer));
         if world.stale {
             self.place.fresh.insert(Fresh::Presence(own(at)));
         }
@@ -328,25 +356,22 @@ impl State {
             Op::Read => {
                 let writer = actor.writer.as_ref().unwrap();
                 actor.is_old = writer.must_list_again(&standing) && world.bug != Bug::OldList;
-                actor.known = standing;
-            }
-            Op::ReadEpochsIfOld if actor.is_old => actor.known = standing,
-            Op::ListPacksIfOld if actor.is_old => actor.packs = self.place.packs.clone(),
-            Op::Work => {
-                if actor.holders(0, Bug::None).0.is_empty() {
-                    self.put_pack(at, 0);
+                // What was condemned when it listed the packs stays so: that epoch may be gone, and the pack with it.
+                if world.bug == Bug::ForgetsCondemned {
+                    actor.known = Arc::new(standing);
                 }
             }
+            Op::ReadEpochsIfOld if actor.is_old => actor.known = Arc::new(standing),
+            Op::ListPacksIfOld if actor.is_old => actor.packs = self.place.packs.clone(),
+            Op::Work if actor.holders(0, Bug::None).0.is_empty() => self.put_pack(at, 0),
             Op::Publish => {
                 self.place.roots.insert(own(at), 0);
                 if world.stale {
                     self.place.fresh.insert(Fresh::Root(own(at)));
                 }
             }
-            Op::Look => {
-                if world.bug == Bug::NoLook || !actor.writer.as_ref().unwrap().is_given_up(&standing) {
-                    self.reported.insert(own(at), 0);
-                }
+            Op::Look if world.bug == Bug::NoLook || !actor.writer.as_ref().unwrap().is_given_up(&standing) => {
+                self.reported.insert(own(at), 0);
             }
             _ => {}
         }
@@ -365,7 +390,11 @@ impl State {
                 for chunk in actor.live.clone() {
                     // Two gcs choose differently where several packs hold a chunk.
                     let good = actor.holders(chunk, world.bug).0;
-                    let chosen = if at % 2 == 0 { good.first() } else { good.last() };
+                    let chosen = if at.is_multiple_of(2) {
+                        good.first()
+                    } else {
+                        good.last()
+                    };
                     chosen.map(|id| leave.remove(id));
                 }
                 actor.leave = leave;
@@ -377,9 +406,9 @@ impl State {
                 assert!(waits.is_disjoint(&self.place.fresh));
             }
             Op::ReadAgain => {
-                actor.named = standing.clone();
-                actor.fences = standing.clone();
-                actor.known = standing;
+                actor.named = Arc::new(standing);
+                actor.fences = actor.named.clone();
+                actor.known = actor.named.clone();
             }
             Op::ListWriters => {
                 let shown = |found: &&Registered| !self.place.fresh.contains(&Fresh::Presence(found.id));
@@ -416,8 +445,8 @@ impl State {
             fenced: void,
         };
         // More often than gc does, so that epochs are dropped in small worlds.
-        if (!epoch.packs.is_empty() || actor.before != Standing::default()) && world.bug != Bug::DropsLast
-            || actor.before == Standing::default()
+        if (!epoch.packs.is_empty() || *actor.before != Standing::default()) && world.bug != Bug::DropsLast
+            || *actor.before == Standing::default()
         {
             self.put_epoch(world, at, epoch);
         }
@@ -478,7 +507,7 @@ impl State {
 
     fn perform(&mut self, world: &World, at: usize, op: Op, fences: bool) {
         match op {
-            Op::ReadEpochs => self.actors[at].known = self.place.standing(),
+            Op::ReadEpochs => self.actors[at].known = Arc::new(self.place.standing()),
             Op::ListPacks => self.actors[at].packs = self.place.packs.clone(),
             Op::Register => self.register(world, at),
             Op::Leave => self.place.presences.retain(|found| found.id != own(at)),
@@ -492,11 +521,10 @@ impl State {
         }
         // What it needs no more makes no states.
         match op {
-            Op::Work => (actor.known, actor.packs) = (Standing::default(), BTreeMap::new()),
+            Op::Work => (actor.known, actor.packs) = (Arc::default(), BTreeMap::new()),
             Op::Delete => {
                 (actor.packs, actor.live, actor.leave) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-                (actor.named, actor.fences, actor.known) =
-                    (Standing::default(), Standing::default(), Standing::default());
+                (actor.named, actor.fences, actor.known) = (Arc::default(), Arc::default(), Arc::default());
                 actor.writers = Vec::new();
             }
             _ => {}
@@ -526,7 +554,7 @@ impl State {
                     && !actor.writers.iter().any(|found| actor.is_gone(&found.id))
             }
             Op::Settle => actor.awaited.is_empty(),
-            Op::Drop => actor.before == Standing::default(),
+            Op::Drop => *actor.before == Standing::default(),
             _ => false,
         }
     }
@@ -570,15 +598,21 @@ impl Model for World {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        let has_begun = self.judge && state.actors.last().unwrap().at > 0;
         for at in 0..state.actors.len() {
-            let others_are_over = || (0..at).all(|other| self.is_over(state, other) || state.actors[other].at > 0);
-            if self.is_over(state, at) || self.is_judge(at) && state.actors[at].at == 0 && !others_are_over() {
+            let is_last = at + 1 == state.actors.len();
+            if has_begun && !self.is_judge(at) || is_last && !self.may_begin(state, at) {
+                continue;
+            }
+            if self.is_over(state, at) || self.is_judge(at) && state.actors[at].at == 0 && !self.may_judge(state) {
                 continue;
             }
             match self.programs[at][state.actors[at].at] {
                 Op::Settle if !state.actors[at].awaited.is_disjoint(&state.place.fresh) => {}
-                Op::Fence if self.is_judge(at) => actions.push(Action::StepAndFence(at)),
-                Op::Fence => actions.extend([Action::Step(at), Action::StepAndFence(at)]),
+                Op::Fence if self.fencing == Fencing::Any => {
+                    actions.extend([Action::Step(at), Action::StepAndFence(at)]);
+                }
+                Op::Fence if is_last && self.fencing == Fencing::Last => actions.push(Action::StepAndFence(at)),
                 _ => actions.push(Action::Step(at)),
             }
         }
@@ -612,14 +646,7 @@ impl Model for World {
         )];
         if self.judge {
             properties.push(Property::always("garbage goes", |world: &World, state: &State| {
-                // Who was in the middle of it when the judge began may have stored something since.
-                let last = state.actors.len() - 1;
-                let all_over = (0..state.actors.len()).all(|at| world.is_over(state, at));
-                !(all_over
-                    && state.actors[last].puts == 0
-                    && state.has_garbage()
-                    && world.gcs == 1
-                    && world.writers == 0)
+                !(world.is_over(state, state.actors.len() - 1) && state.has_garbage())
             }));
         }
         properties
@@ -663,6 +690,7 @@ fn worlds() -> Vec<(&'static str, World)> {
             World {
                 writers: 2,
                 packs: vec![0],
+                fencing: Fencing::Last,
                 ..WORLD
             },
         ),
@@ -673,6 +701,7 @@ fn worlds() -> Vec<(&'static str, World)> {
                 gcs: 2,
                 packs: vec![0, 0],
                 root: true,
+                fencing: Fencing::Last,
                 ..WORLD
             },
         ),
@@ -681,54 +710,87 @@ fn worlds() -> Vec<(&'static str, World)> {
             World {
                 gcs: 2,
                 packs: vec![0],
+                last: Begins::Condemned,
+                fencing: Fencing::Last,
+                ..WORLD
+            },
+        ),
+        (
+            "a writer and two gcs that wait",
+            World {
+                gcs: 2,
+                packs: vec![0],
+                last: Begins::Condemned,
+                fencing: Fencing::Never,
+                ..WORLD
+            },
+        ),
+        (
+            "a writer, and one gc after another",
+            World {
+                gcs: 2,
+                packs: vec![0],
+                last: Begins::Over,
+                ..WORLD
+            },
+        ),
+        (
+            "a writer and a gc that crash anywhere, and a gc after them",
+            World {
+                gcs: 2,
+                judge: true,
+                packs: vec![0, 1],
+                fencing: Fencing::Last,
                 ..WORLD
             },
         ),
     ]
 }
 
+/// What takes longer than a test may.
+const LARGE: &str = "a writer and two gcs";
+
+fn assert_sound(worlds: impl Iterator<Item = (&'static str, World)>) {
+    for (name, world) in worlds {
+        let (states, wrong) = explore(world.built(Bug::None));
+        println!("{name}: {states} states");
+        assert!(wrong.is_empty(), "{name}: {wrong:?}");
+        assert!(states > 500, "{name}: {states}");
+    }
+}
+
 #[test]
 fn no_interleaving_breaks_what_was_reported() {
-    for (name, world) in worlds() {
-        let start = std::time::Instant::now();
-        let (states, wrong) = explore(world.built(Bug::None));
-        println!("{name}: {states} states, {:?}", start.elapsed());
-        assert!(wrong.is_empty(), "{name}: {wrong:?}");
-        assert!(states > 100, "{name}: {states}");
-    }
+    assert_sound(worlds().into_iter().filter(|(name, _)| *name != LARGE));
+}
+
+#[test]
+#[ignore = "half a minute: cargo test -p drystone-vault gc_model -- --ignored"]
+fn nor_does_one_of_a_larger_world() {
+    assert_sound(worlds().into_iter().filter(|(name, _)| *name == LARGE));
 }
 
 #[test]
 fn seeded_bugs_are_found() {
     let bugs = [
-        Bug::ReadsFirst,
-        Bug::OldList,
-        Bug::NoLook,
-        Bug::NoSecondMark,
-        Bug::IgnoresWriters,
-        Bug::RootsFirst,
-        Bug::LateEpochs,
-        Bug::NotRegistered,
-        Bug::KeepsCondemned,
-        Bug::DropsEarly,
-        Bug::DropsLast,
-        Bug::ForgetsVoid,
-        Bug::NoSettling,
+        (Bug::ReadsFirst, "a writer and a gc"),
+        (Bug::OldList, "a writer and a gc"),
+        (Bug::ForgetsCondemned, "a writer and two gcs that wait"),
+        (Bug::NoLook, "a writer and a gc"),
+        (Bug::NoSecondMark, "a writer and a gc"),
+        (Bug::IgnoresWriters, "a writer and a gc"),
+        (Bug::RootsFirst, "a writer and a gc"),
+        (Bug::LateEpochs, "two gcs, and two packs that hold the same"),
+        (Bug::KeepsCondemned, "a writer and a gc"),
+        (Bug::DropsEarly, "a writer and two gcs that wait"),
+        (Bug::DropsLast, "a writer, and one gc after another"),
+        (Bug::ForgetsVoid, "a writer, and one gc after another"),
+        (Bug::NoSettling, "a writer and a gc, stale lists"),
     ];
-    let mut missed = Vec::new();
-    for bug in bugs {
-        let start = std::time::Instant::now();
-        let found = worlds()
-            .into_iter()
-            .find(|(_, world)| !explore(world.clone().built(bug)).1.is_empty());
-        println!(
-            "{bug:?}: {:?} {:?}",
-            found.as_ref().map(|(name, _)| name),
-            start.elapsed()
-        );
-        if found.is_none() {
-            missed.push(bug);
-        }
+    for (bug, world) in bugs {
+        let (_, world) = worlds().into_iter().find(|(name, _)| *name == world).unwrap();
+        let (states, wrong) = explore(world.built(bug));
+        println!("{bug:?}: {states} states");
+        assert!(wrong.contains(&"what was reported is whole"), "{bug:?} is not found");
     }
-    assert!(missed.is_empty(), "not found: {missed:?}");
 }

@@ -1,5 +1,11 @@
 //! The engine over real and faulty places.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod concurrent;
 mod cost;
@@ -7,9 +13,11 @@ mod crash;
 mod damage;
 mod gc;
 mod gc_model;
+mod gc_stress;
 mod golden;
 mod hostile;
 mod places;
 mod reading;
 mod round_trip;
 mod support;
+mod writers;

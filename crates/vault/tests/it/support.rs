@@ -102,14 +102,7 @@ impl Fixture {
     }
 
     pub(crate) fn context(&self) -> Context {
-        Context {
-            clock: Arc::new(Still),
-            entropy: Arc::new(Hashed),
-            runtime: runtime(),
-            threads: 2,
-            memory_bytes: 64 << 20,
-            cache_dir: self.cache.path().to_owned(),
-        }
+        context_in(self.cache.path())
     }
 
     pub(crate) fn unlock(&self) -> Unlock {
@@ -137,6 +130,18 @@ impl Fixture {
 
     pub(crate) fn open(&self, store: Arc<dyn Store>) -> drystone_vault::Result<Vault> {
         Vault::open(store, self.context(), &self.unlock())
+    }
+}
+
+/// A context with this cache directory.
+pub(crate) fn context_in(cache: &Path) -> Context {
+    Context {
+        clock: Arc::new(Still),
+        entropy: Arc::new(Hashed),
+        runtime: runtime(),
+        threads: 2,
+        memory_bytes: 64 << 20,
+        cache_dir: cache.to_owned(),
     }
 }
 
