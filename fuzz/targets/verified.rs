@@ -5,6 +5,6 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let secrets = drystone_fuzz::secrets();
-    let _ = drystone_format::root::open_verified(secrets, data);
-    let _ = drystone_format::root::open_verified(secrets, &drystone_fuzz::forge::verified(secrets, data));
+    let _ = drystone_format::notice::open_verified(secrets, data);
+    let _ = drystone_format::notice::open_verified(secrets, &drystone_fuzz::forge::verified(secrets, data));
 });

@@ -9,6 +9,7 @@ mod live;
 mod mark;
 pub mod protocol;
 pub(crate) mod registration;
+mod remains;
 mod run;
 mod sweep;
 mod waiting;

@@ -128,11 +128,11 @@ impl Place {
         }
     }
 
-    /// [`Error::Absent`] unless everything that was stored in this run is at every place.
+    /// [`Error::Absent`] unless every place is there, has answered all it was asked, and has all that was stored in this run.
     pub(crate) fn all_there(&self) -> Result<()> {
         let troubles = self.spread.as_ref().map(Spread::troubles);
         let lacking = troubles.iter().flat_map(|troubles| &troubles.places);
-        let mut lacking = lacking.filter(|place| place.absent.is_some() || place.owed.count > 0);
+        let mut lacking = lacking.filter(|place| place.absent.is_some() || place.failures > 0 || place.owed.count > 0);
         match lacking.next() {
             None => Ok(()),
             Some(place) => Err(Error::Absent {

@@ -228,8 +228,11 @@ impl Vault {
     }
 
     /// Removes a key; the last owner's cannot be. With [`NewEpoch::Start`] every remaining slot is renewed first.
+    ///
+    /// [`Error::Absent`] if one of several places is away: it would bring the removed slot back.
     pub fn remove_key(&self, id: &SlotId, new_epoch: NewEpoch) -> Result<()> {
         owner_key(&self.secrets)?;
+        self.place.all_there()?;
         let (slots, _) = read_slots(&self.place)?;
         let valid = |(slot, object): &&(Slot, Bytes)| {
             slot.id != *id && Slot::verify(object, &self.secrets.vault_verify).is_ok()

@@ -78,6 +78,11 @@ impl Standing {
         self.epochs.values().any(|epoch| epoch.roots.contains(root))
     }
 
+    /// All roots that count as absent.
+    pub fn absent(&self) -> BTreeSet<RootId> {
+        self.epochs.values().flat_map(|epoch| &epoch.roots).copied().collect()
+    }
+
     /// Whether a writer was given up. What it publishes after it could have known counts as absent.
     pub fn is_fenced(&self, writer: &RootId) -> bool {
         self.epochs.values().any(|epoch| epoch.fenced.contains(writer))

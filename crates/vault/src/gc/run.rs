@@ -97,7 +97,8 @@ pub struct GcReport {
 impl Vault {
     /// Deletes what no snapshot needs.
     ///
-    /// [`Error::Unmarked`] if a snapshot or tree cannot be read: nothing is deleted then. Needs an owner's key. Runs beside any
+    /// [`Error::Unmarked`] if a snapshot or tree cannot be read, [`Error::Absent`] if one of several places is away: nothing
+    /// is deleted then. Needs an owner's key. Runs beside any
     /// number of others, here and elsewhere; what they may rely on stays for a later run.
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
         if self.role() != Role::Owner {
@@ -115,6 +116,8 @@ impl Vault {
         }
         for step in GcStep::ORDER {
             options.cancel.check()?;
+            // What a place that is away holds of presences and roots is not known, and it would not hold the epoch.
+            self.place.all_there()?;
             run.perform(step)?;
         }
         Ok(run.finish())
@@ -139,6 +142,10 @@ pub(super) struct Run<'a> {
     /// Packs that are needed no more, once what is live in them is copied.
     pub(super) leave: Vec<PackId>,
     pub(super) holders: Vec<PackId>,
+    /// Packs of which too few shards were left when this run began.
+    pub(super) remains: BTreeSet<PackId>,
+    /// Everything that the snapshots need was found in packs that can be read.
+    pub(super) is_whole: bool,
     pub(super) copied: Copied,
     pub(super) has_put: bool,
     pub(super) writers: Vec<Registered>,
@@ -170,6 +177,8 @@ impl<'a> Run<'a> {
             marked: BTreeSet::new(),
             leave: Vec::new(),
             holders: Vec::new(),
+            remains: BTreeSet::new(),
+            is_whole: false,
             copied: Copied::default(),
             has_put: false,
             writers: Vec::new(),
@@ -233,6 +242,7 @@ impl<'a> Run<'a> {
     }
 
     fn read(&mut self) -> Result<()> {
+        self.remains = self.find_remains()?;
         self.catalog.refresh()?;
         self.before = self.catalog.synced_with();
         // After the packs were listed: whoever has stored one of these and is not over is registered now.
@@ -285,8 +295,9 @@ impl<'a> Run<'a> {
     /// Finds the packs that can go.
     fn mark(&mut self) -> Result<()> {
         self.mark_new()?;
-        let uses = self.sweep().survey()?;
+        let (uses, found) = self.sweep().survey()?;
         self.report.live_chunks = self.marker.live.len() as u64;
+        self.is_whole = found == self.report.live_chunks;
         for found in uses.values() {
             self.report.packs += 1;
             self.report.pack_bytes += found.info.pack_bytes;
@@ -344,9 +355,14 @@ impl<'a> Run<'a> {
 
     fn condemn(&mut self) -> Result<()> {
         let void = self.before.void();
+        // One of several places may be rolled back to what it was years ago: what was forgotten is remembered for ever.
+        let roots = match self.vault.place.as_spread() {
+            Some(_) => self.before.absent(),
+            None => void.clone(),
+        };
         let epoch = Epoch {
             packs: self.leave.iter().copied().collect(),
-            roots: void.clone(),
+            roots,
             fenced: void,
         };
         let has_pack = |pack: &PackId| self.catalog.index.has_pack(pack).is_some();
@@ -407,6 +423,7 @@ impl<'a> Run<'a> {
             self.vault.place.delete(&Name::root(RootKind::Snapshot, &id))?;
             self.roots.remove(&id);
         }
+        self.delete_remains()?;
         if self.report.waiting_packs > 0 {
             self.report.waiting_for = self.blockers().into_iter().collect();
         }

@@ -141,11 +141,12 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// What every known pack holds.
-    pub(crate) fn survey(&self) -> Result<Uses> {
-        let mut uses = self.uses();
+    /// What every known pack holds, and how many of the live chunks were found.
+    pub(crate) fn survey(&self) -> Result<(Uses, u64)> {
+        let (mut uses, mut found_chunks) = (self.uses(), 0);
         self.scan(&mut |id, group| {
             let is_live = self.live.contains_chunk(id);
+            found_chunks += u64::from(is_live);
             let best = [Trust::Full, Trust::Doubtful, Trust::Damaged]
                 .into_iter()
                 .find(|trust| {
@@ -168,7 +169,7 @@ impl Sweep<'_> {
             }
             ControlFlow::Continue(())
         })?;
-        Ok(uses)
+        Ok((uses, found_chunks))
     }
 
     /// What is needed and lies in no trusted pack but in condemned ones, as much as is copied at once.

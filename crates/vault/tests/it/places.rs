@@ -10,8 +10,8 @@ use drystone_format::places::Places;
 use drystone_format::{PlaceId, RootId};
 use drystone_store::{Kind, Memory, Name, Prefix, Store};
 use drystone_vault::{
-    Connect, CreateOptions, Error, Grade, NewLock, NewPlace, NewSlot, PlaceChange, PlaceUse, Reach, RepairOptions,
-    Vault,
+    Connect, CreateOptions, Error, GcOptions, Grade, NewEpoch, NewLock, NewPlace, NewSlot, PlaceChange, PlaceUse,
+    Reach, RepairOptions, Vault,
 };
 use parking_lot::Mutex;
 
@@ -441,4 +441,55 @@ fn the_doctor_names_what_is_missing_and_what_to_do() {
             && finding.next.contains("place replace")),
         "{findings:?}"
     );
+}
+
+#[test]
+fn gc_runs_only_when_every_place_takes_part_and_what_was_deleted_does_not_come_back() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["mem://a", "mem://b", "mem://c"], (2, 3));
+    let (first, second) = (store_files(&vault, 1), store_files(&vault, 2));
+    // A place goes away, and comes back as it was before anything was forgotten.
+    let stale = Arc::new(world.store("mem://b").as_ref().clone());
+    vault.forget(&[first]).unwrap();
+    let away = world.take("mem://b");
+    let absent = world.open(&fixture, &["mem://a"]).unwrap();
+    let error = absent.gc(&GcOptions::default()).unwrap_err();
+    assert!(
+        matches!(&error, Error::Absent { place, .. } if place == "mem://b"),
+        "{error}"
+    );
+    let key = absent.keys().unwrap().0[0].id;
+    add_key(&absent, Role::Owner);
+    assert!(matches!(
+        absent.remove_key(&key, NewEpoch::Keep),
+        Err(Error::Absent { .. })
+    ));
+    world.bring("mem://b", away);
+    let vault = world.open(&fixture, &["mem://a"]).unwrap();
+    repair(&vault);
+    let before = vault.redundancy().unwrap().packs;
+    let report = vault.gc(&GcOptions::default()).unwrap();
+    assert!(report.deleted_packs > 0, "{report:?}");
+    assert!(vault.redundancy().unwrap().packs < before);
+    for url in ["mem://a", "mem://b", "mem://c"] {
+        let shards = world
+            .store(url)
+            .contents()
+            .into_keys()
+            .filter(|name| Prefix::Shards.covers(name))
+            .count();
+        assert_eq!(shards as u64, vault.redundancy().unwrap().packs, "{url}");
+    }
+    world.bring("mem://b", stale);
+    let vault = world.open(&fixture, &["mem://b"]).unwrap();
+    assert_eq!(
+        vault.snapshot_ids().unwrap(),
+        [second],
+        "a forgotten snapshot came back"
+    );
+    assert_eq!(files(&vault, &second).unwrap(), some_files(2));
+    repair(&vault);
+    vault.gc(&GcOptions::default()).unwrap();
+    assert_whole(&vault);
+    assert_eq!(files(&vault, &second).unwrap(), some_files(2));
 }
