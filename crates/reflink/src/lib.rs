@@ -1,0 +1,24 @@
+//! Reclaiming, in place, of the duplicates that lie on Btrfs and XFS: files come to share what is equal, and nothing else changes.
+//!
+//! - Only FIDEDUPERANGE touches user data: the kernel compares before it shares, so that no mistake here can lose a byte.
+//! - Memory is bounded by what the caller allows, whatever the size of the file system.
+//! - What is reported as freed is counted on the physical map, before and after.
+
+mod btrfs;
+mod candidates;
+mod cover;
+mod error;
+mod execute;
+mod plan;
+mod progress;
+mod requests;
+mod space;
+
+pub use btrfs::{BtrfsSpace, Scope};
+pub use candidates::{Candidates, Look};
+pub use cover::{Run, Source};
+pub use error::{Error, Result};
+pub use execute::{Limits, Outcome, Problem, execute};
+pub use plan::{Job, Plan, Policy, plan};
+pub use progress::{Cancel, Progress};
+pub use space::{Extent, FileId, NO_PRINT, Print, Space, Use, Uses, Which};
