@@ -11,8 +11,12 @@ use crate::space::{NO_PRINT, Print};
 
 /// Occurrences of a fingerprint that are tried.
 const TRIES_MAX: usize = 12;
+/// Occurrences that are passed over for being of no use, with those that are tried.
+const STEPS_MAX: usize = 256;
 /// Memory of an indexed block, bytes: its entry, and its share of the map.
 const ENTRY_BYTES: u64 = 32;
+/// Blocks of earlier matches over which a later one is grown backwards, in case that it is the better one.
+const OVERLAP_MAX: u32 = 64;
 const NONE: u32 = u32::MAX;
 
 /// Where a run of equal blocks is.
@@ -127,8 +131,22 @@ impl Index {
             at = entry.next;
             Some((entry.index, entry.block))
         };
-        std::iter::from_fn(next).take(TRIES_MAX)
+        std::iter::from_fn(next).take(STEPS_MAX)
     }
+}
+
+/// Adds a run that may reach back over earlier ones: those that it holds go, and what remains in its way shortens it.
+fn push(runs: &mut Vec<Run>, mut run: Run) {
+    while runs.last().is_some_and(|last| last.block >= run.block) {
+        runs.pop();
+    }
+    let overlap = runs.last().map_or(0, |last| last.end().saturating_sub(run.block));
+    run.block += overlap;
+    run.blocks -= overlap;
+    if let Source::Extent { block, .. } = &mut run.source {
+        *block += overlap;
+    }
+    runs.push(run);
 }
 
 /// How many blocks are equal from the beginning.
@@ -164,7 +182,7 @@ impl<'b, P: Fn(u32) -> &'b [Print], A: Fn(u32) -> bool> Cover<'_, P, A> {
         let mut runs: Vec<Run> = Vec::new();
         let mut at = from;
         while let Some((print, rest)) = own.get(at as usize..).and_then(<[Print]>::split_first) {
-            let floor = runs.last().map_or(from, Run::end);
+            let floor = runs.last().map_or(from, |last| last.end().saturating_sub(OVERLAP_MAX).max(from));
             let run = if *print == NO_PRINT {
                 None
             } else if Some(*print) == self.zero {
@@ -180,7 +198,7 @@ impl<'b, P: Fn(u32) -> &'b [Print], A: Fn(u32) -> bool> Cover<'_, P, A> {
             match run {
                 Some(run) => {
                     at = run.end();
-                    runs.push(run);
+                    push(&mut runs, run);
                 }
                 None => at += 1,
             }
@@ -193,13 +211,14 @@ impl<'b, P: Fn(u32) -> &'b [Print], A: Fn(u32) -> bool> Cover<'_, P, A> {
         let (behind, ahead) = own.split_at_checked(at as usize)?;
         let behind = behind.get(floor as usize..)?;
         let mut best: Option<Run> = None;
-        for (index, block) in self.index.find(*ahead.first()?) {
+        let usable = self.index.find(*ahead.first()?).filter(|(index, _)| (self.may)(*index));
+        for (index, block) in usable.take(TRIES_MAX) {
             let Some((before, after)) = (self.prints)(index).split_at_checked(block as usize) else {
                 continue;
             };
             let (back, forth) = (equal_behind(behind, before) as u32, equal_ahead(ahead, after) as u32);
             let longer = best.is_none_or(|best| back + forth > best.blocks);
-            if forth > 0 && longer && (self.may)(index) {
+            if forth > 0 && longer {
                 let source = Source::Extent {
                     index,
                     block: block - back,
