@@ -32,7 +32,7 @@ const DEPTH_MAX: usize = 256;
 pub struct Info {
     /// Its identity.
     pub fsid: [u8; 16],
-    /// Last generation that was committed.
+    /// Generation of the transaction that runs, or ran last.
     pub generation: u64,
     /// Bytes of a block.
     pub block_bytes: u32,
@@ -86,18 +86,17 @@ impl Btrfs {
 
     /// The file system that `mount`, a directory or file, is on; `name` is for messages.
     pub fn new(mount: OwnedFd, name: String) -> Result<Self> {
-        let reply = ioctl::fs_info(mount.as_fd());
-        let reply = reply.map_err(|source| Error::kernel("tell its identity", &name, source))?;
-        let fsid = reply.get(16..).and_then(|rest| rest.first_chunk()).copied();
-        let info = Info {
-            fsid: fsid.unwrap_or_default(),
-            generation: u64_at(&reply, 56),
-            block_bytes: u32_at(&reply, 36),
-            metadata_bytes: u32_at(&reply, 32),
-            checksum_kind: u32_at(&reply, 44) as u16,
-            checksum_bytes: (u32_at(&reply, 44) >> 16) as u16,
-        };
+        let info = read_info(mount.as_fd(), &name)?;
         Ok(Self { mount, name, info })
+    }
+
+    /// Ends the running transaction, if there is one, and returns its generation: what is written after this is of a later one.
+    ///
+    /// (The generation that FS_INFO tells may still be running, and gain data.) What is not yet on its way to the disk is left there.
+    pub fn end_generation(&self) -> Result<u64> {
+        let done = ioctl::start_sync(self.mount())
+            .and_then(|generation| ioctl::wait_sync(self.mount(), generation).map(|()| generation));
+        done.map_err(|source| Error::kernel("commit", &self.name, source))
     }
 
     /// What it said about itself when it was opened.
@@ -112,10 +111,8 @@ impl Btrfs {
 
     /// Makes everything that was written so far part of the trees on disk; returns the generation that has it.
     pub fn commit(&self) -> Result<u64> {
-        let done = rustix::fs::syncfs(&self.mount)
-            .and_then(|()| ioctl::start_sync(self.mount()))
-            .and_then(|generation| ioctl::wait_sync(self.mount(), generation).map(|()| generation));
-        done.map_err(|source| Error::kernel("commit", &self.name, source))
+        rustix::fs::syncfs(&self.mount).map_err(|source| Error::kernel("write out", &self.name, source))?;
+        self.end_generation()
     }
 
     /// All items of a range, in the order of keys.
@@ -331,6 +328,20 @@ impl Btrfs {
         let found = found.map_err(|source| Error::kernel("look up a directory", &self.name, source))?;
         Ok(found.1)
     }
+}
+
+fn read_info(fd: BorrowedFd<'_>, name: &str) -> Result<Info> {
+    let reply = ioctl::fs_info(fd).map_err(|source| Error::kernel("tell its identity", name, source))?;
+    let fsid = reply.get(16..).and_then(|rest| rest.first_chunk()).copied();
+    let info = Info {
+        fsid: fsid.unwrap_or_default(),
+        generation: u64_at(&reply, 56),
+        block_bytes: u32_at(&reply, 36),
+        metadata_bytes: u32_at(&reply, 32),
+        checksum_kind: u32_at(&reply, 44) as u16,
+        checksum_bytes: (u32_at(&reply, 44) >> 16) as u16,
+    };
+    Ok(info)
 }
 
 /// The key that follows, if there is one.

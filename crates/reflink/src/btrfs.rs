@@ -246,6 +246,14 @@ fn collect(found: &[Found]) -> Uses {
 }
 
 impl Space for BtrfsSpace {
+    fn id(&self) -> [u8; 16] {
+        self.fs.info().fsid
+    }
+
+    fn generation(&self) -> Result<u64> {
+        Ok(self.fs.end_generation()?)
+    }
+
     fn block_bytes(&self) -> u64 {
         u64::from(self.fs.info().block_bytes.max(512))
     }

@@ -182,7 +182,9 @@ impl<'b, P: Fn(u32) -> &'b [Print], A: Fn(u32) -> bool> Cover<'_, P, A> {
         let mut runs: Vec<Run> = Vec::new();
         let mut at = from;
         while let Some((print, rest)) = own.get(at as usize..).and_then(<[Print]>::split_first) {
-            let floor = runs.last().map_or(from, |last| last.end().saturating_sub(OVERLAP_MAX).max(from));
+            let floor = runs
+                .last()
+                .map_or(from, |last| last.end().saturating_sub(OVERLAP_MAX).max(from));
             let run = if *print == NO_PRINT {
                 None
             } else if Some(*print) == self.zero {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rustix::io::{Errno, pread, pwrite};
 
 use crate::candidates::Candidates;
+use crate::cover::Source;
 use crate::error::{Error, Result};
 use crate::plan::{Job, Plan};
 use crate::progress::{Cancel, Progress};
@@ -89,7 +90,7 @@ struct Run<'a> {
     progress: &'a Progress,
     cancel: &'a Cancel,
     next: AtomicUsize,
-    hole: OwnedFd,
+    hole: Option<OwnedFd>,
     outcome: Mutex<(Outcome, Vec<u32>)>,
 }
 
@@ -101,8 +102,9 @@ pub fn execute(
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<Outcome> {
-    let hole = space.scratch()?;
-    rustix::fs::ftruncate(&hole, HOLE_BYTES).map_err(|source| Error::io("a scratch file", "lengthen", source))?;
+    let wants_hole = plan.runs.iter().any(|run| run.source == Source::Hole);
+    // Where there is no room for one, zeros stay.
+    let hole = if wants_hole { hole(space).ok() } else { None };
     let run = Run {
         space,
         plan,
@@ -139,6 +141,12 @@ pub fn execute(
         .collect();
     count_freed(space, &extents, &mut outcome)?;
     failed.map_or(Ok(outcome), Err)
+}
+
+fn hole(space: &dyn Space) -> Result<OwnedFd> {
+    let hole = space.scratch()?;
+    rustix::fs::ftruncate(&hole, HOLE_BYTES).map_err(|source| Error::io("a scratch file", "lengthen", source))?;
+    Ok(hole)
 }
 
 /// Compares what was there with what still is.
@@ -220,10 +228,8 @@ impl Run<'_> {
     }
 
     fn share_all(&self, work: &Work, hands: &mut Hands, tally: &mut Outcome) -> Result<()> {
-        let scratch = match self.copy_leftover(&work.copies, hands, tally)? {
-            Some(scratch) => scratch,
-            None if work.copies.is_empty() => None,
-            None => return Ok(()),
+        let Some(scratch) = self.copy_leftover(&work.copies, hands, tally)? else {
+            return Ok(());
         };
         let alike = |one: &Request, other: &Request| {
             (one.from, one.from_offset, one.len) == (other.from, other.from_offset, other.len)
@@ -243,10 +249,13 @@ impl Run<'_> {
         hands: &mut Hands,
         tally: &mut Outcome,
     ) -> Result<Option<Option<OwnedFd>>> {
-        if copies.is_empty() {
+        let Some(first) = copies.first() else {
             return Ok(Some(None));
-        }
-        let scratch = self.space.scratch()?;
+        };
+        let scratch = match self.space.scratch() {
+            Ok(scratch) => scratch,
+            Err(error) => return tally.problem(first.from, error.to_string()).map(|()| None),
+        };
         let mut end = 0;
         for copy in copies {
             let file = match self.space.open(copy.from) {
@@ -272,10 +281,14 @@ impl Run<'_> {
     ) -> Result<()> {
         let Some(first) = requests.first() else { return Ok(()) };
         let Hands { buffer, source: kept } = hands;
-        let source = match (first.from, scratch) {
-            (From::Hole, _) => &self.hole,
-            (From::Scratch, Some(scratch)) => scratch,
-            (From::Scratch, None) => return Ok(()),
+        let made = if first.from == From::Hole {
+            self.hole.as_ref()
+        } else {
+            scratch
+        };
+        let source = match (first.from, made) {
+            (From::Hole | From::Scratch, Some(made)) => made,
+            (From::Hole | From::Scratch, None) => return Ok(()),
             (From::File(file), _) => match self.keep_open(file, kept) {
                 Ok(source) => source,
                 Err(error) => return tally.problem(file, error.to_string()),
@@ -342,13 +355,15 @@ impl Run<'_> {
 }
 
 impl Outcome {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.extents += other.extents;
         self.shared_bytes += other.shared_bytes;
         self.differing += other.differing;
         self.rewritten_bytes += other.rewritten_bytes;
         self.problem_count += other.problem_count;
         self.predicted_bytes += other.predicted_bytes;
+        self.freed_bytes += other.freed_bytes;
+        self.is_cut |= other.is_cut;
         let room = PROBLEMS_MAX.saturating_sub(self.problems.len());
         self.problems.extend(other.problems.into_iter().take(room));
     }

@@ -12,7 +12,9 @@ mod execute;
 mod plan;
 mod progress;
 mod requests;
+mod run;
 mod space;
+mod state;
 
 pub use btrfs::{BtrfsSpace, Scope};
 pub use candidates::{Candidates, Look};
@@ -21,4 +23,6 @@ pub use error::{Error, Result};
 pub use execute::{Limits, Outcome, Problem, execute};
 pub use plan::{Job, Plan, Policy, plan};
 pub use progress::{Cancel, Progress};
+pub use run::{Note, Options, Report, run};
 pub use space::{Extent, FileId, NO_PRINT, Print, Space, Use, Uses, Which};
+pub use state::{KnownFs, PastRun, State};

@@ -72,6 +72,12 @@ pub enum Which {
 
 /// A file system.
 pub trait Space: Sync {
+    /// Its identity.
+    fn id(&self) -> [u8; 16];
+
+    /// A generation that has ended: what is written from now on is of a later one.
+    fn generation(&self) -> Result<u64>;
+
     /// Bytes of a block.
     fn block_bytes(&self) -> u64;
 
