@@ -27,6 +27,8 @@ const FS_INFO_BYTES: usize = 1024;
 const FS_INFO_FLAGS_AT: usize = 48;
 const FS_INFO_CSUM: u64 = 1;
 const FS_INFO_GENERATION: u64 = 2;
+/// `_IOR(0x15, 0, struct fsuuid2)`, which linux-raw-sys does not have.
+const GET_FS_UUID: u32 = 0x8011_1500;
 /// Bytes of the structures that take a page: `btrfs_ioctl_ino_lookup_args`, `btrfs_ioctl_vol_args_v2`.
 const PAGE_BYTES: usize = 4096;
 /// Where the name is in `struct btrfs_ioctl_vol_args_v2`, and how much fits, with its end.
@@ -149,6 +151,13 @@ pub(crate) fn fs_info(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
     buffer.extend((FS_INFO_CSUM | FS_INFO_GENERATION).to_ne_bytes());
     buffer.resize(FS_INFO_BYTES, 0);
     call(fd, number::BTRFS_IOC_FS_INFO, &mut buffer)?;
+    Ok(buffer)
+}
+
+/// GETFSUUID: how long the identity is, and its 16 bytes; Linux 6.9 and newer.
+pub(crate) fn fs_uuid(fd: BorrowedFd<'_>) -> Result<[u8; 17]> {
+    let mut buffer = [0; 17];
+    call(fd, GET_FS_UUID, &mut buffer)?;
     Ok(buffer)
 }
 

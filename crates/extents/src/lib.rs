@@ -16,7 +16,7 @@ mod subvolume;
 
 pub use btrfs::{Btrfs, Flow, Info, Range, subvolume_of};
 pub use error::{Error, Result};
-pub use mounts::{Kind, Mount, kind_of, mount_of, mounts};
+pub use mounts::{Kind, Mount, fs_id, kind_of, mount_of, mounts};
 pub use physical::{Piece, physical_map};
 pub use share::{CALL_MAX_BYTES, DESTINATIONS_MAX, Shared, dedupe, defragment, set_idle_io};
 pub use subvolume::{Snapshot, Subvolume, subvolume};

@@ -4,11 +4,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::ioctl;
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 const BTRFS_MAGIC: u64 = 0x9123_683e;
@@ -57,6 +58,19 @@ pub fn kind_of(fd: impl AsFd) -> Result<Kind> {
         XFS_MAGIC => Kind::Xfs,
         _ => Kind::Other,
     })
+}
+
+/// Identity of the file system that a file or directory is on: its UUID, or, from kernels that do not tell, what statfs has.
+pub fn fs_id(fd: BorrowedFd<'_>) -> Result<[u8; 16]> {
+    if let Ok([16, uuid @ ..]) = ioctl::fs_uuid(fd) {
+        return Ok(uuid);
+    }
+    let stat = rustix::fs::fstatvfs(fd).map_err(|source| Error::kernel("tell its identity", "the file", source))?;
+    let mut id = [0; 16];
+    id.iter_mut()
+        .zip(stat.f_fsid.to_le_bytes())
+        .for_each(|(to, from)| *to = from);
+    Ok(id)
 }
 
 fn parse(text: &[u8]) -> Vec<Mount> {

@@ -66,7 +66,7 @@ fn copies_of_all_kinds_are_shared_and_stay_what_they_were() {
 }
 
 #[test]
-fn shifted_images_share_what_they_have_in_common() {
+fn shifted_images_share_what_both_have() {
     let Some(disk) = Disk::btrfs("") else { return };
     let image = noise(2, 64 * MIB);
     disk.write("one", &image);

@@ -12,3 +12,4 @@ mod btrfs;
 mod disk;
 mod facts;
 mod faults;
+mod xfs;
