@@ -314,3 +314,140 @@ pub struct Reference {
     /// Position of the file's extent, bytes.
     pub file_offset: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(object: u64, kind: u32, offset: u64) -> Key {
+        Key {
+            object,
+            kind,
+            offset,
+            generation: 9,
+        }
+    }
+
+    fn words(words: &[u64]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn a_reply_is_taken_apart() {
+        let mut reply = Vec::new();
+        for (offset, item) in [(5u64, b"abc".as_slice()), (6, b"")] {
+            [9u64, 256, offset]
+                .iter()
+                .for_each(|word| reply.extend(word.to_ne_bytes()));
+            reply.extend(kind::INODE.to_ne_bytes());
+            reply.extend((item.len() as u32).to_ne_bytes());
+            reply.extend(item);
+        }
+        let expected = [
+            (key(256, kind::INODE, 5), b"abc".as_slice()),
+            (key(256, kind::INODE, 6), b""),
+        ];
+        assert_eq!(Items::new(&reply, 2).collect::<Vec<_>>(), expected);
+        assert_eq!(Items::new(&reply, 1).count(), 1);
+        assert_eq!(Items::new(&reply, 9).count(), 2);
+        assert_eq!(Items::new(&reply[..34], 2).count(), 0);
+    }
+
+    #[test]
+    fn extents_of_files_are_told_apart_by_form() {
+        let item = |form: u8, compression: u8| {
+            let mut item = words(&[7, 8192]);
+            item.extend([compression, 0, 0, 0, form]);
+            item.extend(words(&[1 << 20, 4096, 4096, 8192]));
+            item
+        };
+        let decode = |item: &[u8]| FileExtent::decode(&key(257, kind::FILE_EXTENT, 16384), item);
+        let plain = FileExtent {
+            file_offset: 16384,
+            generation: 7,
+            form: Form::Plain,
+            disk_start: 1 << 20,
+            disk_len: 4096,
+            offset: 4096,
+            len: 8192,
+            ram_len: 8192,
+        };
+        assert_eq!(decode(&item(1, 0)), Some(plain));
+        assert_eq!(decode(&item(1, 3)).unwrap().form, Form::Encoded);
+        assert_eq!(decode(&item(2, 0)).unwrap().form, Form::Reserved);
+        let inline = decode(&item(0, 1)).unwrap();
+        assert_eq!((inline.form, inline.disk_start, inline.len), (Form::Inline, 0, 8192));
+        assert_eq!(decode(&item(3, 0)), None);
+        assert_eq!(decode(&item(1, 0)[..52]), None);
+        assert_eq!(FileExtent::decode(&key(257, kind::INODE, 0), &item(1, 0)), None);
+        let mut endless = item(1, 0);
+        endless.truncate(45);
+        endless.extend(words(&[u64::MAX]));
+        assert_eq!(decode(&endless), None);
+    }
+
+    #[test]
+    fn data_is_told_from_metadata() {
+        let decode = |flags| DiskExtent::decode(&key(4096, kind::EXTENT, 8192), &words(&[2, 7, flags]));
+        let data = DiskExtent {
+            start: 4096,
+            len: 8192,
+            refs: 2,
+            generation: 7,
+        };
+        assert_eq!((decode(1), decode(2)), (Some(data), None));
+    }
+
+    #[test]
+    fn roots_and_links_are_read() {
+        let mut item = vec![0; 439];
+        item[160] = 11;
+        item[208] = 1;
+        item[216] = 1;
+        item[247] = 0xaa;
+        item[303] = 10;
+        let root = Root::decode(&key(258, kind::ROOT, 0), &item).unwrap();
+        assert_eq!(
+            (
+                root.id,
+                root.generation,
+                root.read_only,
+                root.linked,
+                root.uuid[0],
+                root.made
+            ),
+            (258, 11, true, true, 0xaa, 10)
+        );
+        assert_eq!(Root::decode(&key(7, kind::ROOT, 0), &item), None);
+        let old = Root::decode(&key(5, kind::ROOT, 0), &item[..239]).unwrap();
+        assert_eq!(old.uuid, [0; 16]);
+        let mut link = words(&[256, 3]);
+        link.extend([4, 0]);
+        link.extend(b"snap and what is beyond");
+        let link = RootRef::decode(&key(258, kind::ROOT_BACKREF, 5), &link).unwrap();
+        assert_eq!(
+            (link.child, link.parent, link.dir, link.name),
+            (258, 5, 256, b"snap".to_vec())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_fatal(
+            bytes in proptest::collection::vec(any::<u8>(), 0..600),
+            (object, kind, offset) in (any::<u64>(), 0u32..256, any::<u64>()),
+            count in any::<u32>(),
+        ) {
+            for kind in [kind, kind::INODE, kind::FILE_EXTENT, kind::ROOT, kind::ROOT_BACKREF, kind::EXTENT] {
+                let key = key(object, kind, offset);
+                let _ = (Inode::decode(&key, &bytes), FileExtent::decode(&key, &bytes), Root::decode(&key, &bytes));
+                let _ = (RootRef::decode(&key, &bytes), DiskExtent::decode(&key, &bytes));
+            }
+            let items: Vec<_> = Items::new(&bytes, count).collect();
+            prop_assert!(items.len() * HEADER_BYTES <= bytes.len());
+            let (found, _) = references(&bytes);
+            prop_assert!(found.len() * 24 <= bytes.len());
+        }
+    }
+}

@@ -6,6 +6,7 @@
 //! - What the kernel says is decoded by pure functions with limits ([`items`]).
 
 mod btrfs;
+mod changes;
 mod error;
 mod ioctl;
 pub mod items;
@@ -15,6 +16,7 @@ mod share;
 mod subvolume;
 
 pub use btrfs::{Btrfs, Flow, Info, Range, subvolume_of};
+pub use changes::Change;
 pub use error::{Error, Result};
 pub use mounts::{Kind, Mount, fs_id, kind_of, mount_of, mounts};
 pub use physical::{Piece, physical_map};

@@ -384,7 +384,7 @@ impl Outcome {
 }
 
 /// Reads a range into the cache; what cannot be read the kernel will find out itself.
-fn warm(file: &OwnedFd, offset: u64, len: u64, buffer: &mut [u8]) {
+pub(crate) fn warm(file: &OwnedFd, offset: u64, len: u64, buffer: &mut [u8]) {
     let mut at = 0;
     while at < len {
         let wanted = buffer.len().min((len - at) as usize);

@@ -12,4 +12,5 @@ mod btrfs;
 mod disk;
 mod facts;
 mod faults;
+mod single;
 mod xfs;
