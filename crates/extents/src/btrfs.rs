@@ -3,6 +3,7 @@
 //! - Nothing but metadata is read, and nothing is changed but by [`Btrfs::commit`].
 //! - A stream over a tree takes a bounded buffer, whatever the tree's size; what changes while it runs may be seen or not.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -305,6 +306,27 @@ impl Btrfs {
         }
         parts.reverse();
         Ok(Some(parts.join(&b'/')))
+    }
+
+    /// A subvolume and all that are linked in it, and in those.
+    pub fn nested(&self, top: u64) -> Result<BTreeSet<u64>> {
+        let range = Range {
+            tree: tree::ROOTS,
+            from: (tree::SUBVOLUMES.0, kind::ROOT_BACKREF, 0),
+            to: (tree::SUBVOLUMES.1, kind::ROOT_BACKREF, u64::MAX),
+            min_generation: 0,
+        };
+        let mut links = Vec::new();
+        self.search(range, |key, item| {
+            links.extend(RootRef::decode(key, item).map(|link| (link.parent, link.child)));
+            Flow::Continue(())
+        })?;
+        let (mut found, mut next) = (BTreeSet::from([top]), vec![top]);
+        while let Some(parent) = next.pop() {
+            let children = links.iter().filter(|(of, _)| *of == parent).map(|(_, child)| *child);
+            next.extend(children.filter(|child| found.insert(*child)));
+        }
+        Ok(found)
     }
 
     fn link(&self, subvolume: u64) -> Result<Option<RootRef>> {

@@ -65,6 +65,11 @@ pub fn fs_id(fd: BorrowedFd<'_>) -> Result<[u8; 16]> {
     if let Ok([16, uuid @ ..]) = ioctl::fs_uuid(fd) {
         return Ok(uuid);
     }
+    // Btrfs, which has one per device too, tells in its own way.
+    let of_btrfs = ioctl::fs_info(fd).ok();
+    if let Some(id) = of_btrfs.and_then(|info| info.get(16..)?.first_chunk().copied()) {
+        return Ok(id);
+    }
     let stat = rustix::fs::fstatvfs(fd).map_err(|source| Error::kernel("tell its identity", "the file", source))?;
     let mut id = [0; 16];
     id.iter_mut()

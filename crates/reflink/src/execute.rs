@@ -377,7 +377,7 @@ impl Outcome {
     /// Notes what the kernel refused for one file; an error if it would refuse everything else as well.
     fn refused(&mut self, file: FileId, source: Errno) -> Result<()> {
         match source {
-            Errno::ROFS => Err(Error::io("the file system", "share on", source)),
+            Errno::ROFS | Errno::OPNOTSUPP => Err(Error::io("the file system", "share data on", source)),
             source => self.problem(file, source.to_string()),
         }
     }

@@ -18,6 +18,7 @@ mod requests;
 mod run;
 mod space;
 mod state;
+mod target;
 mod walk;
 mod walked;
 
@@ -32,4 +33,5 @@ pub use progress::{Cancel, Progress};
 pub use run::{Note, Options, Report, run};
 pub use space::{Extent, FileId, NO_PRINT, Print, Space, Use, Uses, Which};
 pub use state::{KnownFs, PastRun, State};
+pub use target::{IsRoot, Known, Target, find_targets};
 pub use walked::{Walk, WalkedSpace};

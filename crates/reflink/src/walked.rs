@@ -6,14 +6,14 @@
 //! - Files that cannot be opened are counted and left alone; encoded (compressed) data is.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use drystone_extents::fs_id;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -47,7 +47,9 @@ pub struct WalkedSpace {
 #[derive(Debug, Clone, Copy)]
 pub struct Walk<'a> {
     /// The directory.
-    pub root: &'a Path,
+    pub root: BorrowedFd<'a>,
+    /// Its name, for messages.
+    pub name: &'a str,
     /// Where to remember; in memory if nowhere.
     pub cache: Option<&'a Path>,
     /// Only files of this size and above, bytes.
@@ -57,9 +59,9 @@ pub struct Walk<'a> {
 impl WalkedSpace {
     /// Walks `root` and reads what is not yet known.
     pub fn open(about: Walk<'_>, progress: &Progress, cancel: &Cancel) -> Result<Self> {
-        let failed_on = |during| move |source: Errno| Error::io(about.root, during, source);
+        let failed_on = |during| move |source: Errno| Error::io(about.name, during, source);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = open(about.root, flags, Mode::empty()).map_err(failed_on("open"))?;
+        let root = openat(about.root, ".", flags, Mode::empty()).map_err(failed_on("open"))?;
         let stat = rustix::fs::fstatvfs(&root).map_err(failed_on("ask the size of"))?;
         let block_bytes = stat.f_frsize.clamp(512, 1 << 20);
         let path = about.cache.map_or_else(|| PathBuf::from(":memory:"), Path::to_owned);
@@ -69,7 +71,7 @@ impl WalkedSpace {
             zero: hash_block(&vec![0; block_bytes as usize]),
             map: Mutex::new(Map::new(connection, path, block_bytes)?),
             root,
-            path: about.root.to_owned(),
+            path: about.name.into(),
             block_bytes,
             generation: 0,
             unreadable: 0,

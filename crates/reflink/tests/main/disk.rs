@@ -155,10 +155,18 @@ impl Disk {
         found
     }
 
+    /// Unmounts it; what has its file may go on with that.
+    pub fn unmount(&self) -> &Path {
+        command("umount", &[self.mount.to_str().unwrap()]);
+        &self.image
+    }
+
     /// Takes the file system down, and has it checked.
     pub fn check(self) {
-        command("umount", &[self.mount.to_str().unwrap()]);
-        command("btrfs", &["check", "--check-data-csum", self.image.to_str().unwrap()]);
+        command(
+            "btrfs",
+            &["check", "--check-data-csum", self.unmount().to_str().unwrap()],
+        );
     }
 }
 

@@ -1,12 +1,13 @@
-//! Single files, and what changed in a subvolume.
+//! Single files, what changed in a subvolume, and what names mean.
 
 use std::fs;
-
-use drystone_extents::{Btrfs, Change, Flow, Snapshot, subvolume};
-use drystone_reflink::{Cancel, Fate, Progress, join_extents, share_file};
-
-use crate::disk::{Disk, noise, put};
 use std::os::fd::AsFd;
+use std::process::Command;
+
+use drystone_extents::{Btrfs, Change, Flow, Snapshot, mount_of, mounts, subvolume};
+use drystone_reflink::{Cancel, Fate, IsRoot, Known, Progress, find_targets, join_extents, share_file};
+
+use crate::disk::{Disk, estimate, noise, put, run_all};
 
 const MIB: usize = 1 << 20;
 
@@ -112,4 +113,66 @@ fn a_snapshot_of_ones_own_goes_when_it_is_dropped() {
     assert_eq!(fs::read(disk.path(".drystone-1/file")).unwrap(), b"as it was");
     drop(snapshot);
     assert!(!disk.path(".drystone-1").exists());
+}
+
+/// A loop device, detached at the end.
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // A failed test may leave it busy; the kernel detaches it then with its last user.
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn targets_are_found_by_path_device_and_uuid_mounted_or_not() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    disk.subvolume("a");
+    disk.subvolume("a/inner");
+    disk.subvolume("b");
+    for name in ["a/one", "a/inner/two", "b/three"] {
+        disk.write(name, &noise(4, MIB));
+    }
+    disk.sync();
+    let known = Known {
+        min_file_bytes: 0,
+        cache_dir: None,
+    };
+    let find = |names: &[String]| find_targets(names, IsRoot(true)).unwrap();
+    let path = |name: &str| disk.path(name).display().to_string();
+    let promised = |names: &[String]| {
+        let targets = find(names);
+        assert_eq!(targets.len(), 1, "{targets:?}");
+        let space = targets[0]
+            .open(known, &Progress::default(), &Cancel::default())
+            .unwrap();
+        estimate(&*space) / MIB as u64
+    };
+    let device = mount_of(&mounts().unwrap(), disk.root())
+        .unwrap()
+        .source
+        .display()
+        .to_string();
+    let id = find(&[path("")])[0].id;
+    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+    assert_eq!(promised(&[format!("vol:{}", path("a"))]), 0);
+    assert_eq!(promised(&[path("a")]), 1);
+    assert_eq!(promised(&[path("a"), path("b")]), 2);
+    for name in [path(""), device, uuid.clone()] {
+        assert_eq!(promised(&[name]), 2);
+    }
+    assert!(find(&[]).iter().any(|target| target.id == id));
+    let image = disk.unmount();
+    let output = Command::new("losetup")
+        .args(["-f", "--show"])
+        .arg(image)
+        .output()
+        .unwrap();
+    let device = Loop(String::from_utf8(output.stdout).unwrap().trim().to_owned());
+    assert_eq!(promised(std::slice::from_ref(&device.0)), 2);
+    let target = &find(std::slice::from_ref(&device.0))[0];
+    let space = target.open(known, &Progress::default(), &Cancel::default()).unwrap();
+    assert_eq!(run_all(&*space).outcome.freed_bytes, 2 * MIB as u64);
 }

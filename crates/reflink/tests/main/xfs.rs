@@ -1,6 +1,7 @@
 //! Reclaiming on XFS, by reading: what is freed, what is read, and what is remembered.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use drystone_reflink::{Cancel, Progress, Walk, WalkedSpace};
@@ -11,8 +12,10 @@ const MIB: usize = 1 << 20;
 
 fn walked(disk: &Disk, cache: Option<&Path>) -> WalkedSpace {
     disk.sync();
+    let root = fs::File::open(disk.root()).unwrap();
     let about = Walk {
-        root: disk.root(),
+        root: root.as_fd(),
+        name: "test",
         cache,
         min_file_bytes: 0,
     };
