@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod dedup;
 pub(crate) mod diff;
 pub(crate) mod dump;
 pub(crate) mod find;
@@ -47,6 +48,7 @@ pub(crate) fn run(verb: &Verb, app: &App) -> Result<Exit> {
         Verb::Scrub(verb) => verb.run(app),
         Verb::Repair(verb) => verb.run(app),
         Verb::Stats(verb) => verb.run(app),
+        Verb::Dedup(verb) => verb.run(app),
         Verb::Key(verb) => verb.run(app),
         Verb::Completions(verb) => verb.run(app.out),
         Verb::Man(verb) => verb.run(app.out),

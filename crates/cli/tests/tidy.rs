@@ -42,7 +42,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("index", &["format"]),
     ("vault", &["format", "store", "index"]),
     ("backup", &["format", "store", "index", "vault"]),
-    ("cli", &["format", "store", "index", "vault", "backup", "extents", "reflink"]),
+    (
+        "cli",
+        &["format", "store", "index", "vault", "backup", "extents", "reflink"],
+    ),
 ];
 
 /// Decisions: what shows that one is made, and where alone that may be (tests apart).

@@ -334,6 +334,14 @@ impl Space for BtrfsSpace {
         Ok(self.fs.open_file(file.subvolume, file.inode)?)
     }
 
+    fn path(&self, file: FileId) -> Option<Vec<u8>> {
+        let mut path = self.fs.subvolume_path(file.subvolume).ok()??;
+        let inner = self.fs.directory_path(file.subvolume, file.inode).ok()?;
+        path.push(b'/');
+        path.extend(inner.strip_suffix(b"/").unwrap_or(&inner));
+        Some(path)
+    }
+
     fn scratch(&self) -> Result<OwnedFd> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let made = openat(

@@ -105,6 +105,7 @@ pub fn execute(
     let wants_hole = plan.runs.iter().any(|run| run.source == Source::Hole);
     // Where there is no room for one, zeros stay.
     let hole = if wants_hole { hole(space).ok() } else { None };
+    Progress::add(&progress.total_bytes, to_compare(space, plan));
     let run = Run {
         space,
         plan,
@@ -141,6 +142,20 @@ pub fn execute(
         .collect();
     count_freed(space, &extents, &mut outcome)?;
     failed.map_or(Ok(outcome), Err)
+}
+
+/// Bytes that the plan gives the kernel to compare, about.
+fn to_compare(space: &dyn Space, plan: &Plan) -> u64 {
+    let of_job = |job: &Job| {
+        let uses = plan
+            .uses
+            .get(job.index as usize)
+            .map_or(0, |uses| uses.list.len() as u64);
+        let runs = plan.runs.iter().skip(job.runs.0 as usize).take(job.runs.1 as usize);
+        let blocks: u64 = runs.map(|run| u64::from(run.blocks)).sum();
+        (blocks + u64::from(job.leftover_blocks)) * uses
+    };
+    plan.jobs.iter().map(of_job).sum::<u64>() * space.block_bytes()
 }
 
 fn hole(space: &dyn Space) -> Result<OwnedFd> {

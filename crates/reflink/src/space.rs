@@ -102,6 +102,9 @@ pub trait Space: Sync {
     /// Opens a file for reading and for being shared into.
     fn open(&self, file: FileId) -> Result<OwnedFd>;
 
+    /// Where a file is, for people: from the top of the file system, or of what was walked.
+    fn path(&self, file: FileId) -> Option<Vec<u8>>;
+
     /// A new file without a name, for reading and writing.
     fn scratch(&self) -> Result<OwnedFd>;
 

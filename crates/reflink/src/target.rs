@@ -9,7 +9,8 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use drystone_extents::{Btrfs, Kind, Mount, fs_id, kind_of, mounts, subvolume_of};
+use drystone_extents::items::tree;
+use drystone_extents::{Btrfs, Kind, Mount, Subvolume, fs_id, kind_of, mounts, subvolume, subvolume_of};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
@@ -36,7 +37,10 @@ pub struct Target {
     pub kind: Kind,
     place: OwnedFd,
     path: Option<PathBuf>,
+    /// Those that are part of it; all if none are named.
     subvolumes: Option<BTreeSet<u64>>,
+    /// Those that were named: what is made in them later changes nothing about what a run is about.
+    named: BTreeSet<String>,
     is_root: bool,
 }
 
@@ -95,7 +99,9 @@ fn find(name: &str, mounts: &[Mount], is_root: bool) -> Result<Target> {
         if target.kind != Kind::Btrfs {
             return Err(refused(path, "only Btrfs has subvolumes: leave out `vol:`"));
         }
-        target.subvolumes = Some(BTreeSet::from([subvolume_of(target.place.as_fd(), path)?]));
+        let alone = target.subvolume()?;
+        target.subvolumes = Some(BTreeSet::from([alone]));
+        target.named = BTreeSet::from([format!("subvolume {alone}")]);
         return Ok(target);
     }
     if is_uuid(name) {
@@ -107,8 +113,11 @@ fn find(name: &str, mounts: &[Mount], is_root: bool) -> Result<Target> {
     }
     let mut target = at_path(Path::new(name), is_root)?;
     if target.is_searched() {
-        let fs = target.btrfs()?;
-        target.subvolumes = Some(fs.nested(subvolume_of(target.place.as_fd(), name)?)?);
+        let top = target.subvolume()?;
+        if top != tree::TOP {
+            target.subvolumes = Some(target.btrfs()?.nested(top)?);
+            target.named = BTreeSet::from([format!("all in {top}")]);
+        }
     }
     Ok(target)
 }
@@ -138,6 +147,7 @@ fn of_place(place: OwnedFd, name: String, path: Option<PathBuf>, is_root: bool) 
         place,
         path,
         subvolumes: None,
+        named: BTreeSet::new(),
         is_root,
     })
 }
@@ -230,7 +240,7 @@ pub(crate) fn hex(id: &[u8; 16]) -> String {
 
 impl Target {
     /// Whether its trees are searched, and not its directories walked.
-    fn is_searched(&self) -> bool {
+    pub(crate) fn is_searched(&self) -> bool {
         self.kind == Kind::Btrfs && self.is_root
     }
 
@@ -239,7 +249,23 @@ impl Target {
             (Some(one), Some(other)) => Some(&one | &other),
             _ => None,
         };
+        self.named.extend(other.named);
         self.name = format!("{}, {}", self.name, other.name);
+    }
+
+    /// Its directory.
+    pub(crate) fn place(&self) -> &OwnedFd {
+        &self.place
+    }
+
+    /// Whether a subvolume is part of it.
+    pub(crate) fn has_subvolume(&self, subvolume: u64) -> bool {
+        self.subvolumes.as_ref().is_none_or(|own| own.contains(&subvolume))
+    }
+
+    /// What the subvolume that the target's directory is in says about itself.
+    pub fn about_subvolume(&self) -> Result<Subvolume> {
+        Ok(subvolume(self.place.as_fd(), &self.name)?)
     }
 
     /// The file system, asked as root.
@@ -259,7 +285,7 @@ impl Target {
     /// What a run about it is about, in words that are the same for the same files.
     pub fn scope(&self, known: Known<'_>) -> String {
         let part = match (&self.subvolumes, &self.path) {
-            (Some(subvolumes), _) => format!("subvolumes {subvolumes:?}"),
+            (Some(_), _) => self.named.iter().cloned().collect::<Vec<_>>().join(", "),
             (None, Some(path)) if !self.is_searched() => format!("files under {}", path.display()),
             (None, _) => "all".to_owned(),
         };

@@ -123,12 +123,6 @@ impl WalkedSpace {
         self.unreadable = unreadable;
         Ok(())
     }
-
-    /// The path of a file, relative to what was walked.
-    pub fn file_path(&self, file: FileId) -> Result<Option<PathBuf>> {
-        let found = self.map.lock().file(file.inode)?;
-        Ok(found.map(|found| Path::new(OsStr::from_bytes(&found.path)).to_owned()))
-    }
 }
 
 /// Opens a file that was found, if it is still that.
@@ -200,6 +194,10 @@ impl Space for WalkedSpace {
                 .map_or_else(PathBuf::new, |found| OsStr::from_bytes(&found.path).into())
         };
         opened.map_err(|source| Error::io(path(), "open", source))
+    }
+
+    fn path(&self, file: FileId) -> Option<Vec<u8>> {
+        Some(self.map.lock().file(file.inode).ok()??.path)
     }
 
     fn scratch(&self) -> Result<OwnedFd> {

@@ -163,6 +163,10 @@ fn targets_are_found_by_path_device_and_uuid_mounted_or_not() {
     for name in [path(""), device, uuid.clone()] {
         assert_eq!(promised(&[name]), 2);
     }
+    let scope = || find(&[path("a")])[0].scope(known);
+    let before = scope();
+    disk.snapshot("b", "a/later");
+    assert_eq!(scope(), before);
     assert!(find(&[]).iter().any(|target| target.id == id));
     let image = disk.unmount();
     let output = Command::new("losetup")
