@@ -38,6 +38,8 @@ pub struct Scope {
     pub subvolumes: Option<BTreeSet<u64>>,
     /// Only files of this size and above, bytes.
     pub min_file_bytes: u64,
+    /// Not what lies under these: subvolume, and path in it.
+    pub excluded: Vec<(u64, Vec<u8>)>,
 }
 
 /// A mounted Btrfs file system.
@@ -63,6 +65,15 @@ struct Found {
     in_scope: bool,
 }
 
+/// A file of which extents are met.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    file: FileId,
+    inode: Inode,
+    /// May be touched.
+    in_scope: bool,
+}
+
 impl BtrfsSpace {
     /// The file system that `fs` is.
     pub fn new(fs: Btrfs, scope: Scope) -> Self {
@@ -79,13 +90,37 @@ impl BtrfsSpace {
         &self.fs
     }
 
-    fn found(&self, file: FileId, extent: &FileExtent, inode: &Inode) -> Found {
+    /// An inode, and whether its file may be touched.
+    fn known(&self, file: FileId, inode: Inode) -> Known {
+        let of_subvolume = || {
+            self.scope
+                .excluded
+                .iter()
+                .filter(|(subvolume, _)| *subvolume == file.subvolume)
+        };
+        let path = of_subvolume()
+            .next()
+            .and_then(|_| self.fs.directory_path(file.subvolume, file.inode).ok());
+        let is_under = |path: &[u8], top: &[u8]| {
+            path.strip_prefix(top)
+                .is_some_and(|rest| top.is_empty() || rest.starts_with(b"/"))
+        };
+        let excluded = path.is_some_and(|path| of_subvolume().any(|(_, top)| is_under(&path, top)));
+        let subvolumes = self.scope.subvolumes.as_ref();
+        let in_scope = inode.is_file()
+            && inode.size >= self.scope.min_file_bytes
+            && subvolumes.is_none_or(|known| known.contains(&file.subvolume))
+            && !excluded;
+        Known { file, inode, in_scope }
+    }
+
+    fn found(&self, extent: &FileExtent, known: &Known) -> Found {
+        let Known { file, inode, in_scope } = *known;
         let block = self.block_bytes();
         let end = extent.file_offset.saturating_add(extent.len);
         // Preallocated or partly truncated: what lies beyond the end of the file is of no file.
         let beyond = end.saturating_sub(inode.size).min(extent.len);
         let blocks = (extent.len - beyond).div_ceil(block);
-        let subvolumes = self.scope.subvolumes.as_ref();
         Found {
             one: Use {
                 file,
@@ -95,15 +130,12 @@ impl BtrfsSpace {
                 tail_bytes: ((extent.len - beyond) % block) as u32,
             },
             form: extent.form,
-            in_scope: inode.is_file()
-                && inode.size >= self.scope.min_file_bytes
-                && subvolumes.is_none_or(|known| known.contains(&file.subvolume))
-                && blocks * block >= extent.len,
+            in_scope: in_scope && blocks * block >= extent.len,
         }
     }
 
     /// The uses of one extent, by asking for its references.
-    fn look_up(&self, start: u64, seen: &mut Option<(FileId, Inode)>) -> Result<Uses> {
+    fn look_up(&self, start: u64, seen: &mut Option<Known>) -> Result<Uses> {
         let Some(references) = self.fs.references(start)? else {
             return Ok(Uses::default());
         };
@@ -115,13 +147,13 @@ impl BtrfsSpace {
         } in references
         {
             let file = FileId { subvolume, inode };
-            if seen.as_ref().is_none_or(|(known, _)| *known != file) {
-                *seen = self.fs.inode(subvolume, inode)?.map(|inode| (file, inode));
+            if seen.as_ref().is_none_or(|known| known.file != file) {
+                *seen = self.fs.inode(subvolume, inode)?.map(|inode| self.known(file, inode));
             }
-            let Some((_, inode_item)) = seen else { continue };
+            let Some(known) = seen else { continue };
             let extents = self.fs.file_extents(subvolume, inode, (file_offset, file_offset))?;
             let extent = extents.iter().find(|extent| extent.disk_start == start);
-            found.extend(extent.map(|extent| self.found(file, extent, inode_item)));
+            found.extend(extent.map(|extent| self.found(extent, known)));
         }
         Ok(collect(&found))
     }
@@ -137,24 +169,27 @@ impl BtrfsSpace {
                 to: (tree::SUBVOLUMES.1, kind::FILE_EXTENT, u64::MAX),
                 min_generation: 0,
             };
-            let mut inode: Option<(u64, Inode)> = None;
+            let mut inode: Option<Inode> = None;
+            let mut seen: Option<Known> = None;
             self.fs.search(range, |key: &Key, item| {
                 if key.kind == kind::INODE {
-                    inode = Inode::decode(key, item).map(|item| (key.object, item));
+                    inode = Inode::decode(key, item);
+                    seen = None;
                 }
                 let extent = FileExtent::decode(key, item).filter(|extent| extent.disk_start != 0);
-                let (Some(extent), Some((number, inode))) = (extent, &inode) else {
+                let (Some(extent), Some(inode)) = (extent, inode) else {
                     return Flow::Continue(());
                 };
                 let known = extents
                     .binary_search_by_key(&extent.disk_start, |extent| extent.start)
                     .is_ok();
-                if known && *number == key.object {
+                if known {
                     let file = FileId {
                         subvolume: root.id,
                         inode: key.object,
                     };
-                    walked.uses.push((extent.disk_start, self.found(file, &extent, inode)));
+                    let seen = seen.get_or_insert_with(|| self.known(file, inode));
+                    walked.uses.push((extent.disk_start, self.found(&extent, seen)));
                 }
                 if walked.uses.len() > limit {
                     Flow::Break(())

@@ -49,6 +49,8 @@ pub struct Target {
 pub struct Known<'a> {
     /// Only files of this size and above, bytes.
     pub min_file_bytes: u64,
+    /// Directories and files that are left alone.
+    pub exclude: &'a [PathBuf],
     /// Directory for what was read of file systems without checksums; nothing is remembered without one.
     pub cache_dir: Option<&'a Path>,
 }
@@ -289,26 +291,74 @@ impl Target {
             (None, Some(path)) if !self.is_searched() => format!("files under {}", path.display()),
             (None, _) => "all".to_owned(),
         };
-        format!("{part}, from {} bytes", known.min_file_bytes)
+        let without = known
+            .exclude
+            .iter()
+            .map(|path| format!(", without {}", path.display()))
+            .collect::<String>();
+        format!("{part}, from {} bytes{without}", known.min_file_bytes)
+    }
+
+    /// Says where on this file system `path` is, with the subvolumes under it; nothing if it is on another.
+    fn exclude(&self, fs: &Btrfs, path: &Path, excluded: &mut Vec<(u64, Vec<u8>)>) -> Result<()> {
+        let failed = |source| Error::io(path, "exclude", source);
+        let file = openat(
+            CWD,
+            path,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+            Mode::empty(),
+        )
+        .map_err(failed)?;
+        if fs_id(file.as_fd())? != self.id {
+            return Ok(());
+        }
+        let inode = rustix::fs::fstat(&file).map_err(failed)?.st_ino;
+        let subvolume = subvolume_of(file.as_fd(), &path.display().to_string())?;
+        let inner = fs.directory_path(subvolume, inode)?;
+        let inner = inner.strip_suffix(b"/").unwrap_or(&inner).to_vec();
+        let top = fs.subvolume_path(subvolume)?.unwrap_or_default();
+        let top: Vec<&[u8]> = [top.as_slice(), &inner]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect();
+        let prefix = [top.join(&b'/').as_slice(), b"/"].concat();
+        for root in fs.subvolumes()? {
+            let path = fs.subvolume_path(root.id)?.unwrap_or_default();
+            if root.id != subvolume && path.starts_with(&prefix) {
+                excluded.push((root.id, Vec::new()));
+            }
+        }
+        excluded.push((subvolume, inner));
+        Ok(())
     }
 
     /// Looks at it, which for a file system without checksums means to read what is new.
     pub fn open(&self, known: Known<'_>, progress: &Progress, cancel: &Cancel) -> Result<Box<dyn Space>> {
         if self.is_searched() {
-            let scope = Scope {
+            let fs = self.btrfs()?;
+            let mut scope = Scope {
                 subvolumes: self.subvolumes.clone(),
                 min_file_bytes: known.min_file_bytes,
+                excluded: Vec::new(),
             };
-            return Ok(Box::new(BtrfsSpace::new(self.btrfs()?, scope)));
+            for path in known.exclude {
+                self.exclude(&fs, path, &mut scope.excluded)?;
+            }
+            return Ok(Box::new(BtrfsSpace::new(fs, scope)));
         }
-        let cache = known
-            .cache_dir
-            .map(|directory| directory.join(format!("{}.map", hex(&self.id))));
+        let own = self.path.as_deref().unwrap_or(Path::new("/"));
+        let inside = |path: &PathBuf| Some(fs::canonicalize(path).ok()?.strip_prefix(own).ok()?.to_owned());
+        let exclude: Vec<PathBuf> = known.exclude.iter().filter_map(inside).collect();
+        // One for each directory, since what is not found in it is forgotten.
+        let of = blake3::hash(own.as_os_str().as_encoded_bytes()).to_hex();
+        let file = format!("{}-{}.map", hex(&self.id), of.get(..16).unwrap_or_default());
+        let cache = known.cache_dir.map(|directory| directory.join(file));
         let walk = Walk {
             root: self.place.as_fd(),
             name: &self.name,
             cache: cache.as_deref(),
             min_file_bytes: known.min_file_bytes,
+            exclude: &exclude,
         };
         Ok(Box::new(WalkedSpace::open(walk, progress, cancel)?))
     }

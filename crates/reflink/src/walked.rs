@@ -54,6 +54,8 @@ pub struct Walk<'a> {
     pub cache: Option<&'a Path>,
     /// Only files of this size and above, bytes.
     pub min_file_bytes: u64,
+    /// Directories and files in it that are left alone.
+    pub exclude: &'a [PathBuf],
 }
 
 impl WalkedSpace {
@@ -77,18 +79,20 @@ impl WalkedSpace {
             unreadable: 0,
             read_bytes: 0,
         };
-        space.refresh(about.min_file_bytes, progress, cancel)?;
+        space.refresh(about, progress, cancel)?;
         Ok(space)
     }
 
     /// Brings the map up to date.
-    fn refresh(&mut self, min_file_bytes: u64, progress: &Progress, cancel: &Cancel) -> Result<()> {
+    fn refresh(&mut self, about: Walk<'_>, progress: &Progress, cancel: &Cancel) -> Result<()> {
         let mut map = self.map.lock();
         self.generation = map.begin()?;
         let mut batch = Vec::new();
         let mut unreadable = walk(&self.root, &mut |found: FoundFile| {
             cancel.check()?;
-            if found.size >= min_file_bytes.max(1) {
+            let path = Path::new(OsStr::from_bytes(&found.path));
+            let is_excluded = about.exclude.iter().any(|top| path.starts_with(top));
+            if found.size >= about.min_file_bytes.max(1) && !is_excluded {
                 batch.push(found);
             }
             if batch.len() >= BATCH {

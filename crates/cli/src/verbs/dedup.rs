@@ -72,6 +72,9 @@ struct Scope {
     /// Leave out files that are smaller
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = crate::args::size)]
     size_cutoff: u64,
+    /// Leave this directory or file alone (may be given several times)
+    #[arg(long, value_name = "PATH")]
+    exclude: Vec<PathBuf>,
     #[command(flatten)]
     place: Place,
 }
@@ -105,9 +108,10 @@ impl Scope {
         Ok(targets)
     }
 
-    fn known<'a>(&self, directory: &'a std::path::Path) -> Known<'a> {
+    fn known<'a>(&'a self, directory: &'a std::path::Path) -> Known<'a> {
         Known {
             min_file_bytes: self.size_cutoff,
+            exclude: &self.exclude,
             cache_dir: Some(directory),
         }
     }

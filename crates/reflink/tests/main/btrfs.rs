@@ -201,6 +201,7 @@ fn only_what_is_in_scope_is_touched() {
     let only = |names: &[&'static str]| Scope {
         subvolumes: Some(names.iter().map(|name| number(*name)).collect::<BTreeSet<u64>>()),
         min_file_bytes: 0,
+        excluded: Vec::new(),
     };
     let freed = |scope, policy| {
         run_noted(

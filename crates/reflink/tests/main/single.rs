@@ -137,6 +137,7 @@ fn targets_are_found_by_path_device_and_uuid_mounted_or_not() {
     disk.sync();
     let known = Known {
         min_file_bytes: 0,
+        exclude: &[],
         cache_dir: None,
     };
     let find = |names: &[String]| find_targets(names, IsRoot(true)).unwrap();
@@ -163,6 +164,16 @@ fn targets_are_found_by_path_device_and_uuid_mounted_or_not() {
     for name in [path(""), device, uuid.clone()] {
         assert_eq!(promised(&[name]), 2);
     }
+    let without = |exclude: &[std::path::PathBuf]| {
+        let known = Known { exclude, ..known };
+        let space = find(&[path("")])[0]
+            .open(known, &Progress::default(), &Cancel::default())
+            .unwrap();
+        estimate(&*space) / MIB as u64
+    };
+    assert_eq!(without(&[disk.path("b/three")]), 1);
+    assert_eq!(without(&[disk.path("b"), disk.path("a/inner")]), 0);
+    assert_eq!((without(&[disk.path("a")]), without(&["/proc".into()])), (0, 2));
     let scope = || find(&[path("a")])[0].scope(known);
     let before = scope();
     disk.snapshot("b", "a/later");

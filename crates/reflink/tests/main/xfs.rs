@@ -18,6 +18,7 @@ fn walked(disk: &Disk, cache: Option<&Path>) -> WalkedSpace {
         name: "test",
         cache,
         min_file_bytes: 0,
+        exclude: &[],
     };
     WalkedSpace::open(about, &Progress::default(), &Cancel::default()).unwrap()
 }
