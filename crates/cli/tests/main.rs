@@ -10,6 +10,7 @@
 mod backup;
 mod browse;
 mod config;
+mod dedup;
 mod help;
 mod init;
 mod key;

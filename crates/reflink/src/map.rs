@@ -374,7 +374,7 @@ impl Map {
                     is_new: number(2)? as u64 > since,
                 };
                 prints.clear();
-                let bytes = row.get_ref(3)?.as_blob()?;
+                let bytes = row.get_ref(3)?.as_bytes()?;
                 prints.extend(bytes.chunks_exact(4).map(|bytes| {
                     bytes
                         .first_chunk()
