@@ -92,13 +92,13 @@ impl Map {
         self.call(|connection| connection.prepare_cached(sql)?.query_map(with, row)?.collect())
     }
 
-    /// Begins a walk; returns its generation.
-    pub(crate) fn begin(&mut self) -> Result<u64> {
+    /// Begins a walk; returns its generation, which is above `least` and that of the walk before.
+    pub(crate) fn begin(&mut self, least: u64) -> Result<u64> {
         let last = self.rows("SELECT max(generation) FROM walk HAVING count(*) > 0", [], |row| {
             row.get::<_, i64>(0)
         })?;
         self.execute("BEGIN IMMEDIATE", [])?;
-        let generation = last.first().copied().unwrap_or(0) + 1;
+        let generation = last.first().copied().unwrap_or(least as i64) + 1;
         self.execute("INSERT INTO walk VALUES (?1)", [generation])?;
         self.execute("DELETE FROM walk WHERE generation < ?1", [generation])?;
         Ok(generation as u64)

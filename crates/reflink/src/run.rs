@@ -1,6 +1,6 @@
 //! A whole run: look, plan, share, look again at what came of it, and note how far it got.
 //!
-//! - Passes are repeated over what is new since the one before, so that what a run itself wrote does not wait for the next run.
+//! - Passes are repeated until one finds nothing: what was shared, and what a run itself wrote, makes more of the rest worth while.
 //! - How far it got is noted only if everything that was planned was done.
 
 use crate::candidates::{Candidates, Look};
@@ -11,7 +11,7 @@ use crate::progress::{Cancel, Progress};
 use crate::space::Space;
 use crate::state::{PastRun, State};
 
-/// Passes of one run: the first, those for what did not fit in memory, and those for what the others wrote.
+/// Passes of one run: the first, those for what did not fit in memory, and those that find what the others made worth while.
 const PASSES_MAX: usize = 16;
 
 /// What a run may do.
@@ -34,7 +34,7 @@ pub struct Options<'a> {
 /// What came of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Bytes on disk that were looked at.
+    /// Bytes on disk that were looked at, in the pass that looked at most.
     pub scanned_bytes: u64,
     /// What was done, all passes together; of an estimate, only [`Outcome::extents`] and [`Outcome::predicted_bytes`].
     pub outcome: Outcome,
@@ -83,6 +83,8 @@ pub fn run(
     if options.flush {
         space.settle()?;
     }
+    // What is noted of a time to come is of another file system, or of this one before it was set back.
+    let known = if known > space.generation()? { 0 } else { known };
     let mut report = Report::default();
     let worker = Worker {
         space,
@@ -115,7 +117,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn passes(&self, mut since: u64, report: &mut Report) -> Result<()> {
+    fn passes(&self, since: u64, report: &mut Report) -> Result<()> {
         let Self {
             space,
             options,
@@ -139,8 +141,8 @@ impl Worker<'_> {
                 cancel,
             )?;
             report.passes += 1;
-            report.candidates += candidates.extents().len() as u64;
-            report.scanned_bytes += candidates.scanned_bytes;
+            report.candidates = report.candidates.max(candidates.extents().len() as u64);
+            report.scanned_bytes = report.scanned_bytes.max(candidates.scanned_bytes);
             let jobs = plan.jobs.len();
             let outcome = self.carry_out(&candidates, &plan)?;
             let is_cut = outcome.is_cut;
@@ -160,7 +162,7 @@ impl Worker<'_> {
                 report.complete = true;
                 return Ok(());
             }
-            (since, shorter_than_blocks) = (generation, u32::MAX);
+            shorter_than_blocks = u32::MAX;
         }
         // What is still found after so many passes is for the next run.
         report.complete = report.generation > 0;

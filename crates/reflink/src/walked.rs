@@ -24,6 +24,8 @@ use crate::space::{Extent, FileId, Print, Space, Uses, Which};
 use crate::state::failed;
 use crate::walk::{FoundFile, walk};
 
+/// Walks of one map are fewer than this power of two for each second since it was made.
+const WALKS_A_SECOND_BITS: u32 = 8;
 /// Files whose changes are committed together.
 const BATCH: usize = 256;
 
@@ -86,7 +88,10 @@ impl WalkedSpace {
     /// Brings the map up to date.
     fn refresh(&mut self, about: Walk<'_>, progress: &Progress, cancel: &Cancel) -> Result<()> {
         let mut map = self.map.lock();
-        self.generation = map.begin()?;
+        // A map that is new begins above whatever one that was lost had come to: its file is younger.
+        let made = about.cache.and_then(|cache| rustix::fs::stat(cache).ok());
+        let least = made.map_or(0, |made| (made.st_ctime.max(0) as u64) << WALKS_A_SECOND_BITS);
+        self.generation = map.begin(least)?;
         let mut batch = Vec::new();
         let mut unreadable = walk(&self.root, &mut |found: FoundFile| {
             cancel.check()?;

@@ -12,5 +12,6 @@ mod btrfs;
 mod disk;
 mod facts;
 mod faults;
+mod random;
 mod single;
 mod xfs;

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use drystone_reflink::{Cancel, Progress, Walk, WalkedSpace};
+use drystone_reflink::{Cancel, Progress, Space, State, Walk, WalkedSpace};
 
-use crate::disk::{Disk, command, estimate, noise, put, run_all};
+use crate::disk::{Disk, command, estimate, noise, options, put, run_all, run_noted};
 
 const MIB: usize = 1 << 20;
 
@@ -106,6 +106,29 @@ fn each_place_is_read_once_and_what_is_unchanged_never_again() {
     let space = walked(&disk, Some(&cache));
     assert!(space.read_bytes >= 8 * MIB as u64);
     assert_eq!(run_all(&space).outcome.extents, 0);
+}
+
+#[test]
+fn a_lost_map_is_noticed() {
+    let Some(disk) = Disk::xfs() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("cache");
+    let mut state = State::open(&directory.path().join("state")).unwrap();
+    disk.write("one", &noise(8, MIB));
+    state.see(walked(&disk, None).id(), "xfs", "test").unwrap();
+    let mut run = |cache: &Path| run_noted(&walked(&disk, Some(cache)), &options(64 << 20), Some(&mut state)).unwrap();
+    for _ in 0..3 {
+        run(&cache);
+    }
+    assert_eq!(run(&cache).scanned_bytes, 0);
+    // Other walks in between must not make what is there look old.
+    let other = directory.path().join("other");
+    for _ in 0..9 {
+        walked(&disk, Some(&other));
+    }
+    disk.write("two", &noise(8, MIB));
+    walked(&disk, Some(&other));
+    assert_eq!(run(&other).outcome.freed_bytes, MIB as u64);
 }
 
 #[test]
