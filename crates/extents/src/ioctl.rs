@@ -4,7 +4,10 @@
 //!   reads and writes for its number (linux/fs.h, linux/fiemap.h, linux/btrfs.h), which is what makes them safe to call.
 //! - Replies are handed out as bytes and taken apart elsewhere, by safe code with limits.
 
-#![expect(unsafe_code, reason = "ioctl, open_by_handle_at and ioprio_set have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "ioctl, open_by_handle_at, ioprio_set and cachestat have no safe wrapper"
+)]
 
 use std::ffi::c_void;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -40,6 +43,9 @@ const SUBVOLUME_INFO_BYTES: usize = 504;
 /// File handle of Btrfs without its parent: inode, subvolume, inode generation (0: any).
 const HANDLE_TYPE: u64 = 0x4d;
 const HANDLE_BYTES: u64 = 20;
+
+/// Number of the system call on every architecture; libc does not have it everywhere.
+const CACHESTAT: libc::c_long = 451;
 
 struct Call<'a> {
     opcode: Opcode,
@@ -239,6 +245,15 @@ pub(crate) fn set_idle_io() -> Result<()> {
     // SAFETY: three integers; 0 is the calling thread.
     let done = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE) };
     if done < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// cachestat: how many pages of a range are in memory; Linux 6.5 and newer.
+pub(crate) fn cached_pages(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<u64> {
+    let range = [offset, len];
+    let mut pages = [0_u64; 5];
+    // SAFETY: `struct cachestat_range` is two words, `struct cachestat` five, and both outlive the call.
+    let done = unsafe { libc::syscall(CACHESTAT, fd.as_raw_fd(), range.as_ptr(), pages.as_mut_ptr(), 0) };
+    if done < 0 { Err(last_error()) } else { Ok(pages[0]) }
 }
 
 fn last_error() -> Errno {

@@ -20,5 +20,5 @@ pub use changes::Change;
 pub use error::{Error, Result};
 pub use mounts::{Kind, Mount, fs_id, kind_of, mount_of, mounts};
 pub use physical::{Piece, physical_map};
-pub use share::{CALL_MAX_BYTES, DESTINATIONS_MAX, Shared, dedupe, defragment, set_idle_io};
+pub use share::{CALL_MAX_BYTES, DESTINATIONS_MAX, Shared, dedupe, defragment, is_cold, set_idle_io};
 pub use subvolume::{Snapshot, Subvolume, subvolume};

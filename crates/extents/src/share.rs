@@ -56,3 +56,8 @@ pub fn set_idle_io() {
     // A wish: without it everything works as well, only less politely.
     let _ = ioctl::set_idle_io();
 }
+
+/// Whether nothing of a range is in memory; false where the kernel does not tell.
+pub fn is_cold(file: BorrowedFd<'_>, offset: u64, len: u64) -> bool {
+    ioctl::cached_pages(file, offset, len).is_ok_and(|pages| pages == 0)
+}

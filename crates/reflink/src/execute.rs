@@ -8,10 +8,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use drystone_extents::{DESTINATIONS_MAX, Shared, dedupe, set_idle_io};
+use drystone_extents::{DESTINATIONS_MAX, Shared, dedupe, is_cold, set_idle_io};
 use parking_lot::Mutex;
-use rustix::io::{Errno, pread, pwrite};
+use rustix::io::Errno;
 
+use crate::cache::{copy_range, forget, warm};
 use crate::candidates::Candidates;
 use crate::cover::Source;
 use crate::error::{Error, Result};
@@ -185,6 +186,15 @@ struct Hands {
     source: Option<(FileId, OwnedFd)>,
 }
 
+/// Part of a request that is compared at once.
+struct Piece<'a> {
+    source: &'a OwnedFd,
+    request: &'a Request,
+    /// Where it begins in the request, bytes.
+    at: u64,
+    len: u64,
+}
+
 impl Run<'_> {
     fn work(&self, jobs: &[Job]) -> Result<()> {
         if self.limits.idle_io {
@@ -319,42 +329,78 @@ impl Run<'_> {
         let mut at = 0;
         while at < first.len && !targets.is_empty() {
             let len = (first.len - at).min(PIECE_BYTES);
-            if let From::File(_) = first.from {
-                warm(source, first.from_offset + at, len, buffer);
-            }
-            targets
-                .iter()
-                .for_each(|(file, request)| warm(file, request.to_offset + at, len, buffer));
-            let to: Vec<_> = targets
-                .iter()
-                .map(|(file, request)| (file.as_fd(), request.to_offset + at))
-                .collect();
-            let replies = match dedupe(source.as_fd(), first.from_offset + at, len, &to) {
-                Ok(replies) => replies,
-                Err(error) => return tally.problem(first.to, error.to_string()),
-            };
-            Progress::add(&self.progress.shared_bytes, len * to.len() as u64);
-            let mut replies = replies.into_iter();
-            let mut failed = Ok(());
-            targets.retain(|(_, request)| match replies.next() {
-                Some(Shared::Same) => {
-                    tally.shared_bytes += len;
-                    true
-                }
-                Some(Shared::Refused(source)) => {
-                    let error = Errno::from_io_error(&source).unwrap_or(Errno::IO);
-                    failed = tally.refused(request.to, error);
-                    false
-                }
-                Some(Shared::Differs) | None => {
-                    tally.differing += 1;
-                    false
-                }
-            });
-            failed?;
+            self.share_piece(
+                &Piece {
+                    source,
+                    request: first,
+                    at,
+                    len,
+                },
+                &mut targets,
+                buffer,
+                tally,
+            )?;
             at += len;
         }
         Ok(())
+    }
+
+    /// Shares a piece that is read ahead at once; targets that are not like it leave the list.
+    fn share_piece(
+        &self,
+        piece: &Piece<'_>,
+        targets: &mut Vec<(OwnedFd, &Request)>,
+        buffer: &mut [u8],
+        tally: &mut Outcome,
+    ) -> Result<()> {
+        let Piece {
+            source,
+            request: first,
+            at,
+            len,
+        } = *piece;
+        if let From::File(_) = first.from {
+            warm(source, first.from_offset + at, len, buffer);
+        }
+        // What nobody had in memory leaves it again, so that a run does not drive out what others need.
+        let is_cold = |(file, request): &(OwnedFd, &Request)| is_cold(file.as_fd(), request.to_offset + at, len);
+        let cold: Vec<bool> = targets.iter().map(is_cold).collect();
+        targets
+            .iter()
+            .for_each(|(file, request)| warm(file, request.to_offset + at, len, buffer));
+        let to: Vec<_> = targets
+            .iter()
+            .map(|(file, request)| (file.as_fd(), request.to_offset + at))
+            .collect();
+        let replies = dedupe(source.as_fd(), first.from_offset + at, len, &to);
+        Progress::add(&self.progress.shared_bytes, len * to.len() as u64);
+        for ((file, request), _) in targets.iter().zip(cold).filter(|(_, cold)| *cold) {
+            forget(file, request.to_offset + at, len);
+        }
+        let mut replies = match replies {
+            Ok(replies) => replies.into_iter(),
+            Err(error) => {
+                targets.clear();
+                return tally.problem(first.to, error.to_string());
+            }
+        };
+        let mut failed = Ok(());
+        targets.retain(|(_, request)| match replies.next() {
+            Some(Shared::Same) => {
+                tally.shared_bytes += len;
+                true
+            }
+            Some(Shared::Refused(source)) => {
+                let error = Errno::from_io_error(&source).unwrap_or(Errno::IO);
+                failed = tally.refused(request.to, error);
+                false
+            }
+            Some(Shared::Differs) | None => {
+                tally.differing += 1;
+                false
+            }
+        });
+        failed
     }
 
     fn keep_open<'h>(&self, file: FileId, kept: &'h mut Option<(FileId, OwnedFd)>) -> Result<&'h OwnedFd> {
@@ -396,46 +442,4 @@ impl Outcome {
             source => self.problem(file, source.to_string()),
         }
     }
-}
-
-/// Reads a range into the cache; what cannot be read the kernel will find out itself.
-pub(crate) fn warm(file: &OwnedFd, offset: u64, len: u64, buffer: &mut [u8]) {
-    let mut at = 0;
-    while at < len {
-        let wanted = buffer.len().min((len - at) as usize);
-        match pread(file, buffer.get_mut(..wanted).unwrap_or_default(), offset + at) {
-            Ok(0) | Err(_) => return,
-            Ok(read) => at += read as u64,
-        }
-    }
-}
-
-/// Copies a range to `to_offset` of the scratch file.
-fn copy_range(
-    file: &OwnedFd,
-    copy: &Copy,
-    scratch: &OwnedFd,
-    to_offset: u64,
-    buffer: &mut [u8],
-) -> rustix::io::Result<()> {
-    let mut at = 0;
-    while at < copy.len {
-        let wanted = buffer.len().min((copy.len - at) as usize);
-        let read = pread(
-            file,
-            buffer.get_mut(..wanted).unwrap_or_default(),
-            copy.from_offset + at,
-        )?;
-        if read == 0 {
-            // The file has become shorter: its end will be found to differ.
-            return Err(Errno::AGAIN);
-        }
-        let mut written = 0;
-        while written < read {
-            let rest = buffer.get(written..read).unwrap_or_default();
-            written += pwrite(scratch, rest, to_offset + at + written as u64)?;
-        }
-        at += read as u64;
-    }
-    Ok(())
 }

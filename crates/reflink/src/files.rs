@@ -9,8 +9,8 @@ use std::path::Path;
 use drystone_extents::{Piece, Shared, dedupe, defragment, physical_map};
 use rustix::fs::{Mode, OFlags, open};
 
+use crate::cache::warm;
 use crate::error::{Error, Result};
-use crate::execute::warm;
 use crate::progress::{Cancel, Progress};
 
 /// Bytes that are read ahead and compared at once.

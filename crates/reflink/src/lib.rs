@@ -5,6 +5,7 @@
 //! - What is reported as freed is counted on the physical map, before and after.
 
 mod btrfs;
+mod cache;
 mod candidates;
 mod cover;
 mod error;
