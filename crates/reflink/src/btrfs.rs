@@ -5,16 +5,14 @@
 //! - Data without checksums (NODATASUM, NODATACOW) has no fingerprints and is left alone.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use drystone_extents::items::{DiskExtent, FileExtent, Form, Inode, Key, Reference, kind, tree};
 use drystone_extents::{Btrfs, Flow, Range};
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, openat};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::space::{Extent, FileId, NO_PRINT, Print, Space, Use, Uses, Which};
@@ -269,6 +267,12 @@ impl BtrfsSpace {
     }
 }
 
+/// A file without a name, in the file system of a directory.
+fn scratch_in(directory: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    openat(directory, ".", flags, Mode::RUSR | Mode::WUSR)
+}
+
 /// The uses that the file extents of one extent on disk are.
 fn collect(found: &[Found]) -> Uses {
     let usable = |found: &&Found| found.in_scope && found.form != Form::Reserved && found.one.blocks > 0;
@@ -378,14 +382,24 @@ impl Space for BtrfsSpace {
     }
 
     fn scratch(&self) -> Result<OwnedFd> {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let made = openat(
-            self.fs.mount(),
-            Path::new(OsStr::from_bytes(b".")),
-            flags,
-            Mode::RUSR | Mode::WUSR,
-        );
-        made.map_err(|source| Error::io("the file system", "make a scratch file on", source))
+        let failed = |source| Error::io("the file system", "make a scratch file on", source);
+        let scratch = match scratch_in(self.fs.mount()) {
+            // The target is a snapshot; any subvolume that can be written will do.
+            Err(Errno::ROFS) => {
+                let writable = self.fs.subvolumes()?.into_iter().filter(|root| !root.read_only);
+                let roots = writable.filter_map(|root| self.fs.open_file(root.id, tree::SUBVOLUMES.0).ok());
+                let made = roots.filter_map(|root| scratch_in(root.as_fd()).ok()).next();
+                made.ok_or(Errno::ROFS)
+            }
+            other => other,
+        };
+        let scratch = scratch.map_err(failed)?;
+        // Its directory may want no copy on write, and then nothing could share it.
+        let flags = ioctl_getflags(&scratch).map_err(failed)?;
+        if flags.contains(IFlags::NOCOW) {
+            ioctl_setflags(&scratch, flags - IFlags::NOCOW).map_err(failed)?;
+        }
+        Ok(scratch)
     }
 
     fn settle(&self) -> Result<()> {

@@ -5,6 +5,7 @@
 //! - The kernel compares page by page without reading ahead, which takes ten to fifty times as long on cold data: so both ranges
 //!   are read first.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -421,12 +422,22 @@ impl Outcome {
         self.shared_bytes += other.shared_bytes;
         self.differing += other.differing;
         self.rewritten_bytes += other.rewritten_bytes;
-        self.problem_count += other.problem_count;
         self.predicted_bytes += other.predicted_bytes;
         self.freed_bytes += other.freed_bytes;
         self.is_cut |= other.is_cut;
-        let room = PROBLEMS_MAX.saturating_sub(self.problems.len());
-        self.problems.extend(other.problems.into_iter().take(room));
+        if other.problems.is_empty() {
+            return;
+        }
+        // A file that refuses does so at each attempt, and is one problem.
+        let mut known: HashSet<FileId> = self.problems.iter().map(|problem| problem.file).collect();
+        for problem in other.problems {
+            if known.insert(problem.file) {
+                self.problem_count += 1;
+                if self.problems.len() < PROBLEMS_MAX {
+                    self.problems.push(problem);
+                }
+            }
+        }
     }
 
     fn problem(&mut self, file: FileId, why: String) -> Result<()> {

@@ -389,7 +389,8 @@ pub(crate) fn leftover(live: &[(u32, u32)], runs: &[Run]) -> Vec<(u32, u32)> {
     let mut rest = Vec::new();
     for (from, to) in live {
         let mut at = *from;
-        for run in runs.iter().filter(|run| run.block >= *from && run.end() <= *to) {
+        let first = runs.partition_point(|run| run.block < *from);
+        for run in runs.iter().skip(first).take_while(|run| run.block < *to) {
             if run.block > at {
                 rest.push((at, run.block));
             }

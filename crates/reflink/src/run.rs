@@ -12,7 +12,7 @@ use crate::space::Space;
 use crate::state::{PastRun, State};
 
 /// Passes of one run: the first, those for what did not fit in memory, and those that find what the others made worth while.
-const PASSES_MAX: usize = 16;
+const PASSES_MAX: usize = 64;
 
 /// What a run may do.
 #[derive(Debug)]
@@ -125,8 +125,13 @@ impl Worker<'_> {
             cancel,
         } = *self;
         let mut shorter_than_blocks = u32::MAX;
+        // Of the passes over all sizes that belong together: where they began, and what they freed.
+        let (mut began, mut freed_bytes) = (None, 0);
         for _ in 0..PASSES_MAX {
-            let generation = space.generation()?;
+            let generation = match began {
+                Some(began) => began,
+                None => *began.insert(space.generation()?),
+            };
             let look = Look {
                 since,
                 shorter_than_blocks,
@@ -143,14 +148,14 @@ impl Worker<'_> {
             report.passes += 1;
             report.candidates = report.candidates.max(candidates.extents().len() as u64);
             report.scanned_bytes = report.scanned_bytes.max(candidates.scanned_bytes);
-            let jobs = plan.jobs.len();
             let outcome = self.carry_out(&candidates, &plan)?;
-            let is_cut = outcome.is_cut;
+            let (is_cut, freed) = (outcome.is_cut, outcome.freed_bytes);
             report.outcome.add(outcome);
-            if is_cut || options.estimate && !plan.is_partial && candidates.below_blocks == 0 {
+            freed_bytes += freed;
+            if is_cut {
                 return Ok(());
             }
-            if plan.is_partial && jobs > 0 && !options.estimate {
+            if plan.is_partial && freed > 0 {
                 continue;
             }
             if candidates.below_blocks > 0 {
@@ -158,11 +163,12 @@ impl Worker<'_> {
                 continue;
             }
             report.generation = generation;
-            if jobs == 0 || options.estimate {
+            // What is left then is what refuses, which it will do again.
+            if freed_bytes == 0 {
                 report.complete = true;
                 return Ok(());
             }
-            shorter_than_blocks = u32::MAX;
+            (began, freed_bytes, shorter_than_blocks) = (None, 0, u32::MAX);
         }
         // What is still found after so many passes is for the next run.
         report.complete = report.generation > 0;

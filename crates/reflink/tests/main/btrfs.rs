@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-use drystone_extents::{Flow, subvolume_of};
-use drystone_reflink::{Cancel, Candidates, Look, Options, Policy, Progress, Scope, Space, State, Uses};
+use drystone_extents::{Btrfs, Flow, subvolume_of};
+use drystone_reflink::{BtrfsSpace, Cancel, Candidates, Look, Options, Policy, Progress, Scope, Space, State, Uses};
 
 use crate::disk::{Disk, command, estimate, noise, options, put, run_all, run_noted};
 
@@ -130,6 +130,31 @@ fn nothing_is_written_anew_where_that_is_not_wanted() {
         (0, 0)
     );
     assert_eq!(run(Policy::default()), (2 * MIB as u64, 12 * MIB as u64));
+}
+
+#[test]
+fn what_is_copied_finds_a_place_whatever_the_target_is() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    let image = noise(2, 8 * MIB);
+    for name in ["a", "b"] {
+        disk.subvolume(name);
+        disk.write(&format!("{name}/one"), &image);
+        disk.write(&format!("{name}/two"), &[&image[..6 * MIB], &noise(3, MIB)].concat());
+        disk.sync();
+        disk.snapshot(name, &format!("{name}-snap"));
+        command("chattr", &["+C", disk.path(name).to_str().unwrap()]);
+    }
+    command("chattr", &["+C", disk.root().to_str().unwrap()]);
+    let snapshot = Btrfs::open(&disk.path("a-snap")).unwrap();
+    let space = BtrfsSpace::new(snapshot, Scope::default());
+    let report = run_all(&space);
+    assert_eq!(
+        (report.outcome.rewritten_bytes, report.outcome.differing),
+        (MIB as u64, 0),
+        "{:?}",
+        report.outcome
+    );
+    assert_eq!(report.outcome.freed_bytes, (8 + 6 + 7) * MIB as u64);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::disk::{Disk, estimate, noise, run_all};
 
 const BLOCK: u64 = 4096;
 const FILES: u64 = 12;
-const CASES: u64 = 6;
-const STEPS: u64 = 160;
+const CASES: u64 = 4;
+const STEPS: u64 = 140;
 
 /// A generator of its own, so that a case is known by its seed.
 struct Dice(u64);
