@@ -104,7 +104,12 @@ impl Open {
             self.about = Inode::decode(key, item);
         }
         let extent = FileExtent::decode(key, item).filter(|extent| extent.generation >= since);
-        let Some(extent) = extent.filter(|extent| extent.form != Form::Reserved && extent.len > 0) else {
+        let is_data = |extent: &FileExtent| match extent.form {
+            Form::Inline => true,
+            Form::Plain | Form::Encoded => extent.disk_start != 0,
+            Form::Reserved => false,
+        };
+        let Some(extent) = extent.filter(|extent| is_data(extent) && extent.len > 0) else {
             return;
         };
         let end = extent.file_offset.saturating_add(extent.len);

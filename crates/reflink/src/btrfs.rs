@@ -259,12 +259,18 @@ impl BtrfsSpace {
                 start: found.start,
                 blocks: (found.len / block) as u32,
                 refs: u32::try_from(found.refs).unwrap_or(u32::MAX),
+                generation: found.generation,
                 is_new: found.generation > since,
             });
             Flow::Continue(())
         })?;
         Ok(())
     }
+}
+
+/// Whether an extent is the one that was looked at, and not a later one at its place.
+fn is_same(extent: &Extent, found: &DiskExtent) -> bool {
+    (extent.start, extent.generation) == (found.start, found.generation)
 }
 
 /// A file without a name, in the file system of a directory.
@@ -411,7 +417,10 @@ impl Space for BtrfsSpace {
         let mut bytes = 0;
         if extents.len() as u64 * STREAM_ABOVE < self.extent_count.load(Ordering::Relaxed) {
             for extent in extents {
-                bytes += self.fs.extent(extent.start)?.map_or(0, |found| found.len);
+                let found = self.fs.extent(extent.start)?;
+                bytes += found
+                    .filter(|found| is_same(extent, found))
+                    .map_or(0, |found| found.len);
             }
             return Ok(bytes);
         }
@@ -420,7 +429,7 @@ impl Space for BtrfsSpace {
             while let Some((_, after)) = rest.split_first().filter(|(extent, _)| extent.start < found.start) {
                 rest = after;
             }
-            if rest.first().is_some_and(|extent| extent.start == found.start) {
+            if rest.first().is_some_and(|extent| is_same(extent, &found)) {
                 bytes += found.len;
             }
             Flow::Continue(())

@@ -371,6 +371,7 @@ impl Map {
                     start: number(0)? as u64,
                     blocks: number(1)? as u32,
                     refs: number(4)? as u32,
+                    generation: number(2)? as u64,
                     is_new: number(2)? as u64 > since,
                 };
                 prints.clear();

@@ -22,6 +22,8 @@ pub struct Extent {
     pub blocks: u32,
     /// How often it is used, at least.
     pub refs: u32,
+    /// Generation that it was written in.
+    pub generation: u64,
     /// Not there at the last run.
     pub is_new: bool,
 }

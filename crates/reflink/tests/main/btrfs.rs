@@ -158,6 +158,31 @@ fn what_is_copied_finds_a_place_whatever_the_target_is() {
 }
 
 #[test]
+fn every_kind_of_checksum_will_do() {
+    for kind in ["xxhash", "sha256", "blake2"] {
+        let Some(disk) = Disk::make(&["mkfs.btrfs", "-q", "--csum", kind, "-O", "^no-holes"], 200 << 20, "") else {
+            return;
+        };
+        let image = noise(12, 4 * MIB + 99);
+        for name in ["one", "two"] {
+            let path = disk.write(name, &image);
+            put(&path, 6 * MIB as u64, &vec![0; MIB]);
+        }
+        disk.sync();
+        let (before, manifest) = (taken(&disk), disk.manifest());
+        let report = run_all(&disk.space());
+        assert!(
+            report.outcome.freed_bytes >= 5 * MIB as u64,
+            "{kind}: {:?}",
+            report.outcome
+        );
+        assert_eq!(report.outcome.freed_bytes, before - taken(&disk), "{kind}");
+        assert_eq!(disk.manifest(), manifest);
+        disk.check();
+    }
+}
+
+#[test]
 fn compressed_data_is_shared_as_a_whole() {
     let Some(disk) = Disk::btrfs("compress-force=zstd:3") else {
         return;
