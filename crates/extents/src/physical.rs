@@ -9,8 +9,8 @@ use crate::ioctl::{self, FIEMAP_EXTENT_BYTES, FIEMAP_HEAD_BYTES, u32_at, u64_at}
 
 /// Extents asked for in one call.
 const BATCH: usize = 512;
-/// Extents of one file at most: 4 KiB pieces of 256 GiB; a file with more is mapped up to there.
-const EXTENTS_MAX: usize = 64 << 20;
+/// Extents of one file at most (48 MiB of memory): a file with more is mapped up to there.
+const EXTENTS_MAX: usize = 1 << 20;
 
 const SYNC: u32 = 1;
 const LAST: u32 = 1;

@@ -34,6 +34,7 @@ const TAKE: usize = 8;
 const PROBLEMS_MAX: usize = 1000;
 
 /// How far a run may go.
+#[derive(Clone, Copy)]
 pub struct Limits<'a> {
     /// Threads that read and share.
     pub threads: usize,

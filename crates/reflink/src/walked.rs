@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use drystone_extents::fs_id;
+use drystone_extents::{Shared, dedupe, fs_id};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat, openat2};
-use rustix::io::Errno;
+use rustix::io::{Errno, pwrite};
 
 use crate::error::{Error, Result};
 use crate::map::Map;
@@ -81,8 +81,35 @@ impl WalkedSpace {
             unreadable: 0,
             read_bytes: 0,
         };
+        space.probe()?;
         space.refresh(about, progress, cancel)?;
         Ok(space)
+    }
+
+    /// Finds out whether the file system can share at all, before everything is read for nothing.
+    fn probe(&self) -> Result<()> {
+        // Where no file can be made, the first that is shared will tell.
+        let (Ok(one), Ok(other)) = (self.scratch(), self.scratch()) else {
+            return Ok(());
+        };
+        let block = vec![1; self.block_bytes as usize];
+        if pwrite(&one, &block, 0).is_err() || pwrite(&other, &block, 0).is_err() {
+            return Ok(());
+        }
+        let refused = match dedupe(one.as_fd(), 0, self.block_bytes, &[(other.as_fd(), 0)]) {
+            Ok(replies) => replies.into_iter().find_map(|reply| match reply {
+                Shared::Refused(error) => error.raw_os_error(),
+                _ => None,
+            }),
+            Err(error) => error.errno(),
+        };
+        match refused {
+            Some(number) if number == Errno::OPNOTSUPP.raw_os_error() => Err(Error::Target {
+                path: self.path.clone(),
+                why: "its file system was made without reflink, and cannot share data".to_owned(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Brings the map up to date.

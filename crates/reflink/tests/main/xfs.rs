@@ -109,6 +109,24 @@ fn each_place_is_read_once_and_what_is_unchanged_never_again() {
 }
 
 #[test]
+fn a_file_system_without_reflink_is_not_read_for_nothing() {
+    let Some(disk) = Disk::make(&["mkfs.xfs", "-q", "-m", "reflink=0"], 400 << 20, "") else {
+        return;
+    };
+    disk.write("one", &noise(8, MIB));
+    let root = fs::File::open(disk.root()).unwrap();
+    let about = Walk {
+        root: root.as_fd(),
+        name: "test",
+        cache: None,
+        min_file_bytes: 0,
+        exclude: &[],
+    };
+    let refused = WalkedSpace::open(about, &Progress::default(), &Cancel::default()).unwrap_err();
+    assert!(refused.to_string().contains("without reflink"), "{refused}");
+}
+
+#[test]
 fn a_lost_map_is_noticed() {
     let Some(disk) = Disk::xfs() else { return };
     let directory = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use drystone_extents::Kind;
-use drystone_reflink::{Candidates, Limits, Look, Note, Options, Outcome, Policy, Report, Space, Target, run};
+use drystone_reflink::{Candidates, Limits, Look, Note, Options, Outcome, Policy, Report, Space, State, Target, run};
 use serde_json::{Value, json};
 
 use super::shown::Followed;
@@ -208,9 +208,8 @@ fn kind(target: &Target) -> &'static str {
 }
 
 impl Way<'_> {
-    fn run(self, app: &App) -> Result<Exit> {
+    fn run(&self, app: &App) -> Result<Exit> {
         let targets = self.scope.find()?;
-        let path = self.scope.place.path(app);
         let mut state = self.scope.place.open(app)?;
         let policy = Policy {
             same_subvolume_only: self.terms.no_crossvol,
@@ -226,41 +225,47 @@ impl Way<'_> {
             estimate: self.estimate,
         };
         let mut exit = Exit::Done;
+        let many = targets.len() > 1;
         for target in targets {
-            let start = Instant::now();
-            let elapsed_ms = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let followed = Followed::start(app);
-            let known = self.scope.known(path.parent().unwrap_or(Path::new(".")));
-            let space = target.open(known, &followed.progress, &followed.cancel)?;
-            state.see(target.id, kind(&target), &target.name)?;
-            let scope = format!("{}, {policy:?}", target.scope(known));
-            let note = Note {
-                state: Some(&mut state),
-                scope: &scope,
-                started_s: u64::try_from(app.now().seconds).unwrap_or(0),
-                elapsed_ms: &elapsed_ms,
-            };
-            let report = run(&*space, &options, note, &followed.progress, &followed.cancel);
-            let was_stopped = followed.cancel.is_cancelled();
-            drop(followed);
-            let report = report?;
-            let of_target = match report.outcome.problem_count {
-                _ if was_stopped => Exit::Interrupted,
-                0 => Exit::Done,
-                _ => Exit::Incomplete,
-            };
-            self::tell(
-                app,
-                &target,
-                &*space,
-                (&report, self.estimate),
-                (of_target, start.elapsed()),
-            )?;
-            exit = if exit == Exit::Done { of_target } else { exit };
-            if was_stopped {
-                return Ok(Exit::Interrupted);
+            match self.one(app, &target, &options, &mut state) {
+                Ok(Exit::Interrupted) => return Ok(Exit::Interrupted),
+                Ok(of_target) => exit = if exit == Exit::Done { of_target } else { exit },
+                // What one file system refuses is no reason to leave the others.
+                Err(failure) if many && failure.exit != Exit::Interrupted => {
+                    app.out.failure(&failure);
+                    exit = Exit::Error;
+                }
+                Err(failure) => return Err(failure),
             }
         }
+        Ok(exit)
+    }
+
+    fn one(&self, app: &App, target: &Target, options: &Options<'_>, state: &mut State) -> Result<Exit> {
+        let start = Instant::now();
+        let elapsed_ms = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let followed = Followed::start(app);
+        let path = self.scope.place.path(app);
+        let known = self.scope.known(path.parent().unwrap_or(Path::new(".")));
+        let space = target.open(known, &followed.progress, &followed.cancel)?;
+        state.see(target.id, kind(target), &target.name)?;
+        let scope = format!("{}, {:?}", target.scope(known), options.policy);
+        let note = Note {
+            state: Some(state),
+            scope: &scope,
+            started_s: u64::try_from(app.now().seconds).unwrap_or(0),
+            elapsed_ms: &elapsed_ms,
+        };
+        let report = run(&*space, options, note, &followed.progress, &followed.cancel);
+        let was_stopped = followed.cancel.is_cancelled();
+        drop(followed);
+        let report = report?;
+        let exit = match report.outcome.problem_count {
+            _ if was_stopped => Exit::Interrupted,
+            0 => Exit::Done,
+            _ => Exit::Incomplete,
+        };
+        tell(app, target, &*space, (&report, self.estimate), (exit, start.elapsed()))?;
         Ok(exit)
     }
 }
