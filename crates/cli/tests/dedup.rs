@@ -1,8 +1,9 @@
 //! `dedup`: what it prints and how it ends, on a Btrfs file system in a file (which takes root), and where there is none.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::runner::{Home, noise};
 
@@ -128,6 +129,44 @@ fn questions_are_answered_from_the_file_system() {
         home.run(["dedup", "size-lookup", "70000", place]).ok().out(),
         "/dir/new\n"
     );
+}
+
+#[test]
+fn a_watch_runs_until_it_is_stopped() {
+    let home = Home::new();
+    let Some(disk) = Mounted::new(&home) else { return };
+    for name in ["mount/one", "mount/two"] {
+        home.write(name, &noise(1 << 20));
+    }
+    let arguments = [
+        "dedup",
+        "watch",
+        "--flush",
+        "--every",
+        "1h",
+        "--json",
+        disk.mount.to_str().unwrap(),
+    ];
+    let mut child = Killed(home.command(arguments).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(crate::runner::json_lines(&line)[0]["freed_bytes"], 1 << 20);
+    let process = rustix::process::Pid::from_child(&child.0);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+}
+
+/// A process that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

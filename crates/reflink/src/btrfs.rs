@@ -343,13 +343,22 @@ impl Space for BtrfsSpace {
         Ok(())
     }
 
-    fn prepare(&self, extents: &[Extent], memory_bytes: u64) -> Result<()> {
+    fn prepare(&self, extents: &mut [Extent], memory_bytes: u64) -> Result<()> {
         let many = extents.len() as u64 * WALK_ABOVE >= self.extent_count.load(Ordering::Relaxed);
         let walked = if many && !extents.is_empty() {
             self.walk(extents, memory_bytes)?
         } else {
             None
         };
+        if let Some(walked) = &walked {
+            // The extent tree counts what snapshots have in common once.
+            let mut rest = walked.uses.as_slice();
+            for extent in extents {
+                let own = rest.iter().take_while(|(start, _)| *start == extent.start).count();
+                extent.refs = extent.refs.max(own as u32);
+                rest = rest.get(own..).unwrap_or_default();
+            }
+        }
         *self.walked.lock() = walked;
         Ok(())
     }

@@ -202,6 +202,11 @@ impl Candidates {
         &self.extents
     }
 
+    /// As [`Candidates::extents`], to correct them.
+    pub fn extents_mut(&mut self) -> &mut [Extent] {
+        &mut self.extents
+    }
+
     /// The fingerprints of the blocks of one of them.
     pub fn prints(&self, index: usize) -> &[Print] {
         let range = self.starts.get(index..index + 2);

@@ -104,8 +104,8 @@ pub fn plan(
     cancel: &Cancel,
 ) -> Result<Plan> {
     let count = candidates.extents().len();
+    space.prepare(candidates.extents_mut(), memory_bytes / USES_SHARE)?;
     let order = order(candidates.extents());
-    space.prepare(candidates.extents(), memory_bytes / USES_SHARE)?;
     Progress::add(&progress.total_extents, count as u64);
     let mut planner = Planner {
         space,
@@ -142,14 +142,19 @@ pub fn plan(
     Ok(plan)
 }
 
-/// Candidates in the order in which they are considered: those that were there before, then by weight.
+/// Candidates in the order in which they are considered: those that were there before, then by weight, the oldest first.
 fn order(extents: &[Extent]) -> Vec<u32> {
     let mut order: Vec<u32> = (0..extents.len() as u32).collect();
     order.sort_by_cached_key(|index| {
         let extent = extents.get(*index as usize);
         extent.map(|extent| {
             let weight = u64::from(extent.blocks) * u64::from(extent.refs.clamp(1, REFS_WEIGHT_MAX));
-            (extent.is_new, std::cmp::Reverse(weight), extent.start)
+            (
+                extent.is_new,
+                std::cmp::Reverse(weight),
+                extent.generation,
+                extent.start,
+            )
         })
     });
     order

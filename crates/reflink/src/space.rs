@@ -96,7 +96,9 @@ pub trait Space: Sync {
     fn scan(&self, which: Which, visit: &mut dyn FnMut(Extent, &[Print]) -> Result<()>) -> Result<()>;
 
     /// Says which extents, in the order of the disk, [`Space::uses`] will be asked about, and how much memory that may take.
-    fn prepare(&self, extents: &[Extent], memory_bytes: u64) -> Result<()>;
+    ///
+    /// Corrects how often they are used, where it finds that out by the way.
+    fn prepare(&self, extents: &mut [Extent], memory_bytes: u64) -> Result<()>;
 
     /// The uses of each of `extents`, which are in the order of the disk.
     fn uses(&self, extents: &[Extent], visit: &mut dyn FnMut(usize, Uses) -> Result<()>) -> Result<()>;

@@ -206,7 +206,7 @@ impl Space for WalkedSpace {
         self.map.lock().scan(which, visit)
     }
 
-    fn prepare(&self, _: &[Extent], _: u64) -> Result<()> {
+    fn prepare(&self, _: &mut [Extent], _: u64) -> Result<()> {
         Ok(())
     }
 

@@ -318,8 +318,9 @@ fn uses_are_the_same_by_walk_and_by_look_up() {
         shorter_than_blocks: u32::MAX,
         memory_bytes: 64 << 20,
     };
-    let found = Candidates::find(&space, look, &Progress::default(), &Cancel::default()).unwrap();
+    let mut found = Candidates::find(&space, look, &Progress::default(), &Cancel::default()).unwrap();
     assert!(!found.extents().is_empty());
+    let extents = found.extents().to_vec();
     let ask = || {
         let mut all: Vec<Uses> = Vec::new();
         let keep = &mut |at, mut uses: Uses| {
@@ -328,11 +329,11 @@ fn uses_are_the_same_by_walk_and_by_look_up() {
             all.push(uses);
             Ok(())
         };
-        space.uses(found.extents(), keep).unwrap();
+        space.uses(&extents, keep).unwrap();
         all
     };
     let looked_up = ask();
-    space.prepare(found.extents(), 1 << 20).unwrap();
+    space.prepare(found.extents_mut(), 1 << 20).unwrap();
     assert_eq!(ask(), looked_up);
     assert!(looked_up.iter().any(|uses| uses.list.len() > 2));
 }
