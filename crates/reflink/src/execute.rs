@@ -262,6 +262,10 @@ impl Run<'_> {
             (one.from, one.from_offset, one.len) == (other.from, other.from_offset, other.len)
         };
         for alike in work.requests.chunk_by(alike) {
+            if self.space.frees_whole_extents() && (tally.differing > 0 || tally.problem_count > 0) {
+                // The extent will not go, and every piece more would only break up the file.
+                return Ok(());
+            }
             for requests in alike.chunks(DESTINATIONS_MAX) {
                 self.share(requests, scratch.as_ref(), hands, tally)?;
             }

@@ -13,6 +13,8 @@ use crate::state::{PastRun, State};
 
 /// Passes of one run: the first, those for what did not fit in memory, and those that find what the others made worth while.
 const PASSES_MAX: usize = 64;
+/// Rounds of passes over all sizes: where files are written all the time, each would find something.
+const ROUNDS_MAX: u32 = 6;
 
 /// What a run may do.
 #[derive(Debug)]
@@ -126,7 +128,7 @@ impl Worker<'_> {
         } = *self;
         let mut shorter_than_blocks = u32::MAX;
         // Of the passes over all sizes that belong together: where they began, and what they freed.
-        let (mut began, mut freed_bytes) = (None, 0);
+        let (mut began, mut freed_bytes, mut rounds) = (None, 0, 0);
         for _ in 0..PASSES_MAX {
             let generation = match began {
                 Some(began) => began,
@@ -163,8 +165,9 @@ impl Worker<'_> {
                 continue;
             }
             report.generation = generation;
-            // What is left then is what refuses, which it will do again.
-            if freed_bytes == 0 {
+            rounds += 1;
+            // What is left then is what refuses, which it will do again, or new.
+            if freed_bytes == 0 || rounds >= ROUNDS_MAX {
                 report.complete = true;
                 return Ok(());
             }
