@@ -222,6 +222,12 @@ impl Inode {
     pub fn is_file(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }
+
+    /// Whether its data may change without moving to another place (NODATACOW).
+    pub fn is_written_in_place(&self) -> bool {
+        const NODATACOW: u64 = 1 << 1;
+        self.flags & NODATACOW != 0
+    }
 }
 
 /// A subvolume or snapshot, as the root tree has it.

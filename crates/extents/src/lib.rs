@@ -7,6 +7,7 @@
 
 mod btrfs;
 mod changes;
+mod compare;
 mod error;
 mod ioctl;
 pub mod items;
@@ -17,6 +18,7 @@ mod subvolume;
 
 pub use btrfs::{Btrfs, Flow, Info, Range, subvolume_of};
 pub use changes::Change;
+pub use compare::{Layout, changed_ranges};
 pub use error::{Error, Result};
 pub use mounts::{Kind, Mount, fs_id, kind_of, mount_of, mounts};
 pub use physical::{Piece, physical_map};

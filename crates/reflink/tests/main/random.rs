@@ -1,11 +1,16 @@
 //! Random trees on Btrfs: whatever was done to files, a run frees what it said, and no byte of any file changes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use drystone_extents::{Btrfs, Layout, changed_ranges, subvolume_of};
 
 use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 
-use crate::disk::{Disk, estimate, noise, run_all};
+use crate::disk::{Disk, command, estimate, noise, run_all};
 
 const BLOCK: u64 = 4096;
 const FILES: u64 = 12;
@@ -111,5 +116,73 @@ fn no_byte_changes_and_what_was_promised_is_freed() {
             "case {case}: something was left"
         );
         disk.check();
+    }
+}
+
+/// Every file of a snapshot, with its layout and bytes, by inode.
+fn layouts(fs: &Btrfs, subvolume: u64, directory: &Path) -> BTreeMap<u64, (Layout, Vec<u8>)> {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let of = |path: PathBuf| {
+        let about = path.metadata().unwrap();
+        let extents = fs.file_extents(subvolume, about.ino(), (0, u64::MAX)).unwrap();
+        (
+            about.ino(),
+            (
+                Layout {
+                    len: about.len(),
+                    extents,
+                },
+                fs::read(path).unwrap(),
+            ),
+        )
+    };
+    files.map(of).collect()
+}
+
+#[test]
+fn what_a_snapshot_lacks_of_a_later_one_is_told_from_where_files_lie() {
+    for case in 100..100 + CASES {
+        let options = if case.is_multiple_of(2) { "compress=zstd" } else { "" };
+        let Some(disk) = Disk::btrfs(options) else { return };
+        disk.subvolume("a");
+        disk.subvolume("b");
+        let (mut dice, mut none) = (Dice(case), 3);
+        let mut before: BTreeMap<u64, (Layout, Vec<u8>)> = BTreeMap::new();
+        let (mut told, mut all) = (0, 0);
+        for turn in 0..8 {
+            for _ in 0..STEPS / 4 {
+                step(&disk, &mut dice, &mut none);
+            }
+            disk.sync();
+            let name = format!("snap{turn}");
+            disk.snapshot("a", &name);
+            let fs = Btrfs::open(disk.root()).unwrap();
+            let number = subvolume_of(File::open(disk.path(&name)).unwrap().as_fd(), &name).unwrap();
+            let after = layouts(&fs, number, &disk.path(&name));
+            for (inode, (is, new)) in &after {
+                let Some((was, old)) = before.get(inode) else { continue };
+                let mut bytes: Vec<u8> = old.clone();
+                bytes.resize(new.len(), 0);
+                for (from, len) in changed_ranges(was, is) {
+                    let range = from as usize..(from + len) as usize;
+                    bytes[range.clone()].copy_from_slice(&new[range]);
+                    told += len;
+                }
+                assert!(
+                    bytes == *new,
+                    "case {case}, turn {turn}: inode {inode} changed where it was not told"
+                );
+                all += is.len;
+            }
+            before = after;
+            // What is kept is where files lay; the places are free for others.
+            command(
+                "btrfs",
+                &["-q", "subvolume", "delete", "-C", disk.path(&name).to_str().unwrap()],
+            );
+            // Sharing moves data, and changes nothing.
+            run_all(&disk.space());
+        }
+        assert!(told < all * 3 / 4, "case {case}: {told} of {all} bytes were told");
     }
 }
