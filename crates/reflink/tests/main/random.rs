@@ -186,3 +186,25 @@ fn what_a_snapshot_lacks_of_a_later_one_is_told_from_where_files_lie() {
         assert!(told < all * 3 / 4, "case {case}: {told} of {all} bytes were told");
     }
 }
+
+#[test]
+fn other_data_at_the_same_place_is_told_by_its_generation() {
+    let Some(disk) = Disk::make(&["mkfs.btrfs", "-q"], 130 << 20, "") else {
+        return;
+    };
+    let fs = Btrfs::open(disk.root()).unwrap();
+    let write = |seed| {
+        let path = disk.write("file", &noise(seed, 1 << 20));
+        fs.commit().unwrap();
+        let extents = fs
+            .file_extents(5, path.metadata().unwrap().ino(), (0, u64::MAX))
+            .unwrap();
+        Layout { len: 1 << 20, extents }
+    };
+    let start = |layout: &Layout| layout.extents[0].disk_start;
+    let before = write(0);
+    let again = (1..200).map(write).find(|after| start(after) == start(&before));
+    let again = again.expect("the place was not taken again");
+    assert_eq!(changed_ranges(&before, &again), [(0, 1 << 20)]);
+    assert_eq!(changed_ranges(&again, &again), []);
+}
