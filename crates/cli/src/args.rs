@@ -126,6 +126,8 @@ pub(crate) enum Verb {
     Stats(verbs::stats::Stats),
     /// Add, list and remove what opens the vault
     Key(verbs::key::Key),
+    /// Free the space of duplicates on Btrfs and XFS, in place
+    Dedup(verbs::dedup::Dedup),
     /// Print completions for a shell
     Completions(verbs::completions::Completions),
     /// Print the manual, or write its pages into a directory

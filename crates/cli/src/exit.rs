@@ -231,3 +231,29 @@ impl From<drystone_backup::Error> for Failure {
         Self::new(exit, &error).next(next)
     }
 }
+
+impl From<drystone_extents::Error> for Failure {
+    fn from(error: drystone_extents::Error) -> Self {
+        Self::new(Exit::Error, &error)
+    }
+}
+
+impl From<drystone_reflink::Error> for Failure {
+    fn from(error: drystone_reflink::Error) -> Self {
+        use drystone_reflink::Error as E;
+        let (exit, next) = match error {
+            E::Kernel(error) => return Self::from(error),
+            E::Target { .. } => (
+                Exit::Error,
+                "name a path, a device, a UUID, or vol:PATH for one subvolume",
+            ),
+            E::Interrupted => (Exit::Interrupted, "run the same command again"),
+            E::State { .. } => (
+                Exit::Error,
+                "nothing in it is needed: the next run looks at everything once",
+            ),
+            _ => (Exit::Error, "run the same command again"),
+        };
+        Self::new(exit, &error).next(next)
+    }
+}

@@ -5,6 +5,7 @@ pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod copy;
+pub(crate) mod dedup;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod drill;
@@ -59,6 +60,7 @@ pub(crate) fn run(verb: &Verb, app: &App) -> Result<Exit> {
         Verb::Doctor(verb) => verb.run(app),
         Verb::Place(verb) => verb.run(app),
         Verb::Stats(verb) => verb.run(app),
+        Verb::Dedup(verb) => verb.run(app),
         Verb::Key(verb) => verb.run(app),
         Verb::Completions(verb) => verb.run(app.out),
         Verb::Man(verb) => verb.run(app.out),

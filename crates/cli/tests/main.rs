@@ -11,6 +11,7 @@ mod backup;
 mod browse;
 mod config;
 mod copy;
+mod dedup;
 mod drill;
 mod forget;
 mod help;

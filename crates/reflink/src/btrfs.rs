@@ -1,0 +1,448 @@
+//! Btrfs as root: fingerprints from the checksum tree, uses from the trees of the subvolumes; no data is read.
+//!
+//! - Extents come from the extent tree, which has each once however many snapshots there are, with the generation that it was
+//!   written in: sharing keeps that, so that a run is not new data to the next.
+//! - Data without checksums (NODATASUM, NODATACOW) has no fingerprints and is left alone.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use drystone_extents::items::{DiskExtent, FileExtent, Form, Inode, Key, Reference, kind, tree};
+use drystone_extents::{Btrfs, Flow, Range};
+use parking_lot::Mutex;
+use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, openat};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::space::{Extent, FileId, NO_PRINT, Print, Space, Use, Uses, Which};
+
+/// Extents, and blocks, of which the fingerprints are asked for at once.
+const BATCH_EXTENTS: usize = 8192;
+const BATCH_BLOCKS: u64 = 1 << 20;
+/// New extents farther apart are asked for separately, bytes.
+const GAP_MAX_BYTES: u64 = 32 << 20;
+/// crc32c of 4096 zeros.
+const ZERO_CRC32C: Print = 0x98f9_4189;
+/// A walk through all files costs about as much as looking up the uses of one extent in so many.
+const WALK_ABOVE: u64 = 6;
+/// Looking for single extents costs about as much as streaming so many.
+const STREAM_ABOVE: u64 = 32;
+
+/// Which files may be touched.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Only these subvolumes; all if none are named.
+    pub subvolumes: Option<BTreeSet<u64>>,
+    /// Only files of this size and above, bytes.
+    pub min_file_bytes: u64,
+    /// Not what lies under these: subvolume, and path in it.
+    pub excluded: Vec<(u64, Vec<u8>)>,
+}
+
+/// A mounted Btrfs file system.
+#[derive(Debug)]
+pub struct BtrfsSpace {
+    fs: Btrfs,
+    scope: Scope,
+    extent_count: AtomicU64,
+    walked: Mutex<Option<Walked>>,
+}
+
+/// Uses of the extents that are planned about, sorted.
+#[derive(Debug, Default)]
+struct Walked {
+    uses: Vec<(u64, Found)>,
+}
+
+/// A file's extent, and whether it may be touched.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    one: Use,
+    form: Form,
+    in_scope: bool,
+}
+
+/// A file of which extents are met.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    file: FileId,
+    inode: Inode,
+    /// May be touched.
+    in_scope: bool,
+}
+
+impl BtrfsSpace {
+    /// The file system that `fs` is.
+    pub fn new(fs: Btrfs, scope: Scope) -> Self {
+        Self {
+            fs,
+            scope,
+            extent_count: AtomicU64::new(0),
+            walked: Mutex::new(None),
+        }
+    }
+
+    /// The file system.
+    pub fn fs(&self) -> &Btrfs {
+        &self.fs
+    }
+
+    /// An inode, and whether its file may be touched.
+    fn known(&self, file: FileId, inode: Inode) -> Known {
+        let of_subvolume = || {
+            self.scope
+                .excluded
+                .iter()
+                .filter(|(subvolume, _)| *subvolume == file.subvolume)
+        };
+        let path = of_subvolume()
+            .next()
+            .and_then(|_| self.fs.directory_path(file.subvolume, file.inode).ok());
+        let is_under = |path: &[u8], top: &[u8]| {
+            path.strip_prefix(top)
+                .is_some_and(|rest| top.is_empty() || rest.starts_with(b"/"))
+        };
+        let excluded = path.is_some_and(|path| of_subvolume().any(|(_, top)| is_under(&path, top)));
+        let subvolumes = self.scope.subvolumes.as_ref();
+        let in_scope = inode.is_file()
+            && inode.size >= self.scope.min_file_bytes
+            && subvolumes.is_none_or(|known| known.contains(&file.subvolume))
+            && !excluded;
+        Known { file, inode, in_scope }
+    }
+
+    fn found(&self, extent: &FileExtent, known: &Known) -> Found {
+        let Known { file, inode, in_scope } = *known;
+        let block = self.block_bytes();
+        let end = extent.file_offset.saturating_add(extent.len);
+        // Preallocated or partly truncated: what lies beyond the end of the file is of no file.
+        let beyond = end.saturating_sub(inode.size).min(extent.len);
+        let blocks = (extent.len - beyond).div_ceil(block);
+        Found {
+            one: Use {
+                file,
+                file_offset: extent.file_offset,
+                block: (extent.offset / block) as u32,
+                blocks: blocks as u32,
+                tail_bytes: ((extent.len - beyond) % block) as u32,
+            },
+            form: extent.form,
+            in_scope: in_scope && blocks * block >= extent.len,
+        }
+    }
+
+    /// The uses of one extent, by asking for its references.
+    fn look_up(&self, start: u64, seen: &mut Option<Known>) -> Result<Uses> {
+        let Some(references) = self.fs.references(start)? else {
+            return Ok(Uses::default());
+        };
+        let mut found = Vec::new();
+        for Reference {
+            subvolume,
+            inode,
+            file_offset,
+        } in references
+        {
+            let file = FileId { subvolume, inode };
+            if seen.as_ref().is_none_or(|known| known.file != file) {
+                *seen = self.fs.inode(subvolume, inode)?.map(|inode| self.known(file, inode));
+            }
+            let Some(known) = seen else { continue };
+            let extents = self.fs.file_extents(subvolume, inode, (file_offset, file_offset))?;
+            let extent = extents.iter().find(|extent| extent.disk_start == start);
+            found.extend(extent.map(|extent| self.found(extent, known)));
+        }
+        Ok(collect(&found))
+    }
+
+    /// Goes through all files once and keeps the uses of `extents`; nothing if they do not fit.
+    fn walk(&self, extents: &[Extent], memory_bytes: u64) -> Result<Option<Walked>> {
+        let limit = memory_bytes as usize / size_of::<(u64, Found)>();
+        let mut walked = Walked::default();
+        for root in self.fs.subvolumes()? {
+            let range = Range {
+                tree: root.id,
+                from: (tree::SUBVOLUMES.0, kind::INODE, 0),
+                to: (tree::SUBVOLUMES.1, kind::FILE_EXTENT, u64::MAX),
+                min_generation: 0,
+            };
+            let mut inode: Option<Inode> = None;
+            let mut seen: Option<Known> = None;
+            self.fs.search(range, |key: &Key, item| {
+                if key.kind == kind::INODE {
+                    inode = Inode::decode(key, item);
+                    seen = None;
+                }
+                let extent = FileExtent::decode(key, item).filter(|extent| extent.disk_start != 0);
+                let (Some(extent), Some(inode)) = (extent, inode) else {
+                    return Flow::Continue(());
+                };
+                let known = extents
+                    .binary_search_by_key(&extent.disk_start, |extent| extent.start)
+                    .is_ok();
+                if known {
+                    let file = FileId {
+                        subvolume: root.id,
+                        inode: key.object,
+                    };
+                    let seen = seen.get_or_insert_with(|| self.known(file, inode));
+                    walked.uses.push((extent.disk_start, self.found(&extent, seen)));
+                }
+                if walked.uses.len() > limit {
+                    Flow::Break(())
+                } else {
+                    Flow::Continue(())
+                }
+            })?;
+            if walked.uses.len() > limit {
+                return Ok(None);
+            }
+        }
+        walked
+            .uses
+            .sort_unstable_by_key(|(start, found)| (*start, found.one.file, found.one.file_offset));
+        Ok(Some(walked))
+    }
+
+    /// The fingerprints of extents that follow each other on disk.
+    fn prints(&self, batch: &[Extent], prints: &mut Vec<Print>) -> Result<()> {
+        let block = self.block_bytes();
+        let width = usize::from(self.fs.info().checksum_bytes).max(1);
+        prints.clear();
+        prints.resize(batch.iter().map(|extent| extent.blocks as usize).sum(), NO_PRINT);
+        let end = |extent: &Extent| extent.start + u64::from(extent.blocks) * block;
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else {
+            return Ok(());
+        };
+        // The extents that the next checksums may be of, and where the fingerprints of the first of them begin.
+        let (mut rest, mut at) = (batch, 0);
+        self.fs.checksums(first.start, end(last), |start, sums| {
+            while let Some((extent, after)) = rest.split_first().filter(|(extent, _)| end(extent) <= start) {
+                at += extent.blocks as usize;
+                rest = after;
+            }
+            let item_end = start + (sums.len() / width) as u64 * block;
+            let mut to = at;
+            for extent in rest.iter().take_while(|extent| extent.start < item_end) {
+                let skip_sums = extent.start.saturating_sub(start) / block;
+                let skip_blocks = start.saturating_sub(extent.start) / block;
+                let own = prints.get_mut(to + skip_blocks as usize..to + extent.blocks as usize);
+                let sums = sums
+                    .get(skip_sums as usize * width..)
+                    .unwrap_or_default()
+                    .chunks_exact(width);
+                for (print, sum) in own.unwrap_or_default().iter_mut().zip(sums) {
+                    *print = sum.first_chunk().map_or(NO_PRINT, |sum| Print::from_le_bytes(*sum));
+                }
+                to += extent.blocks as usize;
+            }
+            Flow::Continue(())
+        })?;
+        Ok(())
+    }
+
+    /// A batch of extents from `from` on.
+    fn batch(&self, from: u64, since: u64, only_new: bool, batch: &mut Vec<Extent>) -> Result<()> {
+        batch.clear();
+        let block = self.block_bytes();
+        let (mut blocks, mut end) = (0, None);
+        let min_generation = if only_new { since + 1 } else { 0 };
+        self.fs.extents(from, min_generation, |found: DiskExtent| {
+            let far = end.is_some_and(|end| found.start.saturating_sub(end) > GAP_MAX_BYTES);
+            blocks += found.len / block;
+            if batch.len() >= BATCH_EXTENTS || !batch.is_empty() && (far || blocks > BATCH_BLOCKS) {
+                return Flow::Break(());
+            }
+            end = Some(found.start.saturating_add(found.len));
+            batch.push(Extent {
+                start: found.start,
+                blocks: (found.len / block) as u32,
+                refs: u32::try_from(found.refs).unwrap_or(u32::MAX),
+                generation: found.generation,
+                is_new: found.generation > since,
+            });
+            Flow::Continue(())
+        })?;
+        Ok(())
+    }
+}
+
+/// Whether an extent is the one that was looked at, and not a later one at its place.
+fn is_same(extent: &Extent, found: &DiskExtent) -> bool {
+    (extent.start, extent.generation) == (found.start, found.generation)
+}
+
+/// A file without a name, in the file system of a directory.
+fn scratch_in(directory: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    openat(directory, ".", flags, Mode::RUSR | Mode::WUSR)
+}
+
+/// The uses that the file extents of one extent on disk are.
+fn collect(found: &[Found]) -> Uses {
+    let usable = |found: &&Found| found.in_scope && found.form != Form::Reserved && found.one.blocks > 0;
+    let list: Vec<Use> = found.iter().filter(usable).map(|found| found.one).collect();
+    Uses {
+        complete: list.len() == found.len(),
+        list,
+        encoded: found.iter().any(|found| found.form == Form::Encoded),
+    }
+}
+
+impl Space for BtrfsSpace {
+    fn id(&self) -> [u8; 16] {
+        self.fs.info().fsid
+    }
+
+    fn generation(&self) -> Result<u64> {
+        Ok(self.fs.end_generation()?)
+    }
+
+    fn block_bytes(&self) -> u64 {
+        u64::from(self.fs.info().block_bytes.max(512))
+    }
+
+    fn used_bytes(&self) -> Result<u64> {
+        let stat = rustix::fs::fstatvfs(self.fs.mount());
+        let stat = stat.map_err(|source| Error::io("the file system", "ask the size of", source))?;
+        Ok(stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize))
+    }
+
+    fn frees_whole_extents(&self) -> bool {
+        true
+    }
+
+    fn zero_print(&self) -> Option<Print> {
+        let info = self.fs.info();
+        (info.checksum_kind == 0 && info.block_bytes == 4096).then_some(ZERO_CRC32C)
+    }
+
+    fn scan(&self, which: Which, visit: &mut dyn FnMut(Extent, &[Print]) -> Result<()>) -> Result<()> {
+        let (since, only_new) = match which {
+            Which::All(since) => (since, false),
+            Which::NewSince(since) => (since, true),
+        };
+        let (mut batch, mut prints, mut from, mut count) = (Vec::new(), Vec::new(), 0, 0);
+        loop {
+            self.batch(from, since, only_new, &mut batch)?;
+            let Some(last) = batch.last() else { break };
+            from = last.start + 1;
+            count += batch.len() as u64;
+            self.prints(&batch, &mut prints)?;
+            let mut rest = prints.as_slice();
+            for extent in &batch {
+                let (own, after) = rest.split_at_checked(extent.blocks as usize).unwrap_or_default();
+                rest = after;
+                visit(*extent, own)?;
+            }
+        }
+        if !only_new {
+            self.extent_count.store(count, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, extents: &mut [Extent], memory_bytes: u64) -> Result<()> {
+        let many = extents.len() as u64 * WALK_ABOVE >= self.extent_count.load(Ordering::Relaxed);
+        let walked = if many && !extents.is_empty() {
+            self.walk(extents, memory_bytes)?
+        } else {
+            None
+        };
+        if let Some(walked) = &walked {
+            // The extent tree counts what snapshots have in common once.
+            let mut rest = walked.uses.as_slice();
+            for extent in extents {
+                let own = rest.iter().take_while(|(start, _)| *start == extent.start).count();
+                extent.refs = extent.refs.max(own as u32);
+                rest = rest.get(own..).unwrap_or_default();
+            }
+        }
+        *self.walked.lock() = walked;
+        Ok(())
+    }
+
+    fn uses(&self, extents: &[Extent], visit: &mut dyn FnMut(usize, Uses) -> Result<()>) -> Result<()> {
+        let walked = self.walked.lock();
+        let mut seen = None;
+        for (at, extent) in extents.iter().enumerate() {
+            let uses = match walked.as_ref() {
+                Some(walked) => {
+                    let from = walked.uses.partition_point(|(start, _)| *start < extent.start);
+                    let own = walked
+                        .uses
+                        .iter()
+                        .skip(from)
+                        .take_while(|(start, _)| *start == extent.start);
+                    collect(&own.map(|(_, found)| *found).collect::<Vec<_>>())
+                }
+                None => self.look_up(extent.start, &mut seen)?,
+            };
+            visit(at, uses)?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, file: FileId) -> Result<OwnedFd> {
+        Ok(self.fs.open_file(file.subvolume, file.inode)?)
+    }
+
+    fn path(&self, file: FileId) -> Option<Vec<u8>> {
+        let mut path = self.fs.subvolume_path(file.subvolume).ok()??;
+        let inner = self.fs.directory_path(file.subvolume, file.inode).ok()?;
+        path.push(b'/');
+        path.extend(inner.strip_suffix(b"/").unwrap_or(&inner));
+        Some(path)
+    }
+
+    fn scratch(&self) -> Result<OwnedFd> {
+        let failed = |source| Error::io("the file system", "make a scratch file on", source);
+        let scratch = match scratch_in(self.fs.mount()) {
+            // The target is a snapshot; any subvolume that can be written will do.
+            Err(Errno::ROFS) => {
+                let writable = self.fs.subvolumes()?.into_iter().filter(|root| !root.read_only);
+                let roots = writable.filter_map(|root| self.fs.open_file(root.id, tree::SUBVOLUMES.0).ok());
+                let made = roots.filter_map(|root| scratch_in(root.as_fd()).ok()).next();
+                made.ok_or(Errno::ROFS)
+            }
+            other => other,
+        };
+        let scratch = scratch.map_err(failed)?;
+        // Its directory may want no copy on write, and then nothing could share it.
+        let flags = ioctl_getflags(&scratch).map_err(failed)?;
+        if flags.contains(IFlags::NOCOW) {
+            ioctl_setflags(&scratch, flags - IFlags::NOCOW).map_err(failed)?;
+        }
+        Ok(scratch)
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.fs.commit()?;
+        Ok(())
+    }
+
+    fn remaining(&self, extents: &[Extent]) -> Result<u64> {
+        let mut bytes = 0;
+        if extents.len() as u64 * STREAM_ABOVE < self.extent_count.load(Ordering::Relaxed) {
+            for extent in extents {
+                let found = self.fs.extent(extent.start)?;
+                bytes += found
+                    .filter(|found| is_same(extent, found))
+                    .map_or(0, |found| found.len);
+            }
+            return Ok(bytes);
+        }
+        let mut rest = extents;
+        self.fs.extents(0, 0, |found| {
+            while let Some((_, after)) = rest.split_first().filter(|(extent, _)| extent.start < found.start) {
+                rest = after;
+            }
+            if rest.first().is_some_and(|extent| is_same(extent, &found)) {
+                bytes += found.len;
+            }
+            Flow::Continue(())
+        })?;
+        Ok(bytes)
+    }
+}

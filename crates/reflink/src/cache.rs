@@ -1,0 +1,59 @@
+//! Reading ahead of the kernel's compare, leaving the cache as it was, and copying what nobody else has.
+//!
+//! - Hints may fail without a word: what they help is only slower then.
+
+use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, pread, pwrite};
+
+use crate::requests::Copy;
+
+/// Reads a range into the cache; what cannot be read the kernel will find out itself.
+pub(crate) fn warm(file: &OwnedFd, offset: u64, len: u64, buffer: &mut [u8]) {
+    let mut at = 0;
+    while at < len {
+        let wanted = buffer.len().min((len - at) as usize);
+        match pread(file, buffer.get_mut(..wanted).unwrap_or_default(), offset + at) {
+            Ok(0) | Err(_) => return,
+            Ok(read) => at += read as u64,
+        }
+    }
+}
+
+/// Drops a range from the cache.
+pub(crate) fn forget(file: &OwnedFd, offset: u64, len: u64) {
+    // A hint: without it memory is only fuller.
+    let _ = fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed);
+}
+
+/// Copies a range to `to_offset` of the scratch file.
+pub(crate) fn copy_range(
+    file: &OwnedFd,
+    copy: &Copy,
+    scratch: &OwnedFd,
+    to_offset: u64,
+    buffer: &mut [u8],
+) -> rustix::io::Result<()> {
+    let mut at = 0;
+    while at < copy.len {
+        let wanted = buffer.len().min((copy.len - at) as usize);
+        let read = pread(
+            file,
+            buffer.get_mut(..wanted).unwrap_or_default(),
+            copy.from_offset + at,
+        )?;
+        if read == 0 {
+            // The file has become shorter: its end will be found to differ.
+            return Err(Errno::AGAIN);
+        }
+        let mut written = 0;
+        while written < read {
+            let rest = buffer.get(written..read).unwrap_or_default();
+            written += pwrite(scratch, rest, to_offset + at + written as u64)?;
+        }
+        at += read as u64;
+    }
+    Ok(())
+}

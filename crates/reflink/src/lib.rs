@@ -1,0 +1,40 @@
+//! Reclaiming, in place, of the duplicates that lie on Btrfs and XFS: files come to share what is equal, and nothing else changes.
+//!
+//! - Only FIDEDUPERANGE touches user data: the kernel compares before it shares, so that no mistake here can lose a byte.
+//! - Memory is bounded by what the caller allows, whatever the size of the file system.
+//! - What is reported as freed is counted on the physical map, before and after.
+
+mod btrfs;
+mod cache;
+mod candidates;
+mod cover;
+mod error;
+mod execute;
+mod files;
+mod lookup;
+mod map;
+mod plan;
+mod progress;
+mod read;
+mod requests;
+mod run;
+mod space;
+mod state;
+mod target;
+mod walk;
+mod walked;
+
+pub use btrfs::{BtrfsSpace, Scope};
+pub use candidates::{Candidates, Look};
+pub use cover::{Run, Source};
+pub use error::{Error, Result};
+pub use execute::{Limits, Outcome, Problem, execute};
+pub use files::{Fate, join_extents, share_file};
+pub use lookup::files_of_size;
+pub use plan::{Job, Plan, Policy, plan};
+pub use progress::{Cancel, Progress};
+pub use run::{Note, Options, Report, run};
+pub use space::{Extent, FileId, NO_PRINT, Print, Space, Use, Uses, Which};
+pub use state::{KnownFs, PastRun, State};
+pub use target::{IsRoot, Known, Target, find_targets};
+pub use walked::{Walk, WalkedSpace};

@@ -1,0 +1,462 @@
+//! What to share with what: the cost model, and the order in which extents are considered.
+//!
+//! - An extent either stays, and may be shared by others, or goes: all its uses are made to share what stays, and what nobody else
+//!   has is written anew first. Blocks of an extent that stays are never taken away, so that no plan can go round in a circle.
+//! - A plan reads metadata alone, and changes nothing. Most weighty extents first, so that large ones stay and gains come early.
+
+use crate::candidates::Candidates;
+use crate::cover::{Cover, Index, Run, Source};
+use crate::error::Result;
+use crate::progress::{Cancel, Progress};
+use crate::space::{Extent, NO_PRINT, Print, Space, Use, Uses};
+
+/// A fragment more costs as much as so many bytes, in reads to come.
+const FRAGMENT_BYTES: u64 = 64 << 10;
+/// Metadata of a piece of a file, bytes, with its share of the blocks that snapshots stop sharing.
+const METADATA_BYTES: u64 = 256;
+/// The gain has to be so many times the cost.
+const GAIN_OVER_COST: u64 = 2;
+/// A run shorter than this is not worth a fragment, unless it is all there is.
+const RUN_MIN_BYTES: u64 = 32 << 10;
+/// Extents whose uses are asked for at once.
+const BATCH: usize = 4096;
+/// How much the number of uses counts in the order.
+const REFS_WEIGHT_MAX: u32 = 8;
+/// Shares of the memory: the index, uses and jobs.
+const INDEX_SHARE: u64 = 4;
+const USES_SHARE: u64 = 5;
+/// Later rounds than this are for another run.
+const ROUNDS_MAX: u16 = 64;
+
+/// What the user wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Share within a subvolume only.
+    pub same_subvolume_only: bool,
+    /// Write nothing: leave extents of which a part is nowhere else.
+    pub never_rewrite: bool,
+    /// Share only extents that are equal as a whole.
+    pub whole_only: bool,
+}
+
+/// One extent that goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Job {
+    /// Its number among the candidates.
+    pub index: u32,
+    /// Jobs of a round need only what those of earlier rounds did.
+    pub round: u16,
+    /// Where its runs begin in [`Plan::runs`], and how many there are.
+    pub runs: (u32, u32),
+    /// Blocks that have to be written anew.
+    pub leftover_blocks: u32,
+    /// Bytes that are free afterwards, less those written anew.
+    pub gain_bytes: u64,
+}
+
+/// What to do, and what for.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// In the order of rounds.
+    pub jobs: Vec<Job>,
+    /// Runs of all jobs.
+    pub runs: Vec<Run>,
+    /// Uses of the candidates, by their numbers; none of those that were not reached.
+    pub uses: Vec<Uses>,
+    /// Bytes that it frees.
+    pub gain_bytes: u64,
+    /// Some candidates did not fit in memory: plan again when this is done.
+    pub is_partial: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Stays,
+    /// Stays for the sake of another that shares it.
+    IsShared,
+    /// Its blocks are where they belong after this round.
+    Goes(u16),
+}
+
+/// What the judge says of an extent.
+struct Verdict {
+    runs: Vec<Run>,
+    leftover_blocks: u32,
+    gain_bytes: u64,
+}
+
+struct Planner<'a> {
+    space: &'a dyn Space,
+    candidates: &'a mut Candidates,
+    policy: Policy,
+    index: Index,
+    fates: Vec<Fate>,
+    plan: Plan,
+}
+
+/// Plans about `candidates`, in `memory_bytes` of which they already take their share.
+pub fn plan(
+    space: &dyn Space,
+    candidates: &mut Candidates,
+    (policy, memory_bytes): (Policy, u64),
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<Plan> {
+    let count = candidates.extents().len();
+    space.prepare(candidates.extents_mut(), memory_bytes / USES_SHARE)?;
+    let order = order(candidates.extents());
+    Progress::add(&progress.total_extents, count as u64);
+    let mut planner = Planner {
+        space,
+        policy,
+        index: Index::new(memory_bytes / INDEX_SHARE),
+        fates: vec![Fate::Open; count],
+        plan: Plan {
+            uses: vec![Uses::default(); count],
+            ..Plan::default()
+        },
+        candidates,
+    };
+    let limit = memory_bytes / USES_SHARE;
+    let mut taken = 0;
+    for batch in order.chunks(BATCH) {
+        cancel.check()?;
+        if taken > limit {
+            planner.plan.is_partial = true;
+            break;
+        }
+        taken += planner.ask(batch)?;
+        let jobs = planner.plan.jobs.len();
+        batch.iter().for_each(|index| planner.consider(*index));
+        taken += (planner.plan.jobs.len() - jobs) as u64 * 3 * size_of::<Job>() as u64;
+        Progress::add(&progress.planned_extents, batch.len() as u64);
+    }
+    // What came early may be held by what came late, if nobody counts on it by now.
+    for index in order.iter().rev().filter(|_| !cancel.is_cancelled()) {
+        planner.reconsider(*index);
+    }
+    let mut plan = planner.plan;
+    plan.jobs
+        .sort_by_key(|job| (job.round, std::cmp::Reverse(job.gain_bytes.checked_ilog2()), job.index));
+    Ok(plan)
+}
+
+/// Candidates in the order in which they are considered: those that were there before, then by weight, the oldest first.
+fn order(extents: &[Extent]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..extents.len() as u32).collect();
+    order.sort_by_cached_key(|index| {
+        let extent = extents.get(*index as usize);
+        extent.map(|extent| {
+            let weight = u64::from(extent.blocks) * u64::from(extent.refs.clamp(1, REFS_WEIGHT_MAX));
+            (
+                extent.is_new,
+                std::cmp::Reverse(weight),
+                extent.generation,
+                extent.start,
+            )
+        })
+    });
+    order
+}
+
+impl Planner<'_> {
+    /// Learns the uses of some candidates; returns the memory that they take.
+    fn ask(&mut self, batch: &[u32]) -> Result<u64> {
+        let mut batch = batch.to_vec();
+        batch.sort_unstable();
+        let extents: Vec<Extent> = batch
+            .iter()
+            .filter_map(|index| self.candidates.extents().get(*index as usize).copied())
+            .collect();
+        let mut taken = 0;
+        self.space.uses(&extents, &mut |at, uses| {
+            taken += (uses.list.len() * size_of::<Use>()) as u64;
+            let index = batch.get(at).map(|index| *index as usize);
+            if let Some(slot) = index.and_then(|index| self.plan.uses.get_mut(index)) {
+                *slot = uses;
+            }
+            Ok(())
+        })?;
+        Ok(taken)
+    }
+
+    fn consider(&mut self, index: u32) {
+        let at = index as usize;
+        let (Some(extent), Some(uses)) = (self.candidates.extents().get(at).copied(), self.plan.uses.get(at)) else {
+            return;
+        };
+        if uses.list.is_empty() {
+            return;
+        }
+        let live = live(uses);
+        let tails_agree = mark(self.candidates.prints_mut(at), &live, uses);
+        let may_go = extent.is_new && uses.complete && tails_agree;
+        let verdict = may_go.then(|| self.judge(index, extent, &live)).flatten();
+        match verdict {
+            Some(verdict) => self.goes(index, &live, verdict),
+            None => {
+                set(&mut self.fates, at, if may_go { Fate::Stays } else { Fate::IsShared });
+                let prints = self.candidates.prints(at);
+                let live = if uses.encoded {
+                    vec![(0, prints.len() as u32)]
+                } else {
+                    live
+                };
+                for (from, to) in live {
+                    self.index
+                        .insert(index, from, prints.get(from as usize..to as usize).unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn reconsider(&mut self, index: u32) {
+        let at = index as usize;
+        let found = self.candidates.extents().get(at).zip(self.plan.uses.get(at));
+        if let (Some((extent, uses)), Some(Fate::Stays)) = (found, self.fates.get(at)) {
+            let live = live(uses);
+            if let Some(verdict) = self.judge(index, *extent, &live) {
+                self.goes(index, &live, verdict);
+            }
+        }
+    }
+
+    fn goes(&mut self, index: u32, live: &[(u32, u32)], verdict: Verdict) {
+        let mut round = 0;
+        for run in &verdict.runs {
+            let Source::Extent { index, .. } = run.source else {
+                continue;
+            };
+            match self.fates.get(index as usize) {
+                Some(Fate::Goes(of_source)) => round = round.max(of_source + 1),
+                _ => set(&mut self.fates, index as usize, Fate::IsShared),
+            }
+        }
+        set(&mut self.fates, index as usize, Fate::Goes(round));
+        if round < ROUNDS_MAX {
+            for (from, to) in leftover(live, &verdict.runs) {
+                let prints = self.candidates.prints(index as usize);
+                self.index
+                    .insert(index, from, prints.get(from as usize..to as usize).unwrap_or_default());
+            }
+        }
+        let plan = &mut self.plan;
+        plan.gain_bytes += verdict.gain_bytes;
+        plan.jobs.push(Job {
+            index,
+            round,
+            runs: (plan.runs.len() as u32, verdict.runs.len() as u32),
+            leftover_blocks: verdict.leftover_blocks,
+            gain_bytes: verdict.gain_bytes,
+        });
+        plan.runs.extend(verdict.runs);
+    }
+
+    /// Whether an extent should go, and how.
+    fn judge(&self, index: u32, extent: Extent, live: &[(u32, u32)]) -> Option<Verdict> {
+        let candidates = &*self.candidates;
+        let own = candidates.prints(index as usize);
+        let uses = self.plan.uses.get(index as usize)?;
+        let cover = Cover {
+            index: &self.index,
+            prints: |index: u32| candidates.prints(index as usize),
+            may: |source: u32| source != index && self.may_share(uses, source),
+            zero: self.space.zero_print().filter(|_| !uses.encoded),
+        };
+        if uses.encoded {
+            return self.judge_encoded(extent, live, &cover.runs(own, (0, extent.blocks)));
+        }
+        let block = self.space.block_bytes();
+        let is_worth = |run: &Run, (from, to): (u32, u32)| {
+            u64::from(run.blocks) * block >= RUN_MIN_BYTES || (run.block, run.end()) == (from, to)
+        };
+        let pieces = live.iter().flat_map(|piece| {
+            let runs = cover.runs(own, *piece).into_iter();
+            runs.filter(|run| is_worth(run, *piece)).collect::<Vec<_>>()
+        });
+        let runs: Vec<Run> = pieces.collect();
+        if runs.is_empty() {
+            return None;
+        }
+        if self.space.frees_whole_extents() {
+            self.judge_whole(extent, live, runs)
+        } else {
+            self.judge_blocks(live, runs)
+        }
+    }
+
+    fn may_share(&self, uses: &Uses, source: u32) -> bool {
+        let Some(sources) = self.plan.uses.get(source as usize) else {
+            return false;
+        };
+        let has = |subvolume| sources.list.iter().any(|source| source.file.subvolume == subvolume);
+        !self.policy.same_subvolume_only || uses.list.iter().all(|own| has(own.file.subvolume))
+    }
+
+    /// Space is given back only if nothing of the extent is used any more.
+    fn judge_whole(&self, extent: Extent, live: &[(u32, u32)], runs: Vec<Run>) -> Option<Verdict> {
+        let block = self.space.block_bytes();
+        let rest = leftover(live, &runs);
+        let leftover_blocks: u32 = rest.iter().map(|(from, to)| to - from).sum();
+        let (before, after) = (live.len(), runs.len() + rest.len());
+        let fragments = after.saturating_sub(before) as u64;
+        let forbidden = self.policy.never_rewrite && leftover_blocks > 0
+            || self.policy.whole_only && (leftover_blocks > 0 || runs.len() > live.len());
+        let leftover_bytes = u64::from(leftover_blocks) * block;
+        let pieces = after as u64 * u64::from(extent.refs.max(1));
+        let cost = leftover_bytes + fragments * FRAGMENT_BYTES + pieces * METADATA_BYTES;
+        let bytes = u64::from(extent.blocks) * block;
+        let worth = !forbidden && bytes >= cost.saturating_mul(GAIN_OVER_COST);
+        worth.then(|| Verdict {
+            runs,
+            leftover_blocks,
+            gain_bytes: bytes - leftover_bytes,
+        })
+    }
+
+    /// Each block is given back on its own: each run has to be worth it.
+    fn judge_blocks(&self, live: &[(u32, u32)], mut runs: Vec<Run>) -> Option<Verdict> {
+        let block = self.space.block_bytes();
+        runs.retain(|run| {
+            let cuts_before = !live.iter().any(|(from, _)| *from == run.block);
+            let cuts_after = !live.iter().any(|(_, to)| *to == run.end());
+            let cuts = u64::from(cuts_before) + u64::from(cuts_after);
+            let cost = cuts * FRAGMENT_BYTES / 2 + METADATA_BYTES;
+            let whole = cuts == 0 || !self.policy.whole_only;
+            whole && u64::from(run.blocks) * block >= cost * GAIN_OVER_COST
+        });
+        let blocks: u64 = runs.iter().map(|run| u64::from(run.blocks)).sum();
+        (blocks > 0).then(|| Verdict {
+            runs,
+            leftover_blocks: 0,
+            gain_bytes: blocks * block,
+        })
+    }
+
+    /// An encoded extent goes only if another is the same to the last byte.
+    fn judge_encoded(&self, extent: Extent, live: &[(u32, u32)], runs: &[Run]) -> Option<Verdict> {
+        let [
+            Run {
+                block: 0,
+                blocks,
+                source: Source::Extent { index, block: 0 },
+            },
+        ] = runs
+        else {
+            return None;
+        };
+        let other = self.candidates.extents().get(*index as usize)?;
+        if *blocks != extent.blocks || other.blocks != extent.blocks {
+            return None;
+        }
+        let source = |block| Source::Extent { index: *index, block };
+        let runs = live.iter().map(|(from, to)| Run {
+            block: *from,
+            blocks: to - from,
+            source: source(*from),
+        });
+        let gain_bytes = u64::from(extent.blocks) * self.space.block_bytes();
+        Some(Verdict {
+            runs: runs.collect(),
+            leftover_blocks: 0,
+            gain_bytes,
+        })
+    }
+}
+
+fn set(fates: &mut [Fate], at: usize, fate: Fate) {
+    if let Some(slot) = fates.get_mut(at) {
+        *slot = fate;
+    }
+}
+
+/// The blocks that are used, as intervals in order, neighbouring ones joined.
+pub(crate) fn live(uses: &Uses) -> Vec<(u32, u32)> {
+    let mut pieces: Vec<(u32, u32)> = uses
+        .list
+        .iter()
+        .map(|one| (one.block, one.block.saturating_add(one.blocks)))
+        .collect();
+    pieces.sort_unstable();
+    let mut joined: Vec<(u32, u32)> = Vec::new();
+    for (from, to) in pieces {
+        match joined.last_mut() {
+            Some((_, end)) if from <= *end => *end = to.max(*end),
+            _ => joined.push((from, to)),
+        }
+    }
+    joined
+}
+
+/// What `runs` leave of `live`.
+pub(crate) fn leftover(live: &[(u32, u32)], runs: &[Run]) -> Vec<(u32, u32)> {
+    let mut rest = Vec::new();
+    for (from, to) in live {
+        let mut at = *from;
+        let first = runs.partition_point(|run| run.block < *from);
+        for run in runs.iter().skip(first).take_while(|run| run.block < *to) {
+            if run.block > at {
+                rest.push((at, run.block));
+            }
+            at = run.end();
+        }
+        if *to > at {
+            rest.push((at, *to));
+        }
+    }
+    rest
+}
+
+/// Makes fingerprints say what can be shared: not what is unused, and the end of a file only with the same end of another.
+///
+/// Says whether all uses agree about ends; if not, the extent has to stay.
+fn mark(prints: &mut [Print], live: &[(u32, u32)], uses: &Uses) -> bool {
+    let tails = uses.list.iter().filter(|one| one.tail_bytes > 0);
+    let mut tails: Vec<(u32, u32)> = tails.map(|one| (one.block + one.blocks - 1, one.tail_bytes)).collect();
+    tails.sort_unstable();
+    tails.dedup();
+    if uses.encoded {
+        // Blocks of its own on disk mean nothing alone, and the same bytes used differently are not the same.
+        let shape = live
+            .iter()
+            .chain(&tails)
+            .fold(0x5bd1_e995u32, |sum, (one, other)| mix(mix(sum, *one), *other));
+        prints.iter_mut().for_each(|print| *print = mix(*print, shape));
+        return tails.len() <= 1;
+    }
+    let mut at = 0;
+    for (from, to) in live.iter().copied().chain([(prints.len() as u32, prints.len() as u32)]) {
+        prints.get_mut(at..from as usize).unwrap_or_default().fill(NO_PRINT);
+        at = to as usize;
+    }
+    let mut agree = true;
+    for (block, bytes) in &tails {
+        let covering = uses
+            .list
+            .iter()
+            .filter(|one| (one.block..one.block + one.blocks).contains(block));
+        let mut ends = covering.map(|one| {
+            if one.block + one.blocks - 1 == *block {
+                one.tail_bytes
+            } else {
+                0
+            }
+        });
+        let same = ends.all(|end| end == *bytes);
+        agree &= same;
+        if let Some(print) = prints.get_mut(*block as usize) {
+            *print = if same && *print != NO_PRINT {
+                mix(*print, *bytes)
+            } else {
+                NO_PRINT
+            };
+        }
+    }
+    // A scratch file has one end.
+    agree && tails.len() <= 1
+}
+
+fn mix(print: Print, with: u32) -> Print {
+    (print.rotate_left(13) ^ with.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0xc2b2_ae35)
+}

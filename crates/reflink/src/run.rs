@@ -1,0 +1,198 @@
+//! A whole run: look, plan, share, look again at what came of it, and note how far it got.
+//!
+//! - Passes are repeated until one finds nothing: what was shared, and what a run itself wrote, makes more of the rest worth while.
+//! - How far it got is noted only if everything that was planned was done.
+
+use crate::candidates::{Candidates, Look};
+use crate::error::Result;
+use crate::execute::{Limits, Outcome, execute};
+use crate::plan::{Plan, Policy, plan};
+use crate::progress::{Cancel, Progress};
+use crate::space::Space;
+use crate::state::{PastRun, State};
+
+/// Passes of one run: the first, those for what did not fit in memory, and those that find what the others made worth while.
+const PASSES_MAX: usize = 64;
+/// Rounds of passes over all sizes: where files are written all the time, each would find something.
+const ROUNDS_MAX: u32 = 6;
+
+/// What a run may do.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// What is worth doing.
+    pub policy: Policy,
+    /// How far it may go.
+    pub limits: Limits<'a>,
+    /// Memory that it may take, about.
+    pub memory_bytes: u64,
+    /// Look only at what is new since the run that is noted in the state.
+    pub incremental: bool,
+    /// Write out pending data first, so that it is seen.
+    pub flush: bool,
+    /// Plan only: nothing is changed and nothing noted.
+    pub estimate: bool,
+}
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Bytes on disk that were looked at, in the pass that looked at most.
+    pub scanned_bytes: u64,
+    /// What was done, all passes together; of an estimate, only [`Outcome::extents`] and [`Outcome::predicted_bytes`].
+    pub outcome: Outcome,
+    /// Extents that have something in common with another.
+    pub candidates: u64,
+    /// Passes that were made.
+    pub passes: u64,
+    /// The generation up to which everything was looked at.
+    pub generation: u64,
+    /// Nothing was left undone.
+    pub complete: bool,
+}
+
+/// Where a run is noted.
+pub struct Note<'a> {
+    /// The state; without one nothing is known and nothing noted.
+    pub state: Option<&'a mut State>,
+    /// Which files the run is about, in words that are the same for the same files.
+    pub scope: &'a str,
+    /// Seconds since 1970.
+    pub started_s: u64,
+    /// Milliseconds since the start.
+    pub elapsed_ms: &'a dyn Fn() -> u64,
+}
+
+impl std::fmt::Debug for Note<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Note")
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes what is equal on a file system be shared.
+pub fn run(
+    space: &dyn Space,
+    options: &Options<'_>,
+    note: Note<'_>,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<Report> {
+    let known = match &note.state {
+        Some(state) if options.incremental => state.generation(space.id(), note.scope)?,
+        _ => 0,
+    };
+    if options.flush {
+        space.settle()?;
+    }
+    // What is noted of a time to come is of another file system, or of this one before it was set back.
+    let known = if known > space.generation()? { 0 } else { known };
+    let mut report = Report::default();
+    let worker = Worker {
+        space,
+        options,
+        progress,
+        cancel,
+    };
+    let done = worker.passes(known, &mut report);
+    if let Some(state) = note.state.filter(|_| !options.estimate) {
+        let run = PastRun {
+            scope: note.scope.to_owned(),
+            started_s: note.started_s,
+            elapsed_ms: (note.elapsed_ms)(),
+            scanned_bytes: report.scanned_bytes,
+            freed_bytes: report.outcome.freed_bytes,
+            predicted_bytes: report.outcome.predicted_bytes,
+            complete: report.complete,
+        };
+        state.finish(space.id(), &run, report.complete.then_some(report.generation))?;
+    }
+    done.map(|()| report)
+}
+
+#[derive(Clone, Copy)]
+struct Worker<'a> {
+    space: &'a dyn Space,
+    options: &'a Options<'a>,
+    progress: &'a Progress,
+    cancel: &'a Cancel,
+}
+
+impl Worker<'_> {
+    fn passes(&self, since: u64, report: &mut Report) -> Result<()> {
+        let Self {
+            space,
+            options,
+            progress,
+            cancel,
+        } = *self;
+        let mut shorter_than_blocks = u32::MAX;
+        // Of the passes over all sizes that belong together: where they began, and what they freed.
+        let (mut began, mut freed_bytes, mut rounds) = (None, 0, 0);
+        for _ in 0..PASSES_MAX {
+            let generation = match began {
+                Some(began) => began,
+                None => *began.insert(space.generation()?),
+            };
+            let look = Look {
+                since,
+                shorter_than_blocks,
+                memory_bytes: options.memory_bytes,
+            };
+            let mut candidates = Candidates::find(space, look, progress, cancel)?;
+            let plan = plan(
+                space,
+                &mut candidates,
+                (options.policy, options.memory_bytes),
+                progress,
+                cancel,
+            )?;
+            report.passes += 1;
+            report.candidates = report.candidates.max(candidates.extents().len() as u64);
+            report.scanned_bytes = report.scanned_bytes.max(candidates.scanned_bytes);
+            let outcome = self.carry_out(&candidates, &plan)?;
+            let (is_cut, freed) = (outcome.is_cut, outcome.freed_bytes);
+            report.outcome.add(outcome);
+            freed_bytes += freed;
+            if is_cut {
+                return Ok(());
+            }
+            if plan.is_partial && freed > 0 {
+                continue;
+            }
+            if candidates.below_blocks > 0 {
+                shorter_than_blocks = candidates.below_blocks;
+                continue;
+            }
+            report.generation = generation;
+            rounds += 1;
+            // What is left then is what refuses, which it will do again, or new.
+            if freed_bytes == 0 || rounds >= ROUNDS_MAX {
+                report.complete = true;
+                return Ok(());
+            }
+            (began, freed_bytes, shorter_than_blocks) = (None, 0, u32::MAX);
+        }
+        // What is still found after so many passes is for the next run.
+        report.complete = report.generation > 0;
+        Ok(())
+    }
+
+    fn carry_out(&self, candidates: &Candidates, plan: &Plan) -> Result<Outcome> {
+        let Self {
+            space,
+            options,
+            progress,
+            cancel,
+        } = *self;
+        if options.estimate || plan.jobs.is_empty() {
+            let estimate = Outcome {
+                extents: plan.jobs.len() as u64,
+                predicted_bytes: plan.gain_bytes,
+                ..Outcome::default()
+            };
+            return Ok(if options.estimate { estimate } else { Outcome::default() });
+        }
+        execute(space, (candidates, plan), &options.limits, progress, cancel)
+    }
+}

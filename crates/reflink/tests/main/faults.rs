@@ -1,0 +1,209 @@
+//! What goes on meanwhile, and what ends a run early: writers, kills, files that refuse, a full file system.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use drystone_reflink::{Cancel, Error, Note, Options, Progress, Space, run};
+
+use crate::disk::{Disk, command, hash, noise, options, run_all, run_noted};
+
+const MIB: usize = 1 << 20;
+
+/// Tells writers to end, also when an assertion fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn files_that_are_written_meanwhile_have_what_was_written() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    let image = noise(1, 8 * MIB);
+    for name in ["still", "a", "b", "c"] {
+        disk.write(name, &image);
+    }
+    disk.sync();
+    let stop = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        let writers: Vec<_> = ["a", "b"]
+            .into_iter()
+            .enumerate()
+            .map(|(seed, name)| {
+                let (stop, path, image, mut own) = (&stop, disk.path(name), &image, image.clone());
+                scope.spawn(move || {
+                    let file = OpenOptions::new().write(true).open(path).unwrap();
+                    let mut turn = seed as u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        turn += 2;
+                        // Now a change, now what was there, so that ranges become equal again.
+                        let at = (turn as usize * 7919 * 512) % (own.len() - 5000);
+                        let bytes = if turn.is_multiple_of(3) {
+                            image[at..at + 5000].to_vec()
+                        } else {
+                            noise(turn, 5000)
+                        };
+                        file.write_all_at(&bytes, at as u64).unwrap();
+                        own[at..at + 5000].copy_from_slice(&bytes);
+                    }
+                    own
+                })
+            })
+            .collect();
+        for _ in 0..4 {
+            let report = run_noted(&disk.space(), &options(64 << 20), None).unwrap();
+            assert!(report.outcome.problems.is_empty(), "{:?}", report.outcome.problems);
+        }
+        stop.store(true, Ordering::Relaxed);
+        writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    for (name, bytes) in ["a", "b"].into_iter().zip(written) {
+        assert!(fs::read(disk.path(name)).unwrap() == bytes, "{name} lost a write");
+    }
+    assert_eq!(
+        (hash(&disk.path("c")), hash(&disk.path("still"))),
+        (hash(&disk.path("still")), hash(&disk.path("c")))
+    );
+    assert!(fs::read(disk.path("c")).unwrap() == image);
+    disk.check();
+}
+
+/// Not a test of its own: what the next one kills.
+#[test]
+#[ignore = "is run by a test that kills it"]
+fn a_run_to_be_killed() {
+    let mount = std::env::var_os("DRYSTONE_TEST_MOUNT").unwrap();
+    let fs = drystone_extents::Btrfs::open(mount.as_ref()).unwrap();
+    let space = drystone_reflink::BtrfsSpace::new(fs, drystone_reflink::Scope::default());
+    run_noted(&space, &options(64 << 20), None).unwrap();
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_but_less_to_do() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    for file in 0..60u64 {
+        let bytes = noise(file, MIB + 77);
+        disk.write(&format!("a/{file}"), &bytes);
+        disk.write(
+            &format!("b/{file}"),
+            &[bytes.as_slice(), &noise(1000 + file, 300 << 10)].concat(),
+        );
+    }
+    disk.sync();
+    let manifest = disk.manifest();
+    let mut delay = Duration::from_millis(5);
+    for _ in 0..4 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "faults::a_run_to_be_killed"])
+            .env("DRYSTONE_TEST_MOUNT", disk.root())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + delay;
+        while Instant::now() < until && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        delay *= 2;
+        assert_eq!(disk.manifest(), manifest);
+    }
+    run_all(&disk.space());
+    assert_eq!(run_all(&disk.space()).outcome.extents, 0);
+    assert_eq!(disk.manifest(), manifest);
+    disk.check();
+}
+
+#[test]
+fn a_file_that_refuses_is_a_problem_and_nothing_more() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    let bytes = noise(3, 2 * MIB);
+    for name in ["one", "two", "fixed"] {
+        disk.write(name, &bytes);
+    }
+    disk.sync();
+    // The oldest stays; so one that goes cannot be changed.
+    let fixed = disk.path("fixed");
+    command("chattr", &["+i", fixed.to_str().unwrap()]);
+    let report = run_noted(&disk.space(), &options(64 << 20), None).unwrap();
+    command("chattr", &["-i", fixed.to_str().unwrap()]);
+    let outcome = report.outcome;
+    assert!(
+        outcome.problem_count == 1 && outcome.problems[0].why.contains("permitted"),
+        "{outcome:?}"
+    );
+    assert_eq!(outcome.freed_bytes, 2 * MIB as u64);
+    assert!(fs::read(&fixed).unwrap() == bytes);
+}
+
+#[test]
+fn a_full_file_system_still_gives_back_what_needs_no_room() {
+    let Some(disk) = Disk::make(&["mkfs.btrfs", "-q"], 160 << 20, "") else {
+        return;
+    };
+    let bytes = noise(4, 8 * MIB);
+    for name in ["one", "two"] {
+        disk.write(name, &bytes);
+    }
+    disk.write("three", &[&bytes[..6 * MIB], &noise(5, MIB)].concat());
+    disk.sync();
+    let filler = File::create(disk.path("filler")).unwrap();
+    let mut at = 0;
+    for len in [MIB, 4096] {
+        while filler.write_all_at(&noise(at, len), at).is_ok() {
+            at += len as u64;
+        }
+    }
+    let before = hash(&disk.path("three"));
+    let report = run_noted(&disk.space(), &options(64 << 20), None).unwrap();
+    assert!(report.outcome.freed_bytes >= 8 * MIB as u64, "{:?}", report.outcome);
+    assert_eq!(hash(&disk.path("three")), before);
+}
+
+#[test]
+fn a_read_only_file_system_says_so() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    for name in ["one", "two"] {
+        disk.write(name, &noise(6, MIB));
+    }
+    disk.sync();
+    let space = disk.space();
+    command("mount", &["-o", "remount,ro", disk.root().to_str().unwrap()]);
+    let failed = run_noted(
+        &space,
+        &Options {
+            flush: false,
+            ..options(64 << 20)
+        },
+        None,
+    )
+    .unwrap_err();
+    assert!(failed.to_string().contains("Read-only"), "{failed}");
+}
+
+#[test]
+fn a_wish_to_stop_is_heard() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    disk.write("one", &noise(7, MIB));
+    let cancel = Cancel::default();
+    cancel.cancel();
+    let note = Note {
+        state: None,
+        scope: "all",
+        started_s: 0,
+        elapsed_ms: &|| 0,
+    };
+    let space = disk.space();
+    assert_eq!(space.block_bytes(), 4096);
+    let stopped = run(&space, &options(64 << 20), note, &Progress::default(), &cancel);
+    assert!(matches!(stopped, Err(Error::Interrupted)));
+}

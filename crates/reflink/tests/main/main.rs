@@ -1,0 +1,17 @@
+//! Reclaiming on real file systems: Btrfs and XFS on loop devices, which takes root.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod btrfs;
+mod disk;
+mod facts;
+mod faults;
+mod random;
+mod single;
+mod xfs;

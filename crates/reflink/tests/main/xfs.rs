@@ -1,0 +1,164 @@
+//! Reclaiming on XFS, by reading: what is freed, what is read, and what is remembered.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use drystone_reflink::{Cancel, Progress, Space, State, Walk, WalkedSpace};
+
+use crate::disk::{Disk, command, estimate, noise, options, put, run_all, run_noted};
+
+const MIB: usize = 1 << 20;
+
+fn walked(disk: &Disk, cache: Option<&Path>) -> WalkedSpace {
+    disk.sync();
+    let root = fs::File::open(disk.root()).unwrap();
+    let about = Walk {
+        root: root.as_fd(),
+        name: "test",
+        cache,
+        min_file_bytes: 0,
+        exclude: &[],
+    };
+    WalkedSpace::open(about, &Progress::default(), &Cancel::default()).unwrap()
+}
+
+/// Bytes that the file system says are free.
+fn free(disk: &Disk) -> u64 {
+    disk.sync();
+    let stat = rustix::fs::statvfs(disk.root()).unwrap();
+    stat.f_bfree * stat.f_frsize
+}
+
+#[test]
+fn copies_and_parts_are_shared_and_stay_what_they_were() {
+    let Some(disk) = Disk::xfs() else { return };
+    let image = noise(1, 24 * MIB + 1234);
+    disk.write("a/one", &image);
+    disk.write("b/two", &image);
+    disk.write(
+        "shifted",
+        &[&noise(2, 8192), &image[..20 * MIB], &vec![0; MIB], &noise(3, MIB)].concat(),
+    );
+    for file in 0..100u64 {
+        let bytes = noise(100 + file, 1 + file as usize * 331);
+        disk.write(&format!("a/{file}"), &bytes);
+        disk.write(&format!("b/{file}"), &bytes);
+    }
+    fs::hard_link(disk.path("b/two"), disk.path("b/link")).unwrap();
+    let (before, manifest) = (free(&disk), disk.manifest());
+    let promised = estimate(&walked(&disk, None));
+    let report = run_all(&walked(&disk, None));
+    assert_eq!(
+        (report.outcome.freed_bytes, report.outcome.predicted_bytes),
+        (promised, promised)
+    );
+    let small: usize = (0..100usize).map(|file| (1 + file * 331).next_multiple_of(4096)).sum();
+    let expected = image.len().next_multiple_of(4096) + 20 * MIB + MIB + small;
+    assert_eq!(report.outcome.freed_bytes as usize, expected);
+    // What the file system says, but for the metadata of sharing.
+    let freed = free(&disk) - before;
+    assert!(freed.abs_diff(expected as u64) < MIB as u64, "{freed} of {expected}");
+    assert_eq!(disk.manifest(), manifest);
+    assert_eq!(run_all(&walked(&disk, None)).outcome.extents, 0);
+}
+
+#[test]
+fn each_place_is_read_once_and_what_is_unchanged_never_again() {
+    let Some(disk) = Disk::xfs() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("cache");
+    let one = disk.write("one", &noise(5, 8 * MIB));
+    for copy in ["clone", "clone2"] {
+        command(
+            "cp",
+            &[
+                "--reflink=always",
+                one.to_str().unwrap(),
+                disk.path(copy).to_str().unwrap(),
+            ],
+        );
+    }
+    disk.write("copy", &noise(5, 8 * MIB));
+    let space = walked(&disk, Some(&cache));
+    assert_eq!(space.read_bytes, 16 * MIB as u64);
+    assert_eq!(run_all(&space).outcome.freed_bytes, 8 * MIB as u64);
+    drop(space);
+    let space = walked(&disk, Some(&cache));
+    assert_eq!((space.read_bytes, run_all(&space).outcome.extents), (0, 0));
+    drop(space);
+    // One block changed in place: what is still shared is known.
+    put(&disk.path("clone"), 12288, &noise(6, 4096));
+    disk.write("new", &noise(5, 8 * MIB)[MIB..3 * MIB]);
+    fs::remove_file(disk.path("copy")).unwrap();
+    let space = walked(&disk, Some(&cache));
+    assert!(
+        space.read_bytes <= 3 * MIB as u64,
+        "{} bytes were read",
+        space.read_bytes
+    );
+    let before = disk.manifest();
+    assert_eq!(run_all(&space).outcome.freed_bytes, 2 * MIB as u64);
+    assert_eq!(disk.manifest(), before);
+    drop(space);
+    // A cache of somebody else, or none, costs reading alone.
+    fs::remove_file(&cache).unwrap();
+    let space = walked(&disk, Some(&cache));
+    assert!(space.read_bytes >= 8 * MIB as u64);
+    assert_eq!(run_all(&space).outcome.extents, 0);
+}
+
+#[test]
+fn a_file_system_without_reflink_is_not_read_for_nothing() {
+    let Some(disk) = Disk::make(&["mkfs.xfs", "-q", "-m", "reflink=0"], 400 << 20, "") else {
+        return;
+    };
+    disk.write("one", &noise(8, MIB));
+    let root = fs::File::open(disk.root()).unwrap();
+    let about = Walk {
+        root: root.as_fd(),
+        name: "test",
+        cache: None,
+        min_file_bytes: 0,
+        exclude: &[],
+    };
+    let refused = WalkedSpace::open(about, &Progress::default(), &Cancel::default()).unwrap_err();
+    assert!(refused.to_string().contains("without reflink"), "{refused}");
+}
+
+#[test]
+fn a_lost_map_is_noticed() {
+    let Some(disk) = Disk::xfs() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("cache");
+    let mut state = State::open(&directory.path().join("state")).unwrap();
+    disk.write("one", &noise(8, MIB));
+    state.see(walked(&disk, None).id(), "xfs", "test").unwrap();
+    let mut run = |cache: &Path| run_noted(&walked(&disk, Some(cache)), &options(64 << 20), Some(&mut state)).unwrap();
+    for _ in 0..3 {
+        run(&cache);
+    }
+    assert_eq!(run(&cache).scanned_bytes, 0);
+    // Other walks in between must not make what is there look old.
+    let other = directory.path().join("other");
+    for _ in 0..9 {
+        walked(&disk, Some(&other));
+    }
+    disk.write("two", &noise(8, MIB));
+    walked(&disk, Some(&other));
+    assert_eq!(run(&other).outcome.freed_bytes, MIB as u64);
+}
+
+#[test]
+fn btrfs_can_be_walked_as_well() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    disk.write("one", &noise(7, 4 * MIB + 5));
+    disk.write("two", &noise(7, 4 * MIB + 5));
+    disk.write("inline", b"few bytes");
+    let manifest = disk.manifest();
+    let report = run_all(&walked(&disk, None));
+    assert_eq!(report.outcome.freed_bytes, 4 * MIB as u64 + 4096);
+    assert_eq!(run_all(&disk.space()).outcome.extents, 0);
+    assert_eq!(disk.manifest(), manifest);
+    disk.check();
+}
