@@ -23,8 +23,9 @@ use crate::reach::Site;
 /// Names asked for in one listing call.
 const LIST_PAGE: usize = 1000;
 
-/// How long a place may take before another one is asked as well.
-const HEDGE_AFTER: Duration = Duration::from_millis(500);
+/// How long a place may take before others are asked as well. A busy disk answers late and is not helped by more reads:
+/// with half a second, restoring 4 GB from three places on one disk took three times as long as from one.
+const HEDGE_AFTER: Duration = Duration::from_secs(2);
 /// How long a place that failed is left alone.
 const REST: Duration = Duration::from_secs(30);
 
