@@ -49,7 +49,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
 ];
 
 /// Decisions: what shows that one is made, and where alone that may be (tests apart).
-const OWNERS: [(&str, &[&str]); 10] = [
+const OWNERS: [(&str, &[&str]); 12] = [
     ("linux_raw_sys::", &["crates/extents/src/ioctl.rs"]),
     ("std::env::", &["crates/cli/src/config.rs"]),
     ("env::var", &["crates/cli/src/config.rs"]),
@@ -60,6 +60,8 @@ const OWNERS: [(&str, &[&str]); 10] = [
     ("io::stdout()", &["crates/cli/src/output.rs"]),
     ("zstd::", &["crates/format/src/codec.rs"]),
     ("ring::aead", &["crates/format/src/seal.rs"]),
+    ("rusty_erasure::", &["crates/store/src/erasure.rs"]),
+    ("placement_draw", &["crates/format/src/id.rs", "crates/store/src/placement.rs"]),
 ];
 
 /// Files that own a decision (design, style): they must exist under this name.
