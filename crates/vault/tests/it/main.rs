@@ -19,5 +19,8 @@ mod hostile;
 mod places;
 mod reading;
 mod round_trip;
+mod spread_crash;
+mod spread_damage;
+mod spread_world;
 mod support;
 mod writers;
