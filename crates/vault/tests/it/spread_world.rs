@@ -190,7 +190,7 @@ pub(crate) fn change(add: Vec<NewPlace>, remove: Vec<PlaceId>, spread: Option<(u
 
 /// Does something once, at a chosen one of the calls that it counts, whichever places they are to.
 pub(crate) struct Switch {
-    at: u64,
+    at: AtomicU64,
     counted: AtomicU64,
     counts: fn(Op) -> bool,
     act: Box<dyn Fn(&Fail) + Send + Sync>,
@@ -200,7 +200,7 @@ impl Switch {
     /// Calls `act` with the place that is about to get the call number `at`, from 0, of those that `counts` means.
     pub(crate) fn new(at: u64, counts: fn(Op) -> bool, act: impl Fn(&Fail) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
-            at,
+            at: AtomicU64::new(at),
             counted: AtomicU64::new(0),
             counts,
             act: Box::new(act),
@@ -212,8 +212,13 @@ impl Switch {
         self.counted.load(Ordering::SeqCst)
     }
 
+    /// Acts at this call from now on, from 0, instead.
+    pub(crate) fn arm(&self, calls: u64) {
+        self.at.store(self.counted() + calls, Ordering::SeqCst);
+    }
+
     fn pass(&self, op: Op, place: &Fail) {
-        if (self.counts)(op) && self.counted.fetch_add(1, Ordering::SeqCst) == self.at {
+        if (self.counts)(op) && self.counted.fetch_add(1, Ordering::SeqCst) == self.at.load(Ordering::SeqCst) {
             (self.act)(place);
         }
     }

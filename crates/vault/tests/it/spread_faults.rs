@@ -1,0 +1,229 @@
+//! Places that fail, lie, are full, slow or torn, before and in the middle of each operation: with any one of three in
+//! trouble everything comes out right or as a clear error, and repair brings everything back (I1, I5, I6).
+
+use std::sync::{Arc, OnceLock};
+
+use drystone_format::RootId;
+use drystone_store::fail::{Failure, Fault};
+use drystone_store::{Fail, Op};
+use drystone_vault::{Error, GcOptions, Vault};
+
+use crate::spread_damage::scrub_and_repair;
+use crate::spread_world::{Switch, Switched, URLS, World, assert_whole, small_files, store_small, try_store};
+use crate::support::{Fixture, back_up, check, files, lines, noise, watched};
+
+const OPS: [Op; 5] = [Op::Put, Op::Get, Op::Stat, Op::List, Op::Delete];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// Nothing answers.
+    Silent,
+    /// Everything is refused.
+    Denied,
+    /// Everything fails on the medium.
+    Broken,
+    /// Says of everything that it is not there, and of lists that they fail.
+    Empty,
+    Full,
+    ReadOnly,
+    /// Every get gives a flipped bit.
+    Rotten,
+    /// Every get gives less than was asked for.
+    Short,
+    /// Puts store half an object under its name.
+    Torn,
+    /// Puts and deletes are done, but nobody is told.
+    Mute,
+}
+
+const TROUBLES: [Trouble; 10] = [
+    Trouble::Silent,
+    Trouble::Denied,
+    Trouble::Broken,
+    Trouble::Empty,
+    Trouble::Full,
+    Trouble::ReadOnly,
+    Trouble::Rotten,
+    Trouble::Short,
+    Trouble::Torn,
+    Trouble::Mute,
+];
+
+impl Trouble {
+    fn faults(self) -> Vec<Fault> {
+        let all = |failure| OPS.map(|op| Fault::error(op, failure)).to_vec();
+        let changes = |failure| vec![Fault::error(Op::Put, failure), Fault::error(Op::Delete, failure)];
+        match self {
+            Self::Silent => all(Failure::Unavailable),
+            Self::Denied => all(Failure::Denied),
+            Self::Broken => all(Failure::Io),
+            Self::Empty => vec![
+                Fault::error(Op::Get, Failure::NotFound),
+                Fault::error(Op::Stat, Failure::NotFound),
+                Fault::error(Op::List, Failure::Io),
+            ],
+            Self::Full => vec![Fault::error(Op::Put, Failure::Full)],
+            Self::ReadOnly => changes(Failure::ReadOnly),
+            Self::Rotten => vec![Fault::altered_get()],
+            Self::Short => vec![Fault::short_get(1)],
+            Self::Torn => vec![Fault::torn_put(50)],
+            Self::Mute => vec![Fault::lost_reply(Op::Put), Fault::lost_reply(Op::Delete)],
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    BackUp,
+    Read,
+    Check,
+    Gc,
+}
+
+const WORKS: [Work; 4] = [Work::BackUp, Work::Read, Work::Check, Work::Gc];
+
+/// When the trouble begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// Before the vault is opened.
+    Before,
+    /// When the vault is open, at this call to the place, from 0.
+    AtCall(u64),
+}
+
+const BEGINS: [Begin; 3] = [Begin::Before, Begin::AtCall(0), Begin::AtCall(5)];
+
+struct Base {
+    world: World,
+    owner: Fixture,
+    ids: [RootId; 2],
+}
+
+/// Two snapshots and garbage.
+fn base() -> &'static Base {
+    static BASE: OnceLock<Base> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let (world, owner) = (World::default(), Fixture::new());
+        let vault = world.create(&owner, &URLS, (2, 3));
+        let garbage = back_up(&vault, &[("garbage", &noise(9, 9_000))]).unwrap().0;
+        let ids = [store_small(&vault, 1), store_small(&vault, 2)];
+        vault.forget(&[garbage]).unwrap();
+        Base { world, owner, ids }
+    })
+}
+
+fn assert_readable(vault: &Vault, case: &str) {
+    for (id, seed) in base().ids.iter().zip([1, 2]) {
+        let found = files(vault, id).unwrap_or_else(|error| panic!("{case}: {error}"));
+        assert!(found == small_files(seed), "{case}: wrong bytes");
+    }
+}
+
+/// What was published.
+fn perform(work: Work, vault: &Vault, url: &str, case: &str) -> Option<RootId> {
+    match work {
+        Work::BackUp => {
+            let id = try_store(vault, &small_files(3)).unwrap_or_else(|error| panic!("{case}: {error}"));
+            return Some(id);
+        }
+        Work::Read => assert_readable(vault, case),
+        Work::Check => {
+            // What unlocking found at a place in trouble is told; of snapshots and files nothing is missing.
+            let problems = lines(&check(vault).problems);
+            assert!(problems.lines().all(|line| line.contains(url)), "{case}: {problems}");
+        }
+        Work::Gc => match vault.gc(&GcOptions::default()) {
+            Ok(_) => {}
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    text.contains("mem://") || matches!(error, Error::Unmarked { .. }),
+                    "{case}: {text}"
+                );
+            }
+        },
+    }
+    None
+}
+
+fn run(url: &'static str, trouble: Trouble, work: Work, begin: Begin) {
+    let case = format!("{url} {trouble:?} {begin:?}, {work:?}");
+    let (world, fixture) = (base().world.copy(), base().owner.copy());
+    let place = world.failing(&[url]).remove(0);
+    let start = move |place: &Fail| trouble.faults().into_iter().for_each(|fault| place.add(fault));
+    let switch = Switch::new(u64::MAX, |_| true, start);
+    let (inner, passed) = (place.clone(), switch.clone());
+    world.show(url, |_| Arc::new(Switched { inner, switch: passed }));
+    if begin == Begin::Before {
+        start(&place);
+    }
+    let vault = world
+        .open(&fixture, &URLS)
+        .unwrap_or_else(|error| panic!("{case}: {error}"));
+    if let Begin::AtCall(calls) = begin {
+        switch.arm(calls);
+    }
+    let published = {
+        let case = case.clone();
+        watched(move || perform(work, &vault, url, &case))
+    };
+    place.clear();
+    world.unveil();
+    let vault = world.open(&fixture, &URLS).unwrap();
+    assert_eq!(lines(&scrub_and_repair(&vault).problems), "", "{case}");
+    let vault = world.open(&fixture, &URLS).unwrap();
+    vault
+        .gc(&GcOptions::default())
+        .unwrap_or_else(|error| panic!("{case}: {error}"));
+    assert_whole(&vault);
+    // Whatever the place made of it: without another one nothing is missing.
+    let gone = URLS.into_iter().find(|other| *other != url).unwrap();
+    world.take(gone);
+    let vault = world.open(&fixture, &[url]).unwrap();
+    assert_readable(&vault, &case);
+    if let Some(id) = published {
+        assert!(files(&vault, &id).unwrap() == small_files(3), "{case}");
+    }
+}
+
+fn matrix(work: Work) {
+    for (number, trouble) in TROUBLES.into_iter().enumerate() {
+        for (turn, begin) in BEGINS.into_iter().enumerate() {
+            // Each place has its turn.
+            run(URLS[(number + turn) % 3], trouble, work, begin);
+        }
+    }
+}
+
+#[test]
+fn a_place_in_trouble_in_a_backup() {
+    matrix(Work::BackUp);
+}
+
+#[test]
+fn a_place_in_trouble_while_reading() {
+    matrix(Work::Read);
+}
+
+#[test]
+fn a_place_in_trouble_in_a_check() {
+    matrix(Work::Check);
+}
+
+#[test]
+fn a_place_in_trouble_in_gc() {
+    matrix(Work::Gc);
+}
+
+#[test]
+#[ignore = "minutes: every place, every trouble, from each of the first calls on"]
+fn every_trouble() {
+    for url in URLS {
+        for trouble in TROUBLES {
+            for work in WORKS {
+                run(url, trouble, work, Begin::Before);
+                (0..30).for_each(|at| run(url, trouble, work, Begin::AtCall(at)));
+            }
+        }
+    }
+}
