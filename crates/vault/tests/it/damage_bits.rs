@@ -12,7 +12,7 @@ use crate::spread_world::{self, URLS, assert_whole};
 use crate::support::{Fixture, back_up, check, files, lines, noise, scrub};
 
 /// Bits of which one is flipped in the runs of every day: a prime, so that all positions within a byte have their turn.
-const STRIDE: usize = 149;
+const STRIDE: usize = 401;
 
 /// Every `stride`th bit of all objects, taken as one string.
 fn bits(store: &Memory, stride: usize) -> Vec<(Name, usize)> {

@@ -167,6 +167,14 @@ fn clear_remains(vault: &Vault, case: &str) {
 type Fates = fn(u64) -> Vec<bool>;
 
 const IN_TURN: Fates = |after| vec![after % 2 == 1];
+/// Every other cut, where there are many.
+const SOME: Fates = |after| {
+    if after % 2 == 0 {
+        vec![after % 4 == 0]
+    } else {
+        Vec::new()
+    }
+};
 const BOTH: Fates = |_| vec![false, true];
 
 /// Cuts the power of all places at once, after every change of `under_way`.
@@ -247,7 +255,7 @@ fn cut_one(under_way: Work, url: &'static str, fates: Fates) {
 
 #[test]
 fn all_places_lose_power_in_a_backup() {
-    cut_all(Work::BackUp, BOTH);
+    cut_all(Work::BackUp, IN_TURN);
 }
 
 #[test]
@@ -268,10 +276,10 @@ fn all_places_lose_power_in_gc() {
 #[test]
 fn one_place_loses_power() {
     cut_one(Work::BackUp, URLS[0], BOTH);
-    cut_one(Work::Gc, URLS[2], IN_TURN);
-    cut_one(Work::Repair, URLS[1], IN_TURN);
-    cut_one(Work::Replace, NEW, IN_TURN);
-    cut_one(Work::Replace, URLS[0], IN_TURN);
+    cut_one(Work::Gc, URLS[2], SOME);
+    cut_one(Work::Repair, URLS[1], SOME);
+    cut_one(Work::Replace, NEW, SOME);
+    cut_one(Work::Replace, URLS[0], SOME);
 }
 
 #[test]

@@ -2,15 +2,21 @@
 //! trouble everything comes out right or as a clear error, and repair brings everything back (I1, I5, I6).
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use drystone_format::RootId;
 use drystone_store::fail::{Failure, Fault};
-use drystone_store::{Fail, Op};
-use drystone_vault::{Error, GcOptions, Vault};
+use drystone_store::{Fail, Listed, Memory, Name, Op, Prefix, Put, Range, Store, Traits};
+use drystone_vault::{Error, GcOptions, RepairOptions, Vault};
 
 use crate::spread_damage::scrub_and_repair;
 use crate::spread_world::{Switch, Switched, URLS, World, assert_whole, small_files, store_small, try_store};
 use crate::support::{Fixture, back_up, check, files, lines, noise, watched};
+
+/// How long a slow place takes for an answer: so long that nobody who waits for it goes unnoticed.
+const SLOW: Duration = Duration::from_secs(20);
 
 const OPS: [Op; 5] = [Op::Put, Op::Get, Op::Stat, Op::List, Op::Delete];
 
@@ -213,6 +219,101 @@ fn a_place_in_trouble_in_a_check() {
 #[test]
 fn a_place_in_trouble_in_gc() {
     matrix(Work::Gc);
+}
+
+/// A place that takes ages is not waited for: what others have is read from them.
+#[test]
+fn a_slow_place_is_read_around() {
+    let (world, fixture) = (base().world.copy(), base().owner.copy());
+    for url in URLS {
+        let vault = {
+            let place = world.failing(&[url]).remove(0);
+            let vault = world.open(&fixture, &URLS).unwrap();
+            place.add(Fault::delay(Op::Get, SLOW));
+            vault
+        };
+        let begun = Instant::now();
+        let vault = watched(move || {
+            assert_readable(&vault, url);
+            vault
+        });
+        assert!(begun.elapsed() < SLOW, "{url} was waited for");
+        let troubles = vault.spread().unwrap().troubles();
+        let slow = troubles.places.iter().filter(|place| place.slow > 0);
+        assert!(slow.clone().all(|place| place.place == url), "{troubles:?}");
+        assert!(
+            slow.count() == 1 || url != URLS[0],
+            "the first place is asked first: {troubles:?}"
+        );
+        world.unveil();
+    }
+}
+
+/// A place whose lists do not show what happened of late.
+#[derive(Debug)]
+struct Stale {
+    now: Arc<Memory>,
+    listed: Memory,
+}
+
+#[async_trait]
+impl Store for Stale {
+    fn place(&self) -> &str {
+        self.now.place()
+    }
+
+    fn traits(&self) -> Traits {
+        self.now.traits()
+    }
+
+    async fn put(&self, name: &Name, bytes: Bytes) -> drystone_store::Result<Put> {
+        self.now.put(name, bytes).await
+    }
+
+    async fn get(&self, name: &Name, range: Range) -> drystone_store::Result<Bytes> {
+        self.now.get(name, range).await
+    }
+
+    async fn stat(&self, name: &Name) -> drystone_store::Result<u64> {
+        self.now.stat(name).await
+    }
+
+    async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> drystone_store::Result<Vec<Listed>> {
+        self.listed.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, name: &Name) -> drystone_store::Result<()> {
+        self.now.delete(name).await
+    }
+}
+
+/// One place lists what was there before a backup and gc, whoever asks, and does not say that it does.
+#[test]
+fn lists_of_one_place_may_be_stale() {
+    for url in URLS {
+        let (world, fixture) = (base().world.copy(), base().owner.copy());
+        world.show(url, |now| {
+            let listed = now.as_ref().clone();
+            Arc::new(Stale { now, listed })
+        });
+        let vault = world.open(&fixture, &URLS).unwrap();
+        let id = store_small(&vault, 3);
+        vault.gc(&GcOptions::default()).unwrap();
+        for machine in [fixture.copy(), fixture.elsewhere()] {
+            let vault = world.open(&machine, &URLS).unwrap();
+            assert_readable(&vault, url);
+            assert!(files(&vault, &id).unwrap() == small_files(3), "{url}");
+            assert_eq!(lines(&check(&vault).problems), "", "{url}");
+            vault.repair(&RepairOptions::default()).unwrap();
+        }
+        world.unveil();
+        let vault = world.open(&fixture, &URLS).unwrap();
+        assert_eq!(lines(&scrub_and_repair(&vault).problems), "", "{url}");
+        vault.gc(&GcOptions::default()).unwrap();
+        assert_whole(&vault);
+        assert_readable(&vault, url);
+        assert!(files(&vault, &id).unwrap() == small_files(3), "{url}");
+    }
 }
 
 #[test]
