@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use drystone_format::RootId;
 use drystone_store::fail::{Failure, Fault};
-use drystone_store::{Fail, Listed, Memory, Name, Op, Prefix, Put, Range, Store, Traits};
+use drystone_store::{Listed, Memory, Name, Op, Prefix, Put, Range, Store, Traits};
 use drystone_vault::{Error, GcOptions, RepairOptions, Vault};
 
 use crate::spread_damage::scrub_and_repair;
@@ -56,6 +56,11 @@ const TROUBLES: [Trouble; 10] = [
 ];
 
 impl Trouble {
+    /// Whether nothing can be learned from the place.
+    fn is_away(self) -> bool {
+        matches!(self, Self::Silent | Self::Denied | Self::Broken | Self::Empty)
+    }
+
     fn faults(self) -> Vec<Fault> {
         let all = |failure| OPS.map(|op| Fault::error(op, failure)).to_vec();
         let changes = |failure| vec![Fault::error(Op::Put, failure), Fault::error(Op::Delete, failure)];
@@ -100,43 +105,61 @@ enum Begin {
 const BEGINS: [Begin; 3] = [Begin::Before, Begin::AtCall(0), Begin::AtCall(5)];
 
 struct Base {
+    urls: &'static [&'static str],
     world: World,
     owner: Fixture,
     ids: [RootId; 2],
 }
 
-/// Two snapshots and garbage.
-fn base() -> &'static Base {
-    static BASE: OnceLock<Base> = OnceLock::new();
-    BASE.get_or_init(|| {
+impl Base {
+    /// Two snapshots and garbage, two places being enough.
+    fn new(urls: &'static [&'static str]) -> Self {
         let (world, owner) = (World::default(), Fixture::new());
-        let vault = world.create(&owner, &URLS, (2, 3));
+        let vault = world.create(&owner, urls, (2, urls.len() as u8));
         let garbage = back_up(&vault, &[("garbage", &noise(9, 9_000))]).unwrap().0;
         let ids = [store_small(&vault, 1), store_small(&vault, 2)];
         vault.forget(&[garbage]).unwrap();
-        Base { world, owner, ids }
-    })
-}
+        Self {
+            urls,
+            world,
+            owner,
+            ids,
+        }
+    }
 
-fn assert_readable(vault: &Vault, case: &str) {
-    for (id, seed) in base().ids.iter().zip([1, 2]) {
-        let found = files(vault, id).unwrap_or_else(|error| panic!("{case}: {error}"));
-        assert!(found == small_files(seed), "{case}: wrong bytes");
+    fn assert_readable(&self, vault: &Vault, case: &str) {
+        for (id, seed) in self.ids.iter().zip([1, 2]) {
+            let found = files(vault, id).unwrap_or_else(|error| panic!("{case}: {error}"));
+            assert!(found == small_files(seed), "{case}: wrong bytes");
+        }
     }
 }
 
+fn base() -> &'static Base {
+    static THREE: OnceLock<Base> = OnceLock::new();
+    THREE.get_or_init(|| Base::new(&URLS))
+}
+
+fn of_four() -> &'static Base {
+    static FOUR: OnceLock<Base> = OnceLock::new();
+    FOUR.get_or_init(|| Base::new(&["mem://a", "mem://b", "mem://c", "mem://d"]))
+}
+
 /// What was published.
-fn perform(work: Work, vault: &Vault, url: &str, case: &str) -> Option<RootId> {
+fn perform(work: Work, base: &Base, vault: &Vault, urls: &[&str], case: &str) -> Option<RootId> {
     match work {
         Work::BackUp => {
             let id = try_store(vault, &small_files(3)).unwrap_or_else(|error| panic!("{case}: {error}"));
             return Some(id);
         }
-        Work::Read => assert_readable(vault, case),
+        Work::Read => base.assert_readable(vault, case),
         Work::Check => {
             // What unlocking found at a place in trouble is told; of snapshots and files nothing is missing.
             let problems = lines(&check(vault).problems);
-            assert!(problems.lines().all(|line| line.contains(url)), "{case}: {problems}");
+            assert!(
+                problems.lines().all(|line| urls.iter().any(|url| line.contains(url))),
+                "{case}: {problems}"
+            );
         }
         Work::Gc => match vault.gc(&GcOptions::default()) {
             Ok(_) => {}
@@ -152,41 +175,55 @@ fn perform(work: Work, vault: &Vault, url: &str, case: &str) -> Option<RootId> {
     None
 }
 
-fn run(url: &'static str, trouble: Trouble, work: Work, begin: Begin) {
-    let case = format!("{url} {trouble:?} {begin:?}, {work:?}");
-    let (world, fixture) = (base().world.copy(), base().owner.copy());
-    let place = world.failing(&[url]).remove(0);
-    let start = move |place: &Fail| trouble.faults().into_iter().for_each(|fault| place.add(fault));
-    let switch = Switch::new(u64::MAX, |_| true, start);
-    let (inner, passed) = (place.clone(), switch.clone());
-    world.show(url, |_| Arc::new(Switched { inner, switch: passed }));
+/// These places, no more than can be done without, get into trouble.
+fn run(base: &'static Base, urls: &[&'static str], trouble: Trouble, work: Work, begin: Begin) {
+    let case = format!("{urls:?} of {} {trouble:?} {begin:?}, {work:?}", base.urls.len());
+    let (world, fixture) = (base.world.copy(), base.owner.copy());
+    let places = world.failing(urls);
+    let all = places.clone();
+    let start = move || {
+        all.iter()
+            .for_each(|place| trouble.faults().into_iter().for_each(|fault| place.add(fault)));
+    };
     if begin == Begin::Before {
-        start(&place);
+        start();
+    }
+    let switch = Switch::new(u64::MAX, |_| true, move |_| start());
+    for (url, inner) in urls.iter().zip(places) {
+        let switch = switch.clone();
+        world.show(url, |_| Arc::new(Switched { inner, switch }));
     }
     let vault = world
-        .open(&fixture, &URLS)
+        .open(&fixture, base.urls)
         .unwrap_or_else(|error| panic!("{case}: {error}"));
     if let Begin::AtCall(calls) = begin {
         switch.arm(calls);
     }
     let published = {
-        let case = case.clone();
-        watched(move || perform(work, &vault, url, &case))
+        let (case, urls) = (case.clone(), urls.to_vec());
+        watched(move || perform(work, base, &vault, &urls, &case))
     };
-    place.clear();
     world.unveil();
-    let vault = world.open(&fixture, &URLS).unwrap();
+    if begin == Begin::Before && trouble.is_away() {
+        // gc, too, deletes nothing while a place is away.
+        for url in base.urls {
+            let (now, before) = (world.store(url).contents(), base.world.store(url).contents());
+            let is_kept = |name: &Name| !Prefix::Shards.covers(name) || now.contains_key(name);
+            assert!(before.keys().all(is_kept), "{case}: {url}");
+        }
+    }
+    let vault = world.open(&fixture, base.urls).unwrap();
     assert_eq!(lines(&scrub_and_repair(&vault).problems), "", "{case}");
-    let vault = world.open(&fixture, &URLS).unwrap();
+    let vault = world.open(&fixture, base.urls).unwrap();
     vault
         .gc(&GcOptions::default())
         .unwrap_or_else(|error| panic!("{case}: {error}"));
     assert_whole(&vault);
-    // Whatever the place made of it: without another one nothing is missing.
-    let gone = URLS.into_iter().find(|other| *other != url).unwrap();
-    world.take(gone);
-    let vault = world.open(&fixture, &[url]).unwrap();
-    assert_readable(&vault, &case);
+    // Whatever these places made of it: without as many others nothing is missing.
+    let others = base.urls.iter().filter(|url| !urls.contains(url));
+    others.take(urls.len()).for_each(|url| drop(world.take(url)));
+    let vault = world.open(&fixture, urls).unwrap();
+    base.assert_readable(&vault, &case);
     if let Some(id) = published {
         assert!(files(&vault, &id).unwrap() == small_files(3), "{case}");
     }
@@ -196,7 +233,7 @@ fn matrix(work: Work) {
     for (number, trouble) in TROUBLES.into_iter().enumerate() {
         for (turn, begin) in BEGINS.into_iter().enumerate() {
             // Each place has its turn.
-            run(URLS[(number + turn) % 3], trouble, work, begin);
+            run(base(), &[URLS[(number + turn) % 3]], trouble, work, begin);
         }
     }
 }
@@ -221,6 +258,22 @@ fn a_place_in_trouble_in_gc() {
     matrix(Work::Gc);
 }
 
+/// Every two of four places at once.
+#[test]
+fn two_places_of_four_in_trouble() {
+    let urls = of_four().urls;
+    let mut pairs = Vec::new();
+    for (at, one) in urls.iter().enumerate() {
+        pairs.extend(urls.iter().skip(at + 1).map(|other| [*one, *other]));
+    }
+    for (number, trouble) in TROUBLES.into_iter().enumerate() {
+        for (turn, work) in WORKS.into_iter().enumerate() {
+            let begin = BEGINS[(number + turn) % BEGINS.len()];
+            run(of_four(), &pairs[(number + turn) % pairs.len()], trouble, work, begin);
+        }
+    }
+}
+
 /// A place that takes ages is not waited for: what others have is read from them.
 #[test]
 fn a_slow_place_is_read_around() {
@@ -234,7 +287,7 @@ fn a_slow_place_is_read_around() {
         };
         let begun = Instant::now();
         let vault = watched(move || {
-            assert_readable(&vault, url);
+            base().assert_readable(&vault, url);
             vault
         });
         assert!(begun.elapsed() < SLOW, "{url} was waited for");
@@ -301,7 +354,7 @@ fn lists_of_one_place_may_be_stale() {
         vault.gc(&GcOptions::default()).unwrap();
         for machine in [fixture.copy(), fixture.elsewhere()] {
             let vault = world.open(&machine, &URLS).unwrap();
-            assert_readable(&vault, url);
+            base().assert_readable(&vault, url);
             assert!(files(&vault, &id).unwrap() == small_files(3), "{url}");
             assert_eq!(lines(&check(&vault).problems), "", "{url}");
             vault.repair(&RepairOptions::default()).unwrap();
@@ -311,7 +364,7 @@ fn lists_of_one_place_may_be_stale() {
         assert_eq!(lines(&scrub_and_repair(&vault).problems), "", "{url}");
         vault.gc(&GcOptions::default()).unwrap();
         assert_whole(&vault);
-        assert_readable(&vault, url);
+        base().assert_readable(&vault, url);
         assert!(files(&vault, &id).unwrap() == small_files(3), "{url}");
     }
 }
@@ -322,8 +375,8 @@ fn every_trouble() {
     for url in URLS {
         for trouble in TROUBLES {
             for work in WORKS {
-                run(url, trouble, work, Begin::Before);
-                (0..30).for_each(|at| run(url, trouble, work, Begin::AtCall(at)));
+                run(base(), &[url], trouble, work, Begin::Before);
+                (0..30).for_each(|at| run(base(), &[url], trouble, work, Begin::AtCall(at)));
             }
         }
     }
