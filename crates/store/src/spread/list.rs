@@ -134,19 +134,28 @@ impl PackHoldings {
     ///
     /// A last data shard cut short by fewer than k bytes is not noticed; whoever reads it finds out.
     pub(super) fn pack_bytes(&self) -> Option<u64> {
+        self.told_bytes().filter(|length| self.agrees(*length))
+    }
+
+    /// Whether the lengths of what is held contradict each other: something is not whole, but not what.
+    pub(super) fn is_contradictory(&self) -> bool {
+        self.told_bytes().is_some_and(|length| !self.agrees(length))
+    }
+
+    /// The length of the pack that its data shards or a copy tell.
+    fn told_bytes(&self) -> Option<u64> {
         let copied = self.copies.first().map(|copy| copy.bytes);
-        let mut lengths = self
-            .cuts(0)
-            .into_iter()
-            .filter_map(|needed| self.sum(needed))
-            .chain(copied);
-        let length = lengths.next()?;
+        let mut sums = self.cuts(0).into_iter().filter_map(|needed| self.sum(needed));
+        sums.next().or(copied)
+    }
+
+    /// Whether everything held has the length that it has in a pack of this length.
+    fn agrees(&self, length: u64) -> bool {
         let is_right = |shard: &HeldShard| {
             let shape = Shape::new(self.pack, length, shard.needed);
             shape.is_ok_and(|shape| shape.object_bytes(shard.number) == shard.object_bytes)
         };
-        let agree = self.shards.iter().all(is_right) && self.copies.iter().all(|copy| copy.bytes == length);
-        agree.then_some(length)
+        self.shards.iter().all(is_right) && self.copies.iter().all(|copy| copy.bytes == length)
     }
 
     /// What the data shards of this k hold together, if they are all there.

@@ -37,6 +37,8 @@ pub struct SettlePlan {
     pub owed: Vec<(usize, Name)>,
     /// Too little is left to read the pack: there is nothing to be done now.
     pub is_lost: bool,
+    /// Something is not as long as it should be; what, and what that takes, is known once it is read.
+    pub is_doubtful: bool,
     /// What the reads give.
     pub(super) origin: Origin,
 }
@@ -67,15 +69,17 @@ pub(super) struct Doubts {
 impl SettlePlan {
     /// Whether all is as it should be.
     pub fn is_settled(&self) -> bool {
-        !self.is_lost && self.writes.is_empty() && self.owed.is_empty() && self.surplus.is_empty()
+        !self.is_lost && !self.is_doubtful && self.writes.is_empty() && self.owed.is_empty() && self.surplus.is_empty()
     }
 }
 
 impl Spread {
     /// What it takes to bring a pack to the present k, n and placement. Nothing is read or written.
     pub fn plan_settle(&self, holdings: &PackHoldings) -> SettlePlan {
-        let doubts = self.core.wrong_lengths(holdings, self.core.size(&holdings.pack));
-        self.core.plan(holdings, &doubts)
+        let size = self.core.size(&holdings.pack);
+        let mut plan = self.core.plan(holdings, &self.core.wrong_lengths(holdings, size));
+        plan.is_doubtful = size.is_none() && holdings.is_contradictory();
+        plan
     }
 }
 

@@ -68,6 +68,7 @@ impl Spread {
     pub async fn verify(&self, holdings: &PackHoldings) -> Settled {
         let mut settling = self.settling(holdings).await;
         settling.verify_all().await;
+        settling.note_missing();
         settling.finish()
     }
 
@@ -138,6 +139,19 @@ impl Settling<'_> {
         for other in others {
             self.load([other]).await;
             self.loaded.retain(|(_, name), _| is_present(name));
+        }
+    }
+
+    /// Writes down what places lack, though they never had anything altered under its name.
+    fn note_missing(&self) {
+        let plan = self.core.plan(self.holdings, &self.doubts);
+        for write in plan.writes {
+            let object = (write.place, write.name);
+            if let Some(place) = self.core.place(object.0)
+                && !self.doubts.rotten.contains(&object)
+            {
+                place.note(|troubles| troubles.missing.add(&object.1));
+            }
         }
     }
 

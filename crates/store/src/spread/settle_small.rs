@@ -108,13 +108,20 @@ impl Core {
             _ => None,
         });
         let Some(good) = sound.next() else {
-            settled.unsound.add(name);
+            // Somebody had it when it was listed; that nobody has it now means that it was removed since.
+            if !copies.iter().all(|copy| matches!(copy, Copy::Missing)) {
+                settled.unsound.add(name);
+            }
             return;
         };
         if sound.any(|other| other != good) {
             settled.differing.add(name);
         }
         if mend == Mend::No {
+            let places = self.places.iter().zip(&copies);
+            for (place, _) in places.filter(|(_, copy)| matches!(copy, Copy::Missing)) {
+                place.note(|troubles| troubles.missing.add(name));
+            }
             return;
         }
         for (place, copy) in self.places.iter().zip(copies) {

@@ -18,7 +18,7 @@ use crate::support::{Fixture, add_key, back_up, check, content, files, lines, no
 
 /// A way to damage an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Damage {
+pub(crate) enum Damage {
     Delete,
     /// Only this share of a hundred is left.
     Truncate(usize),
@@ -30,6 +30,8 @@ enum Damage {
     FlipBack(usize),
     /// A bit at this share of a hundred.
     FlipAt(usize),
+    /// This bit, the lowest of the first byte being 0.
+    Bit(usize),
     /// The bytes of another object of the vault.
     Replace,
 }
@@ -59,6 +61,7 @@ impl Damage {
             Self::Truncate(share) => bytes.truncate(bytes.len() * share / 100),
             Self::CutLast => drop(bytes.pop()),
             Self::Replace => bytes = other.to_vec(),
+            Self::Bit(bit) => bytes[bit / 8] ^= 1 << (bit % 8),
             Self::Flip(_) | Self::FlipBack(_) | Self::FlipAt(_) => {
                 let at = self.position(bytes.len()).unwrap();
                 bytes[at] ^= 1;
@@ -72,6 +75,7 @@ impl Damage {
             Self::Flip(at) => Some(at.min(length - 1)),
             Self::FlipBack(at) => Some(length.saturating_sub(at)),
             Self::FlipAt(share) => Some(length * share / 100),
+            Self::Bit(bit) => Some(bit / 8),
             _ => None,
         }
     }
@@ -91,17 +95,17 @@ struct File {
 }
 
 /// A vault with two snapshots of an owner and one of a writer, whose pack an owner has verified.
-struct World {
+pub(crate) struct World {
     owner: Fixture,
     second: Fixture,
-    store: Memory,
+    pub(crate) store: Memory,
     files: Vec<File>,
     first: RootId,
     data_pack: Name,
     meta_pack: Name,
 }
 
-type Files = Vec<(String, Vec<u8>)>;
+pub(crate) type Files = Vec<(String, Vec<u8>)>;
 
 /// What the two snapshots of the owner are of.
 fn sources() -> &'static (Files, Files) {
@@ -122,39 +126,8 @@ fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
 
 fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
-    WORLD.get_or_init(|| {
-        let (owner, store) = (Fixture::new(), Arc::new(Memory::new()));
-        let vault = owner.create(store.clone()).unwrap();
-        let second = add_key(&vault, Role::Owner);
-        let writer = add_key(&vault, Role::Writer);
-        let (a, b) = sources();
-        let first = back_up(&vault, &borrowed(a)).unwrap().0;
-        let packs = vault.index().unwrap().packs();
-        let pack = |kind: PackKind| {
-            let found = packs.iter().find(|pack| pack.kind & 0x7f == kind as u8).unwrap();
-            Name::pack(&found.pack)
-        };
-        let (data_pack, meta_pack) = (pack(PackKind::Data), pack(PackKind::Meta));
-        let snapshots = [
-            first,
-            back_up(&vault, &borrowed(b)).unwrap().0,
-            back_up(&writer.open(store.clone()).unwrap(), &[("w", &noise(99, 50_000))])
-                .unwrap()
-                .0,
-        ];
-        let vault = owner.open(store.clone()).unwrap();
-        assert_eq!(lines(&scrub(&vault).problems), "");
-        let files = snapshots.iter().flat_map(|id| survey(&vault, id)).collect();
-        World {
-            owner,
-            second,
-            store: (*store).clone(),
-            files,
-            first,
-            data_pack,
-            meta_pack,
-        }
-    })
+    let (a, b) = sources();
+    WORLD.get_or_init(|| World::new(a, b, &noise(99, 50_000)))
 }
 
 fn survey(vault: &Vault, snapshot: &RootId) -> Vec<File> {
@@ -188,8 +161,50 @@ fn survey(vault: &Vault, snapshot: &RootId) -> Vec<File> {
 }
 
 impl World {
+    /// An owner's snapshots of `a` and `b`, and a writer's of a file `w`.
+    pub(crate) fn new(a: &Files, b: &Files, w: &[u8]) -> Self {
+        let (owner, store) = (Fixture::new(), Arc::new(Memory::new()));
+        let vault = owner.create(store.clone()).unwrap();
+        let second = add_key(&vault, Role::Owner);
+        let writer = add_key(&vault, Role::Writer);
+        let first = back_up(&vault, &borrowed(a)).unwrap().0;
+        let packs = vault.index().unwrap().packs();
+        let pack = |kind: PackKind| {
+            let found = packs.iter().find(|pack| pack.kind & 0x7f == kind as u8).unwrap();
+            Name::pack(&found.pack)
+        };
+        let (data_pack, meta_pack) = (pack(PackKind::Data), pack(PackKind::Meta));
+        let snapshots = [
+            first,
+            back_up(&vault, &borrowed(b)).unwrap().0,
+            back_up(&writer.open(store.clone()).unwrap(), &[("w", w)]).unwrap().0,
+        ];
+        let vault = owner.open(store.clone()).unwrap();
+        assert_eq!(lines(&scrub(&vault).problems), "");
+        let files = snapshots.iter().flat_map(|id| survey(&vault, id)).collect();
+        Self {
+            owner,
+            second,
+            store: (*store).clone(),
+            files,
+            first,
+            data_pack,
+            meta_pack,
+        }
+    }
+
+    /// The other owner, with this machine's cache: its key is another one.
+    pub(crate) fn second(&self) -> Fixture {
+        let copy = self.owner.copy();
+        Fixture {
+            cache: copy.cache,
+            key: self.second.key.clone(),
+            recipient: self.second.recipient.clone(),
+        }
+    }
+
     /// A copy of everything with one object damaged.
-    fn damaged(&self, name: &Name, damage: Damage) -> (Fixture, Arc<Memory>) {
+    pub(crate) fn damaged(&self, name: &Name, damage: Damage) -> (Fixture, Arc<Memory>) {
         let store = self.store.clone();
         let objects = store.contents();
         let other = objects
@@ -225,7 +240,7 @@ impl World {
     }
 
     /// Reads every file: what is not hit must be there, and nothing may be wrong. Returns the errors.
-    fn read_all(&self, vault: &Vault, name: &Name, damage: Damage) -> Vec<Error> {
+    pub(crate) fn read_all(&self, vault: &Vault, name: &Name, damage: Damage) -> Vec<Error> {
         let mut errors = Vec::new();
         let reader = vault.reader().unwrap();
         for file in &self.files {

@@ -1,123 +1,14 @@
 //! A vault at several places: any k of them are enough, whatever happens to the others and when.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use drystone_format::chunker::Sizes;
-use drystone_format::header::Trust;
+use drystone_format::RootId;
 use drystone_format::keys::Role;
-use drystone_format::places::Places;
-use drystone_format::{PlaceId, RootId};
-use drystone_store::{Kind, Memory, Name, Prefix, Store};
-use drystone_vault::{
-    Connect, CreateOptions, Error, GcOptions, Grade, NewEpoch, NewLock, NewPlace, NewSlot, PlaceChange, PlaceUse,
-    Reach, RepairOptions, Vault,
-};
-use parking_lot::Mutex;
+use drystone_store::{Kind, Memory, Name, Prefix};
+use drystone_vault::{Error, GcOptions, Grade, NewEpoch, NewPlace, PlaceUse, Vault};
 
-use crate::support::{Fixture, add_key, back_up, check, files, lines, noise, scrub};
-
-/// Places in memory that can be taken away, brought back and swapped.
-#[derive(Clone, Default)]
-struct World {
-    stores: Arc<Mutex<BTreeMap<String, Arc<Memory>>>>,
-}
-
-impl Connect for World {
-    fn connect(&self, url: &str) -> drystone_store::Result<Arc<dyn Store>> {
-        match self.stores.lock().get(url) {
-            Some(store) => Ok(store.clone()),
-            None => Err(drystone_store::Error::NoPlace {
-                place: url.to_owned(),
-                advice: "gone",
-            }),
-        }
-    }
-}
-
-impl World {
-    fn add(&self, url: &str) -> Arc<Memory> {
-        let store = Arc::new(Memory::named(url));
-        self.stores.lock().insert(url.to_owned(), store.clone());
-        store
-    }
-
-    fn store(&self, url: &str) -> Arc<Memory> {
-        self.stores.lock()[url].clone()
-    }
-
-    fn take(&self, url: &str) -> Arc<Memory> {
-        self.stores.lock().remove(url).unwrap()
-    }
-
-    fn bring(&self, url: &str, store: Arc<Memory>) {
-        self.stores.lock().insert(url.to_owned(), store);
-    }
-
-    fn create(&self, fixture: &Fixture, urls: &[&str], (needed, total): (u8, u8)) -> Vault {
-        let stores: Vec<Arc<dyn Store>> = urls.iter().map(|url| self.add(url) as Arc<dyn Store>).collect();
-        let entries = urls.iter().map(|url| PlaceUse::default().entry_at((*url).to_owned()));
-        let places = Places {
-            generation: 0,
-            needed,
-            total,
-            places: entries.collect(),
-            unknown: Vec::new(),
-        };
-        let options = CreateOptions {
-            data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
-            meta_sizes: Sizes::new(256, 1792).unwrap(),
-            trust: Trust::Verified,
-            slots: vec![NewSlot {
-                lock: NewLock::Recipient(fixture.recipient.clone()),
-                label: "test".to_owned(),
-                role: Role::Owner,
-            }],
-        };
-        Vault::create_spread(stores, places, fixture.context(), &options).unwrap()
-    }
-
-    fn open(&self, fixture: &Fixture, urls: &[&str]) -> drystone_vault::Result<Vault> {
-        let urls: Vec<String> = urls.iter().map(|url| (*url).to_owned()).collect();
-        let reach = Reach::open(&urls, Arc::new(self.clone()))?;
-        Vault::open(reach, fixture.context(), &fixture.unlock())
-    }
-
-    fn new_place(&self, url: &str) -> NewPlace {
-        NewPlace {
-            store: self.add(url),
-            url: url.to_owned(),
-            used: PlaceUse::default(),
-        }
-    }
-}
-
-fn repair(vault: &Vault) -> drystone_vault::Repaired {
-    vault.repair(&RepairOptions::default()).unwrap()
-}
-
-fn some_files(seed: u64) -> Vec<(String, Vec<u8>)> {
-    let file = |number| (format!("file{number}"), noise(seed * 100 + number, 20_000));
-    (0..5).map(file).collect()
-}
-
-fn store_files(vault: &Vault, seed: u64) -> RootId {
-    let content = some_files(seed);
-    let borrowed: Vec<(&str, &[u8])> = content.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
-    back_up(vault, &borrowed).unwrap().0
-}
-
-fn assert_whole(vault: &Vault) {
-    let plan = vault.redundancy().unwrap();
-    assert_eq!((plan.owed_packs, plan.lost_packs), (0, 0), "{plan:?}");
-    assert!(plan.packs > 0);
-    let report = check(vault);
-    assert!(report.problems.is_empty(), "{}", lines(&report.problems));
-}
-
-fn change(add: Vec<NewPlace>, remove: Vec<PlaceId>, spread: Option<(u8, u8)>) -> PlaceChange {
-    PlaceChange { add, remove, spread }
-}
+use crate::spread_world::{World, assert_whole, change, repair, some_files, store_files};
+use crate::support::{Fixture, add_key, files, scrub};
 
 #[test]
 fn any_k_places_and_the_key_are_enough() {

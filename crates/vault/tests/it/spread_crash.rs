@@ -1,0 +1,293 @@
+//! The crash matrix of a vault over three places: power cut after every change, at one place or at all of them, in a
+//! backup, a change of places, a repair and gc; then any two places are enough for everything published (I1, I2, I5).
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use drystone_format::RootId;
+use drystone_store::crash::{Cut, InFlight};
+use drystone_store::fail::{Failure, Fault};
+use drystone_store::{Crash, Fail, Op, Store};
+use drystone_vault::{Connect, GcOptions, NewPlace, PlaceUse, RepairOptions, Vault};
+
+use crate::spread_world::{
+    Switch, Switched, URLS, World, assert_whole, change, repair, small_files, store_small, try_store,
+};
+use crate::support::{Fixture, back_up, files, noise, watched};
+
+const NEW: &str = "mem://d";
+
+/// What is under way when the power goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    BackUp,
+    /// Adds a place and lets another one leave.
+    Replace,
+    /// Pays what a place lacks, and replaces what is rotten.
+    Repair,
+    Gc,
+}
+
+/// What a run had published when it ended.
+type Published = Vec<(RootId, u64)>;
+
+struct Base {
+    world: World,
+    owner: Fixture,
+    published: Published,
+}
+
+/// Two snapshots; garbage; a place that lacks what was stored last.
+fn base() -> &'static Base {
+    static BASE: OnceLock<Base> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let (world, owner) = (World::default(), Fixture::new());
+        let vault = world.create(&owner, &URLS, (2, 3));
+        let garbage = back_up(&vault, &[("garbage", &noise(9, 9_000))]).unwrap().0;
+        let published = vec![(store_small(&vault, 1), 1), (store_small(&vault, 2), 2)];
+        vault.forget(&[garbage]).unwrap();
+        Base {
+            world,
+            owner,
+            published,
+        }
+    })
+}
+
+fn work(work: Work, world: &World, fixture: &Fixture) -> drystone_vault::Result<Published> {
+    let vault = world.open(fixture, &URLS)?;
+    match work {
+        Work::BackUp => Ok(vec![(try_store(&vault, &small_files(3))?, 3)]),
+        Work::Replace => {
+            let old = vault.find_place(URLS[0])?;
+            let new = NewPlace {
+                store: world.connect(NEW)?,
+                url: NEW.to_owned(),
+                used: PlaceUse::default(),
+            };
+            let vault = vault.change_places(change(vec![new], vec![old], None))?;
+            vault.repair(&RepairOptions::default())?;
+            vault.drop_left_places()?;
+            Ok(Vec::new())
+        }
+        Work::Repair => {
+            vault.repair(&RepairOptions::default())?;
+            Ok(Vec::new())
+        }
+        Work::Gc => {
+            vault.gc(&GcOptions::default())?;
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// The base as it is before this work.
+fn prepared(work: Work) -> World {
+    let world = base().world.copy();
+    match work {
+        Work::Replace => drop(world.add(NEW)),
+        Work::Repair => {
+            let store = world.store(URLS[1]);
+            for (number, (name, bytes)) in store.contents().into_iter().enumerate() {
+                let is_mark = name == drystone_store::Name::place();
+                if number % 2 == 0 && !is_mark {
+                    store.remove(&name);
+                } else if !is_mark {
+                    store.overwrite(&name, bytes.slice(..bytes.len() / 2));
+                }
+            }
+        }
+        Work::BackUp | Work::Gc => {}
+    }
+    world
+}
+
+fn is_change(op: Op) -> bool {
+    matches!(op, Op::Put | Op::Delete)
+}
+
+/// After a cut: what was published is whole from any two of the places that the list in force names, and work goes on.
+fn assert_goes_on(world: &World, fixture: &Fixture, published: &Published, under_way: Work, case: &str) {
+    world.unveil();
+    let readable = |vault: &Vault, what: &str| {
+        for (id, seed) in published {
+            let found = files(vault, id).unwrap_or_else(|error| panic!("{case}, {what}: {error}"));
+            assert!(found == small_files(*seed), "{case}, {what}");
+        }
+    };
+    let vault = world
+        .open(fixture, &URLS)
+        .unwrap_or_else(|error| panic!("{case}: {error}"));
+    readable(&vault, "reopened");
+    // What is done again comes to its end.
+    let more = work(under_way, world, fixture);
+    let is_done = under_way == Work::Replace && more.is_err();
+    assert!(more.is_ok() || is_done, "{case}: {more:?}");
+    let vault = world.open(fixture, &world.urls()).unwrap();
+    repair(&vault);
+    let vault = vault.drop_left_places().unwrap();
+    clear_remains(&vault, case);
+    assert_whole(&vault);
+    let places: Vec<String> = vault
+        .places()
+        .unwrap()
+        .places
+        .iter()
+        .map(|entry| entry.url.clone())
+        .collect();
+    assert_eq!(places.len(), 3, "{case}: {places:?}");
+    assert_eq!(
+        under_way == Work::Replace,
+        places.iter().any(|url| url == NEW),
+        "{case}"
+    );
+    for gone in &places {
+        let store = world.take(gone);
+        let left = places.iter().find(|url| *url != gone).unwrap();
+        readable(&world.open(fixture, &[left]).unwrap(), &format!("without {gone}"));
+        world.bring(gone, store);
+    }
+}
+
+/// Until gc has given up the run that died, and with it what is left of a pack that nobody was told of.
+fn clear_remains(vault: &Vault, case: &str) {
+    let options = GcOptions {
+        silence: Duration::ZERO,
+        ..GcOptions::default()
+    };
+    for _ in 0..4 {
+        if vault.redundancy().unwrap().lost_packs == 0 {
+            return;
+        }
+        vault.gc(&options).unwrap_or_else(|error| panic!("{case}: {error}"));
+    }
+}
+
+/// Whether what is in flight at a cut is kept: the cases to try at each.
+type Fates = fn(u64) -> Vec<bool>;
+
+const IN_TURN: Fates = |after| vec![after % 2 == 1];
+/// Every other cut, where there are many.
+const SOME: Fates = |after| {
+    if after % 2 == 0 {
+        vec![after % 4 == 0]
+    } else {
+        Vec::new()
+    }
+};
+const BOTH: Fates = |_| vec![false, true];
+
+/// Cuts the power of all places at once, after every change of `under_way`.
+fn cut_all(under_way: Work, fates: Fates) {
+    let mut after = 0;
+    loop {
+        for is_kept in fates(after) {
+            let (world, fixture) = (prepared(under_way), base().owner.copy());
+            let urls: Vec<&str> = world.urls();
+            let places = world.failing(&urls);
+            let all = places.clone();
+            let switch = Switch::new(after, is_change, move |caller: &Fail| {
+                if is_kept {
+                    caller.add(Fault::lost_reply(Op::Put).nth(1));
+                    caller.add(Fault::lost_reply(Op::Delete).nth(1));
+                }
+                all.iter().for_each(|place| power_off(place));
+            });
+            for (url, inner) in urls.iter().zip(places) {
+                let switch = switch.clone();
+                world.show(url, |_| Arc::new(Switched { inner, switch }));
+            }
+            let case = format!("{under_way:?}: all places cut after {after} changes, in flight kept: {is_kept}");
+            let (world, fixture, outcome) = watched(move || {
+                let outcome = work(under_way, &world, &fixture);
+                (world, fixture, outcome)
+            });
+            if switch.counted() <= after {
+                outcome.unwrap();
+                assert!(after > 3, "{case}");
+                return;
+            }
+            let published = [base().published.clone(), outcome.unwrap_or_default()].concat();
+            assert_goes_on(&world, &fixture, &published, under_way, &case);
+        }
+        after += 1;
+    }
+}
+
+fn power_off(place: &Fail) {
+    for op in [Op::Put, Op::Get, Op::Stat, Op::List, Op::Delete] {
+        place.add(Fault::error(op, Failure::Unavailable));
+    }
+}
+
+/// Cuts the power of one place after every change that it gets; the others go on.
+fn cut_one(under_way: Work, url: &'static str, fates: Fates) {
+    let mut after_changes = 0;
+    loop {
+        for is_kept in fates(after_changes) {
+            let in_flight = if is_kept { InFlight::Kept } else { InFlight::Lost };
+            let (world, fixture) = (prepared(under_way), base().owner.copy());
+            let cut = Cut {
+                after_changes,
+                in_flight,
+            };
+            let crash = Arc::new(Crash::new(world.store(url).as_ref().clone(), Some(cut)));
+            let seen: Arc<dyn Store> = crash.clone();
+            world.show(url, |_| seen);
+            let case = format!("{under_way:?}: {url} cut after {after_changes} changes, in flight {in_flight:?}");
+            let (world, fixture, outcome) = watched(move || {
+                let outcome = work(under_way, &world, &fixture);
+                (world, fixture, outcome)
+            });
+            if !crash.is_down() {
+                outcome.unwrap();
+                return;
+            }
+            world.bring(url, Arc::new(crash.reopen()));
+            // Two places are enough for anything but gc, which needs them all.
+            assert!(outcome.is_ok() || under_way != Work::BackUp, "{case}: {outcome:?}");
+            let published = [base().published.clone(), outcome.unwrap_or_default()].concat();
+            assert_goes_on(&world, &fixture, &published, under_way, &case);
+        }
+        after_changes += 1;
+    }
+}
+
+#[test]
+fn all_places_lose_power_in_a_backup() {
+    cut_all(Work::BackUp, IN_TURN);
+}
+
+#[test]
+fn all_places_lose_power_while_a_place_is_replaced() {
+    cut_all(Work::Replace, IN_TURN);
+}
+
+#[test]
+fn all_places_lose_power_in_a_repair() {
+    cut_all(Work::Repair, IN_TURN);
+}
+
+#[test]
+fn all_places_lose_power_in_gc() {
+    cut_all(Work::Gc, IN_TURN);
+}
+
+#[test]
+fn one_place_loses_power() {
+    cut_one(Work::BackUp, URLS[0], BOTH);
+    cut_one(Work::Gc, URLS[2], SOME);
+    cut_one(Work::Repair, URLS[1], SOME);
+    cut_one(Work::Replace, NEW, SOME);
+    cut_one(Work::Replace, URLS[0], SOME);
+}
+
+#[test]
+#[ignore = "more than 30 s: every fate of what is in flight, at every place"]
+fn every_cut() {
+    for under_way in [Work::BackUp, Work::Replace, Work::Repair, Work::Gc] {
+        cut_all(under_way, BOTH);
+        URLS.into_iter().for_each(|url| cut_one(under_way, url, BOTH));
+    }
+    cut_one(Work::Replace, NEW, BOTH);
+}
