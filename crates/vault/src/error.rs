@@ -70,6 +70,18 @@ pub enum Error {
         /// What is known about why.
         reason: String,
     },
+    /// Too few places are there to read or write anything; nothing was changed.
+    #[error("{there} of {total} places are there, but it takes {needed}; missing: {missing}")]
+    TooFewPlaces {
+        /// How many answer.
+        there: usize,
+        /// How many there are.
+        total: usize,
+        /// How many it takes.
+        needed: u8,
+        /// Those that do not answer, each with what is known about why.
+        missing: String,
+    },
     /// A place to be added belongs to a vault already.
     #[error("{place}: a vault lies here already, this one or another; name an empty place")]
     PlaceTaken {
