@@ -19,5 +19,6 @@ mod key;
 mod recovery;
 mod restore;
 mod runner;
+mod servers;
 mod terminal;
 mod tidy;
