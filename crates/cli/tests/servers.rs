@@ -162,8 +162,8 @@ fn any_two_of_four_places_are_enough_and_a_dead_one_is_replaced() {
         &["doctor"],
     ] {
         let says = [
-            "1 of 4 places",
-            "takes 2",
+            "1 of 4 can be used",
+            "2 are needed",
             &disk_url,
             &sftp_url,
             &webdav_url,
@@ -209,7 +209,7 @@ fn a_place_that_refuses_is_absent_and_says_what_to_set() {
     let key = sftp_url.split_once("?key=").unwrap().1.split_once('&').unwrap().0;
     fs::copy(key.replace("/key", "/other-key"), key).unwrap();
     world.run(&["restore", "latest", "--target", "x"]).code(1).says(&[
-        "1 of 3 places",
+        "1 of 3 can be used",
         &sftp_url,
         &webdav_url,
         "DRYSTONE_WEBDAV_PASSWORD",

@@ -72,7 +72,7 @@ fn naming(places: &[String]) -> String {
     let places: Vec<String> = places.iter().map(|place| absolute(place)).collect();
     let vault = shown(places.join(",").as_bytes()).to_string();
     format!(
-        "Name it with --vault or DRYSTONE_VAULT (any one place will do), or in the configuration file\n\
+        "Name it with --vault or DRYSTONE_VAULT (any of its places that is there will do), or in the configuration file\n\
          ~/.config/drystone/config.toml, where every command finds it:\n\n    \
          [profile.default]\n    vault = {}\n",
         toml::Value::String(vault)
