@@ -16,6 +16,7 @@ mod forget;
 mod help;
 mod init;
 mod key;
+mod place;
 mod recovery;
 mod restore;
 mod runner;
