@@ -3,11 +3,14 @@
 //! - The servers are those of `drystone_store::testing::servers`; what is not installed leaves the test out aloud, or fails it if `CI=true`.
 
 use std::fs;
+use std::io::Read;
+use std::process::Child;
+use std::time::{Duration, Instant};
 
 use drystone_store::testing::servers::{S3, Sftp, Swift, WebDav};
 use serde_json::Value;
 
-use crate::runner::{Home, Ran, noise};
+use crate::runner::{Home, Ran, files_below, noise};
 
 /// What opens the servers; the S3 server checks nothing.
 const CREDENTIALS: [(&str, &str); 6] = [
@@ -60,14 +63,14 @@ impl World {
         self.home.run_with(args.iter().chain(&vault), &self.env)
     }
 
-    /// Restores the latest snapshot, with `code`, and compares every file.
+    /// Restores the latest snapshot, and compares every file.
     #[track_caller]
     fn restores(&self, target: &str) {
         self.run(&["restore", "latest", "--target", target]).ok();
         let source = self.home.path("src");
         let back = self.home.path(target).join(source.strip_prefix("/").unwrap());
-        let files = crate::runner::files_below(&source);
-        assert_eq!(crate::runner::files_below(&back).len(), files.len());
+        let files = files_below(&source);
+        assert_eq!(files_below(&back).len(), files.len());
         for file in files {
             let twin = back.join(file.strip_prefix(&source).unwrap());
             assert!(
@@ -207,7 +210,11 @@ fn a_place_that_refuses_is_absent_and_says_what_to_set() {
 
     // No key that the SSH server knows, either: too few, and each place says why.
     let key = sftp_url.split_once("?key=").unwrap().1.split_once('&').unwrap().0;
-    fs::copy(key.replace("/key", "/other-key"), key).unwrap();
+    let (right_key, wrong_key) = (
+        fs::read(key).unwrap(),
+        fs::read(key.replace("/key", "/other-key")).unwrap(),
+    );
+    fs::write(key, &wrong_key).unwrap();
     world.run(&["restore", "latest", "--target", "x"]).code(1).says(&[
         "1 of 3 can be used",
         &sftp_url,
@@ -217,9 +224,68 @@ fn a_place_that_refuses_is_absent_and_says_what_to_set() {
     ]);
     assert!(!world.home.path("x").exists());
 
-    // With the right password again, the disk and WebDAV are enough, and what was owed to WebDAV is paid.
+    // With both right again what is owed to WebDAV is paid, and then that and the disk are enough.
     world.env = CREDENTIALS.to_vec();
+    fs::write(key, &right_key).unwrap();
+    world.run(&["repair"]).code(4);
+    world.run(&["check"]).ok();
+    fs::write(key, &wrong_key).unwrap();
     world.restores("without-sftp");
-    world.run(&["repair"]).code(3);
-    world.restores("after-repair");
+}
+
+/// A program that does not outlive a failed test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until `done`, but not for ever.
+#[track_caller]
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(120);
+    while !done() {
+        assert!(Instant::now() < end, "{what}: does not happen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_server_that_dies_during_a_backup_costs_it_nothing_but_time() {
+    let (Some(s3), Some(mut sftp)) = (need(S3::start()), need(Sftp::start())) else {
+        return;
+    };
+    let disk = tempfile::tempdir().unwrap();
+    let disk_url = disk.path().join("vault").to_str().unwrap().to_owned();
+    let sftp_url = sftp.url("vault");
+    let mut world = World::new(&[&disk_url, &s3.url("vault"), &sftp_url], "2/3");
+    world.vault = disk_url.clone();
+    // So slow that the server dies in the middle of a pack.
+    world.run(&["place", "set", &sftp_url, "--up-limit", "500k"]).ok();
+    world.home.write("src/big.bin", &noise(6_000_000));
+    let mut command = world.home.command(["backup", "src", "--vault", disk_url.as_str()]);
+    let mut backup = Running(command.envs(world.env.iter().copied()).spawn().unwrap());
+    let stored = sftp.files().join("vault/shards");
+    wait_until("shards reach the disk", || {
+        let shards = disk.path().join("vault/shards");
+        shards.is_dir() && !files_below(&shards).is_empty()
+    });
+    sftp.stop().unwrap();
+    wait_until("the backup ends", || backup.0.try_wait().unwrap().is_some());
+    assert_eq!(backup.0.wait().unwrap().code(), Some(3));
+    let mut said = String::new();
+    backup.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("sftp://") && said.contains("owed"), "{said}");
+    world.restores("while-it-is-dead");
+
+    sftp.start_again().unwrap();
+    world.run(&["place", "set", &sftp_url, "--up-limit", "0"]).ok();
+    world.run(&["check"]).ok();
+    assert!(!files_below(&stored).is_empty());
+    fs::rename(&disk_url, disk.path().join("away")).unwrap();
+    world.vault = sftp_url;
+    world.restores("without-the-disk");
 }
