@@ -84,3 +84,26 @@ fn replacing_a_lost_place_tells_of_no_trouble_but_the_loss() {
     );
     home.run(["check", "--vault", "new"]).ok();
 }
+
+#[test]
+fn what_lies_at_a_place_that_is_away_is_not_called_lost() {
+    let home = spread();
+    fs::rename(home.path("b"), home.path("b-away")).unwrap();
+    home.write("src/b.txt", b"stored at two places only\n");
+    home.run(["backup", "src", "--vault", "a"]).code(3);
+    fs::rename(home.path("b-away"), home.path("b")).unwrap();
+    fs::rename(home.path("c"), home.path("c-away")).unwrap();
+    let restore = home
+        .run(["restore", "latest", "--target", "back", "--vault", "a"])
+        .code(3);
+    assert!(
+        restore.err().contains("may be at the places that are away"),
+        "{}",
+        restore.err()
+    );
+    let check = home.run(["check", "--vault", "a"]).code(5);
+    assert!(!check.err().contains("lost"), "{}", check.err());
+    fs::rename(home.path("c-away"), home.path("c")).unwrap();
+    home.run(["repair", "--vault", "a"]).code(4);
+    home.run(["check", "--vault", "a"]).ok();
+}

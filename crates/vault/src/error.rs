@@ -130,13 +130,15 @@ pub enum Error {
         /// The vault's place.
         place: String,
     },
-    /// No pack holds this chunk any more.
-    #[error("{place}: chunk {id} is in no pack; run `drystone check` to see which files miss it")]
+    /// No pack holds this chunk any more, or only packs of which too much is at places that are away.
+    #[error("{place}: chunk {id} is in no pack that can be read; {advice}")]
     MissingChunk {
         /// The chunk.
         id: ChunkId,
         /// The vault's place.
         place: String,
+        /// Where it may still be, or what to do.
+        advice: &'static str,
     },
     /// The credential may not do this, or bytes to be written are not well-formed.
     #[error(transparent)]
