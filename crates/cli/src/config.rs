@@ -38,7 +38,13 @@ Environment:
   DRYSTONE_PASSPHRASE_FILE     a file that holds it
   DRYSTONE_PASSPHRASE_COMMAND  a shell command that prints it
   DRYSTONE_CACHE_DIR           directory for what can be rebuilt
-  DRYSTONE_TO_VAULT, DRYSTONE_TO_KEY_FILE, …  the same of the vault that `copy` copies to";
+  DRYSTONE_TO_VAULT, DRYSTONE_TO_KEY_FILE, …  the same of the vault that `copy` copies to
+
+Credentials of places, which are in no URL and not in the vault (docs/places.md has all of them):
+  s3://      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; AWS_ENDPOINT_URL, AWS_REGION
+  swift://   ST_AUTH, ST_USER, ST_KEY, or OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, OS_PROJECT_NAME
+  sftp://    the SSH agent and ~/.ssh, or ?key=FILE in the URL
+  webdav://  DRYSTONE_WEBDAV_USER, DRYSTONE_WEBDAV_PASSWORD";
 /// The configuration file, for help and manual.
 pub(crate) const CONFIGURATION: &str = "\
 Configuration file ($XDG_CONFIG_HOME/drystone/config.toml, or --config FILE):

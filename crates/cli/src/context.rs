@@ -101,6 +101,7 @@ fn trouble_lines(troubles: &Troubles) -> Vec<String> {
         let name = shown(place.place.as_bytes());
         if let Some(failure) = &place.first_failure {
             let more = counted(place.failures, "request");
+            let failure = failure.strip_prefix(&format!("{}: ", place.place)).unwrap_or(failure);
             lines.push(format!("{name}: {more} failed, the first with: {failure}"));
         }
         let objects = [
@@ -113,7 +114,8 @@ fn trouble_lines(troubles: &Troubles) -> Vec<String> {
             if objects.count > 0 {
                 let first = objects.named.first().map_or("", String::as_str);
                 let many = counted(objects.count, "object");
-                lines.push(format!("{name}: {many} {what} ({first}); run `{next}`"));
+                let when = if place.absent.is_some() { " when it is back" } else { "" };
+                lines.push(format!("{name}: {many} {what} ({first}); run `{next}`{when}"));
             }
         }
     }

@@ -147,6 +147,10 @@ impl From<drystone_vault::Error> for Failure {
             E::NoSlot { .. } => (Exit::Error, "drystone key list"),
             E::LastOwner { .. } => (Exit::Error, "drystone key add"),
             E::NoPlaceOf { .. } | E::NotSpread { .. } => (Exit::Error, "drystone place list"),
+            E::TooFewPlaces { .. } => (
+                Exit::Error,
+                "make enough of them available, then run the same command again; nothing was changed",
+            ),
             E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
             E::Absent { .. } => (Exit::Error, "drystone doctor"),
             E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),

@@ -3,7 +3,7 @@
 //! - Commas separate places, unless a directory has that very name.
 //! - Local paths are made absolute, for the list of places is read from anywhere.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use drystone_store::{OpenOptions, Store};
@@ -40,12 +40,14 @@ pub(crate) fn anchored(text: &str, base: &Path) -> String {
     parts.join(",")
 }
 
-/// A path as it is from anywhere; URLs and what is no path are left alone.
+/// A path as it is from anywhere, without `/` at its end; URLs and what is no path are left alone.
 pub(crate) fn absolute(place: &str) -> String {
     if place.is_empty() || place.contains("://") {
         return place.to_owned();
     }
-    let path = std::path::absolute(place).ok();
+    let path = std::path::absolute(place)
+        .ok()
+        .map(|path| path.components().collect::<PathBuf>());
     let text = path.and_then(|path| path.into_os_string().into_string().ok());
     text.unwrap_or_else(|| place.to_owned())
 }
@@ -124,6 +126,7 @@ mod tests {
         std::fs::create_dir(&odd).unwrap();
         assert_eq!(named(odd.to_str().unwrap()), [odd.to_str().unwrap()]);
         assert_eq!(named(","), [","]);
+        assert_eq!(absolute("a/"), here.to_str().unwrap());
     }
 
     #[test]

@@ -61,7 +61,10 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("zstd::", &["crates/format/src/codec.rs"]),
     ("ring::aead", &["crates/format/src/seal.rs"]),
     ("rusty_erasure::", &["crates/store/src/erasure.rs"]),
-    ("placement_draw", &["crates/format/src/id.rs", "crates/store/src/placement.rs"]),
+    (
+        "placement_draw",
+        &["crates/format/src/id.rs", "crates/store/src/placement.rs"],
+    ),
 ];
 
 /// Files that own a decision (design, style): they must exist under this name.

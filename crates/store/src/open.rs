@@ -63,6 +63,9 @@ pub(crate) trait Place: Store {
     fn requests(&self) -> usize;
 }
 
+/// Calls that opening a place takes at most, about three seconds in all: one that is gone is not to hold up the others.
+const KNOCKS: u32 = 3;
+
 /// Opens an existing place. Over a network this takes a request, and all calls need the same tokio runtime.
 ///
 /// [`Error::NoPlace`] if the directory, bucket or container does not exist; whether a vault is in it shows in the header.
@@ -71,9 +74,16 @@ pub async fn open(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Store>
     let Some(place) = remote_services::place(url, options)? else {
         return Ok(Arc::new(Local::open(Path::new(OsStr::from_bytes(&local_path(url)?)))?));
     };
-    let store = decorated(&place, options);
-    store.repeat(|| place.check()).await.0?;
-    Ok(store)
+    let attempts = options.retry.attempts.min(KNOCKS);
+    let knock = Retry::new(
+        Arc::clone(&place) as Arc<dyn Store>,
+        Policy {
+            attempts,
+            ..options.retry
+        },
+    );
+    knock.repeat(|| place.check()).await.0?;
+    Ok(decorated(&place, options))
 }
 
 /// Makes a new place, or opens one that is empty or holds a vault's objects only. Buckets and containers are not made.

@@ -138,7 +138,7 @@ impl Checker<'_> {
             path.truncate(level.path_bytes);
             match level.entries.next() {
                 Some(Ok(entry)) => self.entry(&entry, &mut path, &mut levels)?,
-                Some(Err(error)) => self.problem(&path, error, "the rest of this directory is lost")?,
+                Some(Err(error)) => self.problem(&path, error, "the rest of this directory cannot be read")?,
                 None => {
                     let Some(done) = levels.pop() else { continue };
                     if self.report.problems.count() == done.problems_before && self.seen.len() < SEEN_MAX {

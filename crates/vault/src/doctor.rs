@@ -76,8 +76,10 @@ impl Vault {
             );
             return Ok(());
         };
+        let mut mend = "drystone repair";
         for (entry, absent) in list.places.iter().zip(self.absent_places()) {
             if let Some(reason) = absent {
+                mend = "drystone repair, once every place is back or replaced";
                 let next = format!(
                     "make it available again, or: drystone place replace {} NEW-PLACE",
                     entry.id.short()
@@ -104,11 +106,11 @@ impl Vault {
         }
         if bare_packs > 0 {
             let what = format!("{bare_packs} of {packs} packs have no redundancy left");
-            findings.push(Grade::Owed, what, "drystone repair");
+            findings.push(Grade::Owed, what, mend);
         }
         if owed_packs > bare_packs {
             let what = format!("{} of {packs} packs lack some of their shards", owed_packs - bare_packs);
-            findings.push(Grade::Owed, what, "drystone repair");
+            findings.push(Grade::Owed, what, mend);
         }
         Ok(())
     }

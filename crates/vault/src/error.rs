@@ -70,6 +70,18 @@ pub enum Error {
         /// What is known about why.
         reason: String,
     },
+    /// Too few places are there to read or write anything; nothing was changed.
+    #[error("too few places: {there} of {total} can be used, and {needed} are needed; missing: {missing}")]
+    TooFewPlaces {
+        /// How many answer.
+        there: usize,
+        /// How many there are.
+        total: usize,
+        /// How many it takes.
+        needed: u8,
+        /// Those that do not answer, each with what is known about why.
+        missing: String,
+    },
     /// A place to be added belongs to a vault already.
     #[error("{place}: a vault lies here already, this one or another; name an empty place")]
     PlaceTaken {
@@ -118,13 +130,15 @@ pub enum Error {
         /// The vault's place.
         place: String,
     },
-    /// No pack holds this chunk any more.
-    #[error("{place}: chunk {id} is in no pack; run `drystone check` to see which files miss it")]
+    /// No pack holds this chunk any more, or only packs of which too much is at places that are away.
+    #[error("{place}: chunk {id} is in no pack that can be read; {advice}")]
     MissingChunk {
         /// The chunk.
         id: ChunkId,
         /// The vault's place.
         place: String,
+        /// Where it may still be, or what to do.
+        advice: &'static str,
     },
     /// The credential may not do this, or bytes to be written are not well-formed.
     #[error(transparent)]

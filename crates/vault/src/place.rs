@@ -93,6 +93,12 @@ impl Place {
         self.spread.as_ref()
     }
 
+    /// Whether some of the places that it is spread over are not there.
+    pub(crate) fn lacks_places(&self) -> bool {
+        let troubles = self.spread.as_ref().map(Spread::troubles);
+        troubles.is_some_and(|troubles| troubles.places.iter().any(|place| place.absent.is_some()))
+    }
+
     /// Tells the spread the sizes of packs that are indexed, which saves it requests.
     pub(crate) fn hint_sizes(&self, index: &Arc<Index>) {
         let Some(spread) = &self.spread else { return };

@@ -106,6 +106,18 @@ impl Vault {
         reasons.collect()
     }
 
+    /// How a place of the list is used.
+    pub fn place_use(&self, id: PlaceId) -> Option<PlaceUse> {
+        let mut entries = self.places.iter().flat_map(|list| &list.places);
+        let entry = entries.find(|entry| entry.id == id)?;
+        Some(PlaceUse {
+            weight: entry.weight,
+            marks: entry.marks,
+            up_bytes: entry.up_bytes,
+            down_bytes: entry.down_bytes,
+        })
+    }
+
     /// The place that `text` means: its URL, or the first digits of its id.
     pub fn find_place(&self, text: &str) -> Result<PlaceId> {
         let entries = self.places.iter().flat_map(|list| &list.places);
@@ -237,11 +249,13 @@ impl Vault {
     /// Makes `list` the one in force, and gives the vault back as it then lies.
     fn switch(self, mut list: Places, sites: Vec<Site>) -> Result<Self> {
         list.places = sites.iter().map(|site| site.entry.clone()).collect();
-        let place = Place::spread(&list, &sites, &self.context, &self.secrets)?;
         sites
             .iter()
             .try_for_each(|site| put_mark(site, &self.context, &self.secrets))?;
-        place.settle_small()?;
+        let spread = || Place::spread(&list, &sites, &self.context, &self.secrets);
+        // That a new place lacks everything before this is no trouble to tell of afterwards.
+        spread()?.settle_small()?;
+        let place = spread()?;
         put_list(&place, &list, &self.context, &self.secrets)?;
         let unlocked = Unlocked {
             place,

@@ -58,8 +58,9 @@ impl Reach {
     /// The first place's error if none of them can be opened.
     pub fn open(urls: &[String], connect: Arc<dyn Connect>) -> drystone_store::Result<Self> {
         let (mut named, mut absent) = (Vec::new(), Vec::new());
-        for url in urls {
-            match connect.connect(url) {
+        let opened = in_parallel(urls, |url| connect.connect(url));
+        for (url, opened) in urls.iter().zip(opened) {
+            match opened {
                 Ok(store) => named.push(store),
                 Err(error) => absent.push((url.clone(), error)),
             }
@@ -186,10 +187,12 @@ pub(crate) fn sites(
         at.and_then(|at| reach.named.get(at)).cloned()
     };
     let sites = in_parallel(&list.places, |entry| {
-        let store = match (found(entry.id), &reach.connect) {
-            (Some(store), _) => Ok(store),
-            (None, Some(connect)) => by_url(entry, connect.as_ref(), runtime, secrets),
-            (None, None) => Err("it was not named".to_owned()),
+        let tried = reach.absent.iter().find(|(url, _)| *url == entry.url);
+        let store = match (found(entry.id), tried, &reach.connect) {
+            (Some(store), ..) => Ok(store),
+            (None, Some((_, error)), _) => Err(why_absent(error)),
+            (None, None, Some(connect)) => by_url(entry, connect.as_ref(), runtime, secrets),
+            (None, None, None) => Err("it was not named".to_owned()),
         };
         Site::new(entry.clone(), store)
     });
@@ -202,14 +205,23 @@ fn by_url(
     runtime: &tokio::runtime::Handle,
     secrets: &Secrets,
 ) -> Result<Arc<dyn Store>, String> {
-    let store = connect.connect(&entry.url).map_err(|error| match error {
-        drystone_store::Error::NoPlace { .. } => "there is no such directory (is it mounted?)".to_owned(),
-        error => error.to_string(),
-    })?;
+    let store = connect.connect(&entry.url).map_err(|error| why_absent(&error))?;
     match mark_of(&store, runtime, secrets) {
         Ok(id) if id == entry.id => Ok(store),
         Ok(_) => Err("another place of this vault is there".to_owned()),
         Err(error) => Err(why_not(&error)),
+    }
+}
+
+/// Why a place cannot be opened; who reads it knows which place is meant.
+fn why_absent(error: &drystone_store::Error) -> String {
+    use drystone_store::Error as E;
+    match error {
+        E::NoPlace { place, .. } if !place.contains("://") => "there is no such directory (is it mounted?)".to_owned(),
+        E::NoPlace { advice, .. } => (*advice).to_owned(),
+        E::Unavailable { reason, .. } => reason.clone(),
+        E::Denied { advice, .. } => format!("permission denied; {advice}"),
+        error => error.to_string(),
     }
 }
 
@@ -220,7 +232,29 @@ fn why_not(error: &Error) -> String {
             "nothing there says that it is a place of this vault (is it mounted?)".to_owned()
         }
         Error::Damaged { .. } | Error::Format(_) => "it belongs to another vault, or its mark is damaged".to_owned(),
+        Error::Store(error) => why_absent(error),
         other => other.to_string(),
+    }
+}
+
+/// The same error, or one that names the places that are missing, if that is why there are too few.
+pub(crate) fn too_few(error: Error, sites: &[Site]) -> Error {
+    let Error::Store(drystone_store::Error::TooFew { needed, .. }) = error else {
+        return error;
+    };
+    let absent = |site: &Site| {
+        let reason = site.store.as_ref().err()?;
+        Some(format!("{} ({reason})", site.entry.url))
+    };
+    let missing: Vec<String> = sites.iter().filter_map(absent).collect();
+    if missing.is_empty() {
+        return error;
+    }
+    Error::TooFewPlaces {
+        there: sites.len() - missing.len(),
+        total: sites.len(),
+        needed,
+        missing: missing.join(", "),
     }
 }
 

@@ -47,6 +47,11 @@ impl Reader {
         let missing = || Error::MissingChunk {
             id: *id,
             place: self.frames.place().name().to_owned(),
+            advice: if self.frames.place().lacks_places() {
+                "it may be at the places that are away: see `drystone doctor`"
+            } else {
+                "run `drystone check` to see which files miss it"
+            },
         };
         let mut location = self.catalog.locate(id)?.ok_or_else(missing)?;
         let mut tried = Vec::new();

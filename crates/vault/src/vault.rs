@@ -28,7 +28,7 @@ use crate::gc::epochs::Epochs;
 use crate::keys::Unlock;
 use crate::place::Place;
 use crate::problem::Problems;
-use crate::reach::{Reach, Site, newest_of, newest_places, refuse_parts, sites};
+use crate::reach::{Reach, Site, newest_of, newest_places, refuse_parts, sites, too_few};
 use crate::reader::Reader;
 use crate::slots::{read_slots, unlock};
 
@@ -93,7 +93,7 @@ impl Vault {
         while let Some(list) = newest.take() {
             let (sites, notes) = sites(&list, reach, &context.runtime, &unlocked.secrets);
             let place = Place::spread(&list, &sites, &context, &unlocked.secrets)?;
-            let (found, _) = newest_places(&place, &unlocked.secrets)?;
+            let (found, _) = newest_places(&place, &unlocked.secrets).map_err(|error| too_few(error, &sites))?;
             newest = found.filter(|found| found.generation > list.generation);
             if newest.is_none() {
                 unlocked.place = place;

@@ -10,8 +10,8 @@ use crate::config::data_sizes;
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open::{self, Created, NewVault};
-use crate::output::{put_bytes, shown_path};
-use crate::reach::spread;
+use crate::output::{put_bytes, shown, shown_path};
+use crate::reach::{absolute, spread};
 
 const EXAMPLES: &str = "\
 Without a passphrase (--passphrase-file or environment) a key file is generated. A recovery code is
@@ -60,8 +60,23 @@ impl Init {
         };
         let (_, created) = open::create(app, &options)?;
         report(app, &created)?;
+        if let ([_, ..], false) = (self.place.as_slice(), app.out.is_json()) {
+            app.out.say(naming(&self.place));
+        }
         Ok(Exit::Done)
     }
+}
+
+/// How a vault is named from now on that lies at places which no other command would look at.
+fn naming(places: &[String]) -> String {
+    let places: Vec<String> = places.iter().map(|place| absolute(place)).collect();
+    let vault = shown(places.join(",").as_bytes()).to_string();
+    format!(
+        "Name it with --vault or DRYSTONE_VAULT (any of its places that is there will do), or in the configuration file\n\
+         ~/.config/drystone/config.toml, where every command finds it:\n\n    \
+         [profile.default]\n    vault = {}\n",
+        toml::Value::String(vault)
+    )
 }
 
 /// Shows what a person must know of a new vault now or never; `backup` calls it on first use.

@@ -1,7 +1,5 @@
 //! `place`: where the vault lies, and changes of that.
 
-use std::path::Path;
-
 use clap::{Args, Subcommand};
 use drystone_format::PlaceId;
 use drystone_format::places::{PlaceEntry, PlaceMarks};
@@ -97,16 +95,16 @@ struct Used {
     /// Share of the data it takes beside the others, where there are more places than shards [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     weight: Option<u32>,
-    /// Nothing is ever deleted from it: its owner's own rules do that
-    #[arg(long)]
-    append_only: bool,
-    /// Reading from it is slow or costs: it is read last
-    #[arg(long = "archive")]
-    cold: bool,
-    /// Most bytes per second to it
+    /// Nothing is ever deleted from it: its owner's own rules do that; `=false` takes the mark away
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    append_only: Option<bool>,
+    /// Reading from it is slow or costs: it is read last; `=false` takes the mark away
+    #[arg(long = "archive", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    cold: Option<bool>,
+    /// Most bytes per second to it; 0 for no limit
     #[arg(long, value_name = "SIZE", value_parser = size)]
     up_limit: Option<u64>,
-    /// Most bytes per second from it
+    /// Most bytes per second from it; 0 for no limit
     #[arg(long, value_name = "SIZE", value_parser = size)]
     down_limit: Option<u64>,
 }
@@ -139,13 +137,20 @@ impl Place {
 }
 
 impl Used {
-    fn options(&self) -> PlaceUse {
-        let mark = |given, mark| if given { mark } else { 0 };
+    /// As `before`, but for what was given.
+    fn over(&self, before: PlaceUse) -> PlaceUse {
+        let mark = |marks: u64, given: Option<bool>, mark: u64| match given {
+            Some(true) => marks | mark,
+            Some(false) => marks & !mark,
+            None => marks,
+        };
+        let marks = mark(before.marks.0, self.append_only, PlaceMarks::APPEND_ONLY);
+        let limit = |given: Option<u64>, before| given.map_or(before, |bytes| Some(bytes).filter(|bytes| *bytes > 0));
         PlaceUse {
-            weight: self.weight.unwrap_or(1),
-            marks: PlaceMarks(mark(self.append_only, PlaceMarks::APPEND_ONLY) | mark(self.cold, PlaceMarks::COLD)),
-            up_bytes: self.up_limit,
-            down_bytes: self.down_limit,
+            weight: self.weight.unwrap_or(before.weight),
+            marks: PlaceMarks(mark(marks, self.cold, PlaceMarks::COLD)),
+            up_bytes: limit(self.up_limit, before.up_bytes),
+            down_bytes: limit(self.down_limit, before.down_bytes),
         }
     }
 
@@ -155,7 +160,7 @@ impl Used {
         Ok(NewPlace {
             store,
             url,
-            used: self.options(),
+            used: self.over(PlaceUse::default()),
         })
     }
 }
@@ -175,7 +180,7 @@ impl Add {
 impl Remove {
     fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
-        let id = vault.find_place(&named(&self.place))?;
+        let id = find(&vault, &self.place)?;
         self.layout.change(app, vault, Vec::new(), vec![id])
     }
 }
@@ -183,7 +188,7 @@ impl Remove {
 impl Replace {
     fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
-        let old = vault.find_place(&named(&self.old))?;
+        let old = find(&vault, &self.old)?;
         let new = self.used.place(app, &self.new)?;
         self.layout.change(app, vault, vec![new], vec![old])
     }
@@ -193,8 +198,9 @@ impl Set {
     fn run(&self, app: &App) -> Result<Exit> {
         let mut vault = open::open(app)?;
         if let Some(place) = &self.place {
-            let id = vault.find_place(&named(place))?;
-            vault = vault.use_place(id, self.used.options())?;
+            let id = find(&vault, place)?;
+            let used = self.used.over(vault.place_use(id).unwrap_or_default());
+            vault = vault.use_place(id, used)?;
         } else if self.layout.spread.is_none() {
             return Err(Failure::usage("say which place, or give --spread").next("drystone place set --help"));
         }
@@ -202,13 +208,10 @@ impl Set {
     }
 }
 
-/// A place as the list of places has it: ids are left as they are.
-fn named(text: &str) -> String {
-    if Path::new(text).exists() {
-        absolute(text)
-    } else {
-        text.to_owned()
-    }
+/// The place that a person means by its URL, its path from here, or the beginning of its id.
+fn find(vault: &Vault, text: &str) -> Result<PlaceId> {
+    let by_path = vault.find_place(&absolute(text));
+    Ok(by_path.or_else(|_| vault.find_place(text))?)
 }
 
 impl Layout {

@@ -20,7 +20,7 @@ use super::place::Place;
 use super::shards::{Found, Source, shard_name};
 use crate::erasure::Coder;
 use crate::local::blocking;
-use crate::{Error, Name, Put, Range, Result, ShardId};
+use crate::{Error, Kind, Name, Put, Range, Result, ShardId};
 
 /// Bytes that a tag adds to each block, at most: what to read more for a range of the payload.
 const TAGS_PER_BLOCK_BYTES: u64 = 16;
@@ -344,7 +344,12 @@ impl Core {
         places.sort_unstable();
         places.dedup();
         for place in places.iter().filter_map(|place| self.place(*place)) {
-            place.note(|troubles| troubles.undeleted.add(name));
+            place.note(|troubles| {
+                let was_never_there = troubles.absent.is_some() && matches!(name.kind(), Kind::Writer(..));
+                if !was_never_there {
+                    troubles.undeleted.add(name);
+                }
+            });
         }
         if places.len() > self.placement.tolerance() {
             return Err(self.too_few(name, &failures));

@@ -10,7 +10,7 @@ use super::gather::{Attempt, Failure, all, gather};
 use super::pack::{Stored, delete_at};
 use super::place::Place;
 use super::{Amount, Core};
-use crate::{Error, Name, Put, Range, Result};
+use crate::{Error, Kind, Name, Put, Range, Result};
 
 impl Core {
     pub(super) async fn put_small(self: &Arc<Self>, name: &Name, bytes: Bytes) -> Result<Put> {
@@ -27,7 +27,10 @@ impl Core {
                         failures: Vec::new(),
                     },
                     Err(error) => {
-                        place.note(|troubles| troubles.owed.add(&name));
+                        // Nobody brings the presence of a run to a place that was away during the run.
+                        if !matches!(name.kind(), Kind::Writer(..)) {
+                            place.note(|troubles| troubles.owed.add(&name));
+                        }
                         Stored {
                             put: None,
                             failures: vec![place.failure(error)],
