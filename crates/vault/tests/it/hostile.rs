@@ -399,7 +399,7 @@ fn recipes_whose_parts_do_not_cover_the_file() {
     let vault = scene.owner.open(scene.store.clone()).unwrap();
     let error = files(&vault, &root).unwrap_err();
     assert!(error.is_damage() && error.to_string().contains("cover"), "{error}");
-    assert!(lines(&check(&vault).problems).contains("the rest of this directory is lost"));
+    assert!(lines(&check(&vault).problems).contains("the rest of this directory cannot be read"));
 }
 
 #[test]
