@@ -23,6 +23,11 @@ use crate::error::Result;
 use crate::place::Place;
 use crate::vault::Vault;
 
+/// Removes a damaged mark of a place, to be written anew at once.
+pub(crate) fn delete_mark(place: &Place) -> Result<()> {
+    place.delete(&Name::place())
+}
+
 /// Removes a key slot, of a vault that never came to be or of one that keeps an owner's slot; the caller has made sure.
 pub(crate) fn delete_slot(place: &Place, id: &SlotId) -> Result<()> {
     place.delete(&Name::key(id))

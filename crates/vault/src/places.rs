@@ -15,8 +15,9 @@ use drystone_store::{Name, Prefix, Range, Store};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
+use crate::gc::delete_mark;
 use crate::place::Place;
-use crate::reach::{Site, mark_of};
+use crate::reach::{Site, is_rotten, mark_of};
 use crate::slots::owner_key;
 use crate::vault::{Unlocked, Vault};
 
@@ -286,6 +287,18 @@ pub(crate) fn put_mark(site: &Site, context: &Context, secrets: &Secrets) -> Res
     Err(Error::PlaceTaken {
         place: store.place().to_owned(),
     })
+}
+
+/// Writes the mark of a place anew if it is not what was written; says whether.
+pub(crate) fn mend_mark(site: &Site, context: &Context, secrets: &Secrets) -> Result<bool> {
+    let Ok(store) = &site.store else { return Ok(false) };
+    match mark_of(store, &context.runtime, secrets) {
+        Err(error) if is_rotten(&error) => {}
+        _ => return Ok(false),
+    }
+    delete_mark(&Place::new(store.clone(), context.runtime.clone()))?;
+    put_mark(site, context, secrets)?;
+    Ok(true)
 }
 
 /// Publishes a list of places at all of them.

@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use drystone_format::PlaceId;
+use drystone_format::header::Header;
 use drystone_format::keys::Secrets;
 use drystone_format::places::{PlaceEntry, PlaceMark, Places};
 use drystone_store::limit::{Limit, Limits};
@@ -176,6 +177,7 @@ pub(crate) fn sites(
         let what = match mark {
             Ok(id) if list.places.iter().any(|entry| entry.id == *id) => continue,
             Ok(_) => "is no longer a place of this vault".to_owned(),
+            Err(error) if is_rotten(error) && is_listed(store.place()) => "its mark is damaged".to_owned(),
             Err(error) => format!("is not used: {}", why_not(error)),
         };
         notes.push(format!("{}: {what}; see `drystone place list`", store.place()));
@@ -209,8 +211,22 @@ fn by_url(
     match mark_of(&store, runtime, secrets) {
         Ok(id) if id == entry.id => Ok(store),
         Ok(_) => Err("another place of this vault is there".to_owned()),
+        // Where the list expects it and with this vault's header: only the mark has rotted, and repair writes it anew.
+        Err(error) if is_rotten(&error) && has_header(&store, runtime, secrets) => Ok(store),
         Err(error) => Err(why_not(&error)),
     }
+}
+
+/// Whether a mark is there, and is not what was written.
+pub(crate) fn is_rotten(error: &Error) -> bool {
+    error.is_damage() && !matches!(error, Error::Store(error) if error.is_not_found())
+}
+
+fn has_header(store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle, secrets: &Secrets) -> bool {
+    let place = Place::new(store.clone(), runtime.clone());
+    let header = place.get(&Name::header(), Range::All).ok();
+    let header = header.and_then(|object| Header::decode(&object).ok());
+    header.is_some_and(|header| header.vault == secrets.vault && header.vault_verify == secrets.vault_verify)
 }
 
 /// Why a place cannot be opened; who reads it knows which place is meant.

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use drystone_format::PackId;
+use drystone_format::keys::Role;
 use drystone_index::Index;
 use drystone_store::Name;
 use drystone_store::spread::{PackHoldings, SettlePlan, Settled, Spread, Transfer, Verify};
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::parallel::each;
+use crate::places::mend_mark;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::slots::owner_key;
@@ -144,6 +146,11 @@ impl Vault {
         repaired.written_bytes = small.written_bytes;
         for name in &small.unsound.named {
             repaired.problems.push(name.as_str(), "no place has a sound copy of it");
+        }
+        if self.role() == Role::Owner {
+            for site in &self.sites {
+                repaired.mended_objects += u64::from(mend_mark(site, &self.context, &self.secrets)?);
+            }
         }
         let unsound = self.unsound_packs()?;
         let repaired = Mutex::new(repaired);

@@ -308,6 +308,18 @@ fn the_mark_of_a_place() {
         let (world, fixture) = (case.world(), case.base.owner.copy());
         let vault = case.open(&world, &fixture);
         case.assert_readable(&vault, "mark");
+        if !matches!(damage, Damage::Delete) {
+            // What is left of a mark, beside the vault's header and where the list expects it, is written anew.
+            assert!(vault.absent_places().iter().all(Option::is_none), "{damage:?}");
+            assert_eq!(repair(&vault).mended_objects, 1, "{damage:?}");
+            assert_eq!(repair(&vault).mended_objects, 0, "{damage:?}");
+            let vault = world.open(&fixture, &[URLS[1]]).unwrap();
+            assert!(
+                vault.absent_places().iter().all(Option::is_none) && vault.notes().is_empty(),
+                "{damage:?}"
+            );
+            continue;
+        }
         assert!(vault.absent_places()[1].is_some(), "{damage:?}");
         let findings = vault.doctor().unwrap();
         let is_named = |what: &str, next: &str| what.contains(URLS[1]) && next.contains("place replace");
