@@ -184,13 +184,13 @@ fn stored_epoch(state: &State) -> Result<u64> {
     Ok(stored.map_or(0, u64::from_be_bytes))
 }
 
-fn stored_packs(state: &State, key: &str) -> Result<HashSet<PackId>> {
+pub(crate) fn stored_packs(state: &State, key: &str) -> Result<HashSet<PackId>> {
     let bytes = state.get(key)?.unwrap_or_default();
     let (ids, _) = bytes.as_chunks::<{ PackId::LEN }>();
     Ok(ids.iter().map(|id| PackId(*id)).collect())
 }
 
-fn flat(packs: &HashSet<PackId>) -> Vec<u8> {
+pub(crate) fn flat(packs: &HashSet<PackId>) -> Vec<u8> {
     packs.iter().flat_map(|pack| pack.0).collect()
 }
 

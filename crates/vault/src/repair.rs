@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::losses::{flat, stored_packs};
 use crate::parallel::each;
 use crate::places::mend_mark;
 use crate::problem::Problems;
@@ -209,9 +210,7 @@ impl Vault {
 
     /// Packs of which a shard was found altered by this machine and not mended since.
     pub(crate) fn unsound_packs(&self) -> Result<HashSet<PackId>> {
-        let bytes = self.state().get(UNSOUND)?.unwrap_or_default();
-        let (ids, _) = bytes.as_chunks::<{ PackId::LEN }>();
-        Ok(ids.iter().map(|id| PackId(*id)).collect())
+        stored_packs(self.state(), UNSOUND)
     }
 
     /// Remembers, or forgets, that a shard of a pack is altered. A mark that two processes lose between them costs a scrub.
@@ -225,8 +224,7 @@ impl Vault {
         if !is_changed {
             return Ok(());
         }
-        let bytes: Vec<u8> = packs.iter().flat_map(|pack| pack.0).collect();
-        Ok(self.state().set(UNSOUND, &bytes)?)
+        Ok(self.state().set(UNSOUND, &flat(&packs))?)
     }
 }
 
