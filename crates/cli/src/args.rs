@@ -171,6 +171,17 @@ impl Spot {
     }
 }
 
+/// A share as people write it, `10%`, of at least `least` percent.
+pub(crate) fn share(text: &str, least: f64) -> Result<f64, String> {
+    let wrong = || format!("write a share as a percentage from {least}% to 100%");
+    let percent: f64 = text.strip_suffix('%').ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
+    if (least..=100.0).contains(&percent) {
+        Ok(percent / 100.0)
+    } else {
+        Err(wrong())
+    }
+}
+
 /// A size as people write it: `4096`, `100k`, `1.5M`, `2GiB`; k, M, G, T are decimal, with `i` binary.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let at = text

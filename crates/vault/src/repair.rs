@@ -10,7 +10,7 @@ use drystone_format::PackId;
 use drystone_format::keys::Role;
 use drystone_index::Index;
 use drystone_store::Name;
-use drystone_store::spread::{PackHoldings, SettlePlan, Settled, Spread, Transfer, Verify};
+use drystone_store::spread::{PackHoldings, SettlePlan, Settled, SettledSmall, Spread, Transfer, Verify};
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
@@ -145,9 +145,7 @@ impl Vault {
         let small = self.place.settle_small()?;
         repaired.mended_objects = small.copied + small.replaced;
         repaired.written_bytes = small.written_bytes;
-        for name in &small.unsound.named {
-            repaired.problems.push(name.as_str(), "no place has a sound copy of it");
-        }
+        push_unsound(&mut repaired.problems, &small);
         if self.role() == Role::Owner {
             for site in &self.sites {
                 repaired.mended_objects += u64::from(mend_mark(site, &self.context, &self.secrets)?);
@@ -225,6 +223,13 @@ impl Vault {
             return Ok(());
         }
         Ok(self.state().set(UNSOUND, &flat(&packs))?)
+    }
+}
+
+/// Names the small objects that cannot be mended from any place.
+pub(crate) fn push_unsound(problems: &mut Problems, small: &SettledSmall) {
+    for name in &small.unsound.named {
+        problems.push(name.as_str(), "no place has a sound copy of it");
     }
 }
 

@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::parallel::each;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
+use crate::repair::push_unsound;
 use crate::vault::Vault;
 
 /// State key of the pack where the last partial scrub ended.
@@ -195,9 +196,7 @@ impl Vault {
         };
         report.rotten += small.rotten.count;
         report.mended += small.replaced;
-        for name in &small.unsound.named {
-            report.problems.push(name.as_str(), "no place has a sound copy of it");
-        }
+        push_unsound(&mut report.problems, &small);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use drystone_vault::{GcOptions, GcReport, Progress};
 use serde_json::json;
 
+use crate::args;
 use crate::args::{size as parse_size, span};
 use crate::context::App;
 use crate::exit::{Exit, Result};
@@ -46,13 +47,7 @@ pub(crate) struct Gc {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    let wrong = || "write a share as a percentage from 0% to 100%".to_owned();
-    let percent: f64 = text.strip_suffix('%').ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
-    if (0.0..=100.0).contains(&percent) {
-        Ok(percent / 100.0)
-    } else {
-        Err(wrong())
-    }
+    args::share(text, 0.0)
 }
 
 impl Gc {

@@ -8,6 +8,7 @@ use drystone_format::keys::Role;
 use drystone_vault::{Progress, ScrubOptions};
 use serde_json::json;
 
+use crate::args;
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
@@ -34,13 +35,7 @@ pub(crate) struct Scrub {
 
 /// A share as people write it: `10%`.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
-    let wrong = || "write a share as a percentage from 0.01% to 100%".to_owned();
-    let percent: f64 = text.strip_suffix('%').ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
-    if (0.01..=100.0).contains(&percent) {
-        Ok(percent / 100.0)
-    } else {
-        Err(wrong())
-    }
+    args::share(text, 0.01)
 }
 
 impl Scrub {
