@@ -220,10 +220,11 @@ impl Vault {
         } else {
             0
         };
+        // Locked before: two threads that note a pack at once would lose one of them.
+        let mut report = report.lock();
         if mended == 0 {
             self.note_unsound(pack, true)?;
         }
-        let mut report = report.lock();
         report.rotten += rotten;
         report.mended += mended;
         Ok(())
