@@ -146,6 +146,12 @@ impl Spread {
         }
     }
 
+    /// Whether what one has put every other lists, though each may have been without as many places as may be lost: the
+    /// places that a put asks for and those that a list asks for have one in common.
+    pub fn is_quorate(&self) -> bool {
+        self.core.least_copies() > self.core.placement.tolerance()
+    }
+
     /// How many places may be lost, whichever they are, without losing anything of which nothing is owed.
     pub fn tolerance(&self) -> usize {
         self.core.placement.tolerance()

@@ -149,6 +149,11 @@ impl Place {
         }
     }
 
+    /// Whether what one run has put every other lists, whichever places each of them is without.
+    pub(crate) fn is_quorate(&self) -> bool {
+        self.spread.as_ref().is_none_or(Spread::is_quorate)
+    }
+
     /// For messages.
     pub(crate) fn name(&self) -> &str {
         self.store.place()
@@ -193,15 +198,19 @@ impl Place {
     }
 
     /// Calls `each` for every object under `prefix`.
-    pub(crate) fn for_each(&self, prefix: &Prefix, mut each: impl FnMut(Listed) -> Result<()>) -> Result<()> {
-        let mut after: Option<Name> = None;
-        loop {
-            let page = self
-                .runtime
-                .block_on(self.store.list(prefix, after.as_ref(), LIST_PAGE))?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.name.clone());
-            page.into_iter().try_for_each(&mut each)?;
+    pub(crate) fn for_each(&self, prefix: &Prefix, each: impl FnMut(Listed) -> Result<()>) -> Result<()> {
+        let page = |after: Option<&Name>| self.wait(self.store.list(prefix, after, LIST_PAGE));
+        pages(page, each)
+    }
+
+    /// The same for small objects, each of which is at enough places from then on for everybody else to list it too.
+    pub(crate) fn for_each_confirmed(&self, prefix: &Prefix, each: impl FnMut(Listed) -> Result<()>) -> Result<()> {
+        match &self.spread {
+            None => self.for_each(prefix, each),
+            Some(spread) => {
+                let page = |after: Option<&Name>| self.wait(spread.list_confirmed(*prefix, after, LIST_PAGE));
+                pages(page, each)
+            }
         }
     }
 
@@ -213,5 +222,19 @@ impl Place {
             source @ drystone_format::Error::WriterKey { .. } => Error::Format(source),
             source => Error::Damaged { object, place, source },
         }
+    }
+}
+
+/// Calls `each` for everything on every page.
+fn pages(
+    page: impl Fn(Option<&Name>) -> Result<Vec<Listed>>,
+    mut each: impl FnMut(Listed) -> Result<()>,
+) -> Result<()> {
+    let mut after: Option<Name> = None;
+    loop {
+        let page = page(after.as_ref())?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.name.clone());
+        page.into_iter().try_for_each(&mut each)?;
     }
 }

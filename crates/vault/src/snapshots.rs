@@ -6,7 +6,7 @@ use bytes::Bytes;
 use drystone_format::RootId;
 use drystone_format::root::{RootKind, seal_root};
 use drystone_format::snapshot::Snapshot;
-use drystone_store::{Kind, Name, Prefix};
+use drystone_store::{Kind, Listed, Name, Prefix};
 
 use crate::context::Source;
 use crate::error::{Error, Result};
@@ -14,6 +14,8 @@ use crate::ingest::Finished;
 use crate::problem::Problems;
 use crate::vault::Vault;
 
+/// Where snapshots are.
+const SNAPSHOTS: Prefix = Prefix::Roots(RootKind::Snapshot);
 /// Fewest digits that name a snapshot.
 const PREFIX_MIN: usize = 4;
 
@@ -43,12 +45,15 @@ impl Vault {
     /// The ids of all snapshot objects at the place, forgotten or not.
     pub(crate) fn root_ids(&self) -> Result<Vec<RootId>> {
         let mut ids = Vec::new();
-        self.place.for_each(&Prefix::Roots(RootKind::Snapshot), |listed| {
-            if let Kind::Root(RootKind::Snapshot, id) = listed.name.kind() {
-                ids.push(id);
-            }
-            Ok(())
-        })?;
+        self.place.for_each(&SNAPSHOTS, |listed| collect(&mut ids, &listed))?;
+        Ok(ids)
+    }
+
+    /// The same; each of them is at enough places from then on for everybody else to list it too.
+    pub(crate) fn confirmed_root_ids(&self) -> Result<Vec<RootId>> {
+        let mut ids = Vec::new();
+        self.place
+            .for_each_confirmed(&SNAPSHOTS, |listed| collect(&mut ids, &listed))?;
         Ok(ids)
     }
 
@@ -93,4 +98,11 @@ impl Vault {
         let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
         Ok(self.snapshot_ids()?.into_iter().filter(matching).collect())
     }
+}
+
+fn collect(ids: &mut Vec<RootId>, listed: &Listed) -> Result<()> {
+    if let Kind::Root(RootKind::Snapshot, id) = listed.name.kind() {
+        ids.push(id);
+    }
+    Ok(())
 }

@@ -99,6 +99,7 @@ impl Gc {
             "waiting_for": report.waiting_for.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "given_up": report.given_up.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "spared_packs": report.spared_packs,
+            "uncopied_packs": report.uncopied_packs,
             "problems": problem_list(&report.problems),
             "problem_count": report.problems.count(),
             "seconds": start.elapsed().as_secs_f64(),
@@ -138,6 +139,12 @@ impl Gc {
         if report.spared_packs > 0 {
             let packs = counted(report.spared_packs, "pack");
             text.push_str(&format!("; {packs} left alone that a running backup may have written"));
+        }
+        if report.uncopied_packs > 0 {
+            let packs = counted(report.uncopied_packs, "pack");
+            text.push_str(&format!(
+                "; {packs} with little left in them wait for the place that is away"
+            ));
         }
         text
     }

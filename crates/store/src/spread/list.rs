@@ -201,6 +201,19 @@ impl Spread {
         Ok(Holdings { packs, silent })
     }
 
+    /// Lists small objects as `list` does, and makes sure that each is at as many places as a put asks for: whoever lists
+    /// after that finds it, whichever places are away then, if [`Spread::is_quorate`].
+    ///
+    /// What is gone meanwhile, and what is damaged everywhere, is listed all the same. Fails as a list or a put does.
+    pub async fn list_confirmed(&self, prefix: Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
+        let found = self.core.copies(prefix, after, limit).await?;
+        for copies in &found {
+            self.core.confirm(copies).await?;
+        }
+        let listed = found.into_iter().filter_map(|copies| copies.into_iter().next());
+        Ok(listed.map(|(_, listed)| listed).collect())
+    }
+
     /// What is held of one pack, as far as places answer.
     pub async fn holdings_of(&self, pack: &PackId) -> PackHoldings {
         self.core.survey(*pack).await.0
@@ -264,7 +277,13 @@ impl Core {
         Ok(())
     }
 
-    async fn list_small(self: &Arc<Self>, prefix: Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
+    /// The copies of the small objects that come next, with the positions of their places.
+    async fn copies(
+        self: &Arc<Self>,
+        prefix: Prefix,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Vec<(usize, Listed)>>> {
         let mut merge = Merge::new(Name::clone, limit.min(PAGE_MAX));
         for place in &self.places {
             merge.add(self, place, prefix, after.cloned());
@@ -276,6 +295,11 @@ impl Core {
             found.push(objects);
         }
         self.check_listed(&prefix, &merge.failures)?;
+        Ok(found)
+    }
+
+    async fn list_small(self: &Arc<Self>, prefix: Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
+        let found = self.copies(prefix, after, limit).await?;
         let mut all = Vec::with_capacity(found.len());
         for copies in found {
             let differ = copies

@@ -10,14 +10,13 @@ use super::gather::{Attempt, Failure, all, gather};
 use super::pack::{Stored, delete_at};
 use super::place::Place;
 use super::{Amount, Core};
-use crate::{Error, Kind, Name, Put, Range, Result};
+use crate::{Error, Kind, Listed, Name, Put, Range, Result};
 
 impl Core {
     pub(super) async fn put_small(self: &Arc<Self>, name: &Name, bytes: Bytes) -> Result<Put> {
-        let taking: Vec<&Arc<Place>> = self.places.iter().filter(|place| !place.is_leaving()).collect();
-        // As many as must survive, but no more than shards.
-        let least = usize::from(self.needed).min(taking.len().saturating_sub(self.placement.tolerance()));
-        let puts = taking.into_iter().map(|place| {
+        let least = self.least_copies();
+        let taking = self.places.iter().filter(|place| !place.is_leaving());
+        let puts = taking.map(|place| {
             let (core, place) = (Arc::clone(self), Arc::clone(place));
             let (name, bytes) = (name.clone(), bytes.clone());
             async move {
@@ -43,6 +42,27 @@ impl Core {
         let is_new = stored.iter().all(|stored| stored.put != Some(Put::Existed));
         self.verdict(name, least, stored)?;
         Ok(if is_new { Put::Created } else { Put::Existed })
+    }
+
+    /// How many copies a put asks for: as many as must survive, but no more than shards.
+    pub(super) fn least_copies(&self) -> usize {
+        let taking = self.places.iter().filter(|place| !place.is_leaving()).count();
+        usize::from(self.needed).min(taking.saturating_sub(self.placement.tolerance()))
+    }
+
+    /// Makes sure that an object that was listed at so few places that a later list may not show it is at as many as a put
+    /// asks for. One that is gone by now, or not what was stored, is left alone.
+    pub(super) async fn confirm(self: &Arc<Self>, copies: &[(usize, Listed)]) -> Result<()> {
+        let taking = |position: &usize| self.place(*position).is_some_and(|place| !place.is_leaving());
+        let held = copies.iter().filter(|(position, _)| taking(position)).count();
+        let Some((_, listed)) = copies.first().filter(|_| held < self.least_copies()) else {
+            return Ok(());
+        };
+        match self.whole_small(&listed.name).await {
+            Ok(bytes) => self.put_small(&listed.name, bytes).await.map(|_| ()),
+            Err(Error::NotFound { .. } | Error::Lost { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// A part of a small object; the whole of it is read, since only that can be judged.

@@ -265,6 +265,32 @@ async fn unsound_and_missing_copies_are_replaced_and_differing_ones_named() {
 }
 
 #[tokio::test]
+async fn what_a_confirming_list_shows_every_later_list_shows_whichever_place_is_away() {
+    let world = World::new(2, 3, 3);
+    assert!(world.spread.is_quorate());
+    let name = |n| Name::root(RootKind::Snapshot, &drystone_format::RootId([n; 16]));
+    for n in 0..3 {
+        world.spread.put(&name(n), format!("root {n}").into()).await.unwrap();
+    }
+    // Puts that were cut off; of the second nobody has what was stored.
+    for (n, left) in [(0, 2), (1, 0)] {
+        let others = world.memories.iter().enumerate().filter(|(place, _)| *place != left);
+        others.for_each(|(_, memory)| memory.remove(&name(n)));
+    }
+    world.memories[0].overwrite(&name(1), "bad".into());
+    let roots = Prefix::Roots(RootKind::Snapshot);
+    let listed = world.spread.list_confirmed(roots, None, 10).await.unwrap();
+    assert_eq!(listed.len(), 3);
+    for away in 0..3 {
+        let listed = world.reopened(&[away]).spread.list(&roots, None, 10).await.unwrap();
+        assert!(listed.iter().any(|listed| listed.name == name(0)), "without {away}");
+    }
+    assert!(world.memories[1].contents().get(&name(1)).is_none());
+    assert!(!World::new(1, 2, 2).spread.is_quorate());
+    assert!(World::new(4, 6, 6).spread.is_quorate());
+}
+
+#[tokio::test]
 async fn what_a_medium_cannot_read_is_written_anew() {
     let world = World::new(2, 3, 3);
     let objects = objects();

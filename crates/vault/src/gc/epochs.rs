@@ -1,15 +1,17 @@
 //! The epochs at the place, read as they come; an epoch object never changes, so each is read once.
 //!
+//! - gc acts only on what everybody else can list, whichever places they are without.
 //! - One that no owner signed, or that is damaged, counts for nobody; that it is there is a problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::keys::Secrets;
 use drystone_format::{Random, RootId, random};
-use drystone_store::{Kind, Name, Prefix, Range};
+use drystone_store::{Kind, Listed, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
@@ -26,6 +28,7 @@ pub(crate) struct Epochs {
     standing: RwLock<Arc<Standing>>,
     unreadable: Mutex<BTreeMap<EpochName, String>>,
     reading: Mutex<()>,
+    is_confirming: AtomicBool,
 }
 
 impl Epochs {
@@ -36,7 +39,13 @@ impl Epochs {
             standing: RwLock::default(),
             unreadable: Mutex::default(),
             reading: Mutex::new(()),
+            is_confirming: AtomicBool::new(false),
         }
+    }
+
+    /// From now on what is read is first brought to as many places as a put asks for: whoever put it may have crashed.
+    pub(crate) fn confirm(&self) {
+        self.is_confirming.store(true, Ordering::Release);
     }
 
     /// What stood when it was last asked.
@@ -48,12 +57,17 @@ impl Epochs {
     pub(crate) fn refresh(&self) -> Result<Arc<Standing>> {
         let _one_at_a_time = self.reading.lock();
         let mut listed = BTreeSet::new();
-        self.place.for_each(&Prefix::Epochs, |found| {
+        let each = |found: Listed| {
             if let Kind::Epoch(number, id) = found.name.kind() {
                 listed.insert((number, id));
             }
             Ok(())
-        })?;
+        };
+        if self.is_confirming.load(Ordering::Acquire) {
+            self.place.for_each_confirmed(&Prefix::Epochs, each)?;
+        } else {
+            self.place.for_each(&Prefix::Epochs, each)?;
+        }
         let before = self.standing();
         let mut standing = Standing::clone(&before);
         standing.retain(&listed);

@@ -33,7 +33,7 @@ impl Run<'_> {
             .writers
             .iter()
             .all(|writer| writer.id == own || self.is_over(&writer.id));
-        if self.remains.is_empty() || !self.is_whole || !is_alone {
+        if self.is_partial || self.remains.is_empty() || !self.is_whole || !is_alone {
             return Ok(());
         }
         let now = self.find_remains()?;

@@ -1,6 +1,7 @@
 //! One run of gc: the steps of the protocol, with the place behind them.
 //!
 //! - Can be interrupted or killed anywhere: what stands condemned is deleted by the next run, what was copied is found by it.
+//! - While a place is away nothing is copied, and packs with anything live in them stay as they are.
 //! - Only what was marked from all roots decides; a root or tree that cannot be read stops it before anything is deleted.
 
 use std::collections::{BTreeSet, HashSet};
@@ -88,6 +89,8 @@ pub struct GcReport {
     pub waiting_for: Vec<RootId>,
     /// Runs that gave no sign of life and were given up.
     pub given_up: Vec<RootId>,
+    /// Packs with little live in them, left alone since a place is away: what is copied would lie at too few.
+    pub uncopied_packs: u64,
     /// Packs that nothing needs, left alone since a run that is under way may have written them.
     pub spared_packs: u64,
     /// What is wrong, though it kept nothing from being deleted safely.
@@ -97,8 +100,9 @@ pub struct GcReport {
 impl Vault {
     /// Deletes what no snapshot needs.
     ///
-    /// [`Error::Unmarked`] if a snapshot or tree cannot be read, [`Error::Absent`] if one of several places is away: nothing
-    /// is deleted then. Needs an owner's key. Runs beside any
+    /// [`Error::Unmarked`] if a snapshot or tree cannot be read, [`Error::Absent`] if a place is away and those that are left
+    /// need not have one in common with those that another run can reach (mirrors), or if something would have to be copied
+    /// while it is away: nothing is deleted then. Needs an owner's key. Runs beside any
     /// number of others, here and elsewhere; what they may rely on stays for a later run.
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
         if self.role() != Role::Owner {
@@ -109,15 +113,16 @@ impl Vault {
         }
         let mut run = Run::new(self, options)?;
         if options.dry_run {
+            run.check_places()?;
             run.read()?;
             run.mark()?;
             run.report.condemned_packs = run.leave.len() as u64;
             return Ok(run.finish());
         }
+        self.epochs.confirm();
         for step in GcStep::ORDER {
             options.cancel.check()?;
-            // What a place that is away holds of presences and roots is not known, and it would not hold the epoch.
-            self.place.all_there()?;
+            run.check_places()?;
             run.perform(step)?;
         }
         Ok(run.finish())
@@ -144,6 +149,8 @@ pub(super) struct Run<'a> {
     pub(super) holders: Vec<PackId>,
     /// Packs of which too few shards were left when this run began.
     pub(super) remains: BTreeSet<PackId>,
+    /// A place is away, or failed; enough are left.
+    pub(super) is_partial: bool,
     /// Everything that the snapshots need was found in packs that can be read.
     pub(super) is_whole: bool,
     pub(super) copied: Copied,
@@ -178,6 +185,7 @@ impl<'a> Run<'a> {
             leave: Vec::new(),
             holders: Vec::new(),
             remains: BTreeSet::new(),
+            is_partial: false,
             is_whole: false,
             copied: Copied::default(),
             has_put: false,
@@ -185,6 +193,16 @@ impl<'a> Run<'a> {
             roots: BTreeSet::new(),
             report: GcReport::default(),
         })
+    }
+
+    /// Without a place gc goes on if every run has one in common with it, so that each sees what the other has put, and if
+    /// nothing was copied, which should lie at all of them before anything is deleted.
+    fn check_places(&mut self) -> Result<()> {
+        match self.vault.place.all_there() {
+            Err(absent) if self.copied.bytes > 0 || !self.vault.place.is_quorate() => return Err(absent),
+            outcome => self.is_partial = outcome.is_err(),
+        }
+        Ok(())
     }
 
     fn perform(&mut self, step: GcStep) -> Result<()> {
@@ -209,7 +227,7 @@ impl<'a> Run<'a> {
             GcStep::ListRoots => {
                 // A presence that was seen to be gone: the root that was put before it went must be listed.
                 self.vault.place.settle();
-                self.roots = self.vault.root_ids()?.into_iter().collect();
+                self.roots = self.vault.confirmed_root_ids()?.into_iter().collect();
                 Ok(())
             }
             GcStep::GiveUp => self.give_up(),
@@ -242,7 +260,9 @@ impl<'a> Run<'a> {
     }
 
     fn read(&mut self) -> Result<()> {
-        self.remains = self.find_remains()?;
+        if !self.is_partial {
+            self.remains = self.find_remains()?;
+        }
         self.catalog.refresh()?;
         self.before = self.catalog.synced_with();
         // After the packs were listed: whoever has stored one of these and is not over is registered now.
@@ -252,7 +272,7 @@ impl<'a> Run<'a> {
                 self.running.insert(presence.writer.0);
             }
         }
-        let roots = self.vault.root_ids()?;
+        let roots = self.vault.confirmed_root_ids()?;
         self.vault.note_seen(&roots)?;
         self.roots = roots.into_iter().collect();
         Ok(())
@@ -287,6 +307,7 @@ impl<'a> Run<'a> {
             vault: self.vault,
             catalog: self.catalog,
             live: &self.marker.live,
+            one_is_enough: !self.is_partial,
             progress: &self.options.progress,
             cancel: &self.options.cancel,
         }
@@ -315,6 +336,9 @@ impl<'a> Run<'a> {
                 self.holders.push(found.info.pack);
             } else if self.running.contains(&found.info.writer) {
                 self.report.spared_packs += 1;
+                self.holders.push(found.info.pack);
+            } else if self.is_partial && found.live_bytes > 0 {
+                self.report.uncopied_packs += 1;
                 self.holders.push(found.info.pack);
             } else {
                 worth.push(found);
@@ -389,6 +413,9 @@ impl<'a> Run<'a> {
             && self.report.live_chunks == self.marker.live.len() as u64;
         if is_same {
             return Ok(());
+        }
+        if self.is_partial {
+            self.vault.place.all_there()?;
         }
         self.leave.clear();
         self.copy()

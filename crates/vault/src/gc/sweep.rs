@@ -69,6 +69,8 @@ pub(crate) struct Sweep<'a> {
     pub(crate) vault: &'a Vault,
     pub(crate) catalog: &'a Arc<Catalog>,
     pub(crate) live: &'a Keys<u64>,
+    /// Of chunks that several trusted packs hold, one copy is enough; not while a place is away, of which one may have less.
+    pub(crate) one_is_enough: bool,
     pub(crate) progress: &'a Arc<Progress>,
     pub(crate) cancel: &'a Cancel,
 }
@@ -162,7 +164,8 @@ impl Sweep<'_> {
                 let bytes = u64::from(at.chunk_bytes);
                 found.total_bytes += bytes;
                 // Of those that are trusted one is enough; of the others each is kept.
-                if is_live && Some(found.trust) == best && !(is_kept && found.trust == Trust::Full) {
+                let is_spare = self.one_is_enough && is_kept && found.trust == Trust::Full;
+                if is_live && Some(found.trust) == best && !is_spare {
                     found.live_bytes += bytes;
                     is_kept = true;
                 }

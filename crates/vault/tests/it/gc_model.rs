@@ -2,6 +2,8 @@
 //!
 //! - An actor that is paused for ever is one that crashed: every prefix of every run is looked at.
 //! - Every step reads or changes the place once; what is listed may lag behind what was put, where lists are stale.
+//! - Over several places, what an actor that crashed was putting may have reached too few of them: each list may or may not
+//!   show it, until gc, which relies on it, has copied it to as many as a put asks for.
 //! - The checks can fail: each bug that is seeded must be found.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +46,10 @@ enum Bug {
     ForgetsVoid,
     /// gc does not wait until lists are up to date.
     NoSettling,
+    /// gc acts on what too few places have.
+    NoConfirming,
+    /// gc removes epochs though a place is away.
+    DropsBlind,
 }
 
 /// One access to the place.
@@ -90,6 +96,8 @@ struct Place {
     presences: BTreeSet<Registered>,
     epochs: BTreeMap<EpochName, Arc<Epoch>>,
     fresh: BTreeSet<Fresh>,
+    /// What lies at too few places to be listed for sure.
+    torn: Option<Fresh>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -108,6 +116,8 @@ struct Actor {
     live: BTreeSet<u8>,
     leave: BTreeSet<PackId>,
     has_put: bool,
+    /// A list did not show it everything.
+    is_blind: bool,
     awaited: BTreeSet<Fresh>,
 }
 
@@ -116,6 +126,7 @@ struct State {
     place: Place,
     actors: Vec<Actor>,
     reported: BTreeMap<RootId, u8>,
+    has_torn: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +134,10 @@ enum Action {
     Step(usize),
     /// gc takes those that it waits for as dead.
     StepAndFence(usize),
+    /// A list that does not show what is torn.
+    StepBlind(usize),
+    /// A put that reaches too few places, and the end of who put.
+    Tear(usize, bool),
     Show(Fresh),
 }
 
@@ -150,6 +165,8 @@ struct World {
     /// The last gc begins when all others are through, and gives up whoever is registered.
     judge: bool,
     stale: bool,
+    /// One put may reach too few places.
+    tears: bool,
     packs: Vec<u8>,
     root: bool,
     last: Begins,
@@ -164,6 +181,7 @@ const WORLD: World = World {
     gcs: 1,
     judge: false,
     stale: false,
+    tears: false,
     packs: Vec::new(),
     root: false,
     last: Begins::Anytime,
@@ -279,6 +297,23 @@ impl Place {
             .filter(|(id, _)| shown(id))
             .map(|(id, chunk)| (*id, *chunk))
             .collect()
+    }
+}
+
+impl Op {
+    /// Whether it lists what may be torn.
+    fn lists(self) -> bool {
+        let of_writers = matches!(self, Self::ReadEpochs | Self::Read | Self::ReadEpochsIfOld | Self::Look);
+        of_writers || matches!(self, Self::Mark | Self::ReadAgain | Self::ListWriters | Self::ListRoots)
+    }
+
+    /// Whether it makes sure that what it has listed is at enough places.
+    fn confirms(self, torn: &Fresh) -> bool {
+        match torn {
+            Fresh::Root(_) => matches!(self, Self::Mark | Self::ListRoots),
+            Fresh::Epoch(_) => matches!(self, Self::ReadEpochs | Self::ReadAgain),
+            Fresh::Presence(_) => false,
+        }
     }
 }
 
@@ -500,9 +535,45 @@ impl State {
             .epochs()
             .filter(|(_, epoch)| is_spent(epoch, &has_pack, &roots));
         let spent: Vec<EpochName> = spent.map(|(name, _)| *name).collect();
-        if actor.has_put {
+        // It drops what it has seen to be spent at every place, and nothing else.
+        if actor.has_put && (!actor.is_blind || world.bug == Bug::DropsBlind) {
             self.place.epochs.retain(|name, _| !spent.contains(name));
         }
+    }
+
+    /// What a gc has seen is at enough places from then on, and has been relied upon.
+    fn confirm(&mut self, world: &World, at: usize, op: Op) {
+        let Some(torn) = self
+            .place
+            .torn
+            .clone()
+            .filter(|torn| at >= world.writers && op.confirms(torn))
+        else {
+            return;
+        };
+        if world.bug != Bug::NoConfirming {
+            self.place.torn = None;
+        }
+        if let Fresh::Root(id) = torn
+            && self.place.roots.contains_key(&id)
+            && !self.place.standing().is_absent(&id)
+        {
+            self.reported.insert(id, 0);
+        }
+    }
+
+    /// The one object that was put since `before`, if any.
+    fn put_since(&self, before: &Place) -> Option<Fresh> {
+        let root = self.place.roots.keys().find(|id| !before.roots.contains_key(*id));
+        let presence = self
+            .place
+            .presences
+            .iter()
+            .find(|found| !before.presences.contains(*found));
+        let epoch = self.place.epochs.keys().find(|name| !before.epochs.contains_key(*name));
+        let root = root.map(|id| Fresh::Root(*id));
+        let presence = presence.map(|found| Fresh::Presence(found.id));
+        root.or(presence).or(epoch.map(|name| Fresh::Epoch(*name)))
     }
 
     fn perform(&mut self, world: &World, at: usize, op: Op, fences: bool) {
@@ -534,6 +605,20 @@ impl State {
                 at: actor.at,
                 ..Actor::default()
             };
+        }
+    }
+
+    fn go(&mut self, world: &World, at: usize, fences: bool) {
+        let op = world.programs[at][self.actors[at].at];
+        self.perform(world, at, op, fences);
+        if self.place.torn.is_some() {
+            self.confirm(world, at, op);
+        }
+        // What neither changes nor reads the place needs no interleaving.
+        while let Some(op) = world.programs[at].get(self.actors[at].at)
+            && self.is_idle(world, at, *op)
+        {
+            self.perform(world, at, *op, false);
         }
     }
 
@@ -594,6 +679,7 @@ impl Model for World {
             place,
             actors: vec![Actor::default(); self.writers + self.gcs],
             reported,
+            has_torn: false,
         }]
     }
 
@@ -607,7 +693,17 @@ impl Model for World {
             if self.is_over(state, at) || self.is_judge(at) && state.actors[at].at == 0 && !self.may_judge(state) {
                 continue;
             }
-            match self.programs[at][state.actors[at].at] {
+            let op = self.programs[at][state.actors[at].at];
+            if state.place.torn.is_some() && op.lists() {
+                actions.push(Action::StepBlind(at));
+            }
+            if self.tears
+                && !state.has_torn
+                && matches!(op, Op::Register | Op::Publish | Op::Condemn | Op::Fence | Op::GiveUp)
+            {
+                actions.push(Action::Tear(at, op == Op::Fence));
+            }
+            match op {
                 Op::Settle if !state.actors[at].awaited.is_disjoint(&state.place.fresh) => {}
                 Op::Fence if self.fencing == Fencing::Any => {
                     actions.extend([Action::Step(at), Action::StepAndFence(at)]);
@@ -624,18 +720,31 @@ impl Model for World {
         let (at, fences) = match action {
             Action::Step(at) => (at, false),
             Action::StepAndFence(at) => (at, true),
+            Action::StepBlind(at) => {
+                let torn = next.place.torn.take().unwrap();
+                next.place.fresh.insert(torn.clone());
+                next.actors[at].is_blind = at >= self.writers;
+                next.go(self, at, false);
+                next.place.fresh.remove(&torn);
+                next.place.torn = Some(torn);
+                return Some(next);
+            }
+            Action::Tear(at, fences) => {
+                next.perform(self, at, self.programs[at][next.actors[at].at], fences);
+                next.place.torn = Some(next.put_since(&state.place)?);
+                next.has_torn = true;
+                next.actors[at] = Actor {
+                    at: self.programs[at].len(),
+                    ..Actor::default()
+                };
+                return Some(next);
+            }
             Action::Show(fresh) => {
                 next.place.fresh.remove(&fresh);
                 return Some(next);
             }
         };
-        next.perform(self, at, self.programs[at][next.actors[at].at], fences);
-        // What neither changes nor reads the place needs no interleaving.
-        while let Some(op) = self.programs[at].get(next.actors[at].at)
-            && next.is_idle(self, at, *op)
-        {
-            next.perform(self, at, *op, false);
-        }
+        next.go(self, at, fences);
         Some(next)
     }
 
@@ -682,6 +791,35 @@ fn worlds() -> Vec<(&'static str, World)> {
             World {
                 packs: vec![0],
                 stale: true,
+                ..WORLD
+            },
+        ),
+        (
+            "a writer and a gc, torn puts",
+            World {
+                packs: vec![0],
+                tears: true,
+                ..WORLD
+            },
+        ),
+        (
+            "a writer, and one gc after another, torn puts",
+            World {
+                gcs: 2,
+                packs: vec![0],
+                last: Begins::Over,
+                tears: true,
+                fencing: Fencing::Last,
+                ..WORLD
+            },
+        ),
+        (
+            "a writer, and one gc after another that fences, torn puts",
+            World {
+                gcs: 2,
+                packs: vec![0],
+                last: Begins::Over,
+                tears: true,
                 ..WORLD
             },
         ),
@@ -786,6 +924,11 @@ fn seeded_bugs_are_found() {
         (Bug::DropsLast, "a writer, and one gc after another"),
         (Bug::ForgetsVoid, "a writer, and one gc after another"),
         (Bug::NoSettling, "a writer and a gc, stale lists"),
+        (Bug::NoConfirming, "a writer, and one gc after another, torn puts"),
+        (
+            Bug::DropsBlind,
+            "a writer, and one gc after another that fences, torn puts",
+        ),
     ];
     for (bug, world) in bugs {
         let (_, world) = worlds().into_iter().find(|(name, _)| *name == world).unwrap();

@@ -1,5 +1,6 @@
-//! Real processes at once on one directory: backups, gc and forget, killed at random. What was reported must be whole.
+//! Real processes at once: backups, gc and forget, killed at random. What was reported must be whole.
 //!
+//! - On one directory, and on a vault spread over three of which one at a time goes away and comes back.
 //! - `DRYSTONE_STRESS_SECONDS` says how long (20 by default), `DRYSTONE_STRESS_SEED` repeats the choices of a run.
 
 use std::collections::BTreeMap;
@@ -14,8 +15,9 @@ use std::time::{Duration, Instant};
 use drystone_format::RootId;
 use drystone_format::keys::Role;
 use drystone_store::{Local, Store};
-use drystone_vault::{Error, GcOptions, Unlock, Vault};
+use drystone_vault::{Connect, Error, GcOptions, Reach, RepairOptions, Unlock, Vault};
 
+use crate::spread_world::create_over;
 use crate::support::{Fixture, add_key, back_up, check, context_in, files, lines, noise};
 
 const DIR: &str = "DRYSTONE_STRESS_DIR";
@@ -36,6 +38,58 @@ impl Choices {
     }
 }
 
+/// The directories of a spread vault.
+const PLACES: [&str; 3] = ["place0", "place1", "place2"];
+/// Where the one that is away lies.
+const AWAY: &str = "away";
+
+/// What the vault lies in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lies {
+    InOnePlace,
+    InThree,
+}
+
+/// Directories by their paths.
+struct Directories;
+
+impl Connect for Directories {
+    fn connect(&self, url: &str) -> drystone_store::Result<Arc<dyn Store>> {
+        Ok(Arc::new(Local::open(Path::new(url))?))
+    }
+}
+
+impl Lies {
+    fn of(dir: &Path) -> Self {
+        if dir.join("vault").exists() {
+            Self::InOnePlace
+        } else {
+            Self::InThree
+        }
+    }
+
+    fn reach(self, dir: &Path) -> drystone_vault::Result<Reach> {
+        let vault = dir.join("vault");
+        let dirs = match self {
+            Self::InOnePlace => vec![vault],
+            Self::InThree => PLACES.iter().map(|place| dir.join(place)).collect(),
+        };
+        let urls: Vec<String> = dirs.iter().map(|dir| dir.to_str().unwrap().to_owned()).collect();
+        Ok(Reach::open(&urls, Arc::new(Directories))?)
+    }
+
+    /// Whether a run may fail so: places that go while it runs may be one more than it can do without.
+    fn may_fail(self, error: &Error) -> bool {
+        use drystone_store::Error as Store;
+        let is_away = match error {
+            Error::Absent { .. } | Error::TooFewPlaces { .. } => true,
+            Error::Store(error) => matches!(error, Store::TooFew { .. } | Store::NoPlace { .. }),
+            _ => false,
+        };
+        self == Self::InThree && is_away
+    }
+}
+
 fn source(contents: &[u64]) -> Vec<(String, Vec<u8>)> {
     let file = |content: &u64| {
         (
@@ -49,11 +103,20 @@ fn source(contents: &[u64]) -> Vec<(String, Vec<u8>)> {
 fn open(dir: &Path, machine: u64) -> Vault {
     let key = std::fs::read_to_string(dir.join(format!("key{machine}"))).unwrap();
     let unlock = Unlock::key_file(&key, "test", None).unwrap();
-    let store: Arc<dyn Store> = Arc::new(Local::open(&dir.join("vault")).unwrap());
-    Vault::open(store, context_in(&dir.join(format!("cache{machine}"))), &unlock).unwrap()
+    let mut tries = 0;
+    loop {
+        let opened = Lies::of(dir)
+            .reach(dir)
+            .and_then(|reach| Vault::open(reach, context_in(&dir.join(format!("cache{machine}"))), &unlock));
+        match opened {
+            Ok(vault) => return vault,
+            Err(error) if Lies::of(dir).may_fail(&error) && tries < 100 => tries += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
-fn back_up_some(vault: &Vault, choices: &mut Choices) {
+fn back_up_some(vault: &Vault, lies: Lies, choices: &mut Choices) {
     let contents: Vec<u64> = (0..CONTENTS).filter(|_| choices.below(3) == 0).collect();
     let source = source(&contents);
     let borrowed: Vec<(&str, &[u8])> = source
@@ -66,28 +129,37 @@ fn back_up_some(vault: &Vault, choices: &mut Choices) {
             println!("reported {id} {}", contents.join(" "));
         }
         Err(Error::GivenUp { .. }) => println!("given up"),
+        Err(error) if lies.may_fail(&error) => println!("stopped"),
         Err(error) => panic!("{error}"),
     }
 }
 
-fn forget_some(vault: &Vault, choices: &mut Choices) {
-    let ids = vault.snapshot_ids().unwrap();
+fn forget_some(vault: &Vault, lies: Lies, choices: &mut Choices) {
+    let ids = match vault.snapshot_ids() {
+        Err(error) if lies.may_fail(&error) => return,
+        ids => ids.unwrap(),
+    };
     let chosen: Vec<RootId> = ids.into_iter().filter(|_| choices.below(4) == 0).collect();
     for id in &chosen {
         println!("forgetting {id}");
     }
-    vault.forget(&chosen).unwrap();
+    match vault.forget(&chosen) {
+        Err(error) if lies.may_fail(&error) => println!("stopped"),
+        outcome => outcome.unwrap(),
+    }
 }
 
-fn collect(vault: &Vault) {
+fn collect(vault: &Vault, lies: Lies) {
     let options = GcOptions {
         silence: Duration::ZERO,
         ..GcOptions::default()
     };
     match vault.gc(&options) {
+        Ok(report) if vault.absent_places().iter().any(Option::is_some) => println!("without {}", report.deleted_packs),
         Ok(report) => println!("deleted {}", report.deleted_packs),
         // Another has forgotten the snapshot meanwhile, or deleted what this one was about to read: the next run sees it.
         Err(Error::Unmarked { .. } | Error::GivenUp { .. }) => println!("stopped"),
+        Err(error) if lies.may_fail(&error) => println!("stopped"),
         Err(error) => panic!("{error}"),
     }
 }
@@ -102,11 +174,11 @@ fn child() {
     let numbers: Vec<u64> = arguments.split(' ').map(|number| number.parse().unwrap()).collect();
     let (machine, mut choices) = (numbers[0], Choices(numbers[1]));
     for _ in 0..4 {
-        let vault = open(&dir, machine);
+        let (vault, lies) = (open(&dir, machine), Lies::of(&dir));
         match choices.below(5) {
-            0 => forget_some(&vault, &mut choices),
-            1 => collect(&vault),
-            _ => back_up_some(&vault, &mut choices),
+            0 => forget_some(&vault, lies, &mut choices),
+            1 => collect(&vault, lies),
+            _ => back_up_some(&vault, lies, &mut choices),
         }
     }
 }
@@ -148,7 +220,15 @@ fn start(dir: &Path, machine: u64, seed: u64, lines: &Sender<String>) -> Running
 /// Lets children come and go until the time is up; how many of them failed by themselves.
 fn run(dir: &Path, seconds: u64, choices: &mut Choices, lines: &Sender<String>) -> u64 {
     let (start_time, mut running, mut failures) = (Instant::now(), Vec::new(), 0);
+    let (mut away, mut moves_at) = (None, Instant::now());
     while start_time.elapsed() < Duration::from_secs(seconds) {
+        if Lies::of(dir) == Lies::InThree && Instant::now() > moves_at {
+            moves_at = Instant::now() + Duration::from_millis(choices.below(2000));
+            away = match away {
+                Some(place) => bring_back(dir, place),
+                None => take_away(dir, PLACES[choices.below(3) as usize]),
+            };
+        }
         while running.len() < 4 {
             let (machine, seed) = (choices.below(MACHINES), choices.below(u64::MAX) | 1);
             let lives = Duration::from_millis(choices.below(1500));
@@ -167,7 +247,20 @@ fn run(dir: &Path, seconds: u64, choices: &mut Choices, lines: &Sender<String>) 
         });
         std::thread::sleep(Duration::from_millis(5));
     }
+    if let Some(place) = away {
+        bring_back(dir, place);
+    }
     failures
+}
+
+fn take_away(dir: &Path, place: &'static str) -> Option<&'static str> {
+    std::fs::rename(dir.join(place), dir.join(AWAY)).unwrap();
+    Some(place)
+}
+
+fn bring_back(dir: &Path, place: &'static str) -> Option<&'static str> {
+    std::fs::rename(dir.join(AWAY), dir.join(place)).unwrap();
+    None
 }
 
 /// What was reported and never asked to be forgotten, and how much else was said.
@@ -175,10 +268,15 @@ fn reported(said: &Receiver<String>) -> (BTreeMap<RootId, Vec<u64>>, BTreeMap<St
     let (mut kept, mut forgotten, mut counts) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
     for line in said.try_iter() {
         // The harness prints the name of the test in front of the first line.
-        let Some(at) = ["reported ", "forgetting ", "deleted ", "given up", "stopped"]
-            .iter()
-            .find_map(|word| line.find(word))
-        else {
+        let words = [
+            "reported ",
+            "forgetting ",
+            "deleted ",
+            "without ",
+            "given up",
+            "stopped",
+        ];
+        let Some(at) = words.iter().find_map(|word| line.find(word)) else {
             continue;
         };
         let mut words = line[at..].split(' ');
@@ -199,15 +297,32 @@ fn reported(said: &Receiver<String>) -> (BTreeMap<RootId, Vec<u64>>, BTreeMap<St
 
 #[test]
 fn what_was_reported_survives_killed_backups_gcs_and_forgets() {
+    let counts = assert_survival(Lies::InOnePlace);
+    assert!(!counts.contains_key("without"));
+}
+
+#[test]
+fn what_was_reported_survives_them_and_places_that_come_and_go() {
+    let counts = assert_survival(Lies::InThree);
+    assert!(counts.contains_key("without"), "{counts:?}");
+}
+
+fn assert_survival(lies: Lies) -> BTreeMap<String, u64> {
     let number = |name: &str| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seconds = number("DRYSTONE_STRESS_SECONDS").unwrap_or(20);
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed = number("DRYSTONE_STRESS_SEED").unwrap_or(now) | 1;
     println!("DRYSTONE_STRESS_SEED={seed}");
     let dir = tempfile::tempdir().unwrap();
-    let place = dir.path().join("vault");
     let fixture = Fixture::new();
-    let vault = fixture.create(Arc::new(Local::create(&place).unwrap())).unwrap();
+    let create = |name: &str| Arc::new(Local::create(&dir.path().join(name)).unwrap()) as Arc<dyn Store>;
+    let vault = match lies {
+        Lies::InOnePlace => fixture.create(create("vault")).unwrap(),
+        Lies::InThree => {
+            let places = PLACES.map(|place| (dir.path().join(place).to_str().unwrap().to_owned(), create(place)));
+            create_over(&fixture, places.into(), (2, 3))
+        }
+    };
     for machine in 0..MACHINES {
         std::fs::create_dir(dir.path().join(format!("cache{machine}"))).unwrap();
         // Two machines share a key.
@@ -222,8 +337,11 @@ fn what_was_reported_survives_killed_backups_gcs_and_forgets() {
     let mut choices = Choices(seed);
     let failures = run(dir.path(), seconds, &mut choices, &sender);
     let vault = open(dir.path(), 0);
+    if lies == Lies::InThree {
+        vault.repair(&RepairOptions::default()).unwrap();
+    }
     for _ in 0..4 {
-        collect(&vault);
+        collect(&vault, lies);
     }
     let (kept, counts) = reported(&said);
     println!("{counts:?}, {} snapshots left, {failures} children failed", kept.len());
@@ -242,4 +360,5 @@ fn what_was_reported_survives_killed_backups_gcs_and_forgets() {
         assert_eq!(lines(&check(&vault).problems), "", "seed {seed}");
     }
     assert_eq!(failures, 0, "seed {seed}: a child failed");
+    counts
 }

@@ -111,26 +111,10 @@ impl World {
     }
 
     pub(crate) fn create(&self, fixture: &Fixture, urls: &[&str], (needed, total): (u8, u8)) -> Vault {
-        let stores: Vec<Arc<dyn Store>> = urls.iter().map(|url| self.add(url) as Arc<dyn Store>).collect();
-        let entries = urls.iter().map(|url| PlaceUse::default().entry_at((*url).to_owned()));
-        let places = Places {
-            generation: 0,
-            needed,
-            total,
-            places: entries.collect(),
-            unknown: Vec::new(),
-        };
-        let options = CreateOptions {
-            data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
-            meta_sizes: Sizes::new(256, 1792).unwrap(),
-            trust: Trust::Verified,
-            slots: vec![NewSlot {
-                lock: NewLock::Recipient(fixture.recipient.clone()),
-                label: "test".to_owned(),
-                role: Role::Owner,
-            }],
-        };
-        Vault::create_spread(stores, places, fixture.context(), &options).unwrap()
+        let places = urls
+            .iter()
+            .map(|url| ((*url).to_owned(), self.add(url) as Arc<dyn Store>));
+        create_over(fixture, places.collect(), (needed, total))
     }
 
     pub(crate) fn open(&self, fixture: &Fixture, urls: &[&str]) -> drystone_vault::Result<Vault> {
@@ -146,6 +130,34 @@ impl World {
             used: PlaceUse::default(),
         }
     }
+}
+
+/// A new vault over these places.
+pub(crate) fn create_over(
+    fixture: &Fixture,
+    places: Vec<(String, Arc<dyn Store>)>,
+    (needed, total): (u8, u8),
+) -> Vault {
+    let (urls, stores): (Vec<String>, Vec<Arc<dyn Store>>) = places.into_iter().unzip();
+    let entries = urls.into_iter().map(|url| PlaceUse::default().entry_at(url));
+    let places = Places {
+        generation: 0,
+        needed,
+        total,
+        places: entries.collect(),
+        unknown: Vec::new(),
+    };
+    let options = CreateOptions {
+        data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
+        meta_sizes: Sizes::new(256, 1792).unwrap(),
+        trust: Trust::Verified,
+        slots: vec![NewSlot {
+            lock: NewLock::Recipient(fixture.recipient.clone()),
+            label: "test".to_owned(),
+            role: Role::Owner,
+        }],
+    };
+    Vault::create_spread(stores, places, fixture.context(), &options).unwrap()
 }
 
 pub(crate) fn repair(vault: &Vault) -> drystone_vault::Repaired {
