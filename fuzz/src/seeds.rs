@@ -28,6 +28,9 @@ fn target(example: &str) -> Option<(&'static str, &'static [u8])> {
         "snapshot" => ("snapshot", b""),
         "root" => ("root", b""),
         "verified-list" => ("verified", b""),
+        "epoch" => ("epoch", b""),
+        "places" | "place" => ("places", b""),
+        "presence" => ("presence", b""),
         _ => return None,
     })
 }
