@@ -4,6 +4,7 @@
 //! - A golden vault never changes; `make_golden_vault` writes that of a new version, and refuses to touch an old one.
 
 mod make;
+mod places;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
