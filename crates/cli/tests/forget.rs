@@ -54,6 +54,26 @@ fn what_is_forgotten_is_freed_and_the_rest_restores() {
 }
 
 #[test]
+fn what_is_not_meant_stays() {
+    let home = Home::backed_up();
+    home.run(["backup", "src", "--host", "other", "--tag", "first"]).ok();
+    home.run(["backup", "src", "--host", "other"]).ok();
+    let all = ids(&home);
+    let drops = |filter: [&str; 2]| {
+        let rules = ["forget", "--keep-last", "1", "--dry-run", "--json"];
+        let lines = home.run([rules.as_slice(), &filter].concat()).ok().json();
+        let dropped = lines.last().unwrap()["forgotten"].as_array().unwrap().clone();
+        (lines.len() - 1, dropped)
+    };
+    let src = home.path("src");
+    assert_eq!(drops(["--host", "other"]), (2, vec![all[1].clone().into()]));
+    assert_eq!(drops(["--tag", "first"]), (1, vec![]));
+    assert_eq!(drops(["--path", src.to_str().unwrap()]).0, 3);
+    assert_eq!(drops(["--path", "/elsewhere"]), (0, vec![]));
+    home.run(["forget", &all[0], "--host", "other"]).code(2);
+}
+
+#[test]
 fn what_would_leave_nothing_is_refused() {
     let home = Home::backed_up();
     home.run(["forget"]).code(2).says(&["next: drystone forget --keep"]);

@@ -13,17 +13,17 @@ use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
 use crate::output::{counted, local_time, object, problem_list, shown, with_exit};
-use crate::verbs::snapshots::fields;
+use crate::verbs::snapshots::{Filter, fields};
 
 const EXAMPLES: &str = "\
-The rules count within groups of snapshots of one host and one set of paths, for each writer key apart. Days and the like are those of UTC.
+Snapshots that --host, --tag and --path leave out stay. The rules count within groups of snapshots of one host and one set of paths, for each writer key apart. Days and the like are those of UTC.
 Snapshots that a writer key signed are kept for a while whatever the rules say, and so are those whose times cannot be
 true: whoever has stolen such a key could otherwise push good snapshots out of the rules with dummies.
 Nothing is freed before the next `drystone gc`.
 
 Examples:
   drystone forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
-  drystone forget --keep-within 30d --keep-tag before-upgrade
+  drystone forget --keep-within 30d --keep-tag before-upgrade --host laptop
   drystone forget 1a2b3c4d";
 
 /// Drop snapshots.
@@ -31,10 +31,12 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Forget {
     /// Snapshots to drop, whatever they are
-    #[arg(value_name = "SNAPSHOT", conflicts_with = "rules")]
+    #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["rules", "filter"])]
     snapshots: Vec<String>,
     #[command(flatten)]
     rules: Rules,
+    #[command(flatten)]
+    filter: Filter,
     /// Keep a writer's snapshots until they were seen for so long
     #[arg(long, value_name = "TIME", default_value = "14d", value_parser = span)]
     grace: Duration,
@@ -103,7 +105,7 @@ impl Forget {
             return Err(Failure::usage("say what to keep, or which snapshots to drop")
                 .next("drystone forget --keep-daily 7 --keep-weekly 5 --dry-run"));
         }
-        let (groups, problems) = vault.plan_forget(&keep)?;
+        let (groups, problems) = vault.plan_forget(&keep, &|snapshot| self.filter.wants(snapshot))?;
         let ids: Vec<RootId> = groups.iter().flat_map(Group::forgotten).collect();
         let total = groups.iter().map(|group| group.snapshots.len()).sum::<usize>();
         list(app, &groups)?;

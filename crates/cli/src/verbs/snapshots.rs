@@ -17,6 +17,17 @@ use crate::output::{count, counted, local_time, object, path_object, problem_lis
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  drystone snapshots\n  drystone snapshots --host laptop --latest 5")]
 pub(crate) struct Snapshots {
+    #[command(flatten)]
+    filter: Filter,
+    /// Only the latest N of these
+    #[arg(long, value_name = "N")]
+    latest: Option<usize>,
+}
+
+/// Which snapshots are meant.
+#[derive(Debug, Args)]
+#[group(id = "filter", multiple = true)]
+pub(crate) struct Filter {
     /// Only of this host
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
@@ -26,9 +37,6 @@ pub(crate) struct Snapshots {
     /// Only those that this path was given to, or lies above or below one that was
     #[arg(long, value_name = "PATH")]
     path: Option<OsString>,
-    /// Only the latest N of these
-    #[arg(long, value_name = "N")]
-    latest: Option<usize>,
 }
 
 impl Snapshots {
@@ -36,7 +44,7 @@ impl Snapshots {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let (mut snapshots, problems) = vault.snapshots()?;
-        snapshots.retain(|(_, snapshot)| self.wants(snapshot));
+        snapshots.retain(|(_, snapshot)| self.filter.wants(snapshot));
         let skip = self.latest.map_or(0, |latest| snapshots.len().saturating_sub(latest));
         snapshots.drain(..skip);
         let exit = Exit::of_damage(&problems);
@@ -60,8 +68,11 @@ impl Snapshots {
         app.out.problems(&problems);
         Ok(exit)
     }
+}
 
-    fn wants(&self, snapshot: &Snapshot) -> bool {
+impl Filter {
+    /// Whether all that was asked for holds for this one.
+    pub(crate) fn wants(&self, snapshot: &Snapshot) -> bool {
         let related = |path: &[u8]| {
             snapshot
                 .paths

@@ -19,14 +19,15 @@ use crate::vault::Vault;
 const SIGHTINGS: &str = "snapshots_seen";
 
 impl Vault {
-    /// Which snapshots the rules keep, and why; and those that cannot be read, which stay.
-    pub fn plan_forget(&self, keep: &Keep) -> Result<(Vec<Group>, Problems)> {
+    /// Which of the snapshots that are meant the rules keep, and why; and those that cannot be read, which stay.
+    pub fn plan_forget(&self, keep: &Keep, is_meant: &dyn Fn(&Snapshot) -> bool) -> Result<(Vec<Group>, Problems)> {
         let (mut candidates, mut problems) = (Vec::new(), Problems::default());
         let ids = self.snapshot_ids()?;
         let sightings = self.note_seen(&ids)?;
         let now = self.context.clock.now().seconds;
         for id in ids {
             match self.signed_snapshot(&id) {
+                Ok((snapshot, _)) if !is_meant(&snapshot) => {}
                 Ok((snapshot, certificate)) => candidates.push(Candidate {
                     id,
                     snapshot,

@@ -22,6 +22,7 @@ use crate::gc::mark::{Job, Marker};
 use crate::gc::protocol::{self, GcStep, Registered, Standing};
 use crate::gc::registration::Registration;
 use crate::gc::sweep::{Copied, Sweep, Uses};
+use crate::parallel::each;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::vault::Vault;
@@ -435,16 +436,16 @@ impl<'a> Run<'a> {
             }
             Ok(())
         })?;
-        for (id, listed) in found {
-            if !deletable.contains(&id) || self.copied.kept.contains(&id) {
-                self.report.waiting_packs += 1;
-                continue;
-            }
+        let may_go = |id: &PackId| deletable.contains(id) && !self.copied.kept.contains(id);
+        let (going, waiting): (Vec<_>, Vec<_>) = found.into_iter().partition(|(id, _)| may_go(id));
+        let threads = self.vault.place.parallel(self.vault.context.threads);
+        each(threads, &going, &|(_, listed)| {
             self.options.cancel.check()?;
-            self.vault.place.delete(&listed.name)?;
-            self.report.deleted_packs += 1;
-            self.report.deleted_bytes += listed.size;
-        }
+            self.vault.place.delete(&listed.name)
+        })?;
+        self.report.waiting_packs += waiting.len() as u64;
+        self.report.deleted_packs += going.len() as u64;
+        self.report.deleted_bytes += going.iter().map(|(_, listed)| listed.size).sum::<u64>();
         let absent: Vec<RootId> = self.roots.iter().filter(|id| standing.is_absent(id)).copied().collect();
         for id in absent {
             self.vault.place.delete(&Name::root(RootKind::Snapshot, &id))?;
