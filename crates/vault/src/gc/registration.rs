@@ -149,12 +149,13 @@ impl Pulse {
         self.wake.notify_all();
     }
 
-    /// Removes the presence; says whether. Where it cannot be removed, gc sees that the run is over or gives it up.
+    /// Removes the presence; says whether it is gone everywhere. Where it is not, gc sees that the run is over or gives it up.
     fn leave(&self) -> bool {
         let mut is_over = self.is_over.lock();
         *is_over = true;
         self.wake.notify_all();
         super::delete_presence(&self.place, &self.id, self.beat.load(Ordering::Acquire)).is_ok()
+            && self.place.is_complete()
     }
 
     /// Renews the presence until the run is over. A beat that fails is silence.

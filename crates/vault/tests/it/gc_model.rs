@@ -6,6 +6,8 @@
 //!   show it, until gc, which relies on it, has copied it to as many as a put asks for.
 //! - The checks can fail: each bug that is seeded must be found.
 
+mod worlds;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use drystone_format::{PackId, RootId};
 use drystone_vault::protocol::{
     EpochName, GcStep, Registered, Standing, Writer, WriterStep, blockers, deletable, is_over, is_spent, void,
 };
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
 
 /// A way to get it wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -759,181 +761,5 @@ impl Model for World {
             }));
         }
         properties
-    }
-}
-
-/// Checks a world; how many states it has, and what is wrong with it.
-fn explore(world: World) -> (usize, Vec<&'static str>) {
-    let checker = world
-        .checker()
-        .threads(2)
-        .finish_when(HasDiscoveries::Any)
-        .spawn_bfs()
-        .join();
-    (
-        checker.unique_state_count(),
-        checker.discoveries().into_keys().collect(),
-    )
-}
-
-/// Small worlds that between them have everything.
-fn worlds() -> Vec<(&'static str, World)> {
-    vec![
-        (
-            "a writer and a gc",
-            World {
-                packs: vec![0],
-                ..WORLD
-            },
-        ),
-        (
-            "a writer and a gc, stale lists",
-            World {
-                packs: vec![0],
-                stale: true,
-                ..WORLD
-            },
-        ),
-        (
-            "a writer and a gc, torn puts",
-            World {
-                packs: vec![0],
-                tears: true,
-                ..WORLD
-            },
-        ),
-        (
-            "a writer, and one gc after another, torn puts",
-            World {
-                gcs: 2,
-                packs: vec![0],
-                last: Begins::Over,
-                tears: true,
-                fencing: Fencing::Last,
-                ..WORLD
-            },
-        ),
-        (
-            "a writer, and one gc after another that fences, torn puts",
-            World {
-                gcs: 2,
-                packs: vec![0],
-                last: Begins::Over,
-                tears: true,
-                ..WORLD
-            },
-        ),
-        (
-            "two writers and a gc",
-            World {
-                writers: 2,
-                packs: vec![0],
-                fencing: Fencing::Last,
-                ..WORLD
-            },
-        ),
-        (
-            "two gcs, and two packs that hold the same",
-            World {
-                writers: 0,
-                gcs: 2,
-                packs: vec![0, 0],
-                root: true,
-                fencing: Fencing::Last,
-                ..WORLD
-            },
-        ),
-        (
-            "a writer and two gcs",
-            World {
-                gcs: 2,
-                packs: vec![0],
-                last: Begins::Condemned,
-                fencing: Fencing::Last,
-                ..WORLD
-            },
-        ),
-        (
-            "a writer and two gcs that wait",
-            World {
-                gcs: 2,
-                packs: vec![0],
-                last: Begins::Condemned,
-                fencing: Fencing::Never,
-                ..WORLD
-            },
-        ),
-        (
-            "a writer, and one gc after another",
-            World {
-                gcs: 2,
-                packs: vec![0],
-                last: Begins::Over,
-                ..WORLD
-            },
-        ),
-        (
-            "a writer and a gc that crash anywhere, and a gc after them",
-            World {
-                gcs: 2,
-                judge: true,
-                packs: vec![0, 1],
-                fencing: Fencing::Last,
-                ..WORLD
-            },
-        ),
-    ]
-}
-
-/// What takes longer than a test may.
-const LARGE: &str = "a writer and two gcs";
-
-fn assert_sound(worlds: impl Iterator<Item = (&'static str, World)>) {
-    for (name, world) in worlds {
-        let (states, wrong) = explore(world.built(Bug::None));
-        println!("{name}: {states} states");
-        assert!(wrong.is_empty(), "{name}: {wrong:?}");
-        assert!(states > 500, "{name}: {states}");
-    }
-}
-
-#[test]
-fn no_interleaving_breaks_what_was_reported() {
-    assert_sound(worlds().into_iter().filter(|(name, _)| *name != LARGE));
-}
-
-#[test]
-#[ignore = "half a minute: cargo test -p drystone-vault gc_model -- --ignored"]
-fn nor_does_one_of_a_larger_world() {
-    assert_sound(worlds().into_iter().filter(|(name, _)| *name == LARGE));
-}
-
-#[test]
-fn seeded_bugs_are_found() {
-    let bugs = [
-        (Bug::ReadsFirst, "a writer and a gc"),
-        (Bug::OldList, "a writer and a gc"),
-        (Bug::ForgetsCondemned, "a writer and two gcs that wait"),
-        (Bug::NoLook, "a writer and a gc"),
-        (Bug::NoSecondMark, "a writer and a gc"),
-        (Bug::IgnoresWriters, "a writer and a gc"),
-        (Bug::RootsFirst, "a writer and a gc"),
-        (Bug::LateEpochs, "two gcs, and two packs that hold the same"),
-        (Bug::KeepsCondemned, "a writer and a gc"),
-        (Bug::DropsEarly, "a writer and two gcs that wait"),
-        (Bug::DropsLast, "a writer, and one gc after another"),
-        (Bug::ForgetsVoid, "a writer, and one gc after another"),
-        (Bug::NoSettling, "a writer and a gc, stale lists"),
-        (Bug::NoConfirming, "a writer, and one gc after another, torn puts"),
-        (
-            Bug::DropsBlind,
-            "a writer, and one gc after another that fences, torn puts",
-        ),
-    ];
-    for (bug, world) in bugs {
-        let (_, world) = worlds().into_iter().find(|(name, _)| *name == world).unwrap();
-        let (states, wrong) = explore(world.built(bug));
-        println!("{bug:?}: {states} states");
-        assert!(wrong.contains(&"what was reported is whole"), "{bug:?} is not found");
     }
 }

@@ -386,7 +386,7 @@ fn gc_deletes_whole_packs_while_a_place_is_away_and_what_was_deleted_does_not_co
 }
 
 #[test]
-fn gc_needs_a_place_in_common_with_every_other_run() {
+fn gc_needs_a_place_that_every_other_run_knows() {
     let (world, fixture) = (World::default(), Fixture::new());
     // A backup may reach nothing but b, and gc nothing but a.
     let vault = world.create(&fixture, &["mem://a", "mem://b"], (1, 2));

@@ -329,7 +329,7 @@ fn the_mark_of_a_place() {
                 .any(|found| found.grade == Grade::Owed && is_named(&found.what, &found.next)),
             "{damage:?} {findings:?}"
         );
-        assert!(vault.gc(&GcOptions::default()).is_err(), "{damage:?}");
+        vault.gc(&GcOptions::default()).unwrap();
         let id = store_small(&vault, 3);
         let old = vault.find_place(URLS[1]).unwrap();
         let vault = vault
