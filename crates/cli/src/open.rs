@@ -134,6 +134,7 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
         [] => reach::named(&app.settings.vault),
         places => places.iter().map(|place| reach::absolute(place)).collect(),
     };
+    let _unless_used = reach::Fresh::of(&urls);
     let stores = urls
         .iter()
         .map(|url| reach::create(app, url))

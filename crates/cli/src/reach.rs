@@ -100,6 +100,26 @@ pub(crate) fn create(app: &App, url: &str) -> Result<Arc<dyn Store>> {
     Ok(runtime.block_on(drystone_store::create(url, &options))?)
 }
 
+/// Directories that are about to be made; those in which nothing came to lie go again, so that a refusal leaves nothing.
+pub(crate) struct Fresh(Vec<PathBuf>);
+
+impl Fresh {
+    /// Those of these places that are directories which are not there yet.
+    pub(crate) fn of(urls: &[String]) -> Self {
+        let paths = urls.iter().map(PathBuf::from);
+        Self(paths.filter(|path| path.is_absolute() && !path.exists()).collect())
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Fails where the vault lies.
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+}
+
 /// The place at which the vault is looked at first; none if no place holds one.
 pub(crate) fn first<'a>(reach: &'a Reach, app: &App) -> Result<Option<&'a Arc<dyn Store>>> {
     let mut failed = None;

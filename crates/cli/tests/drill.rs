@@ -58,6 +58,8 @@ fn the_latest_of_every_group_is_drilled_and_a_sample_can_be_kept() {
 fn damage_is_named_remembered_and_ends_with_its_code() {
     let home = Home::backed_up();
     home.run(["drill", "--all"]).ok();
+    let doctor = home.run(["doctor"]).ok().out();
+    assert!(doctor.contains("Last drill: just now"), "{doctor}");
     let source = home.path("src/dir/deep/c.bin");
     let file = fs::OpenOptions::new().write(true).open(&source).unwrap();
     let before = file.metadata().unwrap().modified().unwrap();
@@ -65,6 +67,8 @@ fn damage_is_named_remembered_and_ends_with_its_code() {
     file.set_modified(before).unwrap();
     let ran = home.run(["drill", "--all"]).code(5).says(&["c.bin", "byte 1234"]);
     assert!(ran.out().contains("1 problem"), "{}", ran.out());
+    let doctor = home.run(["doctor", "--json"]).ok().object();
+    assert_eq!(doctor["last_drill"]["problem_count"], 1);
     let stats = home.run(["stats", "--json"]).ok().object();
     assert_eq!(stats["last_drill"]["problem_count"], 1);
     assert_eq!(stats["last_sound_drill"]["problem_count"], 0);

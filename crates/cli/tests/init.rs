@@ -215,3 +215,15 @@ fn a_mistyped_recipient_leaves_nothing_behind() {
     .says(&["age1nonsense"]);
     home.run(["init", "--vault", "v", "--recipient", good]).ok();
 }
+
+#[test]
+fn what_is_refused_leaves_no_directory() {
+    let home = Home::new();
+    home.run(["init", "--place", "a"]).ok();
+    home.run(["init", "--place", "new", "--place", "a", "--spread", "1/2"])
+        .code(1);
+    assert!(!home.path("new").exists());
+    home.run(["init", "--place", "new", "--spread", "2/3"]).ok();
+    assert!(home.path("new/spare/1/drystone").exists());
+    home.run(["check", "--vault", "new"]).ok();
+}

@@ -101,8 +101,15 @@ fn what_lies_at_a_place_that_is_away_is_not_called_lost() {
         "{}",
         restore.err()
     );
-    let check = home.run(["check", "--vault", "a"]).code(5);
+    let check = home.run(["check", "--vault", "a"]).code(3);
     assert!(!check.err().contains("lost"), "{}", check.err());
+    assert!(
+        check.err().contains("bring back the place that is away"),
+        "{}",
+        check.err()
+    );
+    let doctor = home.run(["doctor", "--vault", "a"]).code(3).out();
+    assert!(doctor.contains("cannot be read while a place is away"), "{doctor}");
     fs::rename(home.path("c-away"), home.path("c")).unwrap();
     home.run(["repair", "--vault", "a"]).code(4);
     home.run(["check", "--vault", "a"]).ok();

@@ -3,7 +3,7 @@
 //! - An object appears whole or not at all, and never changes once it is there.
 //! - [`Store::put`] returns when the bytes are as durable as [`Traits::durable_on_return`] says.
 //! - A listing is complete or an error; names that are not drystone's are left out of it.
-//! - Behaviour is added by decorators with the same interface: [`Retry`], [`Limit`], [`Record`], [`Fail`], [`Crash`].
+//! - Behaviour is added by decorators with the same interface: [`Retry`], [`Limit`], [`Record`], [`Fail`], [`Crash`], [`Spares`].
 //! - [`Spread`] makes one store of several places, any k of which are enough.
 //! - Object names are made and parsed in `name.rs` only, the order of fsync and rename is kept in `atomic.rs` only.
 
@@ -29,6 +29,7 @@ mod remote_ssh;
 mod remote_swift;
 mod remote_url;
 pub mod retry;
+mod spares;
 pub mod spread;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -50,6 +51,7 @@ pub use name::{Kind, Name, Prefix, RootKind, ShardId};
 pub use open::{OpenOptions, create, open};
 pub use record::Record;
 pub use retry::Retry;
+pub use spares::Spares;
 pub use spread::{Spread, SpreadOptions, SpreadPlace};
 
 /// A place that holds named immutable objects.

@@ -220,7 +220,7 @@ impl Inner {
                 advice: NO_DIRECTORY,
             });
         }
-        self.walk(prefix.directory(), page)
+        self.walk(&prefix.directory(), page)
     }
 
     /// Adds the objects below one directory in the order of their names, until the page is full.

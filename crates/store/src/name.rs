@@ -2,7 +2,9 @@
 //!
 //! - A `Name` is always one of the forms of docs/format.md, so it has no `..`, no empty part and no foreign character.
 //! - The text form is the path below the vault's directory; order is the order of its bytes.
+//! - A spare copy is named like its original, below `spare/<number>/`; packs, shards and presences have none.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ const WRITERS: &str = "writers";
 const EPOCHS: &str = "epochs";
 const PLACES: &str = "places";
 const PLACE: &str = "place";
+const SPARE: &str = "spare";
 /// Directories whose objects lie directly in them.
 const FLAT: [&str; 5] = [EPOCHS, KEYS, PLACES, VERIFIED, WRITERS];
 /// Directories whose objects are spread over 256 more, by the first byte of a pack's id.
@@ -31,6 +34,8 @@ const FANNED: [&str; 2] = [PACKS, SHARDS];
 pub struct Name {
     text: Arc<str>,
     kind: Kind,
+    /// Which spare copy it is; 0 for an original.
+    spare: u8,
 }
 
 /// What kind of object a name belongs to, and its id.
@@ -90,14 +95,18 @@ pub enum Prefix {
     Epochs,
     /// Lists of places.
     Places,
+    /// Spare copies of this number, of originals that the other prefix covers.
+    Spare(u8, &'static Prefix),
+    /// All spare copies.
+    Spares,
     /// Every object.
     All,
 }
 
 impl Prefix {
     /// The directory below which the names lie; empty for all.
-    pub(crate) fn directory(&self) -> &'static str {
-        match self {
+    pub(crate) fn directory(&self) -> Cow<'static, str> {
+        let directory = match self {
             Prefix::Keys => KEYS,
             Prefix::Packs => PACKS,
             Prefix::Roots(RootKind::Snapshot) => "roots/snapshot",
@@ -106,15 +115,47 @@ impl Prefix {
             Prefix::Writers => WRITERS,
             Prefix::Epochs => EPOCHS,
             Prefix::Places => PLACES,
+            Prefix::Spares => SPARE,
+            Prefix::Spare(number, of) => {
+                let path = format!("{SPARE}/{number}/{}", of.directory());
+                return path.trim_end_matches('/').to_owned().into();
+            }
             Prefix::All => "",
-        }
+        };
+        directory.into()
+    }
+
+    /// The same, of the spare copies of this number; itself for 0.
+    pub(crate) fn spare(self, number: u8) -> Self {
+        let of: &'static Prefix = match self {
+            _ if number == 0 => return self,
+            Prefix::Keys => &Prefix::Keys,
+            Prefix::Packs => &Prefix::Packs,
+            Prefix::Roots(RootKind::Snapshot) => &Prefix::Roots(RootKind::Snapshot),
+            Prefix::Verified => &Prefix::Verified,
+            Prefix::Shards => &Prefix::Shards,
+            Prefix::Writers => &Prefix::Writers,
+            Prefix::Epochs => &Prefix::Epochs,
+            Prefix::Places => &Prefix::Places,
+            Prefix::All => &Prefix::All,
+            Prefix::Spare(..) | Prefix::Spares => &Prefix::Spares,
+        };
+        Prefix::Spare(number, of)
     }
 
     /// Whether a name is covered.
     pub fn covers(&self, name: &Name) -> bool {
+        match self {
+            Prefix::All => true,
+            Prefix::Spares => name.spare > 0,
+            Prefix::Spare(number, of) => name.spare == *number && (**of == Prefix::All || of.covers_kind(name)),
+            _ => name.spare == 0 && self.covers_kind(name),
+        }
+    }
+
+    fn covers_kind(&self, name: &Name) -> bool {
         match (self, name.kind) {
-            (Prefix::All, _)
-            | (Prefix::Keys, Kind::Key(_))
+            (Prefix::Keys, Kind::Key(_))
             | (Prefix::Packs, Kind::Pack(_))
             | (Prefix::Verified, Kind::Verified(_))
             | (Prefix::Shards, Kind::Shard(_))
@@ -138,10 +179,8 @@ impl fmt::Display for Prefix {
 
 impl Name {
     fn new(text: String, kind: Kind) -> Self {
-        Self {
-            text: text.into(),
-            kind,
-        }
+        let (text, spare) = (text.into(), 0);
+        Self { text, kind, spare }
     }
 
     /// The vault header.
@@ -200,8 +239,48 @@ impl Name {
         Self::new(PLACE.to_string(), Kind::Place)
     }
 
+    /// The spare copy of this number of an original; the original for 0.
+    ///
+    /// Of what has no spare copies it is a name that is not there, but has its place in the order of names.
+    pub fn spare(&self, number: u8) -> Self {
+        if number == 0 || self.spare > 0 {
+            return self.clone();
+        }
+        let text = format!("{SPARE}/{number}/{self}");
+        Self {
+            spare: number,
+            ..Self::new(text, self.kind)
+        }
+    }
+
+    /// What a spare copy is of; of an original, itself.
+    pub fn original(&self) -> Self {
+        let path = self.text.splitn(3, '/').last().filter(|_| self.spare > 0);
+        path.map_or_else(|| self.clone(), |path| Self::new(path.to_owned(), self.kind))
+    }
+
+    /// Which spare copy it is; 0 for an original.
+    pub fn spare_number(&self) -> u8 {
+        self.spare
+    }
+
+    /// Whether there may be spare copies of it: packs have parity, and what a presence says is in its name.
+    pub fn has_spares(&self) -> bool {
+        !matches!(self.kind, Kind::Pack(_) | Kind::Shard(_) | Kind::Writer(..))
+    }
+
     /// Reads the text form; [`Error::Name`] for anything that the constructors would not have made.
     pub fn parse(text: &str) -> Result<Self> {
+        let name = match split_spare(text) {
+            Some((spare, path)) => Self::parse_original(path)
+                .filter(Self::has_spares)
+                .map(|name| name.spare(spare)),
+            None => Self::parse_original(text),
+        };
+        name.ok_or_else(|| Error::Name(text.to_string()))
+    }
+
+    fn parse_original(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
         let kind = match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(HEADER), None, ..) => Some(Kind::Header),
@@ -223,13 +302,7 @@ impl Name {
             (Some(PLACES), Some(id), None, _) => pair(id, number, RootId::from_hex).map(|(n, id)| Kind::Places(n, id)),
             _ => None,
         };
-        match kind {
-            Some(kind) => Ok(Self {
-                text: text.into(),
-                kind,
-            }),
-            None => Err(Error::Name(text.to_string())),
-        }
+        kind.map(|kind| Self::new(text.to_owned(), kind))
     }
 
     /// What the name says about the object.
@@ -276,6 +349,11 @@ impl Name {
     /// Whether `path` is a directory in which objects may lie, directly or deeper.
     pub(crate) fn is_directory(path: &str) -> bool {
         match path.split_once('/') {
+            None if path == SPARE => true,
+            Some((SPARE, below)) => match split_spare(path) {
+                Some((_, path)) => Self::may_have_spares(path),
+                None => number::<u8>(below).is_some_and(|number| number > 0),
+            },
             None => path == ROOTS || FLAT.contains(&path) || FANNED.contains(&path),
             Some((ROOTS, word)) => RootKind::from_word(word).is_some(),
             Some((first, fan)) if FANNED.contains(&first) => {
@@ -285,10 +363,25 @@ impl Name {
         }
     }
 
+    /// Whether `path` is a directory of objects that may have spare copies.
+    fn may_have_spares(path: &str) -> bool {
+        let first = path.split('/').next().unwrap_or_default();
+        first != SPARE && first != WRITERS && !FANNED.contains(&first) && Self::is_directory(path)
+    }
+
     /// Whether `entry`, found at the top of a directory, may belong to a vault.
     pub(crate) fn is_top_level(entry: &str) -> bool {
         entry == HEADER || entry == PLACE || Self::is_directory(entry)
     }
+}
+
+/// The number of a spare copy, and the path of its original.
+fn split_spare(path: &str) -> Option<(u8, &str)> {
+    let mut parts = path.splitn(3, '/');
+    let (SPARE, spare, path) = (parts.next()?, parts.next()?, parts.next()?) else {
+        return None;
+    };
+    number(spare).filter(|number| *number > 0).zip(Some(path))
 }
 
 /// A number as the constructors write it: no sign, no leading zero.
@@ -350,6 +443,11 @@ mod tests {
             Name::places(u64::MAX, &id),
             Name::root(RootKind::Snapshot, &id),
             Name::shard(&shard),
+            Name::header().spare(1),
+            Name::key(&slot).spare(1),
+            Name::place().spare(1),
+            Name::root(RootKind::Snapshot, &id).spare(1),
+            Name::verified(&id).spare(255),
             Name::verified(&id),
             Name::writer(&id, 0),
         ]
@@ -378,6 +476,10 @@ mod tests {
             Prefix::Writers,
             Prefix::Epochs,
             Prefix::Places,
+            Prefix::Spares,
+            Prefix::All.spare(1),
+            Prefix::Keys.spare(1),
+            Prefix::Verified.spare(255),
         ];
         for name in all() {
             for prefix in prefixes {
@@ -387,6 +489,18 @@ mod tests {
                     "{prefix} {name}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn spare_copies_are_named_like_their_originals() {
+        for name in all().into_iter().filter(|name| name.spare_number() == 0) {
+            let spare = name.spare(3);
+            assert_eq!(Name::parse(spare.as_str()).is_ok(), name.has_spares(), "{name}");
+            assert_eq!(
+                (spare.original(), spare.spare(2), name.spare(0)),
+                (name.clone(), spare.clone(), name)
+            );
         }
     }
 
@@ -424,6 +538,13 @@ mod tests {
             format!("shards/ab/{pack}.2.1.0"),
             "place/".to_string(),
             "tmp/1-1".to_string(),
+            "spare/1".to_string(),
+            "spare/0/drystone".to_string(),
+            "spare/01/drystone".to_string(),
+            "spare/256/drystone".to_string(),
+            "spare/1/spare/1/drystone".to_string(),
+            format!("spare/1/packs/ab/{pack}"),
+            format!("spare/1/writers/{id}-1"),
             "keys/../drystone".to_string(),
         ] {
             assert!(
@@ -435,7 +556,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_is_exact(text in "(drystone|epochs|keys|packs|place|places|roots|shards|verified|tmp|writers|\\.\\.)(/([0-9a-f]{2}|snapshot|[0-9]{1,2}-[0-9a-f]{32}|[0-9a-f]{32}(-[0-9]{1,2})?|[0-9a-f]{64}(\\.[0-9]{1,3}){0,2})){0,3}") {
+        fn parsing_is_exact(text in "(spare/[0-9]{1,3}/)?(drystone|epochs|keys|packs|place|places|roots|shards|verified|tmp|writers|\\.\\.)(/([0-9a-f]{2}|snapshot|[0-9]{1,2}-[0-9a-f]{32}|[0-9a-f]{32}(-[0-9]{1,2})?|[0-9a-f]{64}(\\.[0-9]{1,3}){0,2})){0,3}") {
             if let Ok(name) = Name::parse(&text) {
                 let remade = match name.kind() {
                     Kind::Header => Name::header(),
@@ -449,6 +570,7 @@ mod tests {
                     Kind::Places(generation, id) => Name::places(generation, &id),
                     Kind::Place => Name::place(),
                 };
+                let remade = remade.spare(name.spare_number());
                 prop_assert_eq!(remade.as_str(), text);
             }
         }

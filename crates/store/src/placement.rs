@@ -53,6 +53,13 @@ impl Placement {
         usize::from(self.total.saturating_sub(self.needed)) / self.most_per_place().max(1)
     }
 
+    /// How many spare copies of a small object each place holds, so that as many files may rot as shards.
+    pub fn spares_per_place(&self) -> u8 {
+        let copies = usize::from(self.total.saturating_sub(self.needed)) + 1;
+        let per_place = copies.div_ceil(self.open_places().max(1));
+        u8::try_from(per_place - 1).unwrap_or(u8::MAX)
+    }
+
     /// The place of each shard of `pack`, by number; empty if there is no place that takes any.
     pub fn homes(&self, pack: &PackId) -> Vec<usize> {
         let mut held = vec![0; self.candidates.len()];

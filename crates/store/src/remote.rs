@@ -312,7 +312,7 @@ impl Remote {
         };
         let mut entries = self
             .operator
-            .lister_options(&self.directory(prefix.directory()), options)
+            .lister_options(&self.directory(&prefix.directory()), options)
             .await?;
         let mut found: Vec<Listed> = Vec::new();
         while found.len() < limit

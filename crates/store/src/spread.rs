@@ -1,4 +1,5 @@
-//! The spread store: packs cut into shards over several places, any k of n of which are enough; the rest copied to all.
+//! The spread store: packs cut into shards over several places, any k of n of which are enough; the rest copied to all,
+//! and where these are few, more than once to each.
 //!
 //! - Above it packs are whole: shards have no names here, and which place holds what is decided in `placement.rs`.
 //! - No byte of a shard is returned before its tag was checked, wherever it was found (I6).
@@ -6,7 +7,7 @@
 //! - A place that is absent, silent, slow, rotten, full or lying is read around, and what it did is written down.
 //! - Memory is bounded: a few packs for each call, one page of each place for a listing.
 //!
-//! The object that tells places apart (`place`) and shards are refused: they belong to one place each.
+//! The object that tells places apart (`place`), shards and spare copies are refused: they belong to one place each.
 
 mod gather;
 mod list;
@@ -28,8 +29,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use drystone_format::PackId;
 use drystone_format::keys::ShardKey;
+use drystone_format::{PackId, PlaceId};
 use parking_lot::RwLock;
 
 pub use list::{HeldCopy, HeldShard, Holdings, PackHoldings};
@@ -84,6 +85,8 @@ struct Core {
     needed: u8,
     total: u8,
     places: Vec<Arc<Place>>,
+    /// The places, and the spare copies at them, for objects that have such.
+    copies: Vec<Arc<Place>>,
     placement: Placement,
     key: ShardKey,
     judge: Arc<dyn Judge>,
@@ -113,12 +116,19 @@ impl Spread {
         let places = places.map(|(position, place)| Arc::new(Place::new(position, place, rest)));
         let places: Vec<Arc<Place>> = places.collect();
         let labels: Vec<&str> = places.iter().map(|place| place.label()).collect();
+        let spares = placement.spares_per_place();
+        let copies = places.iter().flat_map(|place| {
+            let spares = (1..=spares).map(|number| Arc::new(place.spares(number)));
+            std::iter::once(Arc::clone(place)).chain(spares)
+        });
+        let copies = copies.collect();
         let label = format!("{}/{} over {}", options.needed, options.total, labels.join(", "));
         Ok(Self {
             core: Arc::new(Core {
                 needed: options.needed,
                 total: options.total,
                 places,
+                copies,
                 placement,
                 key: options.key,
                 judge: options.judge,
@@ -152,6 +162,18 @@ impl Spread {
         self.core.least_copies() > self.core.placement.tolerance()
     }
 
+    /// Writes down that a place has not what it should have, as found by somebody who looked at it alone.
+    pub fn note_missing(&self, place: &PlaceId, name: &Name) {
+        for found in self.core.places.iter().filter(|found| found.id() == *place) {
+            found.note(|troubles| troubles.missing.add(name));
+        }
+    }
+
+    /// How many spare copies of each small object a place holds, because there are fewer places than copies are needed.
+    pub fn spares_per_place(&self) -> u8 {
+        self.core.placement.spares_per_place()
+    }
+
     /// How many places may be lost, whichever they are, without losing anything of which nothing is owed.
     pub fn tolerance(&self) -> usize {
         self.core.placement.tolerance()
@@ -183,10 +205,16 @@ impl Core {
         self.places.get(position)
     }
 
-    /// The places to read from, the best first; absent ones left out.
-    fn readable(&self) -> Vec<&Arc<Place>> {
-        let mut places: Vec<&Arc<Place>> = self.places.iter().filter(|place| place.store().is_some()).collect();
-        places.sort_by_key(|place| place.read_order());
+    /// Where the copies of a small object lie.
+    fn copies_of(&self, name: &Name) -> &[Arc<Place>] {
+        if name.has_spares() { &self.copies } else { &self.places }
+    }
+
+    /// Where the copies of a small object are read from, the best first; absent places left out.
+    fn readable(&self, name: &Name) -> Vec<&Arc<Place>> {
+        let copies = self.copies_of(name).iter();
+        let mut places: Vec<&Arc<Place>> = copies.filter(|place| place.store().is_some()).collect();
+        places.sort_by_key(|place| (place.read_order(), place.spare));
         places
     }
 
@@ -238,11 +266,15 @@ impl Core {
         }
     }
 
-    fn refused(&self, name: &Name) -> Error {
-        Error::OnePlace {
+    /// Refuses what belongs to one place.
+    fn check_name(&self, name: &Name) -> Result<()> {
+        if name.spare_number() == 0 && !matches!(name.kind(), Kind::Place | Kind::Shard(_)) {
+            return Ok(());
+        }
+        Err(Error::OnePlace {
             name: name.to_string(),
             place: self.label.clone(),
-        }
+        })
     }
 }
 
@@ -288,24 +320,24 @@ impl Store for Spread {
 
     async fn put(&self, name: &Name, bytes: Bytes) -> Result<Put> {
         name.check_size(&self.core.label, bytes.len() as u64)?;
+        self.core.check_name(name)?;
         match name.kind() {
-            Kind::Place | Kind::Shard(_) => Err(self.core.refused(name)),
             Kind::Pack(pack) => self.core.put_pack(pack, bytes).await,
             _ => self.core.put_small(name, bytes).await,
         }
     }
 
     async fn get(&self, name: &Name, range: Range) -> Result<Bytes> {
+        self.core.check_name(name)?;
         match name.kind() {
-            Kind::Place | Kind::Shard(_) => Err(self.core.refused(name)),
             Kind::Pack(pack) => self.core.get_pack(pack, range).await,
             _ => self.core.get_small(name, range).await,
         }
     }
 
     async fn stat(&self, name: &Name) -> Result<u64> {
+        self.core.check_name(name)?;
         match name.kind() {
-            Kind::Place | Kind::Shard(_) => Err(self.core.refused(name)),
             Kind::Pack(pack) => self.core.stat_pack(pack).await,
             _ => self.core.stat_small(name).await,
         }
@@ -316,8 +348,8 @@ impl Store for Spread {
     }
 
     async fn delete(&self, name: &Name) -> Result<()> {
+        self.core.check_name(name)?;
         match name.kind() {
-            Kind::Place | Kind::Shard(_) => Err(self.core.refused(name)),
             Kind::Pack(pack) => self.core.delete_pack(pack).await,
             _ => self.core.delete_small(name).await,
         }

@@ -32,7 +32,7 @@ pub(crate) async fn walk(
 ) -> Result<Vec<Listed>> {
     let mut page = Page::new(after, limit);
     // Paths still to look at, the next one last; directories end with `/`.
-    let mut stack = vec![(below(prefix.directory(), ""), None)];
+    let mut stack = vec![(below(&prefix.directory(), ""), None)];
     while let Some((path, size)) = stack.pop() {
         if page.is_full() {
             break;

@@ -5,6 +5,7 @@ mod faults;
 mod lies;
 mod settling;
 mod simulation;
+mod spares;
 mod suite;
 mod timing;
 

@@ -1,6 +1,7 @@
 //! Check: is everything there that the snapshots need? Reads metadata only; data is scrub's.
 //!
 //! - Names every file that lost something, in every snapshot; goes on after every problem.
+//! - What is missing while a place does not answer is out of reach, not lost.
 //! - A damaged pack is a problem only if some snapshot needs what no other pack has.
 //! - Memory is bounded: levels of a hostile tree that hold too much are not entered.
 //! - Trees that several snapshots share are walked once, as long as the list of those seen fits its bound.
@@ -25,6 +26,9 @@ use crate::vault::Vault;
 /// Trees remembered as sound, so that they are not walked again: 16 bytes each.
 const SEEN_MAX: usize = 2 << 20;
 
+/// What to do about what is missing while a place is.
+const AWAY: &str = "bring back the place that is away, or give it up with `drystone place remove`";
+
 /// How to check.
 #[derive(Clone, Default)]
 pub struct CheckOptions {
@@ -47,6 +51,8 @@ pub struct CheckReport {
     pub chunks: u64,
     /// Everything that is wrong.
     pub problems: Problems,
+    /// What cannot be read while a place is away, and is not known to be lost.
+    pub out_of_reach: Problems,
     /// Damaged packs that nothing depends on: whatever a snapshot needs of them lies in sound packs as well.
     pub harmless: Problems,
     /// How much redundancy there is, where the vault lies at several places.
@@ -59,6 +65,8 @@ struct Checker<'a> {
     memory_bytes: usize,
     reader: Reader,
     options: &'a CheckOptions,
+    /// Some place is not there or does not answer.
+    is_cut_off: bool,
     seen: HashSet<u128>,
     report: CheckReport,
 }
@@ -102,6 +110,7 @@ impl Vault {
             memory_bytes: self.context.memory_bytes / 4,
             reader: self.reader()?,
             options,
+            is_cut_off: self.place.is_cut_off(),
             seen: HashSet::new(),
             report,
         };
@@ -141,7 +150,7 @@ impl Checker<'_> {
                 Some(Err(error)) => self.problem(&path, error, "the rest of this directory cannot be read")?,
                 None => {
                     let Some(done) = levels.pop() else { continue };
-                    if self.report.problems.count() == done.problems_before && self.seen.len() < SEEN_MAX {
+                    if self.problem_count() == done.problems_before && self.seen.len() < SEEN_MAX {
                         self.seen.insert(done.recipe);
                     }
                 }
@@ -168,7 +177,7 @@ impl Checker<'_> {
             entries: self.reader.tree(recipe),
             path_bytes: path.len(),
             recipe: name,
-            problems_before: self.report.problems.count(),
+            problems_before: self.problem_count(),
             above_bytes,
         });
     }
@@ -206,14 +215,26 @@ impl Checker<'_> {
             }
         }
         if missing_bytes > 0 {
-            let what = format!(
-                "{missing_bytes} of {} bytes are in no sound pack; back the file up again",
-                recipe.size_bytes
-            );
-            self.report.problems.push(path, what);
+            let (all_bytes, is_cut_off) = (recipe.size_bytes, self.is_cut_off);
+            let next = if is_cut_off { AWAY } else { "back the file up again" };
+            let what = format!("{missing_bytes} of {all_bytes} bytes are in no sound pack; {next}");
+            self.missing().push(path, what);
             Progress::add(&self.options.progress.problems, 1);
         }
         Ok(())
+    }
+
+    /// Where to note what cannot be found.
+    fn missing(&mut self) -> &mut Problems {
+        if self.is_cut_off {
+            &mut self.report.out_of_reach
+        } else {
+            &mut self.report.problems
+        }
+    }
+
+    fn problem_count(&self) -> u64 {
+        self.report.problems.count() + self.report.out_of_reach.count()
     }
 
     /// Names the damaged packs, now that it is known which of them matter.
@@ -243,7 +264,13 @@ impl Checker<'_> {
         if !error.is_damage() {
             return Err(error);
         }
-        self.report.problems.push(path, format!("{error}; {consequence}"));
+        let is_missing = error.is_absence() || matches!(error, Error::MissingChunk { .. });
+        if is_missing && self.is_cut_off {
+            let what = format!("{error}; {AWAY}");
+            self.report.out_of_reach.push(path, what);
+        } else {
+            self.report.problems.push(path, format!("{error}; {consequence}"));
+        }
         Progress::add(&self.options.progress.problems, 1);
         Ok(())
     }

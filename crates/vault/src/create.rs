@@ -51,7 +51,7 @@ impl Vault {
             Err(Error::Store(error)) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        for prefix in [Prefix::Keys, Prefix::Packs, Prefix::Shards] {
+        for prefix in [Prefix::Keys, Prefix::Packs, Prefix::Shards, Prefix::Spares] {
             if place.has_any(&prefix)? {
                 return Ok(true);
             }
@@ -89,9 +89,9 @@ impl Vault {
         }
         let place = Place::spread(&places, &sites, &context, &new.secrets)?;
         for site in &sites {
-            put_mark(site, &context, &new.secrets)?;
+            put_mark(site, place.spares(), &context, &new.secrets)?;
         }
-        put_list(&place, &places, &context, &new.secrets)?;
+        put_list((&place, &sites), &places, &context, &new.secrets)?;
         new.store(&place)?;
         place.all_there()?;
         Self::assemble(new.unlocked(place), context, Some((places, sites)))

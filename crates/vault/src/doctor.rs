@@ -4,6 +4,7 @@
 //! - Worst first; a vault with nothing wrong gives notes at most.
 
 use drystone_format::keys::Role;
+use drystone_format::places::Places;
 use drystone_format::slot::Lock;
 use drystone_format::tree::Time;
 use drystone_store::Name;
@@ -76,6 +77,10 @@ impl Vault {
             );
             return Ok(());
         };
+        if let [only] = &*list.places {
+            let what = format!("{}: the vault lies at one place only; who loses it loses all", only.url);
+            findings.push(Grade::Risk, what, "drystone place add PLACE");
+        }
         let mut mend = "drystone repair";
         for (entry, absent) in list.places.iter().zip(self.absent_places()) {
             if let Some(reason) = absent {
@@ -87,21 +92,45 @@ impl Vault {
                 findings.push(Grade::Owed, format!("{}: not there: {reason}", entry.url), &next);
             }
         }
+        self.look_at_redundancy(list, mend, findings)
+    }
+
+    fn look_at_redundancy(&self, list: &Places, mend: &str, findings: &mut Findings) -> Result<()> {
         let Redundancy {
             packs,
             owed_packs,
             bare_packs,
             lost_packs,
+            unreached_packs,
+            leftover_packs,
             ..
         } = self.redundancy()?;
         if lost_packs > 0 {
             findings.push(
                 Grade::Lost,
                 format!(
-                    "{lost_packs} of {packs} packs have fewer than {} shards at the places that are there",
+                    "{lost_packs} of {packs} packs have fewer than {} shards left",
                     list.needed
                 ),
-                "bring back a place that is away; drystone check names the files",
+                "drystone check, which names the files, then drystone backup",
+            );
+        }
+        if unreached_packs > 0 {
+            let what = format!("{unreached_packs} of {packs} packs cannot be read while a place is away");
+            findings.push(
+                Grade::Owed,
+                what,
+                "make it available again, or: drystone place remove PLACE",
+            );
+        }
+        if leftover_packs > 0 {
+            let what = format!(
+                "{leftover_packs} of {packs} packs were never stored whole, as far as this machine knows: a run was interrupted"
+            );
+            findings.push(
+                Grade::Owed,
+                what,
+                "drystone gc removes them; drystone check says whether anything is missing",
             );
         }
         if bare_packs > 0 {

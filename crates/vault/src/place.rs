@@ -93,10 +93,21 @@ impl Place {
         self.spread.as_ref()
     }
 
+    /// How many spare copies of small objects each place holds.
+    pub(crate) fn spares(&self) -> u8 {
+        self.spread.as_ref().map_or(0, Spread::spares_per_place)
+    }
+
     /// Whether some of the places that it is spread over are not there.
     pub(crate) fn lacks_places(&self) -> bool {
         let troubles = self.spread.as_ref().map(Spread::troubles);
         troubles.is_some_and(|troubles| troubles.places.iter().any(|place| place.absent.is_some()))
+    }
+
+    /// Whether some of them are not there or did not answer: what cannot be found may be theirs, and is not known to be lost.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let troubles = self.spread.as_ref().map(Spread::troubles);
+        troubles.is_some_and(|troubles| troubles.places.iter().any(PlaceTroubles::is_silent))
     }
 
     /// Tells the spread the sizes of packs that are indexed, which saves it requests.

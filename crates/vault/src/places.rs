@@ -11,13 +11,13 @@ use drystone_format::keys::Secrets;
 use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks, Places};
 use drystone_format::{PlaceId, RootId, random};
 use drystone_store::spread::Spread;
-use drystone_store::{Name, Prefix, Range, Store};
+use drystone_store::{Name, Prefix, Range, Spares, Store};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
 use crate::gc::delete_mark;
 use crate::place::Place;
-use crate::reach::{Site, is_rotten, mark_of};
+use crate::reach::{Site, is_rotten, mark_at, mark_of};
 use crate::slots::owner_key;
 use crate::vault::{Unlocked, Vault};
 
@@ -250,14 +250,19 @@ impl Vault {
     /// Makes `list` the one in force, and gives the vault back as it then lies.
     fn switch(self, mut list: Places, sites: Vec<Site>) -> Result<Self> {
         list.places = sites.iter().map(|site| site.entry.clone()).collect();
+        let spread = || Place::spread(&list, &sites, &self.context, &self.secrets);
+        let first = spread()?;
         sites
             .iter()
-            .try_for_each(|site| put_mark(site, &self.context, &self.secrets))?;
-        let spread = || Place::spread(&list, &sites, &self.context, &self.secrets);
+            .try_for_each(|site| put_mark(site, first.spares(), &self.context, &self.secrets))?;
+        // Spare copies that are not needed now may be needed then, and may be of what was deleted meanwhile.
+        if let Some(old) = self.place.as_spread() {
+            self.place.wait(old.drop_spares())?;
+        }
         // That a new place lacks everything before this is no trouble to tell of afterwards.
-        spread()?.settle_small()?;
+        first.settle_small()?;
         let place = spread()?;
-        put_list(&place, &list, &self.context, &self.secrets)?;
+        put_list((&place, &sites), &list, &self.context, &self.secrets)?;
         let unlocked = Unlocked {
             place,
             secrets: self.secrets.clone(),
@@ -271,40 +276,84 @@ impl Vault {
     }
 }
 
-/// Writes at a place which it is; one that is not there is passed over.
-pub(crate) fn put_mark(site: &Site, context: &Context, secrets: &Secrets) -> Result<()> {
+/// Writes at a place which it is, so many times more as spare copies; one that is not there is passed over.
+pub(crate) fn put_mark(site: &Site, spares: u8, context: &Context, secrets: &Secrets) -> Result<()> {
     let Ok(store) = &site.store else { return Ok(()) };
     let mark = PlaceMark {
         vault: secrets.vault,
         place: site.entry.id,
     };
-    let place = Place::new(store.clone(), context.runtime.clone());
-    let object = mark.encode(owner_key(secrets)?)?;
-    place.put(&Name::place(), Bytes::from(object.clone()))?;
-    if place.get(&Name::place(), Range::All)? == object {
-        return Ok(());
+    let object = Bytes::from(mark.encode(owner_key(secrets)?)?);
+    for (number, place) in (0_u8..).zip(mark_places(store, spares, context)) {
+        place.put(&Name::place(), object.clone())?;
+        if number == 0 && place.get(&Name::place(), Range::All)? != object {
+            return Err(Error::PlaceTaken {
+                place: store.place().to_owned(),
+            });
+        }
     }
-    Err(Error::PlaceTaken {
-        place: store.place().to_owned(),
-    })
+    Ok(())
 }
 
-/// Writes the mark of a place anew if it is not what was written; says whether.
-pub(crate) fn mend_mark(site: &Site, context: &Context, secrets: &Secrets) -> Result<bool> {
-    let Ok(store) = &site.store else { return Ok(false) };
-    match mark_of(store, &context.runtime, secrets) {
-        Err(error) if is_rotten(&error) => {}
-        _ => return Ok(false),
+/// Where the mark of a place lies, and its spare copies.
+fn mark_places(store: &Arc<dyn Store>, spares: u8, context: &Context) -> Vec<Place> {
+    let spares = (1..=spares).map(|number| Arc::new(Spares::new(store.clone(), number)) as Arc<dyn Store>);
+    let stores = std::iter::once(store.clone()).chain(spares);
+    stores.map(|store| Place::new(store, context.runtime.clone())).collect()
+}
+
+/// The marks of a place that are not what was written, and those that are not there.
+pub(crate) fn unsound_marks(site: &Site, spares: u8, context: &Context, secrets: &Secrets) -> Result<UnsoundMarks> {
+    let mut unsound = UnsoundMarks::default();
+    let Ok(store) = &site.store else { return Ok(unsound) };
+    for (number, place) in (0_u8..).zip(mark_places(store, spares, context)) {
+        match mark_at(place.store(), &context.runtime, secrets) {
+            Ok(id) if id == site.entry.id => {}
+            Ok(_) => unsound.rotten.push(place),
+            Err(error) if is_rotten(&error) => unsound.rotten.push(place),
+            Err(error) if error.is_damage() => unsound.missing.push(Name::place().spare(number)),
+            Err(error) => return Err(error),
+        }
     }
-    delete_mark(&Place::new(store.clone(), context.runtime.clone()))?;
-    put_mark(site, context, secrets)?;
-    Ok(true)
+    Ok(unsound)
+}
+
+/// Marks that are not as they should be.
+#[derive(Default)]
+pub(crate) struct UnsoundMarks {
+    /// Where one lies that is not what was written.
+    pub(crate) rotten: Vec<Place>,
+    /// Which are not there.
+    pub(crate) missing: Vec<Name>,
+}
+
+/// Writes the marks of a place anew that are not what was written; says how many.
+pub(crate) fn mend_marks(site: &Site, spares: u8, context: &Context, secrets: &Secrets) -> Result<usize> {
+    let unsound = unsound_marks(site, spares, context, secrets)?;
+    unsound.rotten.iter().try_for_each(delete_mark)?;
+    let mended = unsound.rotten.len() + unsound.missing.len();
+    if mended > 0 {
+        put_mark(site, spares, context, secrets)?;
+    }
+    Ok(mended)
 }
 
 /// Publishes a list of places at all of them.
-pub(crate) fn put_list(place: &Place, list: &Places, context: &Context, secrets: &Secrets) -> Result<()> {
+pub(crate) fn put_list(
+    (place, sites): (&Place, &[Site]),
+    list: &Places,
+    context: &Context,
+    secrets: &Secrets,
+) -> Result<()> {
     let mut random = Source(&*context.entropy);
-    let object = list.seal(secrets, &mut random)?;
+    let object = Bytes::from(list.seal(secrets, &mut random)?);
     let name = Name::places(list.generation, &RootId(random::array(&mut random)));
-    place.put(&name, Bytes::from(object))
+    place.put(&name, object.clone())?;
+    // A place that is being emptied takes nothing else, but whoever knows no other must find those that have what it had.
+    let leaving = sites.iter().filter(|site| site.entry.marks.has(PlaceMarks::LEAVING));
+    for store in leaving.filter_map(|site| site.store.as_ref().ok()) {
+        // It may be full, or broken: that is why it goes.
+        let _ = Place::new(store.clone(), context.runtime.clone()).put(&name, object.clone());
+    }
+    Ok(())
 }

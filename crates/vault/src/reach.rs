@@ -2,6 +2,7 @@
 //!
 //! - Any one place leads to the others: the newest list of places that any of them holds is in force.
 //! - A place counts only if the object `place` there says which it is: an empty mount point or another disk is absent.
+//! - Until the list of places says what is spread how, spare copies are looked at only where something is missing or damaged.
 //! - A place that cannot be reached is no error here; what the spread can do without, the vault can.
 
 use std::num::NonZeroU64;
@@ -12,7 +13,7 @@ use drystone_format::header::Header;
 use drystone_format::keys::Secrets;
 use drystone_format::places::{PlaceEntry, PlaceMark, Places};
 use drystone_store::limit::{Limit, Limits};
-use drystone_store::{Kind, Name, Prefix, Range, Store};
+use drystone_store::{Kind, Name, Prefix, Range, Spares, Store};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -118,10 +119,52 @@ pub(crate) fn newest_places(place: &Place, secrets: &Secrets) -> Result<(Option<
     Ok((None, warnings))
 }
 
-/// The newest list of places that any of the named places holds; one that fails is passed over as long as another answers.
-pub(crate) fn newest_of(reach: &Reach, context: &Context, secrets: &Secrets) -> Result<(Option<Places>, Vec<String>)> {
-    let (mut newest, mut warnings, mut failed): (Option<Places>, Vec<String>, Option<Error>) = (None, Vec::new(), None);
+/// The spare copies at a store: one after the other, as if they were places, as far as there are any.
+pub(crate) fn spares(store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle) -> Result<Vec<Arc<dyn Store>>> {
+    let mut found: Vec<Arc<dyn Store>> = Vec::new();
+    for number in 1..=u8::MAX {
+        let spares: Arc<dyn Store> = Arc::new(Spares::new(store.clone(), number));
+        if !Place::new(spares.clone(), runtime.clone()).has_any(&Prefix::All)? {
+            break;
+        }
+        found.push(spares);
+    }
+    Ok(found)
+}
+
+/// The newest list of places that any of the named places holds, and what is wrong with others; `None` if it lies whole at
+/// one place, as it was `made`.
+pub(crate) fn newest_named(
+    reach: &Reach,
+    made: &Header,
+    context: &Context,
+    secrets: &Secrets,
+) -> Result<(Option<Places>, Vec<String>)> {
+    let (newest, warnings) = newest_of(&reach.named, context, secrets)?;
+    let refused = match newest {
+        Some(_) => None,
+        None if made.spread.1 > 1 => Some(not_spread(reach)),
+        None => refuse_parts(reach, context, secrets).err(),
+    };
+    if refused.is_none() && warnings.is_empty() {
+        return Ok((newest, warnings));
+    }
+    let mut all = Vec::new();
     for store in &reach.named {
+        all.extend(spares(store, &context.runtime)?);
+    }
+    let (spare, _) = newest_of(&all, context, secrets)?;
+    let newest = newest.into_iter().chain(spare).max_by_key(|list| list.generation);
+    match (newest, refused) {
+        (None, Some(error)) => Err(error),
+        (newest, _) => Ok((newest, warnings)),
+    }
+}
+
+/// The newest list of places that any of these holds; one that fails is passed over as long as another answers.
+fn newest_of(stores: &[Arc<dyn Store>], context: &Context, secrets: &Secrets) -> Result<(Option<Places>, Vec<String>)> {
+    let (mut newest, mut warnings, mut failed): (Option<Places>, Vec<String>, Option<Error>) = (None, Vec::new(), None);
+    for store in stores {
         match newest_places(&Place::new(store.clone(), context.runtime.clone()), secrets) {
             Ok((found, more)) => {
                 warnings.extend(more);
@@ -140,20 +183,36 @@ pub(crate) fn newest_of(reach: &Reach, context: &Context, secrets: &Secrets) -> 
 }
 
 /// An error if what was named cannot be a vault that lies whole at one place, though no list of places was found.
-pub(crate) fn refuse_parts(reach: &Reach, context: &Context, secrets: &Secrets) -> Result<()> {
-    let is_part = |store: &Arc<dyn Store>| mark_of(store, &context.runtime, secrets).is_ok();
+fn refuse_parts(reach: &Reach, context: &Context, secrets: &Secrets) -> Result<()> {
+    let is_part = |store: &Arc<dyn Store>| mark_at(store, &context.runtime, secrets).is_ok();
     if reach.named.len() + reach.absent.len() == 1 && !reach.named.iter().any(is_part) {
         return Ok(());
     }
-    let named = reach.named.iter().map(|store| store.place());
-    let names: Vec<&str> = named.chain(reach.absent.iter().map(|(url, _)| url.as_str())).collect();
-    Err(Error::NotSpread {
-        places: names.join(", "),
-    })
+    Err(not_spread(reach))
 }
 
-/// Which place of the vault a store is.
+fn not_spread(reach: &Reach) -> Error {
+    let named = reach.named.iter().map(|store| store.place());
+    let names: Vec<&str> = named.chain(reach.absent.iter().map(|(url, _)| url.as_str())).collect();
+    Error::NotSpread {
+        places: names.join(", "),
+    }
+}
+
+/// Which place of the vault a store is; a spare mark tells, if the original is missing or damaged.
 pub(crate) fn mark_of(store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle, secrets: &Secrets) -> Result<PlaceId> {
+    match mark_at(store, runtime, secrets) {
+        Err(error) if error.is_damage() => {
+            let spares = spares(store, runtime).unwrap_or_default();
+            let mut marks = spares.iter().filter_map(|spare| mark_at(spare, runtime, secrets).ok());
+            marks.next().ok_or(error)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Which place of the vault the mark at a store, or among its spare copies, says that it is.
+pub(crate) fn mark_at(store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle, secrets: &Secrets) -> Result<PlaceId> {
     let place = Place::new(store.clone(), runtime.clone());
     let name = Name::place();
     let object = place.get(&name, Range::All)?;

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::losses::{flat, stored_packs};
+use crate::losses::{Losses, flat, stored_packs};
 use crate::parallel::each;
-use crate::places::mend_mark;
+use crate::places::mend_marks;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::slots::owner_key;
@@ -27,6 +27,9 @@ use crate::vault::Vault;
 const PAGE_PACKS: usize = 256;
 /// State key of the packs of which a shard was found altered, 32 bytes each.
 const UNSOUND: &str = "unsound_packs";
+
+/// State key of the packs that were whole once and were too little of to be read when it was last looked, 32 bytes each.
+const LOST: &str = "lost_packs";
 
 /// What a repair of the index found.
 #[derive(Debug, Clone, Default)]
@@ -48,8 +51,13 @@ pub struct Redundancy {
     pub owed_packs: u64,
     /// Packs of which one more loss cannot be borne.
     pub bare_packs: u64,
-    /// Packs of which not enough is held, at the places that are there, to read them.
+    /// Packs that were whole once, and of which not enough is held to read them, as all places say.
     pub lost_packs: u64,
+    /// Packs of which not enough is held at the places that are there; others may have the rest.
+    pub unreached_packs: u64,
+    /// Packs of which not enough is held, as all places say, and that this machine has never seen whole: what an
+    /// interrupted run left, which gc removes. If it is something else, check misses it.
+    pub leftover_packs: u64,
     /// What repair will read from and write to each place.
     pub work: Vec<PlaceWork>,
 }
@@ -89,6 +97,37 @@ pub struct Repaired {
     pub problems: Problems,
 }
 
+/// What a pack is of which too little can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It was whole once.
+    Lost,
+    /// Not all places were heard.
+    OutOfReach,
+    /// It never was whole, as far as this machine knows.
+    Leftover,
+}
+
+/// Tells what packs are of which too little can be read.
+struct Fates<'a> {
+    vault: &'a Vault,
+    losses: &'a Losses,
+    were_lost: HashSet<PackId>,
+}
+
+impl Fates<'_> {
+    fn of(&self, pack: &PackId) -> Fate {
+        let was_whole = || self.losses.is_gone(pack) || self.losses.is_damaged(pack) || self.were_lost.contains(pack);
+        if self.vault.place.is_cut_off() {
+            Fate::OutOfReach
+        } else if was_whole() {
+            Fate::Lost
+        } else {
+            Fate::Leftover
+        }
+    }
+}
+
 impl Vault {
     /// Throws the local index away and builds it from the packs at the place.
     pub fn repair_index(&self) -> Result<RepairReport> {
@@ -122,15 +161,41 @@ impl Vault {
         };
         found.work = spread.troubles().places.iter().map(name).collect();
         let unsound = self.unsound_packs()?;
+        let mut unreadable = Vec::new();
         self.for_each_page(spread, &mut |page| {
             for holdings in page {
                 let is_unsound = unsound.contains(&holdings.pack);
                 let (plan, is_bare) = (spread.plan_settle(holdings), self.is_bare(holdings));
                 found.add(&plan, is_unsound, is_bare);
+                if plan.is_lost {
+                    unreadable.push(holdings.pack);
+                }
             }
             Ok(())
         })?;
+        let (fates, mut lost) = (self.fates()?, HashSet::new());
+        for pack in unreadable {
+            match fates.of(&pack) {
+                Fate::Lost => {
+                    found.lost_packs += 1;
+                    lost.insert(pack);
+                }
+                Fate::OutOfReach => found.unreached_packs += 1,
+                Fate::Leftover => found.leftover_packs += 1,
+            }
+        }
+        if !self.place.is_cut_off() && lost != fates.were_lost {
+            self.state().set(LOST, &flat(&lost))?;
+        }
         Ok(found)
+    }
+
+    fn fates(&self) -> Result<Fates<'_>> {
+        Ok(Fates {
+            vault: self,
+            losses: &self.catalog()?.losses,
+            were_lost: stored_packs(self.state(), LOST)?,
+        })
     }
 
     /// Brings every pack and small object to where the list of places wants it; of a vault at one place, does nothing.
@@ -148,10 +213,13 @@ impl Vault {
         push_unsound(&mut repaired.problems, &small);
         if self.role() == Role::Owner {
             for site in &self.sites {
-                repaired.mended_objects += u64::from(mend_mark(site, &self.context, &self.secrets)?);
+                repaired.mended_objects += mend_marks(site, self.place.spares(), &self.context, &self.secrets)? as u64;
             }
         }
-        let unsound = self.unsound_packs()?;
+        if small.owed.count == 0 {
+            self.place.wait(spread.drop_spares())?;
+        }
+        let (unsound, fates) = (self.unsound_packs()?, self.fates()?);
         let repaired = Mutex::new(repaired);
         self.for_each_page(spread, &mut |page| {
             Progress::add(&options.progress.total_files, page.len() as u64);
@@ -165,7 +233,8 @@ impl Vault {
                 let mended = self.settle_pack(spread, holdings, verify)?;
                 Progress::add(&options.progress.files, 1);
                 Progress::add(&options.progress.stored_bytes, mended.written_bytes);
-                repaired.lock().add(&holdings.pack, &mended);
+                let fate = mended.is_lost.then(|| fates.of(&holdings.pack));
+                repaired.lock().add(&holdings.pack, &mended, fate);
                 Ok(())
             })
         })?;
@@ -213,6 +282,7 @@ impl Vault {
 
     /// Remembers, or forgets, that a shard of a pack is altered. A mark that two processes lose between them costs a scrub.
     pub(crate) fn note_unsound(&self, pack: &PackId, is_unsound: bool) -> Result<()> {
+        let _one_at_a_time = self.noting.lock();
         let mut packs = self.unsound_packs()?;
         let is_changed = if is_unsound {
             packs.insert(*pack)
@@ -234,13 +304,14 @@ pub(crate) fn push_unsound(problems: &mut Problems, small: &SettledSmall) {
 }
 
 impl Repaired {
-    fn add(&mut self, pack: &PackId, settled: &Settled) {
-        let name = Name::pack(pack);
-        if settled.is_lost {
-            self.problems.push(
-                name.as_str(),
-                "too few of its shards can be read; bring back a place that is away, or see `drystone check`",
-            );
+    fn add(&mut self, pack: &PackId, settled: &Settled, fate: Option<Fate>) {
+        let what = match fate {
+            Some(Fate::Lost) => Some("too few of its shards are left; see `drystone check`"),
+            Some(Fate::OutOfReach) => Some("too few of its shards can be read; bring back the place that is away"),
+            Some(Fate::Leftover) | None => None,
+        };
+        if let Some(what) = what {
+            self.problems.push(Name::pack(pack).as_str(), what);
         }
         if settled.writes > 0 || settled.removed > 0 {
             self.mended_packs += 1;
@@ -254,7 +325,6 @@ impl Redundancy {
     fn add(&mut self, plan: &SettlePlan, is_unsound: bool, is_bare: bool) {
         self.packs += 1;
         if plan.is_lost {
-            self.lost_packs += 1;
             return;
         }
         if plan.is_settled() && !is_unsound {

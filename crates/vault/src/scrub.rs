@@ -23,6 +23,7 @@ use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::parallel::each;
+use crate::places::{mend_marks, unsound_marks};
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::repair::push_unsound;
@@ -196,6 +197,19 @@ impl Vault {
         };
         report.rotten += small.rotten.count;
         report.mended += small.replaced;
+        for site in &self.sites {
+            let marks = unsound_marks(site, self.place.spares(), &self.context, &self.secrets)?;
+            report.rotten += marks.rotten.len() as u64;
+            if options.repair && self.role() == Role::Owner {
+                mend_marks(site, self.place.spares(), &self.context, &self.secrets)?;
+                report.mended += marks.rotten.len() as u64;
+            } else {
+                marks
+                    .missing
+                    .iter()
+                    .for_each(|name| spread.note_missing(&site.entry.id, name));
+            }
+        }
         push_unsound(&mut report.problems, &small);
         Ok(())
     }
@@ -220,11 +234,10 @@ impl Vault {
         } else {
             0
         };
-        // Locked before: two threads that note a pack at once would lose one of them.
-        let mut report = report.lock();
         if mended == 0 {
             self.note_unsound(pack, true)?;
         }
+        let mut report = report.lock();
         report.rotten += rotten;
         report.mended += mended;
         Ok(())

@@ -28,7 +28,7 @@ use crate::gc::epochs::Epochs;
 use crate::keys::Unlock;
 use crate::place::Place;
 use crate::problem::Problems;
-use crate::reach::{Reach, Site, newest_of, newest_places, refuse_parts, sites, too_few};
+use crate::reach::{Reach, Site, newest_named, newest_places, sites, spares, too_few};
 use crate::reader::Reader;
 use crate::slots::{read_slots, unlock};
 
@@ -61,6 +61,8 @@ pub struct Vault {
     frames: Arc<Frames>,
     catalog: OnceLock<Arc<Catalog>>,
     opening: Mutex<()>,
+    /// Held while what is known of single packs is changed in the state.
+    pub(crate) noting: Mutex<()>,
 }
 
 impl Vault {
@@ -78,16 +80,20 @@ impl Vault {
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
+        for store in &reach.named {
+            for spares in spares(store, &context.runtime).unwrap_or_default() {
+                if let Ok(unlocked) = unlock_at(Place::new(spares, context.runtime.clone()), unlock_with) {
+                    return Self::open_at(&reach, context, unlocked);
+                }
+            }
+        }
         Err(first_error.unwrap_or_else(|| Error::NoVault { place: String::new() }))
     }
 
     /// Goes from the place that was unlocked to all places of the vault.
     fn open_at(reach: &Reach, context: Context, mut unlocked: Unlocked) -> Result<Self> {
-        let (mut newest, warnings) = newest_of(reach, &context, &unlocked.secrets)?;
+        let (mut newest, warnings) = newest_named(reach, &unlocked.header, &context, &unlocked.secrets)?;
         unlocked.warnings.extend(warnings);
-        if newest.is_none() {
-            refuse_parts(reach, &context, &unlocked.secrets)?;
-        }
         let mut reached = None;
         // A place that was away may lead to others that know better; each turn finds a newer list or is the last.
         while let Some(list) = newest.take() {
@@ -161,6 +167,7 @@ impl Vault {
             frames,
             catalog: OnceLock::new(),
             opening: Mutex::new(()),
+            noting: Mutex::new(()),
         })
     }
 

@@ -1,10 +1,10 @@
 //! `check`: is everything there that the snapshots need?
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use drystone_vault::{CheckOptions, Progress};
+use drystone_vault::{CheckOptions, CheckReport, Progress};
 use serde_json::json;
 
 use crate::context::App;
@@ -44,10 +44,11 @@ impl Check {
         let report = report?;
         let owed = report.redundancy.owed_packs;
         let exit = match Exit::of_damage(&report.problems) {
-            Exit::Done if owed > 0 => Exit::Incomplete,
+            Exit::Done if owed > 0 || report.out_of_reach.count() > 0 => Exit::Incomplete,
             exit => exit,
         };
         app.out.problems(&report.problems);
+        app.out.problems(&report.out_of_reach);
         let fields = json!({
             "snapshots": report.snapshots,
             "entries": report.entries,
@@ -55,33 +56,43 @@ impl Check {
             "chunks": report.chunks,
             "problems": problem_list(&report.problems),
             "problem_count": report.problems.count(),
+            "out_of_reach": problem_list(&report.out_of_reach),
+            "out_of_reach_count": report.out_of_reach.count(),
             "harmless": problem_list(&report.harmless),
             "owed_packs": owed,
             "seconds": start.elapsed().as_secs_f64(),
         });
-        let verdict = match report.problems.count() {
-            0 => "no problems".to_owned(),
-            many => counted(many, "problem"),
-        };
-        let harmless = match report.harmless.count() {
-            0 => String::new(),
-            many => format!("; {} that nothing depends on", counted(many, "damaged pack")),
-        };
-        let debt = match owed {
-            0 => String::new(),
-            _ => format!(
-                "; {} with less redundancy than they should have, run `drystone repair`",
-                counted(owed, "pack")
-            ),
-        };
-        let text = format!(
-            "checked {}, {} in {}: {verdict}{harmless}{debt}; {}",
-            counted(report.snapshots, "snapshot"),
-            counted(report.entries, "entry"),
-            counted(report.packs, "pack"),
-            duration(start.elapsed())
-        );
+        let text = text(&report, start.elapsed());
         app.out.result("check", with_exit(fields, exit), text)?;
         Ok(exit)
     }
+}
+
+/// The last line of a check that took so long.
+fn text(report: &CheckReport, took: Duration) -> String {
+    let verdict = match report.problems.count() {
+        0 => "no problems".to_owned(),
+        many => counted(many, "problem"),
+    };
+    let when = |count: u64, things: &str, what: &str| match count {
+        0 => String::new(),
+        many => format!("; {} {what}", counted(many, things)),
+    };
+    let away = when(
+        report.out_of_reach.count(),
+        "thing",
+        "out of reach while a place is away",
+    );
+    let harmless = when(report.harmless.count(), "damaged pack", "that nothing depends on");
+    let debt = "with less redundancy than they should have, run `drystone repair`";
+    let debt = when(report.redundancy.owed_packs, "pack", debt);
+    let leftover = "never stored whole by an interrupted run, `drystone gc` removes them";
+    let leftover = when(report.redundancy.leftover_packs, "pack", leftover);
+    format!(
+        "checked {}, {} in {}: {verdict}{away}{harmless}{debt}{leftover}; {}",
+        counted(report.snapshots, "snapshot"),
+        counted(report.entries, "entry"),
+        counted(report.packs, "pack"),
+        duration(took)
+    )
 }

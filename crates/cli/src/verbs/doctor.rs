@@ -1,6 +1,8 @@
 //! `doctor`: what is wrong, on one page, and which command mends it.
 
 use clap::Args;
+use drystone_backup::{LastDrills, last_drills};
+use drystone_format::tree::Time;
 use drystone_vault::{Finding, Grade};
 use serde_json::{Value, json};
 
@@ -8,6 +10,7 @@ use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{counted, object, shown, with_exit};
+use crate::verbs::drill;
 
 const ABOUT: &str = "\
 Reads little and changes nothing: the right first command when something seems wrong. It looks at places,
@@ -15,6 +18,8 @@ redundancy, keys, known damage, and at how long ago the last backup, scrub and d
 
 /// Findings of one kind that are printed in full.
 const FINDINGS_SHOWN: usize = 20;
+/// Seconds after which something should have been restored once more: about half a year.
+const OLD_DRILL_SECONDS: i64 = 180 * 86_400;
 
 /// Say on one page what is wrong, and which command mends it.
 #[derive(Debug, Args)]
@@ -25,7 +30,10 @@ impl Doctor {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
-        let findings = vault.doctor()?;
+        let (drills, now) = (last_drills(&vault)?, app.now());
+        let mut findings = vault.doctor()?;
+        findings.extend(look_at_drills(&drills, now));
+        findings.sort_by_key(|finding| finding.grade);
         let exit = match findings.first().map(|finding| finding.grade) {
             Some(Grade::Lost) => Exit::Damaged,
             Some(Grade::Owed) => Exit::Incomplete,
@@ -34,11 +42,37 @@ impl Doctor {
         let fields = json!({
             "vault": vault.place(),
             "findings": findings.iter().map(fields).collect::<Value>(),
+            "last_drill": drills.last.map(|drilled| drill::recorded(&drilled)),
         });
-        app.out
-            .result("doctor", with_exit(fields, exit), page(vault.place(), &findings))?;
+        let mut text = page(vault.place(), &findings);
+        if drills.last.is_some() {
+            text += &format!("\nLast drill: {}", drill::last(&drills, now));
+        }
+        app.out.result("doctor", with_exit(fields, exit), text)?;
         Ok(exit)
     }
+}
+
+/// What the last drill gives to think about.
+fn look_at_drills(drills: &LastDrills, now: Time) -> Option<Finding> {
+    let (what, next) = match drills.last {
+        None => (
+            "this machine has never restored anything to see whether it can".to_owned(),
+            "drystone drill",
+        ),
+        Some(last) if last.problems > 0 => (
+            format!("the last drill: {}", drill::last(drills, now)),
+            "drystone check, then drystone drill",
+        ),
+        Some(last) if now.seconds.saturating_sub(last.at.seconds) > OLD_DRILL_SECONDS => (
+            format!("the last drill: {}", drill::last(drills, now)),
+            "drystone drill",
+        ),
+        Some(_) => return None,
+    };
+    let next = next.to_owned();
+    let grade = Grade::Risk;
+    Some(Finding { grade, what, next })
 }
 
 fn word(grade: Grade) -> &'static str {

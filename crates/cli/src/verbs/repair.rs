@@ -65,7 +65,10 @@ impl Repair {
 
 /// How a look at the redundancy ends.
 fn verdict(plan: &Redundancy) -> Exit {
-    match (plan.lost_packs, plan.owed_packs) {
+    match (
+        plan.lost_packs,
+        plan.owed_packs + plan.unreached_packs + plan.leftover_packs,
+    ) {
         (0, 0) => Exit::Done,
         (0, _) => Exit::Incomplete,
         _ => Exit::Damaged,
@@ -105,15 +108,19 @@ pub(crate) fn places(app: &App, vault: Vault) -> Result<Exit> {
         "written_bytes": repaired.written_bytes,
         "owed_packs": left.owed_packs,
         "lost_packs": left.lost_packs,
+        "unreached_packs": left.unreached_packs,
+        "leftover_packs": left.leftover_packs,
         "problems": problem_list(&repaired.problems),
         "problem_count": repaired.problems.count(),
         "seconds": start.elapsed().as_secs_f64(),
     });
     let rest = match (left.lost_packs, left.owed_packs) {
-        (0, 0) => "all is as it should be".to_owned(),
+        (0, 0) if verdict(&left) == Exit::Done => "all is as it should be".to_owned(),
+        (0, 0) => "no more can be done here".to_owned(),
         (0, owed) => format!("{} still owed", counted(owed, "pack")),
         (lost, _) => format!("{} cannot be read now, see `drystone check`", counted(lost, "pack")),
     };
+    let rest = rest + &unreadable(&left);
     let text = format!(
         "mended {}: {} read, {} written; {rest}; {}",
         counted(repaired.mended_packs, "pack"),
@@ -134,6 +141,7 @@ fn plan_text(plan: &Redundancy) -> String {
             counted(plan.packs, "pack")
         ),
     };
+    text += &unreadable(plan);
     for work in &plan.work {
         if work.read_bytes + work.write_bytes > 0 {
             text += &format!(
@@ -143,6 +151,22 @@ fn plan_text(plan: &Redundancy) -> String {
                 size(work.write_bytes)
             );
         }
+    }
+    text
+}
+
+/// What repair can do nothing about, though it is not lost.
+fn unreadable(plan: &Redundancy) -> String {
+    let mut text = String::new();
+    if plan.unreached_packs > 0 {
+        text += &format!(
+            "; {} out of reach while a place is away",
+            counted(plan.unreached_packs, "pack")
+        );
+    }
+    if plan.leftover_packs > 0 {
+        let count = counted(plan.leftover_packs, "pack");
+        text += &format!("; {count} never stored whole by an interrupted run, `drystone gc` removes them");
     }
     text
 }
@@ -157,6 +181,8 @@ fn plan_fields(plan: &Redundancy) -> Value {
         "owed_packs": plan.owed_packs,
         "bare_packs": plan.bare_packs,
         "lost_packs": plan.lost_packs,
+        "unreached_packs": plan.unreached_packs,
+        "leftover_packs": plan.leftover_packs,
         "work": work.collect::<Value>(),
     })
 }

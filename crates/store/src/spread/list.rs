@@ -259,7 +259,7 @@ impl Core {
         limit: usize,
     ) -> Result<Vec<Listed>> {
         match prefix {
-            Prefix::Shards => Ok(Vec::new()),
+            Prefix::Shards | Prefix::Spares | Prefix::Spare(..) => Ok(Vec::new()),
             Prefix::Packs => self.list_packs(after, limit).await,
             Prefix::All => self.list_all(after, limit).await,
             _ => self.list_small(*prefix, after, limit).await,
@@ -285,7 +285,13 @@ impl Core {
         limit: usize,
     ) -> Result<Vec<Vec<(usize, Listed)>>> {
         let mut merge = Merge::new(Name::clone, limit.min(PAGE_MAX));
-        for place in &self.places {
+        // What has lost its original is still there: gc must not miss a snapshot.
+        let copies = if prefix == Prefix::Writers {
+            &self.places
+        } else {
+            &self.copies
+        };
+        for place in copies {
             merge.add(self, place, prefix, after.cloned());
         }
         let mut found = Vec::new();
@@ -408,7 +414,7 @@ impl Core {
             if found.len() >= limit {
                 break;
             }
-            let is_past = |after: &Name| after.as_str() > prefix.directory() && !prefix.covers(after);
+            let is_past = |after: &Name| *after.as_str() > *prefix.directory() && !prefix.covers(after);
             if after.is_some_and(is_past) {
                 continue;
             }

@@ -1,6 +1,7 @@
 //! One place of a spread: its store, whether it is worth asking now, and what was observed of it.
 //!
 //! - A place that does not answer rests for a while, so that it costs one wait and not one for each request.
+//! - The spare copies at a place are one more place, of which everything observed counts as observed of the place.
 //! - That an object is missing is an answer, not a failure of the place.
 
 use std::fmt;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use super::gather::Failure;
 use super::troubles::PlaceTroubles;
 use crate::placement::Candidate;
-use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Store};
+use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Spares, Store};
 
 /// How a place is reached.
 #[derive(Debug, Clone)]
@@ -76,9 +77,11 @@ pub(super) enum Ease {
 pub(super) struct Place {
     /// Where it stands among the places of the spread.
     pub(super) position: usize,
+    /// Which spare copies of small objects it stands for; 0 for the originals, and for shards.
+    pub(super) spare: u8,
     options: SpreadPlace,
     rest: Duration,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
@@ -101,9 +104,25 @@ impl Place {
         };
         Self {
             position,
+            spare: 0,
             options,
             rest,
-            state: Mutex::new(state),
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// The spare copies of this number at this place.
+    pub(super) fn spares(&self, number: u8) -> Self {
+        let mut options = self.options.clone();
+        if let Access::Present(store) = &mut options.access {
+            *store = Arc::new(Spares::new(Arc::clone(store), number));
+        }
+        Self {
+            position: self.position,
+            spare: number,
+            options,
+            rest: self.rest,
+            state: Arc::clone(&self.state),
         }
     }
 
@@ -120,6 +139,10 @@ impl Place {
             Access::Present(store) => store.place(),
             Access::Absent { place, .. } => place,
         }
+    }
+
+    pub(super) fn id(&self) -> PlaceId {
+        self.options.id
     }
 
     pub(super) fn is_cold(&self) -> bool {
@@ -193,7 +216,8 @@ impl Place {
 
     /// Bytes are not what was stored; gives the error to go on with.
     pub(super) fn note_unsound(&self, name: &Name, what: &dyn ToString) -> Error {
-        self.note(|troubles| troubles.unsound.add(name));
+        let name = name.spare(self.spare);
+        self.note(|troubles| troubles.unsound.add(&name));
         Error::Unsound {
             name: name.to_string(),
             place: self.label().to_string(),
@@ -265,6 +289,7 @@ impl Place {
                     error,
                     Error::Unavailable { .. } | Error::NoPlace { .. } | Error::NotDirectory { .. }
                 ) {
+                    state.troubles.unanswered += 1;
                     state.rests_until = Instant::now().checked_add(self.rest);
                 }
             }

@@ -1,4 +1,4 @@
-//! Brings small objects to every place: copies what is missing, replaces what is not what was stored.
+//! Brings small objects to every place, with spare copies: makes what is missing, replaces what is not what was stored.
 //!
 //! - A copy is taken from a sound one only; sound copies that differ are left as they are, and named.
 
@@ -7,10 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::gather::all;
+use super::place::Place;
 use super::settle::replace;
 use super::troubles::Objects;
 use super::{Core, Spread};
-use crate::{Error, Name, Prefix, Result};
+use crate::{Error, Listed, Name, Prefix, Result};
 
 /// Names listed at a time.
 const PAGE: usize = 1000;
@@ -64,6 +65,34 @@ impl Spread {
         self.small(prefix, Mend::No).await
     }
 
+    /// Removes the spare copies that there are enough places to do without; says how many there were.
+    ///
+    /// For when every small object has been copied to all places. Those of places that never delete stay.
+    pub async fn drop_spares(&self) -> Result<u64> {
+        let mut dropped = 0;
+        for place in self
+            .core
+            .places
+            .iter()
+            .filter(|place| place.is_ready() && !place.is_append_only())
+        {
+            let mut after: Option<Name> = None;
+            loop {
+                let page = place.list(&Prefix::Spares, after.as_ref(), PAGE).await?;
+                let is_surplus = |listed: &&Listed| listed.name.spare_number() > self.spares_per_place();
+                for listed in page.iter().filter(is_surplus) {
+                    place.delete(&listed.name).await?;
+                    dropped += 1;
+                }
+                match page.into_iter().next_back() {
+                    Some(last) => after = Some(last.name),
+                    None => break,
+                }
+            }
+        }
+        Ok(dropped)
+    }
+
     async fn small(&self, prefix: &Prefix, mend: Mend) -> Result<SettledSmall> {
         let mut settled = SettledSmall::default();
         let mut after: Option<Name> = match prefix {
@@ -86,14 +115,17 @@ impl Spread {
 impl Core {
     async fn settle_object(self: &Arc<Self>, name: &Name, mend: Mend, settled: &mut SettledSmall) {
         settled.objects += 1;
-        let reads = self.places.iter().map(|place| {
+        let lying = self.copies_of(name);
+        let reads = lying.iter().map(|place| {
             let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
             async move {
-                if place.is_leaving() || core.refusal(&place, &name).is_some() {
+                if core.refusal(&place, &name).is_some() {
                     return Copy::Unknown;
                 }
                 match core.copy_at(&place, &name).await {
                     Ok(bytes) => Copy::Sound(bytes),
+                    // It may be the only one to copy from; what it lacks is nobody's concern any more.
+                    Err(_) if place.is_leaving() => Copy::Unknown,
                     Err(Error::Unsound { .. } | Error::Io { .. }) => Copy::Unsound,
                     Err(error) if error.is_not_found() => Copy::Missing,
                     Err(_) => Copy::Unknown,
@@ -101,8 +133,13 @@ impl Core {
             }
         });
         let copies = all(reads).await.unwrap_or_default();
-        let rotten = copies.iter().filter(|copy| matches!(copy, Copy::Unsound));
-        rotten.for_each(|_| settled.rotten.add(name));
+        for (place, _) in lying
+            .iter()
+            .zip(&copies)
+            .filter(|(_, copy)| matches!(copy, Copy::Unsound))
+        {
+            settled.rotten.add(&name.spare(place.spare));
+        }
         let mut sound = copies.iter().filter_map(|copy| match copy {
             Copy::Sound(bytes) => Some(bytes.clone()),
             _ => None,
@@ -118,31 +155,36 @@ impl Core {
             settled.differing.add(name);
         }
         if mend == Mend::No {
-            let places = self.places.iter().zip(&copies);
-            for (place, _) in places.filter(|(_, copy)| matches!(copy, Copy::Missing)) {
-                place.note(|troubles| troubles.missing.add(name));
+            for (place, _) in lying
+                .iter()
+                .zip(&copies)
+                .filter(|(_, copy)| matches!(copy, Copy::Missing))
+            {
+                place.note(|troubles| troubles.missing.add(&name.spare(place.spare)));
             }
             return;
         }
-        for (place, copy) in self.places.iter().zip(copies) {
-            let is_rotten = match copy {
-                Copy::Sound(_) => continue,
-                Copy::Missing => false,
-                Copy::Unsound => true,
-                Copy::Unknown if place.is_leaving() => continue,
-                Copy::Unknown => {
-                    settled.owed.add(name);
-                    continue;
-                }
-            };
-            if is_rotten && place.is_append_only() || replace(place, name, good.clone(), is_rotten).await.is_err() {
-                place.note(|troubles| troubles.owed.add(name));
-                settled.owed.add(name);
-                continue;
-            }
-            settled.written_bytes += good.len() as u64;
-            settled.replaced += u64::from(is_rotten);
-            settled.copied += u64::from(!is_rotten);
+        for (place, copy) in lying.iter().zip(copies) {
+            mend_copy(place, name, copy, &good, settled).await;
         }
     }
+}
+
+/// Makes one copy of an object sound, from a `good` one.
+async fn mend_copy(place: &Place, name: &Name, copy: Copy, good: &Bytes, settled: &mut SettledSmall) {
+    let own = name.spare(place.spare);
+    let is_rotten = match copy {
+        Copy::Sound(_) => return,
+        Copy::Missing => false,
+        Copy::Unsound => true,
+        Copy::Unknown if place.is_leaving() => return,
+        Copy::Unknown => return settled.owed.add(&own),
+    };
+    if is_rotten && place.is_append_only() || replace(place, name, good.clone(), is_rotten).await.is_err() {
+        place.note(|troubles| troubles.owed.add(&own));
+        return settled.owed.add(&own);
+    }
+    settled.written_bytes += good.len() as u64;
+    settled.replaced += u64::from(is_rotten);
+    settled.copied += u64::from(!is_rotten);
 }

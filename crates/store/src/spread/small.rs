@@ -1,7 +1,9 @@
-//! Small objects: a copy at every place, so that any one of those that are needed has them.
+//! Small objects: a copy at every place, and spare ones, so that any one of those that are needed has them.
 //!
-//! - A copy is judged before anything of it is returned; the next place is asked if it is not what was stored.
+//! - A copy is judged before anything of it is returned; the next one is asked for if it is not what was stored.
+//! - At each place the original is stored first and deleted last: what lies there only as a spare copy is damage.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,24 +21,7 @@ impl Core {
         let puts = taking.map(|place| {
             let (core, place) = (Arc::clone(self), Arc::clone(place));
             let (name, bytes) = (name.clone(), bytes.clone());
-            async move {
-                match core.put_at(&place, &name, bytes).await {
-                    Ok(put) => Stored {
-                        put: Some(put),
-                        failures: Vec::new(),
-                    },
-                    Err(error) => {
-                        // Nobody brings the presence of a run to a place that was away during the run.
-                        if !matches!(name.kind(), Kind::Writer(..)) {
-                            place.note(|troubles| troubles.owed.add(&name));
-                        }
-                        Stored {
-                            put: None,
-                            failures: vec![place.failure(error)],
-                        }
-                    }
-                }
-            }
+            async move { core.put_copies(&place, &name, bytes).await }
         });
         let stored = all(puts).await.unwrap_or_default();
         let is_new = stored.iter().all(|stored| stored.put != Some(Put::Existed));
@@ -54,14 +39,52 @@ impl Core {
     /// asks for. One that is gone by now, or not what was stored, is left alone.
     pub(super) async fn confirm(self: &Arc<Self>, copies: &[(usize, Listed)]) -> Result<()> {
         let taking = |position: &usize| self.place(*position).is_some_and(|place| !place.is_leaving());
-        let held = copies.iter().filter(|(position, _)| taking(position)).count();
-        let Some((_, listed)) = copies.first().filter(|_| held < self.least_copies()) else {
+        let held: BTreeSet<usize> = copies.iter().map(|(position, _)| *position).filter(taking).collect();
+        let Some((_, listed)) = copies.first().filter(|_| held.len() < self.least_copies()) else {
             return Ok(());
         };
         match self.whole_small(&listed.name).await {
             Ok(bytes) => self.put_small(&listed.name, bytes).await.map(|_| ()),
             Err(Error::NotFound { .. } | Error::Lost { .. }) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Stores a small object at one place, and then its spare copies: whoever is first with the original makes those too.
+    async fn put_copies(&self, place: &Place, name: &Name, bytes: Bytes) -> Stored {
+        let mut stored = self.put_copy(place, name, bytes.clone()).await;
+        let spares = self.copies_of(name).iter();
+        for spare in spares.filter(|copy| copy.position == place.position && copy.spare > 0) {
+            let is_ours = match stored.put {
+                Some(Put::Created) => true,
+                // Of two headers made at once one is there; otherwise it is an attempt that was cut short.
+                Some(Put::Existed) => self.copy_at(place, name).await.is_ok_and(|found| found == bytes),
+                None => false,
+            };
+            if is_ours {
+                let Stored { failures, .. } = self.put_copy(spare, name, bytes.clone()).await;
+                stored.failures.extend(failures);
+            }
+        }
+        stored
+    }
+
+    async fn put_copy(&self, place: &Place, name: &Name, bytes: Bytes) -> Stored {
+        match self.put_at(place, name, bytes).await {
+            Ok(put) => Stored {
+                put: Some(put),
+                failures: Vec::new(),
+            },
+            Err(error) => {
+                // Nobody brings the presence of a run to a place that was away during the run.
+                if !matches!(name.kind(), Kind::Writer(..)) {
+                    place.note(|troubles| troubles.owed.add(&name.spare(place.spare)));
+                }
+                Stored {
+                    put: None,
+                    failures: vec![place.failure(error)],
+                }
+            }
         }
     }
 
@@ -75,10 +98,11 @@ impl Core {
 
     /// The first sound copy, the best place asked first. Those that rest are asked only if it depends on them.
     async fn whole_small(self: &Arc<Self>, name: &Name) -> Result<Bytes> {
-        let (ready, rest): (Vec<_>, Vec<_>) = self.readable().into_iter().partition(|place| place.is_ready());
-        let absent = self.places.len() - ready.len() - rest.len();
+        let (ready, rest): (Vec<_>, Vec<_>) = self.readable(name).into_iter().partition(|place| place.is_ready());
+        let absent = self.places.iter().filter(|place| place.store().is_none()).count();
+        let resting = rest.iter().filter(|place| place.spare == 0).count();
         let mut failures: Vec<Failure> = Vec::new();
-        for (places, left) in [(ready, rest.len() + absent), (rest, absent)] {
+        for (places, left) in [(ready, resting + absent), (rest, absent)] {
             let attempt = |place: &Arc<Place>| {
                 let (core, asked, name) = (Arc::clone(self), Arc::clone(place), name.clone());
                 Attempt::new(Some(place), async move {
@@ -119,7 +143,15 @@ impl Core {
     }
 
     pub(super) async fn delete_small(self: &Arc<Self>, name: &Name) -> Result<()> {
-        let deletes = self.places.iter().map(|place| {
+        // What is there only as a spare copy has been damaged, not deleted.
+        let (spares, originals) = self.copies_of(name).iter().partition(|place| place.spare > 0);
+        let mut failures = self.delete_copies(name, spares).await;
+        failures.extend(self.delete_copies(name, originals).await);
+        self.deleted(name, failures)
+    }
+
+    async fn delete_copies(self: &Arc<Self>, name: &Name, copies: Vec<&Arc<Place>>) -> Vec<Failure> {
+        let deletes = copies.into_iter().map(|place| {
             let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
             async move {
                 match core.refusal(&place, &name) {
@@ -128,7 +160,6 @@ impl Core {
                 }
             }
         });
-        let failures = all(deletes).await.unwrap_or_default();
-        self.deleted(name, failures.into_iter().flatten().collect())
+        all(deletes).await.unwrap_or_default().into_iter().flatten().collect()
     }
 }

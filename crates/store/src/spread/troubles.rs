@@ -41,6 +41,8 @@ pub struct PlaceTroubles {
     pub absent: Option<String>,
     /// Calls that failed.
     pub failures: u64,
+    /// Those of them that got no answer: the place may have what others lack.
+    pub unanswered: u64,
     /// The first of these failures.
     pub first_failure: Option<String>,
     /// Reads that took so long that others were asked too.
@@ -62,6 +64,7 @@ impl PlaceTroubles {
             place,
             absent,
             failures: 0,
+            unanswered: 0,
             first_failure: None,
             slow: 0,
             missing: Objects::default(),
@@ -69,6 +72,11 @@ impl PlaceTroubles {
             owed: Objects::default(),
             undeleted: Objects::default(),
         }
+    }
+
+    /// Whether what it holds is not all known, since it is absent or did not answer.
+    pub fn is_silent(&self) -> bool {
+        self.absent.is_some() || self.unanswered > 0
     }
 
     /// Whether nothing was wrong with it, slowness apart.

@@ -285,7 +285,7 @@ async fn what_a_confirming_list_shows_every_later_list_shows_whichever_place_is_
         let listed = world.reopened(&[away]).spread.list(&roots, None, 10).await.unwrap();
         assert!(listed.iter().any(|listed| listed.name == name(0)), "without {away}");
     }
-    assert!(world.memories[1].contents().get(&name(1)).is_none());
+    assert!(!world.memories[1].contents().contains_key(&name(1)));
     assert!(!World::new(1, 2, 2).spread.is_quorate());
     assert!(World::new(4, 6, 6).spread.is_quorate());
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use drystone_format::RootId;
 use drystone_format::keys::Role;
-use drystone_store::{Memory, Name, Prefix, RootKind};
+use drystone_store::{Kind, Memory, Name, Prefix, RootKind};
 use drystone_vault::{Error, GcOptions, Grade, NewEpoch, NewPlace, PlaceUse, Vault};
 
-use crate::spread_world::{World, assert_whole, change, repair, some_files, store_files, try_store};
-use crate::support::{Fixture, add_key, files, scrub};
+use crate::spread_world::{
+    URLS, World, assert_whole, change, repair, small_files, some_files, store_files, store_small, try_store,
+};
+use crate::support::{Fixture, add_key, check, files, lines, scrub};
 
 #[test]
 fn any_k_places_and_the_key_are_enough() {
@@ -419,4 +421,146 @@ fn what_gc_relies_on_is_brought_to_enough_places_first() {
     let vault = world.open(&fixture, &["mem://b"]).unwrap();
     vault.gc(&GcOptions::default()).unwrap();
     assert_eq!(files(&vault, &id).unwrap(), some_files(1));
+}
+
+/// The shards of one pack, with the places where they lie.
+fn shards_of_a_pack(world: &World) -> Vec<(&'static str, Name)> {
+    let objects = URLS.into_iter().flat_map(|url| {
+        let names = world.store(url).contents().into_keys();
+        names.map(move |name| (url, name))
+    });
+    let shards: Vec<(&str, Name)> = objects
+        .filter(|(_, name)| matches!(name.kind(), Kind::Shard(_)))
+        .collect();
+    let pack = |name: &Name| match name.kind() {
+        Kind::Shard(shard) => Some(shard.pack),
+        _ => None,
+    };
+    let first = pack(&shards[0].1);
+    shards.into_iter().filter(|(_, name)| pack(name) == first).collect()
+}
+
+/// Too few shards: lost if all places say so, out of reach if one is away, a leftover if the pack never was whole.
+#[test]
+fn what_is_missing_is_called_lost_only_when_it_is() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &URLS, (2, 3));
+    store_small(&vault, 1);
+    let away = world.take(URLS[1]);
+    store_small(&world.open(&fixture, &URLS).unwrap(), 2);
+    world.bring(URLS[1], away);
+
+    let away = world.take(URLS[2]);
+    let vault = world.open(&fixture, &URLS[..2]).unwrap();
+    let report = check(&vault);
+    assert_eq!(lines(&report.problems), "");
+    assert!(
+        report.out_of_reach.count() > 0 && report.redundancy.unreached_packs > 0,
+        "{report:?}"
+    );
+    assert_eq!((report.redundancy.lost_packs, report.redundancy.leftover_packs), (0, 0));
+    assert!(vault.doctor().unwrap().iter().all(|found| found.grade != Grade::Lost));
+    world.bring(URLS[2], away);
+    let vault = world.open(&fixture, &URLS).unwrap();
+    repair(&vault);
+    assert_whole(&vault);
+
+    // Of a run that died, one shard.
+    let other = world.copy();
+    store_small(&other.open(&fixture.copy(), &URLS).unwrap(), 3);
+    let (before, after) = (world.store(URLS[0]).contents(), other.store(URLS[0]).contents());
+    let is_new = |(name, _): &(&Name, _)| matches!(name.kind(), Kind::Shard(_)) && !before.contains_key(name);
+    let (name, bytes) = after.iter().find(is_new).unwrap();
+    world.store(URLS[0]).overwrite(name, bytes.clone());
+    let vault = world.open(&fixture, &URLS).unwrap();
+    let report = check(&vault);
+    assert_eq!(
+        (lines(&report.problems), report.out_of_reach.count()),
+        (String::new(), 0)
+    );
+    assert_eq!((report.redundancy.lost_packs, report.redundancy.leftover_packs), (0, 1));
+    assert!(repair(&vault).problems.is_empty());
+    let findings = vault.doctor().unwrap();
+    assert!(
+        findings.iter().all(|found| found.grade != Grade::Lost)
+            && findings.iter().any(|found| found.next.contains("drystone gc")),
+        "{findings:?}"
+    );
+    vault.gc(&GcOptions::default()).unwrap();
+    assert_whole(&world.open(&fixture, &URLS).unwrap());
+
+    for (url, name) in shards_of_a_pack(&world).iter().take(2) {
+        world.store(url).remove(name);
+    }
+    for _ in 0..2 {
+        let vault = world.open(&fixture, &URLS).unwrap();
+        let report = check(&vault);
+        assert!(!report.problems.is_empty() && report.out_of_reach.is_empty());
+        assert_eq!((report.redundancy.lost_packs, report.redundancy.leftover_packs), (1, 0));
+        assert_eq!(vault.doctor().unwrap()[0].grade, Grade::Lost);
+    }
+}
+
+/// One place more, and spare copies are not needed; one less, and there are none but of what is there.
+#[test]
+fn spare_copies_come_and_go_with_places() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &URLS[..1], (2, 3));
+    let ids = [store_small(&vault, 1), store_small(&vault, 2)];
+    let spares = |url: &str| {
+        let names = world.store(url).contents().into_keys();
+        names.filter(|name| name.spare_number() > 0).count()
+    };
+    let originals = |url: &str| {
+        let names = world.store(url).contents().into_keys();
+        names
+            .filter(|name| name.spare_number() == 0 && name.has_spares())
+            .count()
+    };
+    assert!(spares(URLS[0]) > 4 && spares(URLS[0]) == originals(URLS[0]));
+
+    let vault = vault
+        .change_places(change(vec![world.new_place(URLS[1])], Vec::new(), None))
+        .unwrap();
+    assert!(spares(URLS[0]) > 0, "until repair");
+    vault.forget(&ids[..1]).unwrap();
+    let old = vault.find_place(URLS[1]).unwrap();
+    let vault = vault.change_places(change(Vec::new(), vec![old], None)).unwrap();
+    repair(&vault);
+    let vault = vault.drop_left_places().unwrap();
+    assert_eq!(
+        vault.snapshot_ids().unwrap(),
+        ids[1..],
+        "what was forgotten does not come back"
+    );
+    assert_eq!(spares(URLS[0]), originals(URLS[0]));
+
+    let vault = vault
+        .change_places(change(vec![world.new_place(URLS[2])], Vec::new(), None))
+        .unwrap();
+    repair(&vault);
+    assert_eq!((spares(URLS[0]), spares(URLS[2])), (0, 0));
+    assert!(files(&vault, &ids[1]).unwrap() == small_files(2));
+}
+
+/// A vault of the version before has none: repair makes them.
+#[test]
+fn spare_copies_are_made_where_there_are_none() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &URLS[..1], (2, 4));
+    store_small(&vault, 1);
+    let store = world.store(URLS[0]);
+    let whole = store.contents();
+    for name in whole.keys().filter(|name| name.spare_number() > 0) {
+        store.remove(name);
+    }
+    let vault = world.open(&fixture, &URLS[..1]).unwrap();
+    assert_eq!(lines(&check(&vault).problems), "");
+    let repaired = repair(&vault);
+    assert!(
+        repaired.problems.is_empty() && repaired.mended_objects > 4,
+        "{repaired:?}"
+    );
+    assert_eq!(store.contents(), whole);
+    assert_eq!(repair(&vault).mended_objects, 0);
 }

@@ -1,4 +1,4 @@
-//! The damage matrix of a vault over three places, two of which are enough: whatever happens to one object at one place,
+//! The damage matrix of a vault that is 2/3, over three places or all at one: whatever happens to one object at one place,
 //! everything can be read, scrub notices it, and repair brings back the very bytes (I6, I8).
 
 use std::sync::OnceLock;
@@ -48,23 +48,35 @@ const RUNS: [&[Work]; 3] = [
 
 /// A vault with garbage, that another machine's run keeps gc from deleting, so that its epoch and their presence lie there.
 struct Base {
+    urls: &'static [&'static str],
     world: World,
     owner: Fixture,
     ids: [RootId; 2],
 }
 
+/// Over three places.
 fn base() -> &'static Base {
     static BASE: OnceLock<Base> = OnceLock::new();
-    BASE.get_or_init(|| {
+    BASE.get_or_init(|| Base::new(&URLS))
+}
+
+/// All at one place.
+fn alone() -> &'static Base {
+    static BASE: OnceLock<Base> = OnceLock::new();
+    BASE.get_or_init(|| Base::new(&URLS[..1]))
+}
+
+impl Base {
+    fn new(urls: &'static [&'static str]) -> Self {
         let (world, owner) = (World::default(), Fixture::new());
-        let vault = world.create(&owner, &URLS, (2, 3));
+        let vault = world.create(&owner, urls, (2, 3));
         let second = add_key(&vault, Role::Writer);
         let ids = [store_small(&vault, 1), store_small(&vault, 2)];
         let garbage = back_up(&vault, &[("garbage", &noise(9, 9_000))]).unwrap().0;
-        let other = world.open(&second, &URLS).unwrap();
+        let other = world.open(&second, urls).unwrap();
         back_up(&other, &[("w", &noise(8, 3_000))]).unwrap();
         // Reads what a writer has stored, and says so to others.
-        assert_eq!(lines(&scrub(&world.open(&owner, &URLS).unwrap()).problems), "");
+        assert_eq!(lines(&scrub(&world.open(&owner, urls).unwrap()).problems), "");
         let run = ingest(&other);
         vault.forget(&[garbage]).unwrap();
         let report = vault.gc(&GcOptions::default()).unwrap();
@@ -72,11 +84,19 @@ fn base() -> &'static Base {
         let copy = world.copy();
         drop(run);
         Base {
+            urls,
             world: copy,
             owner,
             ids,
         }
-    })
+    }
+
+    /// The one that the owner opens the vault with.
+    fn own_key(&self) -> Name {
+        let vault = self.world.open(&self.owner.copy(), self.urls).unwrap();
+        let slots = vault.keys().unwrap().0;
+        Name::key(&slots.iter().find(|slot| slot.current).unwrap().id)
+    }
 }
 
 pub(crate) fn scrub_and_repair(vault: &Vault) -> ScrubReport {
@@ -122,8 +142,9 @@ impl Case<'_> {
 
     /// The damaged place first.
     fn open(&self, world: &World, fixture: &Fixture) -> Vault {
-        let other = URLS.into_iter().find(|url| *url != self.url).unwrap();
-        world.open(fixture, &[self.url, other]).unwrap()
+        let other = self.base.urls.iter().copied().find(|url| *url != self.url);
+        let urls: Vec<&str> = std::iter::once(self.url).chain(other).collect();
+        world.open(fixture, &urls).unwrap()
     }
 
     fn assert_readable(&self, vault: &Vault, case: &str) {
@@ -205,9 +226,13 @@ fn names(url: &str, prefix: Prefix) -> Vec<Name> {
 }
 
 fn matrix(url: &'static str, name: &Name) {
+    matrix_at(base(), url, name);
+}
+
+fn matrix_at(base: &Base, url: &'static str, name: &Name) {
     for damage in DAMAGES {
         let case = Case {
-            base: base(),
+            base,
             url,
             name,
             damage,
@@ -227,11 +252,7 @@ fn the_header() {
 
 #[test]
 fn a_key_slot() {
-    // The one that the owner opens the vault with.
-    let vault = base().world.open(&base().owner.copy(), &URLS).unwrap();
-    let slots = vault.keys().unwrap().0;
-    let own = slots.iter().find(|slot| slot.current).unwrap();
-    matrix(URLS[1], &Name::key(&own.id));
+    matrix(URLS[1], &base().own_key());
 }
 
 #[test]
@@ -293,6 +314,27 @@ fn a_shard_of_data() {
 fn a_shard_of_trees() {
     let (url, name) = &shards(false)[0];
     matrix(url, name);
+}
+
+/// One object of each kind, and its spare copy.
+fn matrix_alone(is_of: impl Fn(&Name) -> bool) {
+    let objects = alone().world.store(URLS[0]).contents();
+    let mut chosen: Vec<Name> = objects.into_keys().filter(is_of).collect();
+    chosen.dedup_by_key(|name| (name.spare_number(), std::mem::discriminant(&name.kind())));
+    assert!(!chosen.is_empty());
+    chosen.iter().for_each(|name| matrix_at(alone(), URLS[0], name));
+}
+
+#[test]
+fn originals_at_the_only_place() {
+    // Presences have no spare copies: bits of them may rot, since what they say is in their names.
+    matrix_alone(|name| name.spare_number() == 0 && !matches!(name.kind(), Kind::Key(_) | Kind::Writer(..)));
+    matrix_at(alone(), URLS[0], &alone().own_key());
+}
+
+#[test]
+fn spare_copies_at_the_only_place() {
+    matrix_alone(|name| name.spare_number() > 0);
 }
 
 /// A place that does not say which it is counts as absent, whatever else it holds: it is replaced, not trusted.

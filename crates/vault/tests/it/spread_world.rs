@@ -191,6 +191,7 @@ pub(crate) fn try_store(vault: &Vault, content: &[(String, Vec<u8>)]) -> dryston
 pub(crate) fn assert_whole(vault: &Vault) {
     let plan = vault.redundancy().unwrap();
     assert_eq!((plan.owed_packs, plan.lost_packs), (0, 0), "{plan:?}");
+    assert_eq!((plan.unreached_packs, plan.leftover_packs), (0, 0), "{plan:?}");
     assert!(plan.packs > 0);
     let report = check(vault);
     assert!(report.problems.is_empty(), "{}", lines(&report.problems));
