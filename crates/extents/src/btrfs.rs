@@ -124,7 +124,12 @@ impl Btrfs {
         self.search_by(range, STREAM_BYTES, visit)
     }
 
-    pub(crate) fn search_by(&self, range: Range, buffer_bytes: usize, mut visit: impl FnMut(&Key, &[u8]) -> Flow) -> Result<()> {
+    pub(crate) fn search_by(
+        &self,
+        range: Range,
+        buffer_bytes: usize,
+        mut visit: impl FnMut(&Key, &[u8]) -> Flow,
+    ) -> Result<()> {
         let mut buffer = vec![0; buffer_bytes];
         let (mut from, to) = (range.from, range.to);
         loop {
