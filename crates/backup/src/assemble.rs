@@ -20,6 +20,7 @@ use crate::journal::Journal;
 use crate::levels::{Levels, Target};
 use crate::rules::Rules;
 use crate::scan::Cached;
+use crate::tracked::{Row, Sum, rows_slot};
 use crate::walk::stopped;
 
 /// How files compare with the run before.
@@ -33,6 +34,19 @@ pub struct Counts {
     pub unchanged: u64,
 }
 
+/// What was taken over as it was, by what the file system says, without being looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spared {
+    /// Directories, with those in them.
+    pub dirs: u64,
+    /// Files in them.
+    pub files: u64,
+    /// Bytes of files in them.
+    pub bytes: u64,
+    /// Bytes of other files that were not read since only parts of them had changed.
+    pub unread_bytes: u64,
+}
+
 /// What a run has put together.
 pub(crate) struct Assembled {
     pub(crate) tree: Recipe,
@@ -40,6 +54,9 @@ pub(crate) struct Assembled {
     pub(crate) counts: Counts,
     pub(crate) journal: Journal,
     pub(crate) seen: Vec<(Key, Seen)>,
+    /// Directories as the next run may take them over, and what large files are made of.
+    pub(crate) rows: Journal,
+    pub(crate) spared: Spared,
 }
 
 /// A directory's records in the file cache.
@@ -54,6 +71,9 @@ enum Pages {
 struct Dir {
     cached: Cached,
     pages: Pages,
+    /// The tracked subvolume, by number, and the directory's inode.
+    tracked: Option<(usize, u64)>,
+    sum: Sum,
 }
 
 pub(crate) struct Assembler<'a> {
@@ -71,7 +91,7 @@ impl<'a> Assembler<'a> {
         rules: &'a Rules<'a>,
         target: Option<Target<'a>>,
         progress: Arc<Progress>,
-        journal: Journal,
+        (journal, rows): (Journal, Journal),
     ) -> Result<Self> {
         let state = rules.vault.state();
         let reader = if rules.reads_cache { Some(state.reader()?) } else { None };
@@ -92,6 +112,8 @@ impl<'a> Assembler<'a> {
                 counts: Counts::default(),
                 journal,
                 seen,
+                rows,
+                spared: Spared::default(),
             },
         })
     }
@@ -112,14 +134,19 @@ impl<'a> Assembler<'a> {
 
     fn event(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Enter { head, cached } => {
-                self.enter(*head, cached);
+            Event::Enter { head, cached, tracked } => {
+                self.enter(*head, cached, tracked);
                 Ok(())
             }
-            Event::Same { record, content_bytes } => {
+            Event::Spared(row) => self.spare(&row),
+            Event::Same {
+                record,
+                content_bytes,
+                has_links,
+            } => {
                 self.done.counts.unchanged += 1;
                 self.progress_by(content_bytes);
-                self.count(content_bytes);
+                self.count(content_bytes, has_links);
                 self.levels.push(record.entry())?;
                 self.keep(&record)
             }
@@ -133,7 +160,7 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    fn enter(&mut self, head: Entry, cached: Cached) {
+    fn enter(&mut self, head: Entry, cached: Cached, tracked: Option<(usize, u64)>) {
         let pages = if cached.is_current {
             Pages::Same(None)
         } else {
@@ -142,7 +169,13 @@ impl<'a> Assembler<'a> {
                 page: Vec::new(),
             }
         };
-        self.levels.enter(head, Dir { cached, pages });
+        let dir = Dir {
+            cached,
+            pages,
+            tracked,
+            sum: Sum::default(),
+        };
+        self.levels.enter(head, dir);
         self.progress.set_current(self.levels.path());
     }
 
@@ -151,9 +184,37 @@ impl<'a> Assembler<'a> {
         Progress::add(&self.progress.bytes, content_bytes.unwrap_or(0));
     }
 
-    fn count(&mut self, content_bytes: Option<u64>) {
-        self.done.totals.files += 1;
-        self.done.totals.bytes += content_bytes.unwrap_or(0);
+    fn count(&mut self, content_bytes: Option<u64>, has_links: bool) {
+        self.add(Sum {
+            files: 1,
+            dirs: 0,
+            bytes: content_bytes.unwrap_or(0),
+            has_links,
+        });
+    }
+
+    /// Counts what is in the innermost directory.
+    fn add(&mut self, sum: Sum) {
+        if let Some(level) = self.levels.last_mut() {
+            level.sum += sum;
+        }
+    }
+
+    /// A directory stays, with all that is in it.
+    fn spare(&mut self, row: &Row) -> Result<()> {
+        let Sum { files, dirs, bytes, .. } = row.sum;
+        self.done.counts.unchanged += files;
+        Progress::add(&self.progress.files, files);
+        Progress::add(&self.progress.bytes, bytes);
+        let spared = &mut self.done.spared;
+        spared.dirs += dirs + 1;
+        spared.files += files;
+        spared.bytes += bytes;
+        self.add(Sum {
+            dirs: dirs + 1,
+            ..row.sum
+        });
+        self.levels.push(&row.entry)
     }
 
     fn next(&mut self, is_new: bool, content_bytes: u64) -> Result<()> {
@@ -165,7 +226,7 @@ impl<'a> Assembler<'a> {
         *counter += 1;
         if !self.levels.stores() {
             self.progress_by(Some(content_bytes));
-            self.count(Some(content_bytes));
+            self.count(Some(content_bytes), false);
             return Ok(());
         }
         if let Some(results) = self.source.take() {
@@ -184,9 +245,14 @@ impl<'a> Assembler<'a> {
                 name,
                 print,
                 content_bytes,
+                has_links,
+                map,
+                unread_bytes,
                 problem,
             } => {
-                self.count(content_bytes);
+                self.count(content_bytes, has_links);
+                self.done.spared.unread_bytes += unread_bytes;
+                map.map_or(Ok(()), |map| map.keep(&mut self.done.rows))?;
                 self.levels.push(&encoded)?;
                 if let Some(problem) = problem {
                     self.problem(&name, &problem);
@@ -219,12 +285,31 @@ impl<'a> Assembler<'a> {
         let Some(left) = self.levels.leave(marks)? else {
             return Ok(());
         };
+        let Dir {
+            cached, tracked, sum, ..
+        } = left.with;
         if self.levels.is_empty() {
             self.done.tree = left.recipe.unwrap_or_default();
-        } else {
-            self.done.totals.dirs += 1;
+            let totals = &mut self.done.totals;
+            (totals.files, totals.dirs, totals.bytes) = (sum.files, sum.dirs, sum.bytes);
+            return Ok(());
         }
-        Ok(())
+        self.add(Sum {
+            dirs: sum.dirs + 1,
+            ..sum
+        });
+        let Some((number, inode)) = tracked.filter(|_| !left.entry.is_empty() && self.rules.is_settled(&cached.key))
+        else {
+            return Ok(());
+        };
+        let row = Row {
+            path: cached.key,
+            sum,
+            entry: left.entry,
+        };
+        self.done
+            .rows
+            .page(rows_slot(number), &Row::key(inode), 0, &row.encode())
     }
 
     /// A record stays.

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::process::geteuid;
 
-use crate::assemble::{Assembled, Assembler, Counts};
+use crate::assemble::{Assembled, Assembler, Counts, Spared};
 use crate::attributes::XattrReader;
 use crate::cache::key;
 use crate::error::{Error, Result};
@@ -30,6 +30,7 @@ use crate::prefetch::Prefetch;
 use crate::read::Reader;
 use crate::rules::{Rules, Scope, Slots};
 use crate::sources::Sources;
+use crate::tracked::{Distrust, Tracker};
 use crate::walk::{Outlets, Walk, stopped};
 
 /// Batches of steps that the walk may be ahead of the tree that is put together.
@@ -53,6 +54,16 @@ pub enum Parent {
     Cached,
     /// Nothing: every file is read.
     Rescan,
+}
+
+/// How a run finds out what changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Look {
+    /// It asks Btrfs, which it then reads through a snapshot; everything else is looked at file by file. As root only.
+    #[default]
+    Changes,
+    /// It looks at every file.
+    Files,
 }
 
 /// Whether a run stores anything.
@@ -88,6 +99,8 @@ pub struct BackupOptions {
     pub names: Arc<Names>,
     /// What unchanged files are taken from.
     pub parent: Parent,
+    /// How the run finds out what changed.
+    pub look: Look,
     /// Whether anything is stored.
     pub mode: Mode,
     /// Threads that read files, and as many that look at directories.
@@ -107,6 +120,10 @@ pub struct BackupReport {
     pub totals: Totals,
     /// How files compare with the run before.
     pub counts: Counts,
+    /// What was taken over without being looked at.
+    pub spared: Spared,
+    /// Why Btrfs was not asked what changed, where there was a last run.
+    pub distrust: Vec<Distrust>,
     /// What could not be read, or changed meanwhile; everything else is in the snapshot.
     pub problems: Problems,
 }
@@ -125,28 +142,31 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         Mode::DryRun => None,
     };
     let loss_epoch = vault.loss_epoch()? as u32;
-    let rules = rules(vault, options, &sources, loss_epoch);
+    let rules = rules(vault, options, &sources, loss_epoch)?;
     let last_key = Last::key(&options.host, &sources);
     let last = Last::get(vault, &last_key)?;
     if let Some(last) = &last {
         options.progress.total_files.store(last.files, Ordering::Relaxed);
         options.progress.total_bytes.store(last.bytes, Ordering::Relaxed);
     }
-    let journal = Journal::new(
-        vault
-            .context()
-            .cache_dir
-            .join(format!("journal-{}-{run:08x}", vault.id())),
-    );
+    let journal = |what| {
+        Journal::new(
+            vault
+                .context()
+                .cache_dir
+                .join(format!("{what}-{}-{run:08x}", vault.id())),
+        )
+    };
     let assembled = Run {
         rules: &rules,
         options,
         ingest: ingest.as_ref(),
         started,
     }
-    .all(&sources, journal)?;
+    .all(&sources, (journal("journal"), journal("rows")))?;
     let Some(ingest) = ingest else {
-        return Ok(report(None, assembled.totals, assembled.counts, rules));
+        let none = Spared::default();
+        return Ok(report(None, assembled.totals, (assembled.counts, none), rules));
     };
     let finished = ingest.finish()?;
     let parent = last
@@ -163,24 +183,37 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
     let id = vault.publish(&snapshot, &finished)?;
     // From here on the snapshot is there: what fails now costs the next run time, nothing else.
     let epoch = u64::from(loss_epoch) << 32 | u64::from(run);
-    let cached = assembled.journal.commit(vault.state(), epoch, &assembled.seen);
+    let (counts, spared) = (assembled.counts, assembled.spared);
     let now = Last {
         snapshot: id,
         files: totals.files,
         bytes: totals.bytes,
     };
-    let kept = cached.and_then(|()| now.set(vault, &last_key));
+    let kept = keep(assembled, &rules, epoch, totals.dirs).and_then(|()| now.set(vault, &last_key));
     if let Err(error) = kept {
         rules.problem(
             vault.place(),
             format_args!("the file cache was not updated, the next run reads more: {error}"),
         );
     }
-    Ok(report(Some(id), totals, assembled.counts, rules))
+    Ok(report(Some(id), totals, (counts, spared), rules))
 }
 
-fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, loss_epoch: u32) -> Rules<'a> {
-    Rules {
+/// Keeps for the next run what this one has seen; `dirs` directories in all.
+fn keep(assembled: Assembled, rules: &Rules<'_>, epoch: u64, dirs: u64) -> Result<()> {
+    let state = rules.vault.state();
+    if assembled.spared.dirs == 0 {
+        assembled.journal.commit(state, epoch, &assembled.seen)?;
+    } else {
+        // What was spared was not seen, and stays.
+        let slots: Vec<_> = assembled.seen.iter().map(|(slot, _)| *slot).collect();
+        assembled.journal.add_all(state, epoch, &slots)?;
+    }
+    rules.tracker.keep(state, assembled.rows, epoch, dirs)
+}
+
+fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, loss_epoch: u32) -> Result<Rules<'a>> {
+    Ok(Rules {
         vault,
         filters: &options.filters,
         names: &options.names,
@@ -189,11 +222,19 @@ fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, lo
         loss_epoch,
         reads_cache: options.parent == Parent::Cached,
         problems: Mutex::default(),
+        unsettled: Mutex::default(),
+        tracker: Tracker::new(vault, options, sources, loss_epoch)?,
         progress: options.progress.clone(),
-    }
+    })
 }
 
-fn report(snapshot: Option<RootId>, totals: Totals, counts: Counts, rules: Rules<'_>) -> BackupReport {
+fn report(
+    snapshot: Option<RootId>,
+    totals: Totals,
+    (counts, spared): (Counts, Spared),
+    rules: Rules<'_>,
+) -> BackupReport {
+    let distrust = rules.tracker.told();
     let problems = rules.problems.into_inner();
     BackupReport {
         snapshot,
@@ -202,6 +243,8 @@ fn report(snapshot: Option<RootId>, totals: Totals, counts: Counts, rules: Rules
             ..totals
         },
         counts,
+        spared,
+        distrust,
         problems,
     }
 }
@@ -342,7 +385,7 @@ impl Failure {
 }
 
 impl Run<'_> {
-    fn all(&self, sources: &Sources, journal: Journal) -> Result<Assembled> {
+    fn all(&self, sources: &Sources, journals: (Journal, Journal)) -> Result<Assembled> {
         let threads = self.options.threads.max(1);
         let (prefetch, failure) = (Prefetch::default(), Failure::default());
         let (job_sender, jobs) = bounded(threads);
@@ -363,11 +406,13 @@ impl Run<'_> {
                 let (Some(ingest), jobs) = (self.ingest, jobs.clone()) else {
                     continue;
                 };
-                let reader = self.reader(ingest);
+                let Some(reader) = failure.note(self.reader(ingest)) else {
+                    continue;
+                };
                 scope.spawn(move || failure.note(reader.run(&jobs)));
             }
             drop(jobs);
-            let assembler = scope.spawn(move || failure.note(self.assemble(journal, &events)));
+            let assembler = scope.spawn(move || failure.note(self.assemble(journals, &events)));
             let walk = Walk::new(self.rules, prefetch, outlets);
             failure.note(walk.and_then(|walk| walk.run(root_scope(self.rules, sources))));
             prefetch.stop();
@@ -379,8 +424,10 @@ impl Run<'_> {
         }
     }
 
-    fn reader(&self, ingest: &Ingest) -> Reader<'_> {
-        Reader {
+    fn reader(&self, ingest: &Ingest) -> Result<Reader<'_>> {
+        let reads = self.rules.reads_cache && self.rules.tracker.is_on();
+        let state = self.rules.vault.state();
+        Ok(Reader {
             lane: ingest.lane(),
             names: &self.options.names,
             started: self.started,
@@ -388,19 +435,20 @@ impl Run<'_> {
             cancel: self.options.cancel.clone(),
             xattrs: XattrReader::new(),
             uid: geteuid().as_raw(),
-        }
+            state: if reads { Some(state.reader()?) } else { None },
+        })
     }
 
     fn assemble(
         &self,
-        journal: Journal,
+        journals: (Journal, Journal),
         events: &crossbeam_channel::Receiver<Vec<crate::job::Event>>,
     ) -> Result<Option<Assembled>> {
         let target = self.ingest.map(|ingest| Target {
             ingest,
             lane: ingest.lane(),
         });
-        Assembler::new(self.rules, target, self.options.progress.clone(), journal)?.run(events)
+        Assembler::new(self.rules, target, self.options.progress.clone(), journals)?.run(events)
     }
 }
 

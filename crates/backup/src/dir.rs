@@ -2,11 +2,14 @@
 //!
 //! - Nothing is opened through a symbolic link, but for what leads to a named source.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use drystone_format::tree::Time;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, makedev, openat, statx};
 use rustix::io::{Errno, Result};
+
+use crate::tracked::Tracked;
 
 /// Whether a last symbolic link is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +39,16 @@ pub(crate) struct Stat {
 
 impl Stat {
     /// Of `name` in `dir`; of `dir` itself if the name is empty.
-    pub(crate) fn at(dir: &OwnedFd, name: &[u8], follow: Follow) -> Result<Self> {
+    pub(crate) fn at(dir: impl AsFd, name: &[u8], follow: Follow) -> Result<Self> {
         let mut flags = AtFlags::NO_AUTOMOUNT;
         flags.set(AtFlags::EMPTY_PATH, name.is_empty());
         flags.set(AtFlags::SYMLINK_NOFOLLOW, follow == Follow::No);
         Ok(Self::new(&statx(dir, name, flags, StatxFlags::BASIC_STATS)?))
+    }
+
+    /// Of what is open.
+    pub(crate) fn of(fd: impl AsFd) -> Result<Self> {
+        Self::at(fd, b"", Follow::No)
     }
 
     fn new(stat: &Statx) -> Self {
@@ -86,11 +94,17 @@ fn time(stamp: StatxTimestamp) -> Time {
     }
 }
 
+fn device_of(tracked: Option<&Tracked>, device: u64) -> u64 {
+    tracked.map_or(device, |tracked| tracked.in_place(device))
+}
+
 /// An open directory.
 #[derive(Debug)]
 pub(crate) struct Dir {
     pub(crate) fd: OwnedFd,
     pub(crate) stat: Stat,
+    /// Set if it is that of a snapshot, in the place of the one in the subvolume.
+    pub(crate) tracked: Option<Arc<Tracked>>,
 }
 
 impl Dir {
@@ -102,8 +116,29 @@ impl Dir {
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        let stat = Stat::at(&fd, b"", Follow::No)?;
-        Ok(Self { fd, stat })
+        Self::new(fd, None)
+    }
+
+    /// What an open descriptor is; `within` is the snapshot that it may be in.
+    pub(crate) fn new(fd: OwnedFd, within: Option<&Arc<Tracked>>) -> Result<Self> {
+        let mut stat = Stat::of(&fd)?;
+        let tracked = within.filter(|tracked| tracked.has(stat.device)).cloned();
+        stat.device = device_of(tracked.as_deref(), stat.device);
+        Ok(Self { fd, stat, tracked })
+    }
+
+    /// What the kernel knows about a name in it, as it would be told in the subvolume itself.
+    pub(crate) fn look(&self, name: &[u8], follow: Follow) -> Result<Stat> {
+        let stat = Stat::at(&self.fd, name, follow)?;
+        Ok(self.in_place(stat))
+    }
+
+    /// What was told about something in it, as it would be told in the subvolume itself.
+    pub(crate) fn in_place(&self, stat: Stat) -> Stat {
+        Stat {
+            device: device_of(self.tracked.as_deref(), stat.device),
+            ..stat
+        }
     }
 
     /// The directory `name` in this one, for listing; `.` is this one.
@@ -114,16 +149,14 @@ impl Dir {
             Err(Errno::PERM) => openat(&self.fd, name, flags, Mode::empty())?,
             other => other?,
         };
-        let stat = Stat::at(&fd, b"", Follow::No)?;
-        Ok(Self { fd, stat })
+        Self::new(fd, self.tracked.as_ref())
     }
 
     /// The directory `name` in this one, for what is named in it; needs no right to read it.
     pub(crate) fn pass(&self, name: &[u8]) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name, flags, Mode::empty())?;
-        let stat = Stat::at(&fd, b"", Follow::No)?;
-        Ok(Self { fd, stat })
+        Self::new(fd, self.tracked.as_ref())
     }
 
     /// The directory that this one is in, if it is still the one that `stat` describes.

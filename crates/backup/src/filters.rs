@@ -86,6 +86,7 @@ impl Marker {
 pub struct FiltersBuilder {
     builder: GitignoreBuilder,
     any: bool,
+    lines: blake3::Hasher,
     markers: Vec<Marker>,
 }
 
@@ -94,6 +95,7 @@ impl Default for FiltersBuilder {
         Self {
             builder: GitignoreBuilder::new("/"),
             any: false,
+            lines: blake3::Hasher::new(),
             markers: Vec::new(),
         }
     }
@@ -139,6 +141,9 @@ impl FiltersBuilder {
             line.to_owned()
         };
         self.builder.add_line(None, &line).map_err(failed)?;
+        self.lines
+            .update(&(line.len() as u64).to_le_bytes())
+            .update(line.as_bytes());
         self.any = true;
         Ok(())
     }
@@ -154,8 +159,13 @@ impl FiltersBuilder {
         } else {
             None
         };
+        let mut digest = self.lines.clone();
+        for part in self.markers.iter().flat_map(|marker| [&marker.name, &marker.header]) {
+            digest.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
         Ok(Filters {
             patterns,
+            digest: digest.finalize().into(),
             markers: self.markers.clone(),
         })
     }
@@ -165,10 +175,17 @@ impl FiltersBuilder {
 #[derive(Debug, Clone, Default)]
 pub struct Filters {
     patterns: Option<Gitignore>,
+    /// Of patterns and markers; zeros if there was nothing to build from.
+    digest: [u8; 32],
     markers: Vec<Marker>,
 }
 
 impl Filters {
+    /// What tells these filters from others.
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
     /// Whether there are patterns to be asked.
     pub(crate) fn has_patterns(&self) -> bool {
         self.patterns.is_some()

@@ -10,6 +10,7 @@ use drystone_format::tree::Entry;
 use crate::cache::{Print, Record};
 use crate::dir::{Dir, Stat};
 use crate::scan::Cached;
+use crate::tracked::{NewMap, Row};
 
 /// Files to be read by one thread, one after the other: neighbours share frames.
 pub(crate) struct Job {
@@ -35,6 +36,12 @@ pub(crate) enum Taken {
         /// What the cache may hold; `None` if the next run must look again.
         print: Option<Print>,
         content_bytes: Option<u64>,
+        /// Whether it has several names.
+        has_links: bool,
+        /// What it is made of, for when it changes.
+        map: Option<NewMap>,
+        /// Bytes that were not read since they had not changed.
+        unread_bytes: u64,
         /// What is not as it should be.
         problem: Option<String>,
     },
@@ -47,9 +54,20 @@ pub(crate) enum Taken {
 /// One step of the walk.
 pub(crate) enum Event {
     /// What follows is in this directory.
-    Enter { head: Box<Entry>, cached: Cached },
+    Enter {
+        head: Box<Entry>,
+        cached: Cached,
+        /// The tracked subvolume, by number, and the inode of the directory.
+        tracked: Option<(usize, u64)>,
+    },
     /// A file that is as it was.
-    Same { record: Record, content_bytes: Option<u64> },
+    Same {
+        record: Record,
+        content_bytes: Option<u64>,
+        has_links: bool,
+    },
+    /// A directory that is as it was, with all that is in it.
+    Spared(Row),
     /// A record of the cache is of no use any more.
     Gone,
     /// The results that follow come from here.

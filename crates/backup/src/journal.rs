@@ -107,12 +107,17 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes the changes, all of one source, in `epoch`, and leaves everything else as it is.
-    pub(crate) fn add(self, state: &State, epoch: u64, source: Key) -> Result<()> {
-        for writer in self.write_to(state, epoch, &[source])?.into_values() {
+    /// Makes the changes, in `epoch`, and leaves everything else as it is. Sources are numbered as in `sources`.
+    pub(crate) fn add_all(self, state: &State, epoch: u64, sources: &[Key]) -> Result<()> {
+        for writer in self.write_to(state, epoch, sources)?.into_values() {
             writer.finish()?;
         }
         Ok(())
+    }
+
+    /// Makes the changes, all of one source, in `epoch`, and leaves everything else as it is.
+    pub(crate) fn add(self, state: &State, epoch: u64, source: Key) -> Result<()> {
+        self.add_all(state, epoch, &[source])
     }
 
     fn write_to(mut self, state: &State, epoch: u64, sources: &[Key]) -> Result<HashMap<u32, StateWriter>> {

@@ -27,6 +27,8 @@ struct Level<T> {
 pub(crate) struct Left<T> {
     /// Its recipe; none if nothing is stored.
     pub(crate) recipe: Option<Recipe>,
+    /// Its entry in the directory above; empty if there is none, or nothing is stored.
+    pub(crate) entry: Vec<u8>,
     /// What it was entered with.
     pub(crate) with: T,
 }
@@ -111,16 +113,23 @@ impl<'a, T> Levels<'a, T> {
         };
         self.path.truncate(path_bytes);
         let (Some(target), Some(tree)) = (&mut self.target, tree) else {
-            return Ok(Some(Left { recipe: None, with }));
+            return Ok(Some(Left {
+                recipe: None,
+                entry: Vec::new(),
+                with,
+            }));
         };
         let recipe = tree.finish(&mut target.lane)?;
+        let mut entry = Vec::new();
         if !self.levels.is_empty() {
             head.kind = Kind::Dir(recipe.clone());
             head.marks.0 |= marks;
-            self.push(&head.encode())?;
+            entry = head.encode();
+            self.push(&entry)?;
         }
         Ok(Some(Left {
             recipe: Some(recipe),
+            entry,
             with,
         }))
     }

@@ -29,6 +29,23 @@ impl Names {
         Self::parse(&read("/etc/passwd"), &read("/etc/group"))
     }
 
+    /// What tells these names from others.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for accounts in [&self.users, &self.groups] {
+            let mut sorted: Vec<_> = accounts.iter().collect();
+            sorted.sort_unstable();
+            hasher.update(&(sorted.len() as u64).to_le_bytes());
+            for (number, name) in sorted {
+                hasher.update(&number.to_le_bytes());
+                hasher
+                    .update(&(name.len() as u64).to_le_bytes())
+                    .update(name.as_bytes());
+            }
+        }
+        hasher.finalize().into()
+    }
+
     /// Name of a user; empty if there is none.
     pub fn user(&self, uid: u32) -> &str {
         self.users.get(&uid).map_or("", String::as_str)

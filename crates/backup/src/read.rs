@@ -6,22 +6,27 @@
 //! - Never more than the file's size is read: of a file that grows, a state that it once had.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
+use drystone_extents::changed_ranges;
 use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind, Marks, Time};
+use drystone_index::StateReader;
 use drystone_vault::{Cancel, Content, FillError, Lane, Progress};
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom, openat, readlinkat, seek};
 use rustix::io::{Errno, read, retry_on_intr};
 
 use crate::attributes::{XattrReader, Xattrs, entry};
 use crate::cache::Print;
-use crate::dir::{Dir, Follow, Stat};
+use crate::dir::{Dir, Stat};
 use crate::error::{Error, Result, is_exhausted};
 use crate::job::{Item, Job, Taken};
 use crate::names::Names;
+use crate::partial::Again;
+use crate::tracked::{FILE_MIN_BYTES, NewMap, Tracked};
 
 /// Times a file is read.
 const ATTEMPTS: u32 = 2;
@@ -38,6 +43,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) xattrs: XattrReader,
     /// Whose files may be read without a trace.
     pub(crate) uid: u32,
+    /// What large files were made of; none for a run that reads every file.
+    pub(crate) state: Option<StateReader>,
 }
 
 /// Why a file was not taken.
@@ -62,6 +69,8 @@ struct Attempt {
     recipe: Recipe,
     xattrs: Result<Xattrs, Errno>,
     after: Stat,
+    map: Option<NewMap>,
+    unread_bytes: u64,
 }
 
 impl Reader<'_> {
@@ -109,7 +118,9 @@ impl Reader<'_> {
                 }
                 continue;
             }
-            let Attempt { recipe, xattrs, after } = read;
+            let Attempt {
+                recipe, xattrs, after, ..
+            } = read;
             let mut entry = entry(&item.name, &after, Kind::File(recipe), self.names);
             let problem = if is_same {
                 None
@@ -117,7 +128,8 @@ impl Reader<'_> {
                 entry.marks.0 |= Marks::CHANGED_WHILE_READ;
                 Some("changed while it was read, twice; what was read is stored and marked".to_owned())
             };
-            return Ok(self.taken(entry, xattrs, &after, problem));
+            let map = read.map.filter(|_| is_same);
+            return Ok(self.taken(entry, xattrs, &after, (problem, map, read.unread_bytes)));
         }
         Err(Failure::Vanished)
     }
@@ -127,7 +139,7 @@ impl Reader<'_> {
         mut entry: Entry,
         xattrs: Result<Xattrs, Errno>,
         stat: &Stat,
-        mut problem: Option<String>,
+        (mut problem, map, unread_bytes): (Option<String>, Option<NewMap>, u64),
     ) -> Taken {
         match xattrs {
             Ok(xattrs) => entry.xattrs = xattrs,
@@ -143,33 +155,62 @@ impl Reader<'_> {
             content_bytes: entry.recipe().map(|recipe| recipe.size_bytes),
             name: entry.name,
             print,
+            has_links: stat.hard_link().is_some(),
+            map,
+            unread_bytes,
             problem,
         }
     }
 
     fn attempt(&mut self, item: &Item, before: &Stat) -> Result<Attempt, Failure> {
         let file = self.open(&item.dir, &item.name, before)?;
+        let tracked = item.dir.tracked.as_deref().filter(|_| before.size >= FILE_MIN_BYTES);
+        let layout = tracked.and_then(|tracked| tracked.layout(before.ino));
+        let map = tracked.and_then(|tracked| tracked.map(self.state.as_ref()?, before.ino));
         let mut content = self.lane.content();
+        if layout.is_some() {
+            content.keep_parts();
+        }
         let source = Source {
             file: &file,
             size: before.size,
             progress: &self.progress,
             cancel: &self.cancel,
         };
-        let filled = if before.disk_bytes < before.size {
-            source.fill_sparse(&mut content)
-        } else {
-            source.fill(&mut content, before.size)
+        let is_sparse = before.disk_bytes < before.size;
+        let mut unread_bytes = 0;
+        let filled = match (&layout, map) {
+            (Some(layout), Some(mut map)) => {
+                let changed = changed_ranges(&std::mem::take(&mut map.layout), layout);
+                let mut again = Again::new(&file, (map, changed), (&self.progress, &self.cancel));
+                let filled = source.each_stretch(&mut content, is_sparse, &mut |content, stretch| {
+                    again.stretch(content, stretch)
+                });
+                unread_bytes = again.unread_bytes;
+                filled
+            }
+            _ => source.each_stretch(&mut content, is_sparse, &mut |content, stretch| {
+                source.fill(content, stretch)
+            }),
         };
         match filled {
             Ok(()) => {}
             Err(FillError::Read(error)) => return Err(Failure::File(format!("cannot be read: {error}"))),
             Err(FillError::Vault(error)) => return Err(Failure::Run(error.into())),
         }
-        let recipe = content.finish().map_err(|error| Failure::Run(error.into()))?;
-        let after = Stat::at(&file, b"", Follow::No).map_err(|error| Failure::new("cannot be looked at", error))?;
+        let (recipe, parts) = content.finish_kept().map_err(|error| Failure::Run(error.into()))?;
+        let new_map = |(tracked, layout): (&Tracked, _)| tracked.new_map(before.ino, layout, &parts);
+        let map = tracked.zip(layout.as_ref()).and_then(new_map);
+        let after = Stat::of(&file).map_err(|error| Failure::new("cannot be looked at", error))?;
+        let after = item.dir.in_place(after);
         let xattrs = self.xattrs.of_open(&file);
-        Ok(Attempt { recipe, xattrs, after })
+        Ok(Attempt {
+            recipe,
+            xattrs,
+            after,
+            map,
+            unread_bytes,
+        })
     }
 
     fn open(&self, dir: &Dir, name: &[u8], stat: &Stat) -> Result<OwnedFd, Failure> {
@@ -211,9 +252,12 @@ impl Reader<'_> {
             _ => return Err(Failure::File("is of a kind that is not known".to_owned())),
         };
         let xattrs = self.xattrs.of_name(dir, name);
-        Ok(self.taken(entry(name, stat, kind, self.names), xattrs, stat, None))
+        Ok(self.taken(entry(name, stat, kind, self.names), xattrs, stat, (None, None, 0)))
     }
 }
+
+/// Takes in a stretch of a file.
+type Fill<'a> = &'a mut dyn FnMut(&mut Content<'_>, Range<u64>) -> Result<(), FillError>;
 
 /// An open file on its way into the vault.
 struct Source<'a> {
@@ -224,10 +268,10 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Up to `end`, from where the file stands.
-    fn fill(&self, content: &mut Content<'_>, end: u64) -> Result<(), FillError> {
-        while content.size_bytes() < end {
-            let wanted = end - content.size_bytes();
+    /// All of a stretch; the file must stand at its beginning.
+    fn fill(&self, content: &mut Content<'_>, stretch: Range<u64>) -> Result<(), FillError> {
+        while content.size_bytes() < stretch.end {
+            let wanted = stretch.end - content.size_bytes();
             let count = content.fill(&mut |room| {
                 let length = room.len().min(usize::try_from(wanted).unwrap_or(usize::MAX));
                 let room = room.get_mut(..length).unwrap_or_default();
@@ -244,8 +288,11 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// Data where there is data, holes where there are holes.
-    fn fill_sparse(&self, content: &mut Content<'_>) -> Result<(), FillError> {
+    /// Holes as holes, where there are any, and `fill` for what lies between, the file standing at its beginning.
+    fn each_stretch(&self, content: &mut Content<'_>, is_sparse: bool, fill: Fill<'_>) -> Result<(), FillError> {
+        if !is_sparse {
+            return fill(content, 0..self.size);
+        }
         let seek = |to| seek(self.file, to);
         loop {
             let at = content.size_bytes();
@@ -256,7 +303,7 @@ impl Source<'_> {
                 Ok(data) => data.min(self.size),
                 Err(Errno::NXIO) => self.size,
                 // A file system that knows of no holes.
-                Err(Errno::INVAL | Errno::NOTSUP) => return self.fill(content, self.size),
+                Err(Errno::INVAL | Errno::NOTSUP) => return fill(content, at..self.size),
                 Err(error) => return Err(FillError::Read(error.into())),
             };
             if data > at {
@@ -266,7 +313,7 @@ impl Source<'_> {
             }
             let hole = seek(SeekFrom::Hole(at)).map_err(|error| FillError::Read(error.into()))?;
             seek(SeekFrom::Start(at)).map_err(|error| FillError::Read(error.into()))?;
-            self.fill(content, hole.min(self.size))?;
+            fill(content, at..hole.min(self.size))?;
             if content.size_bytes() < hole.min(self.size) {
                 return Ok(());
             }

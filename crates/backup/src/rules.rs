@@ -1,5 +1,6 @@
 //! What holds for a whole run: what is left out, where files are cached, why a directory is looked at.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::dir::Dir;
 use crate::filters::Filters;
 use crate::names::Names;
 use crate::sources::Named;
+use crate::tracked::Tracker;
 
 /// Most sources that have a key of their own.
 const SLOTS_MAX: usize = 64;
@@ -27,14 +29,37 @@ pub(crate) struct Rules<'a> {
     pub(crate) loss_epoch: u32,
     pub(crate) reads_cache: bool,
     pub(crate) problems: Mutex<Problems>,
+    /// Directories that must be looked at again even if nothing changes in them.
+    pub(crate) unsettled: Mutex<HashSet<Key>>,
+    pub(crate) tracker: Tracker,
     pub(crate) progress: Arc<Progress>,
 }
 
 impl Rules<'_> {
     /// Notes what is not as it should be.
     pub(crate) fn problem(&self, path: impl Into<Vec<u8>>, what: impl Display) {
+        let path = path.into();
+        self.unsettle(&path);
         self.problems.lock().push(path, what);
         Progress::add(&self.progress.problems, 1);
+    }
+
+    /// Notes that this path, and what it is in, must be looked at again by the next run.
+    pub(crate) fn unsettle(&self, path: &[u8]) {
+        if !self.tracker.is_on() {
+            return;
+        }
+        let mut unsettled = self.unsettled.lock();
+        let mut end = path.len();
+        while unsettled.insert(key(&[path.get(..end).unwrap_or_default()])) && end > 0 {
+            let above = path.get(..end).unwrap_or_default();
+            end = above.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        }
+    }
+
+    /// Whether a directory, by the key of its path, may be taken over by the next run.
+    pub(crate) fn is_settled(&self, path: &Key) -> bool {
+        !self.unsettled.lock().contains(path)
     }
 
     /// The scope of a run over everything.

@@ -17,9 +17,11 @@ use crate::dir::{Dir, Follow, Stat};
 use crate::error::{Error, Result, is_exhausted};
 use crate::filters::Marker;
 use crate::listing::{Lister, Listing};
+use crate::place::Place;
 use crate::prefetch::Task;
 use crate::rules::{Rules, Scope};
 use crate::sources::Named;
+use crate::tracked::{Row, is_home};
 
 /// Names looked at in one go.
 const BATCH_NAMES: usize = 1024;
@@ -42,6 +44,8 @@ pub(crate) struct Below {
     pub(crate) scope: Scope,
     /// What is known of it already, for one that stays empty: it is on another file system.
     pub(crate) stat: Option<Stat>,
+    /// The directory that it is in, if that is not the one that is listed.
+    pub(crate) live: Option<Arc<Dir>>,
     /// Set if it is looked at ahead.
     pub(crate) task: Option<Arc<Task>>,
 }
@@ -49,13 +53,44 @@ pub(crate) struct Below {
 /// What was found at a name.
 pub(crate) enum Found {
     /// It is as it was.
-    Same { record: Record, content_bytes: Option<u64> },
+    Same {
+        record: Record,
+        content_bytes: Option<u64>,
+        has_links: bool,
+    },
+    /// A directory that is as it was, with all that is in it.
+    Spared(Box<Row>),
     /// The record of a name that is no longer there, or looks different.
     Gone,
     /// To be read.
-    Fresh { name: Vec<u8>, stat: Stat, is_new: bool },
+    Fresh {
+        name: Vec<u8>,
+        stat: Stat,
+        is_new: bool,
+        /// The directory that it is in, if that is not the one that is listed.
+        live: Option<Arc<Dir>>,
+    },
     /// A directory.
     Below(Below),
+}
+
+impl Found {
+    /// Whatever is no directory, and what the cache says about it.
+    fn file(name: &[u8], (stat, live): (Stat, Option<Arc<Dir>>), lookup: Lookup) -> Self {
+        match lookup {
+            Lookup::Same(record) => Self::Same {
+                record,
+                content_bytes: stat.is_file().then_some(stat.size),
+                has_links: stat.hard_link().is_some(),
+            },
+            lookup => Self::Fresh {
+                name: name.to_vec(),
+                stat,
+                is_new: matches!(lookup, Lookup::New),
+                live,
+            },
+        }
+    }
 }
 
 /// A directory that was opened, or could not be.
@@ -67,6 +102,8 @@ pub(crate) struct Scanned {
     pub(crate) cached: Cached,
     pub(crate) rest: Rest,
     pub(crate) batch: Vec<Found>,
+    /// Set if all of it is as it was; then nothing in it was looked at.
+    pub(crate) spared: Option<Box<Row>>,
 }
 
 /// The names of a directory that were not looked at yet.
@@ -132,11 +169,7 @@ impl<'a> Scanner<'a> {
 
     /// Opens a directory and looks at the first of its names; `None` if it has vanished.
     pub(crate) fn scan(&mut self, order: &Order) -> Result<Option<Box<Scanned>>> {
-        let opening = match &order.scope {
-            Scope::Whole { .. } => Dir::open,
-            Scope::Listed(_) => Dir::pass,
-        };
-        let dir = match opening(&order.parent, &order.name) {
+        let dir = match self.open(order) {
             Ok(dir) => Arc::new(dir),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(error) if is_exhausted(error) => {
@@ -147,6 +180,13 @@ impl<'a> Scanner<'a> {
             }
             Err(error) => return Ok(self.closed(order, error)),
         };
+        if let Some(row) = self.spared(Some(&dir), dir.stat.ino, &order.path)? {
+            let head = entry(&order.name, &dir.stat, Kind::Dir(Recipe::default()), self.rules.names);
+            return Ok(Some(Box::new(Scanned {
+                spared: Some(row),
+                ..self.empty(order, head)
+            })));
+        }
         let xattrs = match &order.scope {
             Scope::Whole { .. } => self.xattrs.of_open(&dir.fd),
             Scope::Listed(_) => self.xattrs.of_passed(&dir),
@@ -190,12 +230,52 @@ impl<'a> Scanner<'a> {
         };
         let batch = self.batch(&dir, &order.path, &order.scope, &mut rest)?;
         Ok(Some(Box::new(Scanned {
-            head,
             dir: Some(dir),
             cached,
             rest,
             batch,
+            ..self.empty(order, head)
         })))
+    }
+
+    /// The directory, as a snapshot has it where there is one.
+    fn open(&self, order: &Order) -> std::result::Result<Dir, Errno> {
+        match &order.scope {
+            Scope::Whole { .. } => {
+                let dir = order.parent.open(&order.name)?;
+                Ok(self.rules.tracker.enter(dir, &order.path))
+            }
+            Scope::Listed(_) => order.parent.pass(&order.name),
+        }
+    }
+
+    /// A directory that nothing is known to be in.
+    fn empty(&self, order: &Order, head: Entry) -> Scanned {
+        Scanned {
+            head,
+            dir: None,
+            cached: self.cached(order),
+            rest: Rest::NONE,
+            batch: Vec::new(),
+            spared: None,
+        }
+    }
+
+    /// What the last run made of a directory in which nothing has changed since: the inode in the same subvolume as `beside`.
+    fn spared(&self, beside: Option<&Dir>, inode: u64, path: &[u8]) -> Result<Option<Box<Row>>> {
+        let Some(tracked) = beside
+            .and_then(|dir| dir.tracked.as_deref())
+            .filter(|_| !path.is_empty())
+        else {
+            return Ok(None);
+        };
+        let path = key(&[path]);
+        let Some((rows, row)) = tracked.row_of(inode, &path) else {
+            return Ok(None);
+        };
+        let page = self.cache.page(&rows, &row, 0, None)?;
+        let row = page.and_then(|(_, page)| Row::decode(&page.bytes));
+        Ok(row.filter(|row| tracked.holds(row, &path)).map(Box::new))
     }
 
     fn cached(&self, order: &Order) -> Cached {
@@ -213,30 +293,17 @@ impl<'a> Scanner<'a> {
 
     /// A directory that cannot be opened: itself, and the mark that something is missing.
     fn closed(&self, order: &Order, error: Errno) -> Option<Box<Scanned>> {
-        let stat = Stat::at(&order.parent.fd, &order.name, Follow::No)
-            .ok()
-            .filter(Stat::is_dir)?;
+        let stat = order.parent.look(&order.name, Follow::No).ok().filter(Stat::is_dir)?;
         self.problem(&order.path, "directory cannot be opened", error);
         let mut head = entry(&order.name, &stat, Kind::Dir(Recipe::default()), self.rules.names);
         head.marks.0 |= Marks::INCOMPLETE;
-        Some(Box::new(Scanned {
-            head,
-            dir: None,
-            cached: self.cached(order),
-            rest: Rest::NONE,
-            batch: Vec::new(),
-        }))
+        Some(Box::new(self.empty(order, head)))
     }
 
     /// A directory of another file system, kept as the empty place that it is mounted on.
     pub(crate) fn mount_point(&self, order: &Order, stat: &Stat) -> Box<Scanned> {
-        Box::new(Scanned {
-            head: entry(&order.name, stat, Kind::Dir(Recipe::default()), self.rules.names),
-            dir: None,
-            cached: self.cached(order),
-            rest: Rest::NONE,
-            batch: Vec::new(),
-        })
+        let head = entry(&order.name, stat, Kind::Dir(Recipe::default()), self.rules.names);
+        Box::new(self.empty(order, head))
     }
 
     /// Drops what a marker keeps out; what was named stays.
@@ -258,12 +325,13 @@ impl<'a> Scanner<'a> {
         self.path.extend_from_slice(path);
         self.path.push(b'/');
         let prefix = self.path.len();
+        let place = Place::new(dir, path);
         for number in (rest.next..rest.listing.len()).take(BATCH_NAMES) {
             rest.next = number + 1;
             if let Some((name, kind)) = rest.listing.get(number) {
                 self.path.truncate(prefix);
                 self.path.extend_from_slice(name);
-                self.look(dir, (name, kind), scope, (&mut rest.cursor, &mut batch))?;
+                self.look(&place, (name, kind), scope, (&mut rest.cursor, &mut batch))?;
             }
         }
         if rest.is_empty()
@@ -278,7 +346,7 @@ impl<'a> Scanner<'a> {
     /// Looks at one name; its path is in `self.path`.
     fn look(
         &mut self,
-        dir: &Dir,
+        place: &Place<'_>,
         (name, kind): (&[u8], FileType),
         scope: &Scope,
         (cursor, batch): (&mut Option<Cursor>, &mut Vec<Found>),
@@ -292,8 +360,9 @@ impl<'a> Scanner<'a> {
         // On the way to a source links are followed; the source itself may be one.
         let leads_on = matches!(scope, Scope::Listed(_)) && named.is_some_and(|named| named.source.is_none());
         let follow = if leads_on { Follow::Yes } else { Follow::No };
-        let stat = match Stat::at(&dir.fd, name, follow) {
-            Ok(stat) => stat,
+        let (stat, live) = match place.look(name, follow) {
+            Ok((stat, _)) if is_home(name, &stat) => return Ok(()),
+            Ok(found) => found,
             Err(Errno::NOENT) if named.is_none() => return Ok(()),
             Err(error) => {
                 self.problem(&self.path, "cannot be looked at", error);
@@ -304,10 +373,17 @@ impl<'a> Scanner<'a> {
         if is_excluded && named.is_none() {
             return Ok(());
         }
+        if live.is_some() {
+            // The next run's snapshot will not tell what changes here.
+            self.rules.unsettle(place.path);
+        }
         if stat.is_dir() {
             let scope = if is_excluded { None } else { Some(scope) };
-            if let Some(below) = self.below(name, stat, scope, named) {
-                batch.push(Found::Below(below));
+            if let Some(below) = self.below((name, live), stat, scope, named) {
+                let is_here = below.live.is_none() && below.stat.is_none();
+                let beside = Some(place.dir).filter(|_| is_here);
+                let spared = self.spared(beside, stat.ino, &self.path)?;
+                batch.push(spared.map_or(Found::Below(below), Found::Spared));
             }
             return Ok(());
         }
@@ -317,25 +393,16 @@ impl<'a> Scanner<'a> {
         if leads_on {
             return Ok(());
         }
+        let (stat, live) = match (live, scope) {
+            (None, Scope::Listed(_)) => place.look_inside(&self.rules.tracker, name, stat),
+            (live, _) => (stat, live),
+        };
         let print = Print::new(&stat);
         let lookup = match cursor {
             Some(cursor) => cursor.find(&self.cache, name, &print, &mut || batch.push(Found::Gone))?,
             None => Lookup::New,
         };
-        batch.push(match lookup {
-            Lookup::Same(record) => Found::Same {
-                record,
-                content_bytes: stat.is_file().then_some(stat.size),
-            },
-            lookup => {
-                let is_new = matches!(lookup, Lookup::New);
-                Found::Fresh {
-                    name: name.to_vec(),
-                    stat,
-                    is_new,
-                }
-            }
-        });
+        batch.push(Found::file(name, (stat, live), lookup));
         Ok(())
     }
 
@@ -344,13 +411,20 @@ impl<'a> Scanner<'a> {
     }
 
     /// Why and how the directory `name` is to be looked at; `scope` is that of the one it is in, unless it is left out.
-    fn below(&self, name: &[u8], stat: Stat, scope: Option<&Scope>, named: Option<&Arc<Named>>) -> Option<Below> {
+    fn below(
+        &self,
+        (name, live): (&[u8], Option<Arc<Dir>>),
+        stat: Stat,
+        scope: Option<&Scope>,
+        named: Option<&Arc<Named>>,
+    ) -> Option<Below> {
         let below = |scope, stat| {
             let name = name.to_vec();
             Some(Below {
                 name,
                 scope,
                 stat,
+                live,
                 task: None,
             })
         };
@@ -387,7 +461,7 @@ impl Below {
         path.push(b'/');
         path.extend_from_slice(&self.name);
         Order {
-            parent: parent.clone(),
+            parent: self.live.as_ref().unwrap_or(parent).clone(),
             name: self.name.clone(),
             path,
             scope: self.scope.clone(),

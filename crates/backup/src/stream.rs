@@ -9,7 +9,7 @@ use drystone_format::tree::{Entry, Kind, Marks, Time, is_name};
 use drystone_vault::{Content, FillError, Problems, Progress, Vault};
 use rustix::process::{getegid, geteuid};
 
-use crate::assemble::Counts;
+use crate::assemble::{Counts, Spared};
 use crate::backup::{BackupOptions, BackupReport, Mode, snapshot, start_ingest, totals};
 use crate::error::{Error, Result};
 
@@ -71,6 +71,8 @@ pub fn backup_stream(
             new: 1,
             ..Counts::default()
         },
+        spared: Spared::default(),
+        distrust: Vec::new(),
         problems: Problems::default(),
     })
 }

@@ -118,11 +118,25 @@ impl<'a> Walk<'a> {
 
     fn found(&mut self, found: Found) -> Result<()> {
         match found {
-            Found::Same { record, content_bytes } => self.send(Event::Same { record, content_bytes }),
+            Found::Same {
+                record,
+                content_bytes,
+                has_links,
+            } => self.send(Event::Same {
+                record,
+                content_bytes,
+                has_links,
+            }),
+            Found::Spared(row) => self.send(Event::Spared(*row)),
             Found::Gone => self.send(Event::Gone),
-            Found::Fresh { name, stat, is_new } => {
+            Found::Fresh {
+                name,
+                stat,
+                is_new,
+                live,
+            } => {
                 let content_bytes = stat.content_bytes();
-                let dir = self.stack.last().and_then(|frame| frame.dir.clone());
+                let dir = live.or_else(|| self.stack.last().and_then(|frame| frame.dir.clone()));
                 if let (Mode::Store, Some(dir)) = (self.outlets.mode, dir) {
                     self.read(dir, name, stat)?;
                 }
@@ -168,6 +182,9 @@ impl<'a> Walk<'a> {
         };
         // It may have vanished since.
         let Some(scanned) = scanned else { return Ok(()) };
+        if let Some(row) = scanned.spared {
+            return self.send(Event::Spared(*row));
+        }
         self.path.push(b'/');
         self.path.extend_from_slice(&below.name);
         self.enter(scanned, below.scope.clone())
@@ -178,6 +195,7 @@ impl<'a> Walk<'a> {
         self.send(Event::Enter {
             head: Box::new(scanned.head),
             cached: scanned.cached,
+            tracked: scanned.dir.as_deref().and_then(tracked),
         })?;
         self.stack.push(Frame {
             stat: scanned.dir.as_ref().map(|dir| dir.stat),
@@ -189,10 +207,22 @@ impl<'a> Walk<'a> {
             marks: 0,
         });
         let outer = self.stack.len().checked_sub(OPEN_DIRS + 1);
-        if let Some(frame) = outer.and_then(|at| self.stack.get_mut(at)) {
+        if let Some(at) = outer
+            && self.leads_back(at)
+            && let Some(frame) = self.stack.get_mut(at)
+        {
             frame.dir = None;
         }
         Ok(())
+    }
+
+    /// Whether `..` of the next frame's directory is that of the frame at `at`: not between a snapshot and what is beside it.
+    fn leads_back(&self, at: usize) -> bool {
+        let number = |at: usize| {
+            let dir = self.stack.get(at)?.dir.as_deref()?;
+            Some(tracked(dir).map(|(number, _)| number))
+        };
+        number(at) == number(at + 1)
     }
 
     fn leave(&mut self) -> Result<()> {
@@ -286,6 +316,11 @@ impl<'a> Walk<'a> {
             }
         }
     }
+}
+
+/// The tracked subvolume that a directory is in, and its inode.
+fn tracked(dir: &Dir) -> Option<(usize, u64)> {
+    Some((dir.tracked.as_ref()?.number, dir.stat.ino))
 }
 
 /// The other threads are gone; one of them knows why.

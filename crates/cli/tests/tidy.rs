@@ -41,7 +41,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("store", &["format"]),
     ("index", &["format"]),
     ("vault", &["format", "store", "index"]),
-    ("backup", &["format", "store", "index", "vault"]),
+    ("backup", &["format", "store", "index", "vault", "extents"]),
     (
         "cli",
         &["format", "store", "index", "vault", "backup", "extents", "reflink"],

@@ -11,6 +11,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
+use crate::compare::Layout;
 use crate::error::{Error, Result};
 use crate::ioctl::{self, SEARCH_HEAD_BYTES, SearchKey, u32_at, u64_at};
 use crate::items::{
@@ -19,7 +20,9 @@ use crate::items::{
 
 /// Buffer of a search that streams a tree, and of one for a few items.
 const STREAM_BYTES: usize = 1 << 20;
-const FEW_BYTES: usize = 2 << 10;
+pub(crate) const FEW_BYTES: usize = 2 << 10;
+/// And of one for the extents of a large file.
+const LAYOUT_BYTES: usize = 128 << 10;
 /// No item is larger than a metadata block.
 const ITEM_MAX_BYTES: usize = 128 << 10;
 /// Room for references at first, and at most: an extent with more is left alone by its users.
@@ -121,7 +124,12 @@ impl Btrfs {
         self.search_by(range, STREAM_BYTES, visit)
     }
 
-    fn search_by(&self, range: Range, buffer_bytes: usize, mut visit: impl FnMut(&Key, &[u8]) -> Flow) -> Result<()> {
+    pub(crate) fn search_by(
+        &self,
+        range: Range,
+        buffer_bytes: usize,
+        mut visit: impl FnMut(&Key, &[u8]) -> Flow,
+    ) -> Result<()> {
         let mut buffer = vec![0; buffer_bytes];
         let (mut from, to) = (range.from, range.to);
         loop {
@@ -249,6 +257,30 @@ impl Btrfs {
             Flow::Continue(())
         })?;
         Ok(found)
+    }
+
+    /// Where a file lies, unless it lies in more than `max` pieces.
+    pub fn layout(&self, subvolume: u64, inode: u64, max: usize) -> Result<Option<Layout>> {
+        let Some(about) = self.inode(subvolume, inode)? else {
+            return Ok(None);
+        };
+        let range = Range {
+            tree: subvolume,
+            from: (inode, kind::FILE_EXTENT, 0),
+            to: (inode, kind::FILE_EXTENT, u64::MAX),
+            min_generation: 0,
+        };
+        let mut extents = Vec::new();
+        self.search_by(range, LAYOUT_BYTES, |key, item| {
+            extents.extend(FileExtent::decode(key, item));
+            if extents.len() > max {
+                Flow::Break(())
+            } else {
+                Flow::Continue(())
+            }
+        })?;
+        let len = about.size;
+        Ok(Some(Layout { len, extents }).filter(|layout| layout.extents.len() <= max))
     }
 
     /// An inode, if it is there.

@@ -189,6 +189,12 @@ pub(crate) fn snapshot(to: BorrowedFd<'_>, name: &[u8], source: BorrowedFd<'_>) 
     call(to, number::BTRFS_IOC_SNAP_CREATE_V2, &mut buffer)
 }
 
+/// SUBVOL_CREATE_V2: an empty subvolume `name` in the directory `to`.
+pub(crate) fn create_subvolume(to: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    let mut buffer = volume_args(name, 0, 0)?;
+    call(to, number::BTRFS_IOC_SUBVOL_CREATE_V2, &mut buffer)
+}
+
 /// SNAP_DESTROY_V2: removes the subvolume or snapshot `name` of the directory `from`.
 pub(crate) fn destroy(from: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     let mut buffer = volume_args(name, 0, 0)?;

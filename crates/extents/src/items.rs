@@ -21,6 +21,10 @@ pub mod tree {
 pub mod kind {
     /// [`super::Inode`].
     pub const INODE: u32 = 1;
+    /// Names of an inode in one directory, whose number is the third part of the key.
+    pub const INODE_REF: u32 = 12;
+    /// More of them; the item begins with the number of the directory.
+    pub const INODE_EXTENDED_REF: u32 = 13;
     /// [`super::FileExtent`].
     pub const FILE_EXTENT: u32 = 108;
     /// Checksums.
@@ -200,6 +204,8 @@ pub struct Inode {
     pub changed: u64,
     /// Bytes.
     pub size: u64,
+    /// Names that it has.
+    pub links: u32,
     /// Type and permissions.
     pub mode: u32,
     /// Flags of the file system: 1 is NODATASUM, 2 is NODATACOW.
@@ -212,6 +218,7 @@ impl Inode {
         let inode = Self {
             changed: le64(item, 8)?,
             size: le64(item, 16)?,
+            links: le32(item, 40)?,
             mode: le32(item, 52)?,
             flags: le64(item, 64)?,
         };
@@ -223,10 +230,24 @@ impl Inode {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }
 
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
     /// Whether its data may change without moving to another place (NODATACOW).
     pub fn is_written_in_place(&self) -> bool {
         const NODATACOW: u64 = 1 << 1;
         self.flags & NODATACOW != 0
+    }
+}
+
+/// The directory that an inode has a name in, from an item that says so.
+pub fn parent(key: &Key, item: &[u8]) -> Option<u64> {
+    match key.kind {
+        kind::INODE_REF => Some(key.offset),
+        kind::INODE_EXTENDED_REF => le64(item, 0),
+        _ => None,
     }
 }
 

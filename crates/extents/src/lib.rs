@@ -15,6 +15,7 @@ mod mounts;
 mod physical;
 mod share;
 mod subvolume;
+mod touched;
 
 pub use btrfs::{Btrfs, Flow, Info, Range, subvolume_of};
 pub use changes::Change;
@@ -23,4 +24,5 @@ pub use error::{Error, Result};
 pub use mounts::{Kind, Mount, fs_id, kind_of, mount_of, mounts};
 pub use physical::{Piece, physical_map};
 pub use share::{CALL_MAX_BYTES, DESTINATIONS_MAX, Shared, dedupe, defragment, is_cold, set_idle_io};
-pub use subvolume::{Snapshot, Subvolume, subvolume};
+pub use subvolume::{Snapshot, Subvolume, create_subvolume, subvolume};
+pub use touched::Touched;

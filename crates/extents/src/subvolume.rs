@@ -16,6 +16,9 @@ pub struct Subvolume {
     pub id: u64,
     /// Generation of its last change.
     pub generation: u64,
+    /// Generation that it was made in, unless it is the top of its file system. Of a snapshot: everything that its source
+    /// has and it has not is of a later one.
+    pub made: u64,
     /// Cannot be written.
     pub read_only: bool,
     /// Its identity.
@@ -31,10 +34,17 @@ pub fn subvolume(fd: BorrowedFd<'_>, name: &str) -> Result<Subvolume> {
     Ok(Subvolume {
         id: u64_at(&reply, 0),
         generation: u64_at(&reply, 280),
+        made: u64_at(&reply, 352),
         read_only: u64_at(&reply, 288) & 1 != 0,
         uuid: uuid(296).unwrap_or_default(),
         parent_uuid: uuid(312).unwrap_or_default(),
     })
+}
+
+/// Makes an empty subvolume `name` in `directory`.
+pub fn create_subvolume(directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    let object = || String::from_utf8_lossy(name).into_owned();
+    ioctl::create_subvolume(directory, name).map_err(|source| Error::kernel("make the subvolume", object(), source))
 }
 
 /// A read-only snapshot that is removed when it is dropped.

@@ -134,6 +134,26 @@ impl State {
         done.map(drop).map_err(|error| failed(&self.path, "write", error))
     }
 
+    /// Keeps a fact in the place of `before`, if that is what is kept (`None`: nothing); says whether it was.
+    pub fn replace(&self, key: &str, before: Option<&[u8]>, value: &[u8]) -> Result<bool> {
+        let connection = self.connection.lock();
+        let done = match before {
+            None => connection
+                .prepare_cached("INSERT OR IGNORE INTO kv VALUES (?1, ?2)")
+                .and_then(|mut insert| insert.execute(params![key, value])),
+            Some(before) => connection
+                .prepare_cached("UPDATE kv SET value = ?3 WHERE key = ?1 AND value = ?2")
+                .and_then(|mut update| update.execute(params![key, before, value])),
+        };
+        done.map(|count| count == 1)
+            .map_err(|error| failed(&self.path, "write", error))
+    }
+
+    /// How many directories are kept for `source`.
+    pub fn dirs(&self, source: &[u8; 16]) -> Result<u64> {
+        dirs(&self.connection.lock(), source).map_err(|error| failed(&self.path, "read", error))
+    }
+
     /// Removes a fact, if it is there.
     pub fn remove(&self, key: &str) -> Result<()> {
         let done = self.connection.lock().execute("DELETE FROM kv WHERE key = ?1", [key]);
@@ -186,6 +206,20 @@ impl StateReader {
             Err(Error::StateDamaged { .. }) => Ok(None),
             other => other,
         }
+    }
+}
+
+impl StateReader {
+    /// All directories that are kept for `source`.
+    pub fn dirs_of(&self, source: &[u8; 16]) -> Result<Vec<[u8; 16]>> {
+        let found = self
+            .connection
+            .prepare_cached("SELECT dir FROM dir_page WHERE source = ?1 AND page = 0 ORDER BY dir")
+            .and_then(|mut query| {
+                let rows = query.query_map([source.as_slice()], |row| row.get::<_, [u8; 16]>(0))?;
+                rows.collect()
+            });
+        found.map_err(|error| failed(&self.path, "read", error))
     }
 }
 

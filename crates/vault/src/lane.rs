@@ -139,6 +139,8 @@ struct Cutter {
     chunker: Chunker,
     recipe: RecipeBuilder,
     size_bytes: u64,
+    /// Every stretch as it was cut, where somebody wants to know.
+    kept: Option<Vec<Part>>,
 }
 
 /// Whether more of a stream follows.
@@ -155,6 +157,7 @@ impl Cutter {
             chunker,
             recipe: RecipeBuilder::default(),
             size_bytes: 0,
+            kept: None,
         }
     }
 
@@ -162,25 +165,34 @@ impl Cutter {
     fn cut(&mut self, lane: &mut Lane, ahead: &[u8], more: More) -> Result<usize> {
         let mut rest = ahead;
         while !rest.is_empty() && (more == More::Ends || rest.len() >= self.chunker.lookahead_bytes()) {
-            let (chunk, after) = rest.split_at(self.chunker.next(rest).min(rest.len()));
-            let bytes = chunk.len() as u64;
-            let is_zero = self.kind == PackKind::Data && chunk.iter().all(|byte| *byte == 0);
-            let part = if is_zero {
-                Part::Zeros(bytes)
-            } else {
-                Part::Chunk {
-                    id: lane.put(self.kind, chunk)?,
-                    bytes,
-                }
-            };
-            self.push(lane, part)?;
-            rest = after;
+            let cut = self.cut_first(lane, rest)?;
+            rest = rest.get(cut..).unwrap_or_default();
         }
         Ok(ahead.len() - rest.len())
     }
 
+    /// Takes in the first chunk of `ahead`; returns how many bytes it had.
+    fn cut_first(&mut self, lane: &mut Lane, ahead: &[u8]) -> Result<usize> {
+        let (chunk, _) = ahead.split_at(self.chunker.next(ahead).min(ahead.len()));
+        let bytes = chunk.len() as u64;
+        let is_zero = self.kind == PackKind::Data && chunk.iter().all(|byte| *byte == 0);
+        let part = if is_zero {
+            Part::Zeros(bytes)
+        } else {
+            Part::Chunk {
+                id: lane.put(self.kind, chunk)?,
+                bytes,
+            }
+        };
+        self.push(lane, part)?;
+        Ok(chunk.len())
+    }
+
     fn push(&mut self, lane: &mut Lane, part: Part) -> Result<()> {
         self.size_bytes += part.bytes();
+        if let Some(kept) = &mut self.kept {
+            kept.push(part);
+        }
         self.recipe.push(part, &mut |node| lane.put(PackKind::Meta, node))
     }
 
@@ -231,6 +243,29 @@ impl Content<'_> {
         self.cutter.push(self.lane, Part::Hole(bytes))
     }
 
+    /// Keeps every stretch as it is cut from now on, for [`Content::finish_kept`].
+    pub fn keep_parts(&mut self) {
+        self.cutter.kept = Some(Vec::new());
+    }
+
+    /// Bytes from the beginning of a chunk that decide where it ends, unless the stream ends earlier.
+    pub fn lookahead_bytes(&self) -> usize {
+        self.cutter.chunker.lookahead_bytes()
+    }
+
+    /// Takes in the first chunk of `ahead`, which is the rest of a stretch without holes, or at least
+    /// [`lookahead_bytes`](Self::lookahead_bytes) of it; returns its length. What was filled in before ends where it is.
+    pub fn cut_first(&mut self, ahead: &[u8]) -> Result<usize> {
+        self.cut(More::Ends)?;
+        self.cutter.cut_first(self.lane, ahead)
+    }
+
+    /// Takes over a stretch that is known to be what would be cut here, and stored. What was filled in before ends where it is.
+    pub fn take_over(&mut self, part: Part) -> Result<()> {
+        self.cut(More::Ends)?;
+        self.cutter.push(self.lane, part)
+    }
+
     /// Bytes taken in so far.
     pub fn size_bytes(&self) -> u64 {
         self.cutter.size_bytes + self.filled as u64
@@ -240,6 +275,13 @@ impl Content<'_> {
     pub fn finish(mut self) -> Result<Recipe> {
         self.cut(More::Ends)?;
         self.cutter.finish(self.lane)
+    }
+
+    /// The recipe of the file, and the stretches that were kept, in order.
+    pub fn finish_kept(mut self) -> Result<(Recipe, Vec<Part>)> {
+        self.cut(More::Ends)?;
+        let kept = self.cutter.kept.take().unwrap_or_default();
+        Ok((self.cutter.finish(self.lane)?, kept))
     }
 
     fn cut(&mut self, more: More) -> Result<()> {

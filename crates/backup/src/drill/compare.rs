@@ -153,7 +153,11 @@ impl Found {
         }
         let stat = Stat::at(&fd, &name, Follow::No)?;
         let of_dir = Stat::at(&fd, b"", Follow::No)?;
-        let dir = Dir { fd, stat: of_dir };
+        let dir = Dir {
+            fd,
+            stat: of_dir,
+            tracked: None,
+        };
         Ok(Self { dir, name, stat })
     }
 

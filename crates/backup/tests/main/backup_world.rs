@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use drystone_backup::{BackupOptions, BackupReport, Filters, Mode, Names, OneFileSystem, Parent, backup};
+use drystone_backup::{BackupOptions, BackupReport, Filters, Look, Mode, Names, OneFileSystem, Parent, backup};
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
 use drystone_format::header::Trust;
@@ -48,12 +48,23 @@ pub(crate) struct World {
     pub(crate) clock: Arc<Ahead>,
     pub(crate) context: Context,
     key: String,
-    dir: tempfile::TempDir,
+    dir: PathBuf,
+    _own_dir: Option<tempfile::TempDir>,
     _cache: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        let own = tempfile::tempdir().unwrap();
+        let dir = own.path().to_owned();
+        Self {
+            _own_dir: Some(own),
+            ..Self::over(dir)
+        }
+    }
+
+    /// With this directory to back up.
+    pub(crate) fn over(dir: PathBuf) -> Self {
         let (cache, store) = (tempfile::tempdir().unwrap(), Arc::new(Memory::new()));
         let clock = Arc::new(Ahead(AtomicI64::new(10)));
         let context = Context {
@@ -81,7 +92,8 @@ impl World {
             clock,
             context,
             key: key.content.to_string(),
-            dir: tempfile::tempdir().unwrap(),
+            dir,
+            _own_dir: None,
             _cache: cache,
         }
     }
@@ -99,11 +111,11 @@ impl World {
 
     /// The directory to back up.
     pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     pub(crate) fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
-        self.dir.path().join(name.as_ref())
+        self.dir.join(name.as_ref())
     }
 
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
@@ -124,6 +136,7 @@ impl World {
             tags: vec!["tag".to_owned()],
             names: Arc::new(Names::of_system()),
             parent: Parent::Cached,
+            look: Look::default(),
             mode: Mode::Store,
             threads: 2,
             progress: Arc::new(Progress::default()),

@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use drystone_backup::{
-    BackupOptions, BackupReport, Filters, Mode, Names, OneFileSystem, Parent, RestoreReport, Selection, backup, restore,
+    BackupOptions, BackupReport, Filters, Look, Mode, Names, OneFileSystem, Parent, RestoreReport, Selection, backup,
+    restore,
 };
 use drystone_format::codec::Compression;
 use drystone_vault::{Cancel, Progress};
@@ -31,6 +32,7 @@ pub(crate) fn take(fixture: &Fixture, source: &Path) -> BackupReport {
         tags: Vec::new(),
         names: Arc::new(Names::of_system()),
         parent: Parent::Cached,
+        look: Look::default(),
         mode: Mode::Store,
         threads: 2,
         progress: Arc::new(Progress::default()),

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use clap::Args;
 use drystone_backup::{
-    BackupOptions, BackupReport, Filters, FiltersBuilder, Marker, Mode, Names, OneFileSystem, Parent, backup,
+    BackupOptions, BackupReport, Filters, FiltersBuilder, Look, Marker, Mode, Names, OneFileSystem, Parent, backup,
     backup_stream, parse_list,
 };
 use drystone_format::codec::Compression;
@@ -22,7 +22,7 @@ use serde_json::json;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, duration, problem_list, shown_path, size, with_exit};
+use crate::output::{counted, duration, problem_list, shown, shown_path, size, with_exit};
 use crate::progress::{Counts, Shown};
 use crate::verbs::init;
 
@@ -69,6 +69,9 @@ pub(crate) struct Backup {
     /// Read every file, also those that seem unchanged since the last backup
     #[arg(long)]
     rescan: bool,
+    /// Look at every file, also on Btrfs, which as root is asked what changed and read through a snapshot
+    #[arg(long)]
+    walk: bool,
     /// Store nothing, only say what would be backed up
     #[arg(long)]
     dry_run: bool,
@@ -162,6 +165,7 @@ impl Backup {
             tags: profile.tag.iter().chain(&self.tag).cloned().collect(),
             names: Arc::new(Names::of_system()),
             parent: if self.rescan { Parent::Rescan } else { Parent::Cached },
+            look: if self.walk { Look::Files } else { Look::Changes },
             mode: if self.dry_run { Mode::DryRun } else { Mode::Store },
             threads: app.settings.threads,
             progress,
@@ -234,6 +238,11 @@ impl Backup {
         } else {
             Exit::Incomplete
         };
+        for distrust in &report.distrust {
+            let path = shown(&distrust.path);
+            app.out
+                .warning(format_args!("{path}: every file was looked at: {}", distrust.why));
+        }
         app.out.problems(&report.problems);
         let totals = &report.totals;
         let fields = json!({
@@ -245,6 +254,9 @@ impl Backup {
             "new_files": report.counts.new,
             "changed_files": report.counts.changed,
             "unchanged_files": report.counts.unchanged,
+            "spared_dirs": report.spared.dirs,
+            "spared_files": report.spared.files,
+            "unread_bytes": report.spared.unread_bytes,
             "new_bytes": totals.new_bytes,
             "stored_bytes": totals.stored_bytes,
             "problems": problem_list(&report.problems),
@@ -262,6 +274,7 @@ impl Backup {
             let changed = report.counts.new + report.counts.changed;
             text += &format!("{} new or changed; ", counted(changed, "file"));
         }
+        text += &spared(report);
         if !report.problems.is_empty() {
             text += &format!("{} (listed above); ", counted(report.problems.count(), "problem"));
         }
@@ -269,6 +282,21 @@ impl Backup {
         app.out.result("backup", with_exit(fields, exit), text)?;
         Ok(exit)
     }
+}
+
+/// What the file system spared the run, for people.
+fn spared(report: &BackupReport) -> String {
+    let mut text = String::new();
+    if report.spared.files > 0 {
+        text += &format!(
+            "{} not looked at, Btrfs says nothing changed; ",
+            counted(report.spared.files, "file")
+        );
+    }
+    if report.spared.unread_bytes > 0 {
+        text += &format!("{} of changed files not read; ", size(report.spared.unread_bytes));
+    }
+    text
 }
 
 /// The path from the root. A final link is kept as what it is; `..` is resolved, since links make it ambiguous.

@@ -1,0 +1,119 @@
+//! Reading a large file again where it changed: what comes of it is what reading all of it would give.
+//!
+//! - Where a chunk ends is decided by the bytes from its beginning on, as many as a chunk may have, and by the end of its stretch
+//!   without holes. A chunk is taken over if it begins where one began, and all of that is as it was; else it is read and cut.
+//! - Which bytes are as they were is told by where they lie; a change of the file meanwhile is noticed by who called.
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+
+use drystone_vault::{Cancel, Content, FillError, Progress};
+use rustix::io::{Errno, pread, retry_on_intr};
+
+use crate::tracked::{Map, Pages};
+
+/// A file that is read again.
+pub(crate) struct Again<'a, P> {
+    pub(crate) file: &'a OwnedFd,
+    pub(crate) map: Map<P>,
+    /// Offset and length of what may have changed, in order.
+    pub(crate) changed: Vec<(u64, u64)>,
+    pub(crate) progress: &'a Progress,
+    pub(crate) cancel: &'a Cancel,
+    /// Bytes that were not read.
+    pub(crate) unread_bytes: u64,
+    /// The first of `changed` that is not behind.
+    next: usize,
+    window: Window,
+}
+
+/// Bytes of the file from some offset on.
+#[derive(Default)]
+struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// The bytes of a range, which begins no earlier than any before; fewer if the file ends.
+    fn read(&mut self, file: &OwnedFd, range: &Range<u64>) -> Result<&[u8], Errno> {
+        let gone = range.start.saturating_sub(self.start);
+        if gone >= self.bytes.len() as u64 {
+            self.bytes.clear();
+        } else {
+            self.bytes.drain(..gone as usize);
+        }
+        self.start = range.start;
+        let wanted = (range.end - range.start) as usize;
+        let mut filled = self.bytes.len();
+        self.bytes.resize(filled.max(wanted), 0);
+        while filled < wanted {
+            let room = self.bytes.get_mut(filled..wanted).unwrap_or_default();
+            match retry_on_intr(|| pread(file, &mut *room, range.start + filled as u64))? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        self.bytes.truncate(filled);
+        Ok(self.bytes.get(..wanted.min(filled)).unwrap_or_default())
+    }
+}
+
+impl<'a, P: Pages> Again<'a, P> {
+    pub(crate) fn new(
+        file: &'a OwnedFd,
+        (map, changed): (Map<P>, Vec<(u64, u64)>),
+        (progress, cancel): (&'a Progress, &'a Cancel),
+    ) -> Self {
+        Self {
+            file,
+            map,
+            changed,
+            progress,
+            cancel,
+            unread_bytes: 0,
+            next: 0,
+            window: Window::default(),
+        }
+    }
+
+    /// Whether anything in a range may have changed. Never asked for an earlier one than before.
+    fn is_changed(&mut self, range: &Range<u64>) -> bool {
+        let behind = |(from, len): &(u64, u64)| from + len <= range.start;
+        while self.changed.get(self.next).is_some_and(behind) {
+            self.next += 1;
+        }
+        self.changed.get(self.next).is_some_and(|(from, _)| *from < range.end)
+    }
+
+    /// A stretch without holes, to its end or to that of the file.
+    pub(crate) fn stretch(&mut self, content: &mut Content<'_>, stretch: Range<u64>) -> Result<(), FillError> {
+        let reach = content.lookahead_bytes() as u64;
+        let mut at = stretch.start;
+        while at < stretch.end {
+            let ahead = at..stretch.end.min(at.saturating_add(reach));
+            let had = self.map.at(at);
+            let is_as_long = |end: u64| end.min(at.saturating_add(reach)) == ahead.end;
+            let had = had.filter(|had| is_as_long(had.stretch_end) && had.part.bytes() <= ahead.end - at);
+            let bytes = match had {
+                Some(had) if !self.is_changed(&ahead) => {
+                    content.take_over(had.part)?;
+                    self.unread_bytes += had.part.bytes();
+                    had.part.bytes()
+                }
+                _ => {
+                    self.cancel.check()?;
+                    let bytes = self.window.read(self.file, &ahead);
+                    let bytes = bytes.map_err(|error| FillError::Read(error.into()))?;
+                    if bytes.is_empty() {
+                        return Ok(());
+                    }
+                    content.cut_first(bytes)? as u64
+                }
+            };
+            Progress::add(&self.progress.bytes, bytes);
+            at += bytes;
+        }
+        Ok(())
+    }
+}
