@@ -218,6 +218,7 @@ pub fn options(memory_bytes: u64) -> Options<'static> {
         memory_bytes,
         incremental: true,
         flush: true,
+        join: false,
         estimate: false,
     }
 }
