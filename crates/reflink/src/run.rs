@@ -131,9 +131,9 @@ impl Worker<'_> {
             progress,
             cancel,
         } = *self;
+        let mut may_join = options.join && !options.estimate;
         let mut from = Rank::default();
         // Of the passes over all sizes that belong together: where they began, and what they freed.
-        let mut may_join = options.join && !options.estimate;
         let (mut began, mut freed_bytes, mut rounds) = (None, 0, 0);
         for _ in 0..PASSES_MAX {
             let generation = match began {
