@@ -198,7 +198,7 @@ impl<'a> Sharer<'a> {
                 .for_each(|target| target.is_cold = target.is_next_cold);
             next = piece(this.at + this.len);
             self.begin(&source, first, &mut targets, next);
-            self.share_piece(&source, first, &mut targets, this, tally)?;
+            self.share_piece((&source, first), &mut targets, this, tally)?;
         }
         Ok(())
     }
@@ -229,8 +229,7 @@ impl<'a> Sharer<'a> {
     /// Shares a piece; targets that are not like it leave the list.
     fn share_piece(
         &self,
-        source: &OwnedFd,
-        first: &Request,
+        (source, first): (&OwnedFd, &Request),
         targets: &mut Vec<Target<'_>>,
         Piece { at, len }: Piece,
         tally: &mut Outcome,
