@@ -22,6 +22,8 @@ use crate::space::{Extent, FileId, Space};
 
 /// Length of a hole; no extent is longer than that.
 const HOLE_BYTES: u64 = 1 << 30;
+/// Workers wait for the disk as much as they compute.
+const WORKERS_A_THREAD: usize = 2;
 /// More workers than this wait for each other's metadata alone.
 const WORKERS_MAX: usize = 4;
 /// Jobs that a worker takes at once: neighbours have the same source.
@@ -121,7 +123,7 @@ pub fn execute(
     for round in plan.jobs.chunk_by(|one, other| one.round == other.round) {
         *run.next.lock() = 0;
         let done = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..limits.threads.clamp(1, WORKERS_MAX))
+            let workers: Vec<_> = (0..(limits.threads * WORKERS_A_THREAD).clamp(1, WORKERS_MAX))
                 .map(|_| scope.spawn(|| run.work(round)))
                 .collect();
             workers

@@ -148,18 +148,11 @@ fn look(extents: u64, memory_bytes: u64) -> (u64, f64) {
         .count() as u64;
     let share = report.outcome.extents as f64 / twice as f64;
     let (took, seconds) = (peak() - before, start.elapsed().as_secs());
-    let shown = (
-        extents * u64::from(BLOCKS) * BLOCK >> 30,
-        took >> 20,
-        memory_bytes >> 20,
-    );
-    println!(
-        "{} GiB: {} of {} MiB, {:.1} % found, {} passes, {seconds} s",
-        shown.0,
-        shown.1,
-        shown.2,
-        share * 100.0,
-        report.passes
+    let gib = (extents * u64::from(BLOCKS) * BLOCK) >> 30;
+    let (mib, allowed, passes) = (took >> 20, memory_bytes >> 20, report.passes);
+    eprintln!(
+        "{gib} GiB: {mib} of {allowed} MiB, {:.1} % found, {passes} passes, {seconds} s",
+        share * 100.0
     );
     (took, share)
 }
