@@ -127,9 +127,9 @@ pub struct Candidates {
 pub struct Rank(u64);
 
 impl Rank {
-    /// `in_common` are fingerprints of blocks that others have.
-    fn new(extent: &Extent, in_common: impl Iterator<Item = Print>) -> Self {
-        let least = in_common.map(|print| scatter(print) >> 32).min().unwrap_or(0);
+    /// `met_again` are fingerprints of blocks that others have.
+    fn new(extent: &Extent, met_again: impl Iterator<Item = Print>) -> Self {
+        let least = met_again.map(|print| scatter(print) >> 32).min().unwrap_or(0);
         Self(u64::from(u32::MAX - extent.blocks) << 32 | least)
     }
 }
@@ -187,9 +187,9 @@ impl Candidates {
         drop((once, fresh));
         let limit = look.memory_bytes / EXTENTS_SHARE;
         space.scan(Which::All(look.since), &mut |extent, prints| {
-            let mut in_common = twice.sample(prints).filter(|print| twice.has(*print)).peekable();
-            if in_common.peek().is_some() {
-                let rank = Rank::new(&extent, in_common);
+            let mut met_again = twice.sample(prints).filter(|print| twice.has(*print)).peekable();
+            if met_again.peek().is_some() {
+                let rank = Rank::new(&extent, met_again);
                 if rank >= look.from && found.next.is_none_or(|next| rank < next) {
                     found.push(extent, prints, rank);
                     found.fit(limit);
