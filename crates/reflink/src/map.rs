@@ -241,10 +241,12 @@ impl Map {
 
     /// Extents that lie in `from..to`, at least in part, with their blocks.
     fn known(&self, from: u64, to: u64) -> Result<Vec<(u64, u64)>> {
-        let earliest = from.saturating_sub(EXTENT_MAX_BLOCKS * self.block_bytes);
-        let sql = "SELECT start, blocks FROM extent WHERE start >= ?1 AND start < ?2 ORDER BY start";
+        // None overlap: of those that begin before, only the last can reach in.
+        let last = "SELECT start, blocks FROM extent WHERE start <= ?1 ORDER BY start DESC LIMIT 1";
+        let inside = "SELECT start, blocks FROM extent WHERE start > ?1 AND start < ?2 ORDER BY start";
         let number = |row: &Row<'_>| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64));
-        let mut rows = self.rows(sql, params![earliest as i64, to as i64], number)?;
+        let mut rows = self.rows(last, [from as i64], number)?;
+        rows.extend(self.rows(inside, params![from as i64, to as i64], number)?);
         rows.retain(|(start, blocks)| start + blocks * self.block_bytes > from);
         Ok(rows)
     }
