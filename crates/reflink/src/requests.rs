@@ -73,7 +73,10 @@ pub(crate) fn work(plan: &Plan, job: &Job, runs: &[Run], block_bytes: u64) -> Wo
             work.share(one, (from, to), run, sources);
         }
     }
-    work.rewrite(own, runs);
+    // Where space is given back block by block, what nobody else has stays where it is.
+    if job.leftover_blocks > 0 {
+        work.rewrite(own, runs);
+    }
     work.requests.sort_unstable();
     work
 }
