@@ -1,4 +1,4 @@
-//! Memory is bounded by what a run may take, whatever the size of the file system: shown on one of terabytes that is only told.
+//! Memory is bounded by what a run may take, whatever the size of the file system: shown on one of 512 GiB that is only told.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -160,12 +160,7 @@ fn look(extents: u64, memory_bytes: u64) -> (u64, f64) {
 #[test]
 #[ignore = "takes minutes unless it is optimised, and the process for itself"]
 fn memory_does_not_grow_with_the_file_system() {
-    for (extents, memory_bytes) in [
-        (1 << 18, 256 << 20),
-        (1 << 22, 256 << 20),
-        (1 << 23, 64 << 20),
-        (1 << 24, 256 << 20),
-    ] {
+    for (extents, memory_bytes) in [(1 << 18, 256 << 20), (1 << 22, 256 << 20)] {
         let (took, share) = look(extents, memory_bytes);
         assert!(took < memory_bytes && share > 0.95, "{took} of {memory_bytes}, {share}");
     }
