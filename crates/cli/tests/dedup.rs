@@ -1,11 +1,14 @@
-//! `dedup`: what it prints and how it ends, on a Btrfs file system in a file (which takes root), and where there is none.
+//! `dedup`: what it prints and how it ends, on Btrfs and XFS file systems in files (which takes root), and where there are none.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::runner::{Home, noise};
+use crate::runner::{Home, Ran, noise};
 
 /// A mounted Btrfs file system, taken down at the end.
 struct Mounted {
@@ -13,28 +16,28 @@ struct Mounted {
 }
 
 impl Mounted {
-    /// `None`, with a word, where nothing can be mounted; where continuous integration says that it can, it must.
     fn new(home: &Home) -> Option<Self> {
+        Self::with(home, "mkfs.btrfs")
+    }
+
+    /// `None`, with a word, where nothing can be mounted; where continuous integration says that it can, it must.
+    fn with(home: &Home, make: &str) -> Option<Self> {
         let may = rustix::process::geteuid().is_root()
             && Path::new("/dev/loop-control").exists()
-            && Command::new("mkfs.btrfs")
-                .arg("-V")
-                .stdout(Stdio::null())
-                .status()
-                .is_ok();
+            && Command::new(make).arg("-V").stdout(Stdio::null()).status().is_ok();
         assert!(
             may || std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-            "the tests of dedup need root and mkfs.btrfs"
+            "the tests of dedup need root and {make}"
         );
         if !may {
-            eprintln!("LEFT OUT: a Btrfs file system: needs root, loop devices and mkfs.btrfs");
+            eprintln!("LEFT OUT: a file system: needs root, loop devices and {make}");
             return None;
         }
         let (image, mount) = (home.path("image"), home.path("mount"));
         File::create(&image).unwrap().set_len(300 << 20).unwrap();
         fs::create_dir(&mount).unwrap();
         for (program, arguments) in [
-            ("mkfs.btrfs", vec!["-q".into(), image.clone()]),
+            (make, vec!["-q".into(), image.clone()]),
             ("mount", vec!["-oloop".into(), image, mount.clone()]),
         ] {
             assert!(
@@ -217,4 +220,155 @@ fn what_cannot_be_done_is_said() {
         .code(1)
         .says(&["state", "--state"]);
     assert!(home.read("state") == noise(10_000));
+}
+
+/// Somebody who is not root.
+const NOBODY: u32 = 65534;
+
+/// Runs the binary as nobody, in a home that they may read and write.
+fn as_nobody(home: &Home, args: &[&str]) -> Ran {
+    let program = home.path("drystone");
+    if !program.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_drystone"), &program).unwrap();
+        fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        chown(home.path("home"), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let mut command = Command::new(program);
+    command.args(args).env_clear().env("HOME", home.path("home"));
+    command.current_dir(home.path("")).stdin(Stdio::null());
+    home.ran(command.uid(NOBODY).gid(NOBODY))
+}
+
+fn give_to_nobody(home: &Home, name: &str, mode: u32) {
+    let path = home.path(name);
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+}
+
+#[test]
+fn without_root_ones_own_files_are_shared() {
+    for make in ["mkfs.btrfs", "mkfs.xfs"] {
+        let home = Home::new();
+        let Some(disk) = Mounted::with(&home, make) else { return };
+        let bytes = noise(3 << 20);
+        for (name, mode) in [("own/one", 0o644), ("own/two", 0o444), ("own/deep/three", 0o600)] {
+            home.write(&format!("mount/{name}"), &bytes);
+            give_to_nobody(&home, &format!("mount/{name}"), mode);
+        }
+        give_to_nobody(&home, "mount/own/deep", 0o755);
+        give_to_nobody(&home, "mount/own", 0o755);
+        home.write("mount/own/secret", &bytes);
+        fs::set_permissions(home.path("mount/own/secret"), fs::Permissions::from_mode(0o600)).unwrap();
+        let estimate = as_nobody(&home, &["dedup", "estimate", "mount/own", "--json"])
+            .ok()
+            .object();
+        assert_eq!(estimate["predicted_bytes"], 6 << 20, "{make}");
+        let run = as_nobody(&home, &["dedup", "mount/own", "--json"]).ok().object();
+        assert_eq!(
+            (&run["freed_bytes"], &run["complete"]),
+            (&(6 << 20).into(), &true.into()),
+            "{make}"
+        );
+        let again = as_nobody(&home, &["dedup", "run", "mount/own"]).ok();
+        assert!(again.out().contains("nothing new"), "{make}: {}", again.out());
+        home.write("mount/own/four", &bytes);
+        give_to_nobody(&home, "mount/own/four", 0o644);
+        let run = as_nobody(&home, &["dedup", "mount/own", "--json"]).ok().object();
+        assert_eq!(run["freed_bytes"], 3 << 20, "{make}");
+        // Somebody else's, who lets it be read: the kernel does not let it be changed, in any way.
+        fs::set_permissions(home.path("mount/own/secret"), fs::Permissions::from_mode(0o644)).unwrap();
+        let run = as_nobody(&home, &["dedup", "mount/own", "--json"]).object();
+        assert!(
+            run["freed_bytes"].as_u64().is_some_and(|bytes| bytes == 0),
+            "{make}: {run}"
+        );
+        assert_eq!(run["exit"], "incomplete", "{make}: {run}");
+        for name in ["one", "two", "deep/three", "secret"] {
+            assert!(home.read(&format!("mount/own/{name}")) == bytes, "{make}: {name}");
+        }
+        drop(disk);
+    }
+}
+
+#[test]
+fn what_takes_root_says_so() {
+    let home = Home::new();
+    let Some(disk) = Mounted::new(&home) else { return };
+    let place = disk.mount.to_str().unwrap();
+    as_nobody(&home, &["dedup", "find-new", place]).code(1).says(&["root"]);
+    let image = home.path("other");
+    File::create(&image).unwrap().set_len(200 << 20).unwrap();
+    let made = Command::new("mkfs.btrfs").arg("-q").arg(&image).status().unwrap();
+    assert!(made.success());
+    let attached = Command::new("losetup")
+        .args(["-f", "--show"])
+        .arg(&image)
+        .output()
+        .unwrap();
+    let device = Attached(String::from_utf8(attached.stdout).unwrap().trim().to_owned());
+    as_nobody(&home, &["dedup", &device.0])
+        .code(1)
+        .says(&[&device.0, "only root may mount"]);
+    // Root may: it is mounted for this run alone.
+    assert!(home.run(["dedup", &device.0]).ok().out().contains(&device.0));
+}
+
+/// A loop device, given back at the end.
+struct Attached(String);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // A mount that goes with the last descriptor may still hold it; then it goes with that.
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_read_only_file_system_and_a_foreign_state_are_told() {
+    let home = Home::new();
+    let Some(disk) = Mounted::new(&home) else { return };
+    let place = disk.mount.to_str().unwrap();
+    let bytes = noise(1 << 20);
+    for name in ["mount/one", "mount/two"] {
+        home.write(name, &bytes);
+    }
+    let remount = |how: &str| {
+        let done = Command::new("mount").args(["-o", how]).arg(&disk.mount).status();
+        assert!(done.unwrap().success(), "{how}");
+    };
+    remount("remount,ro");
+    home.run(["dedup", place, "--json"]).code(1).says(&["ead-only"]);
+    let estimate = home.run(["dedup", "estimate", place, "--json"]).ok().object();
+    assert_eq!(estimate["predicted_bytes"], 1 << 20);
+    remount("remount,rw");
+    // Nothing of the run that failed was noted as done.
+    let run = home.run(["dedup", place, "--json"]).ok().object();
+    assert_eq!(run["freed_bytes"], 1 << 20);
+    let made = Command::new("sqlite3")
+        .arg(home.path("foreign"))
+        .arg("CREATE TABLE mine (a)")
+        .status();
+    if made.is_ok_and(|status| status.success()) {
+        let before = home.read("foreign");
+        home.run(["dedup", place, "--state", "foreign"])
+            .code(1)
+            .says(&["foreign", "--state"]);
+        assert!(home.read("foreign") == before);
+    }
+}
+
+#[test]
+fn a_file_system_that_is_gone_is_still_shown() {
+    let home = Home::new();
+    let Some(disk) = Mounted::new(&home) else { return };
+    home.run(["dedup", disk.mount.to_str().unwrap()]).ok();
+    let shown = || home.run(["dedup", "show", "--json"]).ok().object();
+    assert_eq!(shown()["present"], true);
+    // Another test may be looking at all mounts just now.
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !Command::new("umount").arg(&disk.mount).status().unwrap().success() {
+        assert!(Instant::now() < limit, "it stays busy");
+    }
+    assert_eq!(shown()["present"], false);
+    assert!(home.run(["dedup", "show"]).ok().out().contains("not there now"));
 }

@@ -84,8 +84,11 @@ impl Home {
     }
 
     pub(crate) fn run_with<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I, env: &[(&str, &str)]) -> Ran {
-        let mut command = self.command(args);
-        command.envs(env.iter().copied());
+        self.ran(self.command(args).envs(env.iter().copied()))
+    }
+
+    /// Runs any command to its end.
+    pub(crate) fn ran(&self, command: &mut Command) -> Ran {
         Ran {
             shown: format!("{command:?}"),
             output: command.output().unwrap(),

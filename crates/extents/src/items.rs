@@ -235,6 +235,12 @@ impl Inode {
         self.mode & libc::S_IFMT == libc::S_IFDIR
     }
 
+    /// Whether its data has no checksums (NODATASUM): it shares with its like alone.
+    pub fn is_unsummed(&self) -> bool {
+        const NODATASUM: u64 = 1;
+        self.flags & NODATASUM != 0
+    }
+
     /// Whether its data may change without moving to another place (NODATACOW).
     pub fn is_written_in_place(&self) -> bool {
         const NODATACOW: u64 = 1 << 1;

@@ -1,11 +1,12 @@
-//! Btrfs as root: fingerprints from the checksum tree, uses from the trees of the subvolumes; no data is read.
+//! Btrfs as root: fingerprints from the checksum tree, uses from the trees of the subvolumes.
 //!
 //! - Extents come from the extent tree, which has each once however many snapshots there are, with the generation that it was
 //!   written in: sharing keeps that, so that a run is not new data to the next.
-//! - Data without checksums (NODATASUM, NODATACOW) has no fingerprints and is left alone.
+//! - No data is read but what has no checksums (NODATASUM, NODATACOW), and that only if it is wanted.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use drystone_extents::items::{DiskExtent, FileExtent, Form, Inode, Key, Reference, kind, tree};
@@ -15,7 +16,10 @@ use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, openat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::files::join_own;
+use crate::progress::Cancel;
 use crate::space::{Extent, FileId, NO_PRINT, Print, Space, Use, Uses, Which};
+use crate::unsummed::Unsummed;
 
 /// Extents, and blocks, of which the fingerprints are asked for at once.
 const BATCH_EXTENTS: usize = 8192;
@@ -47,6 +51,7 @@ pub struct BtrfsSpace {
     scope: Scope,
     extent_count: AtomicU64,
     walked: Mutex<Option<Walked>>,
+    unsummed: Option<Unsummed>,
 }
 
 /// Uses of the extents that are planned about, sorted.
@@ -61,6 +66,7 @@ struct Found {
     one: Use,
     form: Form,
     in_scope: bool,
+    unsummed: bool,
 }
 
 /// A file of which extents are met.
@@ -80,7 +86,20 @@ impl BtrfsSpace {
             scope,
             extent_count: AtomicU64::new(0),
             walked: Mutex::new(None),
+            unsummed: None,
         }
+    }
+
+    /// The same, with data that has no checksums: it is read, and what was found remembered in `cache`, or for this run alone.
+    pub fn with_unsummed(self, cache: Option<&Path>, cancel: &Cancel) -> Result<Self> {
+        let unsummed = Some(Unsummed::open(cache, cancel)?);
+        Ok(Self { unsummed, ..self })
+    }
+
+    /// Bytes of data that were read for want of checksums.
+    pub fn read_bytes(&self) -> u64 {
+        let unsummed = self.unsummed.as_ref();
+        unsummed.map_or(0, |unsummed| unsummed.read_bytes.load(Ordering::Relaxed))
     }
 
     /// The file system.
@@ -128,6 +147,7 @@ impl BtrfsSpace {
                 tail_bytes: ((extent.len - beyond) % block) as u32,
             },
             form: extent.form,
+            unsummed: inode.is_unsummed(),
             in_scope: in_scope && blocks * block >= extent.len,
         }
     }
@@ -287,6 +307,7 @@ fn collect(found: &[Found]) -> Uses {
         complete: list.len() == found.len(),
         list,
         encoded: found.iter().any(|found| found.form == Form::Encoded),
+        unsummed: found.iter().any(|found| found.unsummed),
     }
 }
 
@@ -324,16 +345,24 @@ impl Space for BtrfsSpace {
             Which::NewSince(since) => (since, true),
         };
         let (mut batch, mut prints, mut from, mut count) = (Vec::new(), Vec::new(), 0, 0);
+        let mut before = 0;
         loop {
             self.batch(from, since, only_new, &mut batch)?;
             let Some(last) = batch.last() else { break };
             from = last.start + 1;
             count += batch.len() as u64;
             self.prints(&batch, &mut prints)?;
-            let mut rest = prints.as_slice();
+            let mut rest = prints.as_mut_slice();
             for extent in &batch {
-                let (own, after) = rest.split_at_checked(extent.blocks as usize).unwrap_or_default();
+                let (own, after) = rest.split_at_mut_checked(extent.blocks as usize).unwrap_or_default();
                 rest = after;
+                let unsummed = self.unsummed.as_ref();
+                if let Some(unsummed) = unsummed.filter(|_| own.iter().all(|print| *print == NO_PRINT)) {
+                    // Only a look at all of them says what lies between two.
+                    let last = if only_new { extent.start } else { before };
+                    unsummed.fill(&self.fs, extent, last, own)?;
+                    before = extent.start;
+                }
                 visit(*extent, own)?;
             }
         }
@@ -415,6 +444,10 @@ impl Space for BtrfsSpace {
             ioctl_setflags(&scratch, flags - IFlags::NOCOW).map_err(failed)?;
         }
         Ok(scratch)
+    }
+
+    fn join(&self, file: FileId) -> Result<bool> {
+        join_own(&self.open(file)?)
     }
 
     fn settle(&self) -> Result<()> {

@@ -1,7 +1,9 @@
 //! The extents that have a block in common with another, or twice: all that a plan is about.
 //!
-//! - Two streams over the fingerprints; unique data costs a few bits a block, in filters of bounded size.
-//! - When what is in common does not fit in memory, the smallest extents are left for a pass of their own: [`Candidates::below_blocks`].
+//! - Two streams over the fingerprints; unique data costs a few bits a block, in filters of bounded size. Where these are too small
+//!   for all blocks, those of long extents are sampled by content, so that equal data is sampled equally.
+//! - When what is in common does not fit in memory, a part of it is left for passes of their own: [`Candidates::next`]. Long extents
+//!   come first, and those of one length in the order of their least fingerprint, so that what is alike stays together.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -11,11 +13,16 @@ use crate::space::{Extent, NO_PRINT, Print, Space, Which};
 
 /// Bits of a filter for each block of the disk: one block in eight is taken for another at most.
 const FILTER_BITS_A_BLOCK: u64 = 8;
+/// At least so many: with fewer, blocks are sampled, one in so many at most.
+const FILTER_BITS_LEAST: u64 = 4;
+const SAMPLE_MAX: u64 = 64;
+/// Extents with fewer blocks than so many samples' worth are not sampled.
+const SAMPLES_LEAST: u64 = 4;
 /// Shares of the memory: filters (each), extents with their fingerprints.
 const FILTER_SHARE: u64 = 16;
 const EXTENTS_SHARE: u64 = 3;
-/// Memory of an extent beside its fingerprints, bytes: itself, its place in the order, its uses.
-const EXTENT_BYTES: u64 = 160;
+/// Memory of an extent beside its fingerprints, bytes: itself, its rank, its place in the order, its uses.
+const EXTENT_BYTES: u64 = 168;
 
 /// Scatters fingerprints, which may be of any kind, evenly.
 pub(crate) fn scatter(print: Print) -> u64 {
@@ -55,16 +62,28 @@ impl BuildHasher for PrintHasher {
 struct Filter {
     words: Vec<u64>,
     shift: u32,
+    /// One block in so many is put in, of long extents.
+    rate: u64,
 }
 
 impl Filter {
     fn new(blocks: u64, memory_bytes: u64) -> Self {
         let bits = (blocks.max(1024) * FILTER_BITS_A_BLOCK).min(memory_bytes.max(1 << 16) * 8);
         let bits = bits.next_power_of_two().min(1 << 40);
+        let rate = (blocks * FILTER_BITS_LEAST).div_ceil(bits).next_power_of_two();
         Self {
             words: vec![0; (bits / 64) as usize],
             shift: 64 - bits.trailing_zeros(),
+            rate: rate.min(SAMPLE_MAX),
         }
+    }
+
+    /// The fingerprints of an extent that count.
+    fn sample<'p>(&self, prints: &'p [Print]) -> impl Iterator<Item = Print> + use<'p> {
+        let is_long = prints.len() as u64 >= SAMPLES_LEAST * self.rate;
+        let rate = if is_long { self.rate } else { 1 };
+        let known = prints.iter().copied().filter(|print| *print != NO_PRINT);
+        known.filter(move |print| scatter(*print).is_multiple_of(rate))
     }
 
     fn place(&self, print: Print) -> (usize, u64) {
@@ -96,10 +115,23 @@ pub struct Candidates {
     /// Where each one's fingerprints begin, and where the last one's end.
     starts: Vec<usize>,
     prints: Vec<Print>,
-    /// Extents shorter than this did not fit, and are for another pass; 0 if all did.
-    pub below_blocks: u32,
+    ranks: Vec<Rank>,
+    /// Those from this on did not fit, and are for another pass; `None` if all did.
+    pub next: Option<Rank>,
     /// Bytes on disk that were looked at.
     pub scanned_bytes: u64,
+}
+
+/// The place of an extent in the order of passes: the longest first, then by what is in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(u64);
+
+impl Rank {
+    /// `met_again` are fingerprints of blocks that others have.
+    fn new(extent: &Extent, met_again: impl Iterator<Item = Print>) -> Self {
+        let least = met_again.map(|print| scatter(print) >> 32).min().unwrap_or(0);
+        Self(u64::from(u32::MAX - extent.blocks) << 32 | least)
+    }
 }
 
 /// What to look for.
@@ -107,8 +139,8 @@ pub struct Candidates {
 pub struct Look {
     /// Extents of a later generation are new; with 0 all are.
     pub since: u64,
-    /// Only extents shorter than this.
-    pub shorter_than_blocks: u32,
+    /// Only extents from this on.
+    pub from: Rank,
     /// Memory that may be taken, for everything that a run holds.
     pub memory_bytes: u64,
 }
@@ -128,8 +160,8 @@ impl Candidates {
             let filter = fresh.insert(filter());
             space.scan(Which::NewSince(look.since), &mut |extent, prints| {
                 found.scanned_bytes += u64::from(extent.blocks) * space.block_bytes();
-                for print in prints {
-                    filter.insert(*print);
+                for print in filter.sample(prints) {
+                    filter.insert(print);
                 }
                 cancel.check()
             })?;
@@ -144,10 +176,10 @@ impl Candidates {
             if look.since == 0 {
                 found.scanned_bytes += bytes;
             }
-            let of_interest = prints.iter().filter(|print| **print != NO_PRINT);
-            for print in of_interest.filter(|print| fresh.as_ref().is_none_or(|fresh| fresh.has(**print))) {
-                if once.insert(*print) || Some(*print) == zero {
-                    twice.insert(*print);
+            let sample = once.sample(prints);
+            for print in sample.filter(|print| fresh.as_ref().is_none_or(|fresh| fresh.has(*print))) {
+                if once.insert(print) || Some(print) == zero {
+                    twice.insert(print);
                 }
             }
             cancel.check()
@@ -155,45 +187,48 @@ impl Candidates {
         drop((once, fresh));
         let limit = look.memory_bytes / EXTENTS_SHARE;
         space.scan(Which::All(look.since), &mut |extent, prints| {
-            let in_window = extent.blocks < look.shorter_than_blocks && extent.blocks >= found.below_blocks;
-            if in_window && prints.iter().any(|print| *print != NO_PRINT && twice.has(*print)) {
-                found.push(extent, prints, limit);
+            let mut met_again = twice.sample(prints).filter(|print| twice.has(*print)).peekable();
+            if met_again.peek().is_some() {
+                let rank = Rank::new(&extent, met_again);
+                if rank >= look.from && found.next.is_none_or(|next| rank < next) {
+                    found.push(extent, prints, rank);
+                    found.fit(limit);
+                }
             }
             cancel.check()
         })?;
         Ok(found)
     }
 
-    fn push(&mut self, extent: Extent, prints: &[Print], limit_bytes: u64) {
+    fn push(&mut self, extent: Extent, prints: &[Print], rank: Rank) {
         self.extents.push(extent);
         self.prints.extend(prints);
         self.starts.push(self.prints.len());
-        if self.memory_bytes() > limit_bytes {
-            self.drop_smaller_half();
-        }
+        self.ranks.push(rank);
     }
 
     fn memory_bytes(&self) -> u64 {
         self.extents.len() as u64 * EXTENT_BYTES + self.prints.len() as u64 * size_of::<Print>() as u64
     }
 
-    fn drop_smaller_half(&mut self) {
-        let mut lengths: Vec<u32> = self.extents.iter().map(|extent| extent.blocks).collect();
-        let middle = lengths.len() / 2;
-        let (_, median, _) = lengths.select_nth_unstable(middle);
-        self.below_blocks = *median + 1;
+    /// Drops the later half of what is held if that is too much; of those that are alike, all but the first.
+    fn fit(&mut self, limit_bytes: u64) {
+        if self.memory_bytes() <= limit_bytes {
+            return;
+        }
+        let mut ranks = self.ranks.clone();
+        let middle = ranks.len() / 2;
+        let first = ranks.iter().min().copied().unwrap_or_default();
+        let (_, median, _) = ranks.select_nth_unstable(middle);
+        // More of the first rank than fit: the rest is found when these are shared.
+        let next = (*median).max(Rank(first.0 + 1));
         let old = std::mem::take(self);
         self.starts.push(0);
-        (self.below_blocks, self.scanned_bytes) = (old.below_blocks, old.scanned_bytes);
-        for (index, extent) in old
-            .extents
-            .iter()
-            .enumerate()
-            .filter(|(_, extent)| extent.blocks >= old.below_blocks)
-        {
-            self.extents.push(*extent);
-            self.prints.extend(old.prints(index));
-            self.starts.push(self.prints.len());
+        (self.next, self.scanned_bytes) = (Some(next), old.scanned_bytes);
+        for (index, (extent, rank)) in old.extents.iter().zip(&old.ranks).enumerate() {
+            if *rank < next && self.extents.len() < middle {
+                self.push(*extent, old.prints(index), *rank);
+            }
         }
     }
 

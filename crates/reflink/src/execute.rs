@@ -1,35 +1,35 @@
-//! Carrying out a plan: reads ahead what the kernel will compare, lets it share, and keeps count.
+//! Carrying out a plan: hands its jobs to workers and keeps count.
 //!
 //! - What went wrong with one file is a problem in the outcome; only what stops everything (a file system that turned read-only, a
 //!   wish to stop) ends the run, and what was done until then stays and is counted.
-//! - The kernel compares page by page without reading ahead, which takes ten to fifty times as long on cold data: so both ranges
-//!   are read first.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 
-use drystone_extents::{DESTINATIONS_MAX, Shared, dedupe, is_cold, set_idle_io};
+use drystone_extents::set_idle_io;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use crate::cache::{copy_range, forget, warm};
 use crate::candidates::Candidates;
 use crate::cover::Source;
 use crate::error::{Error, Result};
 use crate::plan::{Job, Plan};
 use crate::progress::{Cancel, Progress};
-use crate::requests::{Copy, From, Request, Work, work};
+use crate::requests::{Work, work};
+use crate::share::Sharer;
 use crate::space::{Extent, FileId, Space};
 
-/// Bytes that are read ahead and compared at once.
-const PIECE_BYTES: u64 = 16 << 20;
-/// Bytes of one read.
-const READ_BYTES: usize = 256 << 10;
 /// Length of a hole; no extent is longer than that.
 const HOLE_BYTES: u64 = 1 << 30;
+/// Workers wait for the disk as much as they compute.
+const WORKERS_A_THREAD: usize = 2;
+/// More workers than this wait for each other's metadata alone.
+const WORKERS_MAX: usize = 4;
 /// Jobs that a worker takes at once: neighbours have the same source.
 const TAKE: usize = 8;
+/// Jobs with so many bytes are enough, so that no worker is left with all that remains.
+const TAKE_BYTES: u64 = 16 << 20;
 /// Problems that are told one by one.
 const PROBLEMS_MAX: usize = 1000;
 
@@ -92,7 +92,7 @@ struct Run<'a> {
     limits: &'a Limits<'a>,
     progress: &'a Progress,
     cancel: &'a Cancel,
-    next: AtomicUsize,
+    next: Mutex<usize>,
     hole: Option<OwnedFd>,
     outcome: Mutex<(Outcome, Vec<u32>)>,
 }
@@ -115,15 +115,15 @@ pub fn execute(
         limits,
         progress,
         cancel,
-        next: AtomicUsize::new(0),
+        next: Mutex::new(0),
         hole,
         outcome: Mutex::default(),
     };
     let mut failed = None;
     for round in plan.jobs.chunk_by(|one, other| one.round == other.round) {
-        run.next.store(0, Ordering::Relaxed);
+        *run.next.lock() = 0;
         let done = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..limits.threads.max(1))
+            let workers: Vec<_> = (0..(limits.threads * WORKERS_A_THREAD).clamp(1, WORKERS_MAX))
                 .map(|_| scope.spawn(|| run.work(round)))
                 .collect();
             workers
@@ -182,42 +182,48 @@ fn count_freed(space: &dyn Space, extents: &[Extent], outcome: &mut Outcome) -> 
     Ok(())
 }
 
-/// What a worker keeps between requests.
-struct Hands {
-    buffer: Vec<u8>,
-    source: Option<(FileId, OwnedFd)>,
-}
-
-/// Part of a request that is compared at once.
-struct Piece<'a> {
-    source: &'a OwnedFd,
-    request: &'a Request,
-    /// Where it begins in the request, bytes.
-    at: u64,
-    len: u64,
-}
-
 impl Run<'_> {
-    fn work(&self, jobs: &[Job]) -> Result<()> {
+    fn work(&self, round: &[Job]) -> Result<()> {
         if self.limits.idle_io {
             set_idle_io();
         }
-        let mut hands = Hands {
-            buffer: vec![0; READ_BYTES],
-            source: None,
-        };
-        loop {
-            let from = self.next.fetch_add(TAKE, Ordering::Relaxed);
-            let Some(jobs) = jobs.get(from..).filter(|jobs| !jobs.is_empty()) else {
-                return Ok(());
-            };
-            for job in jobs.iter().take(TAKE) {
+        let hole = self.hole.as_ref().and_then(|hole| hole.try_clone().ok());
+        let mut sharer = Sharer::new(self.space, self.progress, hole);
+        // What comes next is read while this is compared.
+        let mut next = self.take(round);
+        sharer.expect(&next);
+        while !next.is_empty() {
+            let these = std::mem::replace(&mut next, self.take(round));
+            sharer.expect(&next);
+            for work in &these {
                 if self.should_stop() {
                     return Ok(());
                 }
-                self.treat(job, &mut hands)?;
+                self.treat(work, &mut sharer)?;
             }
         }
+        Ok(())
+    }
+
+    /// The next jobs that no other worker has, taken apart.
+    fn take(&self, round: &[Job]) -> Vec<Work> {
+        let mut next = self.next.lock();
+        let rest = round.get(*next..).unwrap_or_default();
+        let mut bytes = 0;
+        let is_enough = |job: &&Job| {
+            let before = bytes;
+            bytes += job.gain_bytes;
+            before < TAKE_BYTES
+        };
+        let jobs: Vec<&Job> = rest.iter().take(TAKE).take_while(is_enough).collect();
+        *next += jobs.len();
+        drop(next);
+        let works = jobs.into_iter().map(|job| {
+            let from = job.runs.0 as usize;
+            let runs = self.plan.runs.get(from..from + job.runs.1 as usize).unwrap_or_default();
+            work(self.plan, job, runs, self.space.block_bytes())
+        });
+        works.collect()
     }
 
     fn should_stop(&self) -> bool {
@@ -230,194 +236,23 @@ impl Run<'_> {
         stop
     }
 
-    fn treat(&self, job: &Job, hands: &mut Hands) -> Result<()> {
-        let from = job.runs.0 as usize;
-        let runs = self.plan.runs.get(from..from + job.runs.1 as usize).unwrap_or_default();
-        let work = work(self.plan, job.index, runs, self.space.block_bytes());
+    fn treat(&self, work: &Work, sharer: &mut Sharer<'_>) -> Result<()> {
         if work.is_incomplete {
             return Ok(());
         }
         let mut tally = Outcome {
             extents: 1,
-            predicted_bytes: job.gain_bytes,
+            predicted_bytes: work.job.gain_bytes,
             ..Outcome::default()
         };
-        let done = self.share_all(&work, hands, &mut tally);
-        Progress::add(
-            &self.progress.freed_bytes,
-            if tally.differing == 0 { job.gain_bytes } else { 0 },
-        );
+        let done = sharer.share_all(work, &mut tally);
+        let freed = if tally.differing == 0 { work.job.gain_bytes } else { 0 };
+        Progress::add(&self.progress.freed_bytes, freed);
         Progress::add(&self.progress.problems, tally.problem_count);
         let (outcome, gone) = &mut *self.outcome.lock();
         outcome.add(tally);
-        gone.push(job.index);
+        gone.push(work.job.index);
         done
-    }
-
-    fn share_all(&self, work: &Work, hands: &mut Hands, tally: &mut Outcome) -> Result<()> {
-        let Some(scratch) = self.copy_leftover(&work.copies, hands, tally)? else {
-            return Ok(());
-        };
-        let alike = |one: &Request, other: &Request| {
-            (one.from, one.from_offset, one.len) == (other.from, other.from_offset, other.len)
-        };
-        for alike in work.requests.chunk_by(alike) {
-            if self.space.frees_whole_extents() && (tally.differing > 0 || tally.problem_count > 0) {
-                // The extent will not go, and every piece more would only break up the file.
-                return Ok(());
-            }
-            for requests in alike.chunks(DESTINATIONS_MAX) {
-                self.share(requests, scratch.as_ref(), hands, tally)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what nobody else has to a scratch file. `None` if that could not be done, `Some(None)` if there is nothing to write.
-    fn copy_leftover(
-        &self,
-        copies: &[Copy],
-        hands: &mut Hands,
-        tally: &mut Outcome,
-    ) -> Result<Option<Option<OwnedFd>>> {
-        let Some(first) = copies.first() else {
-            return Ok(Some(None));
-        };
-        let scratch = match self.space.scratch() {
-            Ok(scratch) => scratch,
-            Err(error) => return tally.problem(first.from, error.to_string()).map(|()| None),
-        };
-        let mut end = 0;
-        for copy in copies {
-            let file = match self.space.open(copy.from) {
-                Ok(file) => file,
-                Err(error) => return tally.problem(copy.from, error.to_string()).map(|()| None),
-            };
-            if let Err(source) = copy_range(&file, copy, &scratch, end, &mut hands.buffer) {
-                return tally.refused(copy.from, source).map(|()| None);
-            }
-            end += copy.len;
-        }
-        tally.rewritten_bytes += end.next_multiple_of(self.space.block_bytes());
-        Ok(Some(Some(scratch)))
-    }
-
-    /// Shares one range of one source with all its destinations.
-    fn share(
-        &self,
-        requests: &[Request],
-        scratch: Option<&OwnedFd>,
-        hands: &mut Hands,
-        tally: &mut Outcome,
-    ) -> Result<()> {
-        let Some(first) = requests.first() else { return Ok(()) };
-        let Hands { buffer, source: kept } = hands;
-        let made = if first.from == From::Hole {
-            self.hole.as_ref()
-        } else {
-            scratch
-        };
-        let source = match (first.from, made) {
-            (From::Hole | From::Scratch, Some(made)) => made,
-            (From::Hole | From::Scratch, None) => return Ok(()),
-            (From::File(file), _) => match self.keep_open(file, kept) {
-                Ok(source) => source,
-                Err(error) => return tally.problem(file, error.to_string()),
-            },
-        };
-        let mut targets = Vec::with_capacity(requests.len());
-        for request in requests {
-            match self.space.open(request.to) {
-                Ok(file) => targets.push((file, request)),
-                Err(error) => tally.problem(request.to, error.to_string())?,
-            }
-        }
-        let mut at = 0;
-        while at < first.len && !targets.is_empty() {
-            let len = (first.len - at).min(PIECE_BYTES);
-            self.share_piece(
-                &Piece {
-                    source,
-                    request: first,
-                    at,
-                    len,
-                },
-                &mut targets,
-                buffer,
-                tally,
-            )?;
-            at += len;
-        }
-        Ok(())
-    }
-
-    /// Shares a piece that is read ahead at once; targets that are not like it leave the list.
-    fn share_piece(
-        &self,
-        piece: &Piece<'_>,
-        targets: &mut Vec<(OwnedFd, &Request)>,
-        buffer: &mut [u8],
-        tally: &mut Outcome,
-    ) -> Result<()> {
-        let Piece {
-            source,
-            request: first,
-            at,
-            len,
-        } = *piece;
-        if let From::File(_) = first.from {
-            warm(source, first.from_offset + at, len, buffer);
-        }
-        // What nobody had in memory leaves it again, so that a run does not drive out what others need.
-        let is_cold = |(file, request): &(OwnedFd, &Request)| is_cold(file.as_fd(), request.to_offset + at, len);
-        let cold: Vec<bool> = targets.iter().map(is_cold).collect();
-        targets
-            .iter()
-            .for_each(|(file, request)| warm(file, request.to_offset + at, len, buffer));
-        let to: Vec<_> = targets
-            .iter()
-            .map(|(file, request)| (file.as_fd(), request.to_offset + at))
-            .collect();
-        let replies = dedupe(source.as_fd(), first.from_offset + at, len, &to);
-        Progress::add(&self.progress.shared_bytes, len * to.len() as u64);
-        for ((file, request), _) in targets.iter().zip(cold).filter(|(_, cold)| *cold) {
-            forget(file, request.to_offset + at, len);
-        }
-        let mut replies = match replies {
-            Ok(replies) => replies.into_iter(),
-            Err(error) => {
-                targets.clear();
-                return tally.problem(first.to, error.to_string());
-            }
-        };
-        let mut failed = Ok(());
-        targets.retain(|(_, request)| match replies.next() {
-            Some(Shared::Same) => {
-                tally.shared_bytes += len;
-                true
-            }
-            Some(Shared::Refused(source)) => {
-                let error = Errno::from_io_error(&source).unwrap_or(Errno::IO);
-                failed = tally.refused(request.to, error);
-                false
-            }
-            Some(Shared::Differs) | None => {
-                tally.differing += 1;
-                false
-            }
-        });
-        failed
-    }
-
-    fn keep_open<'h>(&self, file: FileId, kept: &'h mut Option<(FileId, OwnedFd)>) -> Result<&'h OwnedFd> {
-        if kept.as_ref().is_none_or(|(known, _)| *known != file) {
-            *kept = None;
-        }
-        let (_, fd) = match kept {
-            Some(kept) => kept,
-            none => none.insert((file, self.space.open(file)?)),
-        };
-        Ok(fd)
     }
 }
 
@@ -445,14 +280,14 @@ impl Outcome {
         }
     }
 
-    fn problem(&mut self, file: FileId, why: String) -> Result<()> {
+    pub(crate) fn problem(&mut self, file: FileId, why: String) -> Result<()> {
         self.problem_count += 1;
         self.problems.push(Problem { file, why });
         Ok(())
     }
 
     /// Notes what the kernel refused for one file; an error if it would refuse everything else as well.
-    fn refused(&mut self, file: FileId, source: Errno) -> Result<()> {
+    pub(crate) fn refused(&mut self, file: FileId, source: Errno) -> Result<()> {
         match source {
             Errno::ROFS | Errno::OPNOTSUPP => Err(Error::io("the file system", "share data on", source)),
             source => self.problem(file, source.to_string()),

@@ -3,21 +3,22 @@
 //! - The kernel compares; a file that differs is left as it is, and so is everything else about each file.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use drystone_extents::{Piece, Shared, dedupe, defragment, physical_map};
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::cache::warm;
+use crate::cache::read_ahead;
 use crate::error::{Error, Result};
 use crate::progress::{Cancel, Progress};
 
 /// Bytes that are read ahead and compared at once.
 const PIECE_BYTES: u64 = 16 << 20;
-const READ_BYTES: usize = 256 << 10;
 /// Extents smaller than this are joined when that is asked for.
 const DEFRAGMENT_BELOW_BYTES: u32 = 32 << 20;
+/// A file of pieces of this mean length is left as it is.
+const WHOLE_ENOUGH_BYTES: u64 = 256 << 10;
 
 /// What became of one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +48,15 @@ pub fn share_file(source: &Path, to: &Path, progress: &Progress, cancel: &Cancel
         Ok(bytes) => bytes,
         Err(error) => return Ok(failed(error)),
     };
-    let mut buffer = vec![0; READ_BYTES];
     let mut at = 0;
     while at < len && before > 0 {
         cancel.check()?;
         let piece = PIECE_BYTES.min(len - at);
-        warm(&from, at, piece, &mut buffer);
-        warm(&target, at, piece, &mut buffer);
+        for file in [&from, &target] {
+            // What comes next is read while this is compared.
+            let begun = if at == 0 { 0 } else { piece };
+            read_ahead(file, at + begun, 2 * PIECE_BYTES - begun);
+        }
         match dedupe(from.as_fd(), at, piece, &[(target.as_fd(), at)]).map(|mut replies| replies.pop()) {
             Ok(Some(Shared::Same)) => Progress::add(&progress.shared_bytes, piece),
             Ok(Some(Shared::Refused(error))) => return Ok(Fate::Failed(error.to_string())),
@@ -73,6 +76,18 @@ pub fn join_extents(path: &Path) -> Result<()> {
     let file = file.map_err(|source| Error::io(path, "open for writing", source))?;
     defragment(file.as_fd(), DEFRAGMENT_BELOW_BYTES)?;
     file.sync_all().map_err(|source| Error::io(path, "write out", source))
+}
+
+/// Joins the extents of an open file, if they are small ones that it shares with nobody; false if it was left as it is.
+pub(crate) fn join_own(file: &OwnedFd) -> Result<bool> {
+    let pieces = physical_map(file.as_fd(), (0, u64::MAX))?;
+    let bytes: u64 = pieces.iter().map(|piece| piece.len).sum();
+    let is_whole = pieces.len() < 2 || bytes / pieces.len() as u64 >= WHOLE_ENOUGH_BYTES;
+    if is_whole || pieces.iter().any(|piece| piece.shared || piece.encoded) {
+        return Ok(false);
+    }
+    let path = Path::new("/proc/self/fd").join(file.as_raw_fd().to_string());
+    join_extents(&path).map(|()| true)
 }
 
 fn open_file(path: &Path) -> Result<(OwnedFd, u64)> {

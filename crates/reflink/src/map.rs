@@ -1,6 +1,7 @@
 //! The map of a walked file system: which places of the disk hold what, and which files use them; in SQLite.
 //!
 //! - Extents do not overlap, and hold each place once, whoever used it first; a file's use of a place refers to them.
+//! - Encoded data is counted as files have it: how much of the disk it takes is not told to those who are not root.
 //! - Changes of one walk are noted file by file: a file is known only after all that it uses is.
 
 use std::collections::BTreeSet;
@@ -20,7 +21,11 @@ use crate::walk::FoundFile;
 const EXTENT_MAX_BLOCKS: u64 = 32 << 10;
 /// Rows that a scan takes from the database at once, and fingerprints of them.
 const SCAN_ROWS: usize = 1024;
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
+/// Encoded data has as many blocks as files have of it, and lies above all else: each block of the disk has room for the most that may
+/// be encoded in it (128 KiB on Btrfs).
+const ENCODED_FROM: u64 = 1 << 62;
+const ENCODED_ROOM: u64 = 32;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS walk (generation INTEGER NOT NULL);
@@ -201,10 +206,11 @@ impl Map {
                 .all(|number| number.is_multiple_of(self.block_bytes))
         };
         let mut parts = Vec::new();
-        for piece in pieces
-            .into_iter()
-            .filter(|piece| !piece.encoded && !piece.reserved && is_aligned(piece))
-        {
+        let placed = pieces.into_iter().filter(|piece| !piece.reserved).map(|piece| Piece {
+            disk_offset: place(&piece),
+            ..piece
+        });
+        for piece in placed.filter(is_aligned) {
             let len = piece.len.min(end.saturating_sub(piece.file_offset));
             let (mut at, to) = (piece.disk_offset, piece.disk_offset + len);
             let cut = |from: u64, to: u64, extent| Part {
@@ -235,10 +241,12 @@ impl Map {
 
     /// Extents that lie in `from..to`, at least in part, with their blocks.
     fn known(&self, from: u64, to: u64) -> Result<Vec<(u64, u64)>> {
-        let earliest = from.saturating_sub(EXTENT_MAX_BLOCKS * self.block_bytes);
-        let sql = "SELECT start, blocks FROM extent WHERE start >= ?1 AND start < ?2 ORDER BY start";
+        // None overlap: of those that begin before, only the last can reach in.
+        let last = "SELECT start, blocks FROM extent WHERE start <= ?1 ORDER BY start DESC LIMIT 1";
+        let inside = "SELECT start, blocks FROM extent WHERE start > ?1 AND start < ?2 ORDER BY start";
         let number = |row: &Row<'_>| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64));
-        let mut rows = self.rows(sql, params![earliest as i64, to as i64], number)?;
+        let mut rows = self.rows(last, [from as i64], number)?;
+        rows.extend(self.rows(inside, params![from as i64, to as i64], number)?);
         rows.retain(|(start, blocks)| start + blocks * self.block_bytes > from);
         Ok(rows)
     }
@@ -341,7 +349,8 @@ impl Map {
         Ok(Uses {
             list,
             complete: !elsewhere,
-            encoded: false,
+            encoded: extent >= ENCODED_FROM,
+            unsummed: false,
         })
     }
 
@@ -389,6 +398,15 @@ impl Map {
             Ok(())
         })?;
         failure.map_or(Ok(()), |error: Error| Err(error))
+    }
+}
+
+/// Where a piece lies, in the order in which the map has places.
+fn place(piece: &Piece) -> u64 {
+    if piece.encoded {
+        ENCODED_FROM | piece.disk_offset.saturating_mul(ENCODED_ROOM)
+    } else {
+        piece.disk_offset
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Policy {
 }
 
 /// One extent that goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Job {
     /// Its number among the candidates.
     pub index: u32,
@@ -57,6 +57,8 @@ pub struct Job {
 /// What to do, and what for.
 #[derive(Debug, Default)]
 pub struct Plan {
+    /// What the user wanted.
+    pub policy: Policy,
     /// In the order of rounds.
     pub jobs: Vec<Job>,
     /// Runs of all jobs.
@@ -113,6 +115,7 @@ pub fn plan(
         index: Index::new(memory_bytes / INDEX_SHARE),
         fates: vec![Fate::Open; count],
         plan: Plan {
+            policy,
             uses: vec![Uses::default(); count],
             ..Plan::default()
         },
@@ -280,7 +283,7 @@ impl Planner<'_> {
             return None;
         }
         if self.space.frees_whole_extents() {
-            self.judge_whole(extent, live, runs)
+            self.judge_whole(extent, (live, uses.unsummed), runs)
         } else {
             self.judge_blocks(live, runs)
         }
@@ -295,13 +298,13 @@ impl Planner<'_> {
     }
 
     /// Space is given back only if nothing of the extent is used any more.
-    fn judge_whole(&self, extent: Extent, live: &[(u32, u32)], runs: Vec<Run>) -> Option<Verdict> {
+    fn judge_whole(&self, extent: Extent, (live, unsummed): (&[(u32, u32)], bool), runs: Vec<Run>) -> Option<Verdict> {
         let block = self.space.block_bytes();
         let rest = leftover(live, &runs);
         let leftover_blocks: u32 = rest.iter().map(|(from, to)| to - from).sum();
         let (before, after) = (live.len(), runs.len() + rest.len());
         let fragments = after.saturating_sub(before) as u64;
-        let forbidden = self.policy.never_rewrite && leftover_blocks > 0
+        let forbidden = (self.policy.never_rewrite || unsummed) && leftover_blocks > 0
             || self.policy.whole_only && (leftover_blocks > 0 || runs.len() > live.len());
         let leftover_bytes = u64::from(leftover_blocks) * block;
         let pieces = after as u64 * u64::from(extent.refs.max(1));

@@ -4,7 +4,7 @@
 //! - A range that ends with its file is only ever asked for together with one that ends with its own, at the same byte of a block.
 
 use crate::cover::{Run, Source};
-use crate::plan::{Plan, leftover, live};
+use crate::plan::{Job, Plan, leftover, live};
 use crate::space::{FileId, Use, Uses};
 
 /// What a range is to share with.
@@ -40,22 +40,27 @@ pub(crate) struct Copy {
 /// Everything that one job asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
+    /// The job.
+    pub(crate) job: Job,
     pub(crate) copies: Vec<Copy>,
     pub(crate) requests: Vec<Request>,
     /// Some range found no source: the extent will not go.
     pub(crate) is_incomplete: bool,
     block_bytes: u64,
+    same_subvolume_only: bool,
 }
 
 /// Takes one job apart.
-pub(crate) fn work(plan: &Plan, index: u32, runs: &[Run], block_bytes: u64) -> Work {
+pub(crate) fn work(plan: &Plan, job: &Job, runs: &[Run], block_bytes: u64) -> Work {
     let mut work = Work {
+        job: *job,
         block_bytes,
+        same_subvolume_only: plan.policy.same_subvolume_only,
         ..Work::default()
     };
     let none = Uses::default();
     let uses_of = |index: u32| plan.uses.get(index as usize).unwrap_or(&none);
-    let own = uses_of(index);
+    let own = uses_of(job.index);
     for run in runs {
         for one in &own.list {
             let sources = match run.source {
@@ -68,7 +73,10 @@ pub(crate) fn work(plan: &Plan, index: u32, runs: &[Run], block_bytes: u64) -> W
             work.share(one, (from, to), run, sources);
         }
     }
-    work.rewrite(own, runs);
+    // Where space is given back block by block, what nobody else has stays where it is.
+    if job.leftover_blocks > 0 {
+        work.rewrite(own, runs);
+    }
     work.requests.sort_unstable();
     work
 }
@@ -105,7 +113,9 @@ impl Work {
                         0
                     };
                     let wanted = block + (from - run.block)..block + (to - run.block);
-                    locate(sources, wanted, tail, one.file.subvolume).map(|(source, at, blocks)| {
+                    // One source for all uses is read and compared once; each snapshot's own copy of it would be read anew.
+                    let near = self.same_subvolume_only.then_some(one.file.subvolume);
+                    locate(sources, wanted, tail, near).map(|(source, at, blocks)| {
                         (From::File(source.file), offset(source, at, self.block_bytes), blocks)
                     })
                 }
@@ -167,8 +177,8 @@ impl Work {
     }
 }
 
-/// The use that has most of the wanted blocks from the first on, of the same subvolume if there is one; with how many.
-fn locate(sources: &Uses, wanted: std::ops::Range<u32>, tail: u32, subvolume: u64) -> Option<(&Use, u32, u32)> {
+/// The use that has most of the wanted blocks from the first on, of the subvolume `near` if there is one; with how many.
+fn locate(sources: &Uses, wanted: std::ops::Range<u32>, tail: u32, near: Option<u64>) -> Option<(&Use, u32, u32)> {
     let fits = |one: &Use| {
         let (from, mut to) = intersection(one, (wanted.start, wanted.end)).filter(|(from, _)| *from == wanted.start)?;
         let ends = to == one.block + one.blocks && one.tail_bytes > 0;
@@ -181,7 +191,7 @@ fn locate(sources: &Uses, wanted: std::ops::Range<u32>, tail: u32, subvolume: u6
         (to > from).then_some(to - from)
     };
     let found = sources.list.iter().filter_map(|one| Some((one, fits(one)?)));
-    let best = found.max_by_key(|(one, blocks)| (*blocks, one.file.subvolume == subvolume));
+    let best = found.max_by_key(|(one, blocks)| (*blocks, Some(one.file.subvolume) == near));
     best.map(|(one, blocks)| (one, wanted.start, blocks))
 }
 

@@ -3,12 +3,15 @@
 //! - Passes are repeated until one finds nothing: what was shared, and what a run itself wrote, makes more of the rest worth while.
 //! - How far it got is noted only if everything that was planned was done.
 
-use crate::candidates::{Candidates, Look};
+use std::collections::BTreeSet;
+
+use crate::candidates::{Candidates, Look, Rank};
+use crate::cover::{Run, Source};
 use crate::error::Result;
 use crate::execute::{Limits, Outcome, execute};
 use crate::plan::{Plan, Policy, plan};
 use crate::progress::{Cancel, Progress};
-use crate::space::Space;
+use crate::space::{FileId, Space};
 use crate::state::{PastRun, State};
 
 /// Passes of one run: the first, those for what did not fit in memory, and those that find what the others made worth while.
@@ -29,6 +32,8 @@ pub struct Options<'a> {
     pub incremental: bool,
     /// Write out pending data first, so that it is seen.
     pub flush: bool,
+    /// First write files that lie in small pieces, and are to be shared, anew in larger ones.
+    pub join: bool,
     /// Plan only: nothing is changed and nothing noted.
     pub estimate: bool,
 }
@@ -126,7 +131,8 @@ impl Worker<'_> {
             progress,
             cancel,
         } = *self;
-        let mut shorter_than_blocks = u32::MAX;
+        let mut may_join = options.join && !options.estimate;
+        let mut from = Rank::default();
         // Of the passes over all sizes that belong together: where they began, and what they freed.
         let (mut began, mut freed_bytes, mut rounds) = (None, 0, 0);
         for _ in 0..PASSES_MAX {
@@ -136,7 +142,7 @@ impl Worker<'_> {
             };
             let look = Look {
                 since,
-                shorter_than_blocks,
+                from,
                 memory_bytes: options.memory_bytes,
             };
             let mut candidates = Candidates::find(space, look, progress, cancel)?;
@@ -148,6 +154,11 @@ impl Worker<'_> {
                 cancel,
             )?;
             report.passes += 1;
+            if std::mem::take(&mut may_join) && self.join_sources(&plan)? > 0 {
+                // They lie elsewhere now.
+                space.settle()?;
+                continue;
+            }
             report.candidates = report.candidates.max(candidates.extents().len() as u64);
             report.scanned_bytes = report.scanned_bytes.max(candidates.scanned_bytes);
             let outcome = self.carry_out(&candidates, &plan)?;
@@ -160,8 +171,8 @@ impl Worker<'_> {
             if plan.is_partial && freed > 0 {
                 continue;
             }
-            if candidates.below_blocks > 0 {
-                shorter_than_blocks = candidates.below_blocks;
+            if let Some(next) = candidates.next {
+                from = next;
                 continue;
             }
             report.generation = generation;
@@ -171,11 +182,30 @@ impl Worker<'_> {
                 report.complete = true;
                 return Ok(());
             }
-            (began, freed_bytes, shorter_than_blocks) = (None, 0, u32::MAX);
+            (began, freed_bytes, from) = (None, 0, Rank::default());
         }
         // What is still found after so many passes is for the next run.
         report.complete = report.generation > 0;
         Ok(())
+    }
+
+    /// Writes files that others shall share anew in larger pieces; returns how many.
+    fn join_sources(&self, plan: &Plan) -> Result<u64> {
+        let of_run = |run: &Run| match run.source {
+            Source::Extent { index, .. } => plan.uses.get(index as usize)?.list.first().map(|one| one.file),
+            Source::Hole => None,
+        };
+        let files: BTreeSet<FileId> = plan.runs.iter().filter_map(of_run).collect();
+        let mut joined = 0;
+        for file in files {
+            self.cancel.check()?;
+            if (self.options.limits.is_late)() {
+                break;
+            }
+            // One that cannot be written, in a read-only snapshot for one, is shared as it lies.
+            joined += u64::from(self.space.join(file).unwrap_or(false));
+        }
+        Ok(joined)
     }
 
     fn carry_out(&self, candidates: &Candidates, plan: &Plan) -> Result<Outcome> {

@@ -61,6 +61,8 @@ pub struct Uses {
     pub complete: bool,
     /// Blocks on disk are not those of files: it matches only as a whole.
     pub encoded: bool,
+    /// Without checksums: nothing that is written anew could be shared with it.
+    pub unsummed: bool,
 }
 
 /// Which extents a stream has.
@@ -111,6 +113,9 @@ pub trait Space: Sync {
 
     /// A new file without a name, for reading and writing.
     fn scratch(&self) -> Result<OwnedFd>;
+
+    /// Writes a file anew in larger pieces, if it lies in small ones and shares none of them. False if it was left as it is.
+    fn join(&self, file: FileId) -> Result<bool>;
 
     /// Makes what was done visible to [`Space::remaining`].
     fn settle(&self) -> Result<()>;

@@ -51,8 +51,19 @@ pub struct Known<'a> {
     pub min_file_bytes: u64,
     /// Directories and files that are left alone.
     pub exclude: &'a [PathBuf],
-    /// Directory for what was read of file systems without checksums; nothing is remembered without one.
+    /// Directory for what was read of data without checksums; nothing is remembered without one.
     pub cache_dir: Option<&'a Path>,
+    /// What may be read to look for duplicates.
+    pub reads: Reads,
+}
+
+/// What may be read to look for duplicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// What has no checksums.
+    Needed,
+    /// Only what cannot be looked at otherwise at all: where files are walked.
+    Least,
 }
 
 /// The targets that `names` are; all mounted ones that can be written, if there are none. `is_root` is whether root asks.
@@ -235,6 +246,14 @@ fn device_of(uuid: &str, mounts: &[Mount]) -> Result<PathBuf> {
     fs::canonicalize(&link).map_err(|_| refused(uuid, "no file system has this UUID"))
 }
 
+/// Whether a file system of this identity is there now: mounted, or on a device that is known.
+pub fn is_there(id: &[u8; 16]) -> bool {
+    let text = hex(id);
+    let parts = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)];
+    let parts = parts.map(|(from, to)| text.get(from..to).unwrap_or_default());
+    mounts().is_ok_and(|mounts| device_of(&parts.join("-"), &mounts).is_ok())
+}
+
 /// An identity as one writes it in a file's name.
 pub(crate) fn hex(id: &[u8; 16]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -344,7 +363,14 @@ impl Target {
             for path in known.exclude {
                 self.exclude(&fs, path, &mut scope.excluded)?;
             }
-            return Ok(Box::new(BtrfsSpace::new(fs, scope)));
+            let space = BtrfsSpace::new(fs, scope);
+            if known.reads == Reads::Least {
+                return Ok(Box::new(space));
+            }
+            let cache = known
+                .cache_dir
+                .map(|dir| dir.join(format!("{}.unsummed", hex(&self.id))));
+            return Ok(Box::new(space.with_unsummed(cache.as_deref(), cancel)?));
         }
         let own = self.path.as_deref().unwrap_or(Path::new("/"));
         let inside = |path: &PathBuf| Some(fs::canonicalize(path).ok()?.strip_prefix(own).ok()?.to_owned());

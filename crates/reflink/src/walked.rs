@@ -3,7 +3,7 @@
 //! - What was read is remembered in a database, by place on the disk, and not read again while the files that use it are unchanged
 //!   (size, mtime, ctime; sharing changes none of them).
 //! - The database is a cache: without it everything is read again. Memory does not grow with the number of files.
-//! - Files that cannot be opened are counted and left alone; encoded (compressed) data is.
+//! - Files that cannot be opened are counted and left alone.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -240,6 +240,11 @@ impl Space for WalkedSpace {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let made = openat(&self.root, ".", flags, Mode::RUSR | Mode::WUSR);
         made.map_err(|source| Error::io(&self.path, "make a scratch file in", source))
+    }
+
+    fn join(&self, _: FileId) -> Result<bool> {
+        // XFS has a tool of its own for this.
+        Ok(false)
     }
 
     fn settle(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use drystone_reflink::{IsRoot, Known, State, Target, find_targets};
+use drystone_reflink::{IsRoot, Known, Reads, State, Target, find_targets};
 
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
@@ -25,7 +25,7 @@ Examples:
 
 Nothing but the kernel's own sharing, which compares first, touches files: contents, times and modes
 stay, read-only snapshots included. As root on Btrfs, duplicates are found in the checksums that the
-file system has; elsewhere data is read once and remembered.";
+file system has; data without (chattr +C), and all of it elsewhere, is read once and remembered.";
 
 /// Free the space of duplicates on Btrfs and XFS, in place.
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ enum Inner {
     Watch(run::Watch),
     /// Let files share a source, each if it is equal to it
     Files(files::Files),
-    /// Show the file systems that runs know
+    /// Show the file systems that runs know, also those that are not there now
     Show(known::Show),
     /// Forget how far runs got: the next one looks at everything
     Reset(known::Reset),
@@ -108,11 +108,12 @@ impl Scope {
         Ok(targets)
     }
 
-    fn known<'a>(&'a self, directory: &'a std::path::Path) -> Known<'a> {
+    fn known<'a>(&'a self, directory: &'a std::path::Path, reads: Reads) -> Known<'a> {
         Known {
             min_file_bytes: self.size_cutoff,
             exclude: &self.exclude,
             cache_dir: Some(directory),
+            reads,
         }
     }
 }

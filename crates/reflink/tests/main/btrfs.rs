@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use drystone_extents::{Btrfs, Flow, subvolume_of};
-use drystone_reflink::{BtrfsSpace, Cancel, Candidates, Look, Options, Policy, Progress, Scope, Space, State, Uses};
+use drystone_extents::{Btrfs, Flow, physical_map, subvolume_of};
+use drystone_reflink::{
+    BtrfsSpace, Cancel, Candidates, Look, Options, PastRun, Policy, Progress, Rank, Scope, Space, State, Uses,
+};
 
 use crate::disk::{Disk, command, estimate, noise, options, put, run_all, run_noted};
 
@@ -208,6 +211,43 @@ fn compressed_data_is_shared_as_a_whole() {
 }
 
 #[test]
+fn data_without_checksums_is_read_once_and_shared_with_its_like() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("unsummed");
+    fs::create_dir(disk.path("inplace")).unwrap();
+    command("chattr", &["+C", disk.path("inplace").to_str().unwrap()]);
+    let image = noise(1, 6 * MIB + 777);
+    for name in ["inplace/one", "inplace/two", "copied"] {
+        disk.write(name, &image);
+    }
+    // Only a part of it is anywhere else, and what is not could not be written anew without checksums.
+    disk.write("inplace/half", &[&image[..3 * MIB], &noise(2, MIB)].concat());
+    command("fallocate", &["-l", "4M", disk.path("reserved").to_str().unwrap()]);
+    disk.sync();
+    let (before, manifest) = (taken(&disk), disk.manifest());
+    assert_eq!(run_all(&disk.space()).outcome.extents, 0);
+    // What was freed, and what was read for it.
+    let run = || {
+        let space = disk.space().with_unsummed(Some(&cache), &Cancel::default()).unwrap();
+        let outcome = run_all(&space).outcome;
+        (outcome.freed_bytes, space.read_bytes())
+    };
+    let whole = image.len().next_multiple_of(4096) as u64;
+    let (freed, read) = run();
+    assert!(freed == whole && read >= 2 * whole, "{freed}, {read}");
+    assert_eq!(before - taken(&disk), whole);
+    assert_eq!(disk.manifest(), manifest);
+    // Sharing changed the files that were read; then nothing does.
+    assert_eq!(run().0, 0);
+    assert_eq!(run(), (0, 0));
+    put(&disk.path("inplace/half"), 3 * MIB as u64, &image[3 * MIB..4 * MIB]);
+    disk.sync();
+    assert_eq!(run(), (4 * MIB as u64, 4 * MIB as u64));
+    disk.check();
+}
+
+#[test]
 fn later_runs_look_at_what_is_new_alone() {
     let Some(disk) = Disk::btrfs("") else { return };
     let directory = tempfile::tempdir().unwrap();
@@ -315,7 +355,7 @@ fn uses_are_the_same_by_walk_and_by_look_up() {
     let space = disk.space();
     let look = Look {
         since: 0,
-        shorter_than_blocks: u32::MAX,
+        from: Rank::default(),
         memory_bytes: 64 << 20,
     };
     let mut found = Candidates::find(&space, look, &Progress::default(), &Cancel::default()).unwrap();
@@ -346,12 +386,74 @@ fn little_memory_takes_more_passes_and_frees_the_same() {
         disk.write(&format!("a/{file}"), &bytes);
         disk.write(&format!("b/{file}"), &bytes);
     }
+    // Of one length, and some of one content: neither can be told apart by length.
+    for file in 0..700u64 {
+        let bytes = noise(if file % 10 == 0 { 1 } else { 1000 + file }, 9 * 4096);
+        disk.write(&format!("a/same/{file}"), &bytes);
+        disk.write(&format!("b/same/{file}"), &bytes);
+    }
     let bytes: u64 = (0..600).map(|file| 4096 * (1 + file % 40)).sum();
+    let same = (630 + 2 * 70 - 1) * 9 * 4096;
     let manifest = disk.manifest();
     let report = run_noted(&disk.space(), &options(300 << 10), None).unwrap();
     assert!(report.complete && report.passes > 3, "{} passes", report.passes);
-    assert_eq!(report.outcome.freed_bytes, bytes);
+    assert_eq!(report.outcome.freed_bytes, bytes + same);
     assert_eq!(disk.manifest(), manifest);
+}
+
+#[test]
+fn what_lies_in_small_pieces_is_joined_first_if_that_is_wanted() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    let image = noise(1, MIB);
+    for name in ["one", "two", "shared"] {
+        let path = disk.write(name, &vec![7; MIB]);
+        for step in 0..128 {
+            let at = step * 37 % 128 * 8192;
+            put(&path, at as u64, &image[at..at + 8192]);
+            // Each on its own, and not in order: else they would lie together.
+            fs::File::open(&path).unwrap().sync_all().unwrap();
+        }
+    }
+    let pieces = |name: &str| {
+        let file = fs::File::open(disk.path(name)).unwrap();
+        physical_map(file.as_fd(), (0, u64::MAX)).unwrap().len()
+    };
+    assert!(pieces("one") > 16, "{}", pieces("one"));
+    let (manifest, wanted) = (
+        disk.manifest(),
+        Options {
+            join: true,
+            ..options(64 << 20)
+        },
+    );
+    let report = run_noted(&disk.space(), &wanted, None).unwrap();
+    assert_eq!((report.complete, taken(&disk)), (true, MIB as u64));
+    for name in ["one", "two", "shared"] {
+        assert!(pieces(name) < 4, "{name}: {}", pieces(name));
+    }
+    assert_eq!(disk.manifest(), manifest);
+    disk.check();
+}
+
+#[test]
+fn a_state_of_a_time_to_come_is_not_believed() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut state = State::open(&directory.path().join("state")).unwrap();
+    let id = disk.space().id();
+    state.see(id, "btrfs", "test").unwrap();
+    let run = PastRun {
+        scope: "all".into(),
+        ..PastRun::default()
+    };
+    // As of this file system before it was set back, or of another with its identity.
+    state.finish(id, &run, Some(1 << 40)).unwrap();
+    for name in ["a", "b"] {
+        disk.write(name, &noise(1, MIB));
+    }
+    let report = run_noted(&disk.space(), &options(64 << 20), Some(&mut state)).unwrap();
+    assert_eq!((report.complete, report.outcome.freed_bytes), (true, MIB as u64));
+    assert!(state.generation(id, "all").unwrap() < 1 << 40);
 }
 
 #[test]

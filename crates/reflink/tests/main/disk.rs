@@ -6,12 +6,15 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use drystone_extents::Btrfs;
 use drystone_reflink::{
     BtrfsSpace, Cancel, Limits, Note, Options, Policy, Progress, Report, Result, Scope, Space, State, run,
 };
+
+/// How long a mount may be busy.
+const UNMOUNT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A mounted file system of its own.
 pub struct Disk {
@@ -157,7 +160,12 @@ impl Disk {
 
     /// Unmounts it; what has its file may go on with that.
     pub fn unmount(&self) -> &Path {
-        command("umount", &[self.mount.to_str().unwrap()]);
+        // Another test may be looking at all mounts just now.
+        let limit = Instant::now() + UNMOUNT_LIMIT;
+        while !Command::new("umount").arg(&self.mount).status().unwrap().success() {
+            assert!(Instant::now() < limit, "{} stays busy", self.mount.display());
+            std::thread::yield_now();
+        }
         &self.image
     }
 
@@ -218,6 +226,7 @@ pub fn options(memory_bytes: u64) -> Options<'static> {
         memory_bytes,
         incremental: true,
         flush: true,
+        join: false,
         estimate: false,
     }
 }

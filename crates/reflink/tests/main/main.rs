@@ -12,6 +12,7 @@ mod btrfs;
 mod disk;
 mod facts;
 mod faults;
+mod memory;
 mod random;
 mod single;
 mod xfs;

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::process::Command;
 
 use drystone_extents::{Btrfs, Change, Flow, Snapshot, mount_of, mounts, subvolume};
-use drystone_reflink::{Cancel, Fate, IsRoot, Known, Progress, find_targets, join_extents, share_file};
+use drystone_reflink::{Cancel, Fate, IsRoot, Known, Progress, Reads, find_targets, join_extents, share_file};
 
 use crate::disk::{Disk, estimate, noise, put, run_all};
 
@@ -136,6 +136,7 @@ fn targets_are_found_by_path_device_and_uuid_mounted_or_not() {
     }
     disk.sync();
     let known = Known {
+        reads: Reads::Needed,
         min_file_bytes: 0,
         exclude: &[],
         cache_dir: None,

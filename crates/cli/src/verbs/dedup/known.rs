@@ -2,7 +2,7 @@
 
 use clap::Args;
 use drystone_format::tree::Time;
-use drystone_reflink::{KnownFs, State};
+use drystone_reflink::{KnownFs, State, is_there};
 use serde_json::json;
 
 use super::{Place, Scope};
@@ -10,7 +10,7 @@ use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{counted, local_time, shown, size, utc_time};
 
-/// Show the file systems that runs know.
+/// Show the file systems that runs know, also those that are not there now.
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     #[command(flatten)]
@@ -85,11 +85,12 @@ fn fields(fs: &KnownFs) -> serde_json::Value {
         .iter()
         .map(|(scope, generation)| json!({ "scope": scope, "generation": generation }))
         .collect();
-    json!({ "uuid": uuid(&fs.id), "kind": fs.kind, "name": fs.name, "done": done, "last": last })
+    json!({ "uuid": uuid(&fs.id), "kind": fs.kind, "name": fs.name, "present": is_there(&fs.id), "done": done, "last": last })
 }
 
 fn text(fs: &KnownFs) -> String {
-    let mut text = format!("{}  {}  {}", uuid(&fs.id), fs.kind, shown(fs.name.as_bytes()));
+    let gone = if is_there(&fs.id) { "" } else { "  (not there now)" };
+    let mut text = format!("{}  {}  {}{gone}", uuid(&fs.id), fs.kind, shown(fs.name.as_bytes()));
     for (scope, generation) in &fs.done {
         text += &format!("\n  up to generation {generation}: {}", shown(scope.as_bytes()));
     }

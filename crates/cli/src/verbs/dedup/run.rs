@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use drystone_extents::Kind;
-use drystone_reflink::{Candidates, Limits, Look, Note, Options, Outcome, Policy, Report, Space, State, Target, run};
+use drystone_reflink::{
+    Candidates, Limits, Look, Note, Options, Outcome, Policy, Rank, Reads, Report, Space, State, Target, run,
+};
 use serde_json::{Value, json};
 
 use super::shown::Followed;
@@ -59,6 +61,9 @@ pub(crate) struct Run {
     /// Read and write only when nobody else does
     #[arg(long)]
     idle: bool,
+    /// First join the extents of files to be shared that lie in small pieces, if they share none yet (Btrfs, as root)
+    #[arg(long)]
+    defrag: bool,
 }
 
 /// Say what a run would free, and change nothing.
@@ -95,6 +100,7 @@ struct Way<'a> {
     scope: &'a Scope,
     terms: &'a Terms,
     limits: Limits<'a>,
+    join: bool,
     estimate: bool,
 }
 
@@ -114,6 +120,7 @@ impl Run {
             scope,
             terms,
             limits,
+            join: self.defrag,
             estimate: false,
         }
         .run(app)
@@ -134,6 +141,7 @@ impl Estimate {
             scope,
             terms,
             limits,
+            join: false,
             estimate: true,
         }
         .run(app)
@@ -169,13 +177,13 @@ impl Scan {
         for target in self.scope.find()? {
             let start = Instant::now();
             let followed = Followed::start(app);
-            let known = self.scope.known(path.parent().unwrap_or(Path::new(".")));
+            let known = self.scope.known(path.parent().unwrap_or(Path::new(".")), Reads::Needed);
             let space = target.open(known, &followed.progress, &followed.cancel)?;
             state.see(target.id, kind(&target), &target.name)?;
             let since = state.generation(target.id, &target.scope(known))?;
             let look = Look {
                 since,
-                shorter_than_blocks: u32::MAX,
+                from: Rank::default(),
                 memory_bytes: self.memory,
             };
             let found = Candidates::find(&*space, look, &followed.progress, &followed.cancel)?;
@@ -222,6 +230,7 @@ impl Way<'_> {
             memory_bytes: self.terms.memory,
             incremental: !self.terms.all && !self.estimate,
             flush: self.terms.flush,
+            join: self.join,
             estimate: self.estimate,
         };
         let mut exit = Exit::Done;
@@ -246,7 +255,8 @@ impl Way<'_> {
         let elapsed_ms = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let followed = Followed::start(app);
         let path = self.scope.place.path(app);
-        let known = self.scope.known(path.parent().unwrap_or(Path::new(".")));
+        let reads = if self.estimate { Reads::Least } else { Reads::Needed };
+        let known = self.scope.known(path.parent().unwrap_or(Path::new(".")), reads);
         let space = target.open(known, &followed.progress, &followed.cancel)?;
         state.see(target.id, kind(target), &target.name)?;
         let scope = format!("{}, {:?}", target.scope(known), options.policy);
