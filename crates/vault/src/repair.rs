@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::losses::{Losses, flat, stored_packs};
+use crate::losses::{flat, stored_packs};
 use crate::parallel::each;
 use crate::places::mend_marks;
 use crate::problem::Problems;
@@ -104,21 +104,25 @@ enum Fate {
     Lost,
     /// Not all places were heard.
     OutOfReach,
-    /// It never was whole, as far as this machine knows.
+    /// It never was whole, as far as this machine knows, or gc has condemned it.
     Leftover,
 }
 
 /// Tells what packs are of which too little can be read.
 struct Fates<'a> {
     vault: &'a Vault,
-    losses: &'a Losses,
+    catalog: &'a Catalog,
     were_lost: HashSet<PackId>,
 }
 
 impl Fates<'_> {
     fn of(&self, pack: &PackId) -> Fate {
-        let was_whole = || self.losses.is_gone(pack) || self.losses.is_damaged(pack) || self.were_lost.contains(pack);
-        if self.vault.place.is_cut_off() {
+        let losses = &self.catalog.losses;
+        let was_whole = || losses.is_gone(pack) || losses.is_damaged(pack) || self.were_lost.contains(pack);
+        if self.catalog.is_condemned(pack) {
+            // gc deleted it where it could, and will where a place has come back.
+            Fate::Leftover
+        } else if self.vault.place.is_cut_off() {
             Fate::OutOfReach
         } else if was_whole() {
             Fate::Lost
@@ -193,7 +197,7 @@ impl Vault {
     fn fates(&self) -> Result<Fates<'_>> {
         Ok(Fates {
             vault: self,
-            losses: &self.catalog()?.losses,
+            catalog: self.catalog()?,
             were_lost: stored_packs(self.state(), LOST)?,
         })
     }
