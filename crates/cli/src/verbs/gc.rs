@@ -143,7 +143,7 @@ impl Gc {
         if report.uncopied_packs > 0 {
             let packs = counted(report.uncopied_packs, "pack");
             text.push_str(&format!(
-                "; {packs} with little left in them wait for the place that is away"
+                "; {packs} of which little is needed left alone, run `drystone gc` again when the place is back"
             ));
         }
         text
