@@ -49,6 +49,13 @@ enum Way {
 }
 
 impl Shown {
+    /// What a command counts its work in, shown from now on.
+    pub(crate) fn begin(app: &App, verb: &'static str, things: &'static str) -> (Arc<Progress>, Self) {
+        let progress = Arc::new(Progress::default());
+        let shown = Self::start(app, &progress, Counts { verb, things });
+        (progress, shown)
+    }
+
     /// Begins to show `progress`, as flags and terminal want it.
     pub(crate) fn start(app: &App, progress: &Arc<Progress>, counts: Counts) -> Self {
         let silent = app.out.quiet || app.out.is_json();

@@ -23,7 +23,7 @@ use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
 use crate::output::{counted, duration, problem_list, shown, shown_path, size, with_exit};
-use crate::progress::{Counts, Shown};
+use crate::progress::Shown;
 use crate::verbs::init;
 
 const EXAMPLES: &str = "\
@@ -114,16 +114,8 @@ impl Backup {
         if let Some(created) = &created {
             init::report(app, created)?;
         }
-        let progress = Arc::new(Progress::default());
-        let options = self.options(app, sources, filters, progress.clone());
-        let shown = Shown::start(
-            app,
-            &progress,
-            Counts {
-                verb: "backup",
-                things: "file",
-            },
-        );
+        let (progress, shown) = Shown::begin(app, "backup", "file");
+        let options = self.options(app, sources, filters, progress);
         let report = self.store(&vault, &options);
         drop(shown);
         self.report(app, &report?, start)

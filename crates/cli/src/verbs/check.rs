@@ -1,17 +1,16 @@
 //! `check`: is everything there that the snapshots need?
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use drystone_vault::{CheckOptions, CheckReport, Progress};
+use drystone_vault::{CheckOptions, CheckReport};
 use serde_json::json;
 
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{counted, duration, problem_list, with_exit};
-use crate::progress::{Counts, Shown};
+use crate::progress::Shown;
 
 const ABOUT: &str = "\
 Reads metadata only: every snapshot and directory, and whether every chunk they name is in a pack that is
@@ -27,15 +26,7 @@ impl Check {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let start = Instant::now();
-        let progress = Arc::new(Progress::default());
-        let shown = Shown::start(
-            app,
-            &progress,
-            Counts {
-                verb: "check",
-                things: "file",
-            },
-        );
+        let (progress, shown) = Shown::begin(app, "check", "file");
         let report = vault.check(&CheckOptions {
             progress,
             cancel: app.cancel.clone(),

@@ -1,14 +1,13 @@
 //! `copy`: copies snapshots into another vault.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 use drystone_backup::{CopyMode, CopyOptions, CopyReport, copy};
 use drystone_format::RootId;
 use drystone_format::codec::Compression;
-use drystone_vault::{Progress, Vault};
+use drystone_vault::Vault;
 use serde_json::json;
 
 use crate::config::{Target, process_environment};
@@ -16,7 +15,7 @@ use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{counted, duration, problem_list, size, with_exit};
-use crate::progress::{Counts, Shown};
+use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
 What was copied before is not copied again, and what has not changed since is not read. Copies keep host, time,
@@ -67,7 +66,7 @@ impl Copy {
         let to = open::open_with(app, &target)?;
         let start = Instant::now();
         let chosen = self.chosen(&from)?;
-        let progress = Arc::new(Progress::default());
+        let (progress, line) = Shown::begin(app, "copy", "file");
         let options = CopyOptions {
             compression: self
                 .compression
@@ -79,17 +78,9 @@ impl Copy {
                 CopyMode::Store
             },
             threads: app.settings.threads,
-            progress: progress.clone(),
+            progress,
             cancel: app.cancel.clone(),
         };
-        let line = Shown::start(
-            app,
-            &progress,
-            Counts {
-                verb: "copy",
-                things: "file",
-            },
-        );
         let report = copy(&from, &to, &chosen, &options);
         drop(line);
         self.report(app, &report?, &to, start)

@@ -17,7 +17,7 @@ use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
 use crate::output::{count, counted, duration, problem_list, put_bytes, shown, shown_path, size, utc_time, with_exit};
-use crate::progress::{Counts, Shown};
+use crate::progress::Shown;
 use crate::verbs::scrub::share;
 
 const EXAMPLES: &str = "\
@@ -59,16 +59,8 @@ impl Drill {
         let vault = open::open(app)?;
         let start = Instant::now();
         let chosen = self.chosen(&vault)?;
-        let progress = Arc::new(Progress::default());
-        let mut options = self.options(app, progress.clone());
-        let line = Shown::start(
-            app,
-            &progress,
-            Counts {
-                verb: "drill",
-                things: "file",
-            },
-        );
+        let (progress, line) = Shown::begin(app, "drill", "file");
+        let mut options = self.options(app, progress);
         let host = app.settings.profile.host.clone().unwrap_or_else(open::this_host);
         let mut reports = Vec::new();
         for (id, snapshot) in &chosen {

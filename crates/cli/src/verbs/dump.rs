@@ -2,18 +2,16 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use drystone_backup::{Watch, dump_tar};
-use drystone_vault::Progress;
 use serde_json::json;
 
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{Lines, object, problem_list, with_exit};
-use crate::progress::{Counts, Shown};
+use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,15 +41,7 @@ impl Dump {
         let Format::Tar = self.format;
         let vault = open::open(app)?;
         let chosen = open::choose(&vault, &self.spot)?;
-        let progress = Arc::new(Progress::default());
-        let shown = Shown::start(
-            app,
-            &progress,
-            Counts {
-                verb: "dump",
-                things: "file",
-            },
-        );
+        let (progress, shown) = Shown::begin(app, "dump", "file");
         let mut out = Counted {
             lines: app.out.lines(),
             bytes: 0,

@@ -1,10 +1,9 @@
 //! `gc`: deletes what no snapshot needs; the only command that does.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use drystone_vault::{GcOptions, GcReport, Progress};
+use drystone_vault::{GcOptions, GcReport};
 use serde_json::json;
 
 use crate::args;
@@ -13,7 +12,7 @@ use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{counted, duration, problem_list, size, with_exit};
-use crate::progress::{Counts, Shown};
+use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
 Backups may run meanwhile, here and elsewhere. What one of them may rely on is condemned now and deleted by a later gc;
@@ -55,15 +54,7 @@ impl Gc {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let start = Instant::now();
-        let progress = Arc::new(Progress::default());
-        let shown = Shown::start(
-            app,
-            &progress,
-            Counts {
-                verb: "gc",
-                things: "file",
-            },
-        );
+        let (progress, shown) = Shown::begin(app, "gc", "file");
         let report = vault.gc(&GcOptions {
             max_unused: self.max_unused,
             max_rewrite_bytes: self.max_rewrite.unwrap_or(u64::MAX),

@@ -2,18 +2,17 @@
 //!
 //! - Says first what it will read, write and remove, and does the cheapest.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use drystone_vault::{Progress, Redundancy, RepairOptions, Vault};
+use drystone_vault::{Redundancy, RepairOptions, Vault};
 use serde_json::{Value, json};
 
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{counted, duration, object, problem_list, shown, size, with_exit};
-use crate::progress::{Counts, Shown};
+use crate::progress::Shown;
 
 const ABOUT: &str = "\
 Without a subcommand: brings every pack to the redundancy that the list of places demands. Shards that are missing, owed,
@@ -80,12 +79,7 @@ pub(crate) fn places(app: &App, vault: Vault) -> Result<Exit> {
     let start = Instant::now();
     let plan = vault.redundancy()?;
     app.out.note(plan_text(&plan));
-    let progress = Arc::new(Progress::default());
-    let counts = Counts {
-        verb: "repair",
-        things: "pack",
-    };
-    let shown = Shown::start(app, &progress, counts);
+    let (progress, shown) = Shown::begin(app, "repair", "pack");
     let repaired = vault.repair(&RepairOptions {
         progress,
         cancel: app.cancel.clone(),

@@ -1,11 +1,10 @@
 //! `scrub`: reads the stored bytes and verifies every hash.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 use drystone_format::keys::Role;
-use drystone_vault::{Progress, ScrubOptions};
+use drystone_vault::ScrubOptions;
 use serde_json::json;
 
 use crate::args;
@@ -13,7 +12,7 @@ use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{counted, duration, problem_list, size, with_exit};
-use crate::progress::{Counts, Shown};
+use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,15 +42,7 @@ impl Scrub {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let start = Instant::now();
-        let progress = Arc::new(Progress::default());
-        let shown = Shown::start(
-            app,
-            &progress,
-            Counts {
-                verb: "scrub",
-                things: "pack",
-            },
-        );
+        let (progress, shown) = Shown::begin(app, "scrub", "pack");
         let report = vault.scrub(&ScrubOptions {
             share: self.share,
             repair: self.repair,
