@@ -100,14 +100,18 @@ impl Place {
 
     /// Whether some of the places that it is spread over are not there.
     pub(crate) fn lacks_places(&self) -> bool {
-        let troubles = self.spread.as_ref().map(Spread::troubles);
-        troubles.is_some_and(|troubles| troubles.places.iter().any(|place| place.absent.is_some()))
+        self.any_place(|place| place.absent.is_some())
     }
 
     /// Whether some of them are not there or did not answer: what cannot be found may be theirs, and is not known to be lost.
     pub(crate) fn is_cut_off(&self) -> bool {
+        self.any_place(PlaceTroubles::is_silent)
+    }
+
+    /// Whether this holds for any of the places that it is spread over.
+    fn any_place(&self, holds: impl Fn(&PlaceTroubles) -> bool) -> bool {
         let troubles = self.spread.as_ref().map(Spread::troubles);
-        troubles.is_some_and(|troubles| troubles.places.iter().any(PlaceTroubles::is_silent))
+        troubles.is_some_and(|troubles| troubles.places.iter().any(holds))
     }
 
     /// Tells the spread the sizes of packs that are indexed, which saves it requests.
@@ -182,9 +186,8 @@ impl Place {
     /// Whether every place that the vault lies at takes part, and lets go of what is deleted: what is seen to be gone is
     /// gone everywhere, and does not come back.
     pub(crate) fn is_complete(&self) -> bool {
-        let Some(spread) = &self.spread else { return true };
-        let silent = |place: &PlaceTroubles| place.absent.is_some() || place.failures > 0 || place.undeleted.count > 0;
-        !self.keeps_all && !spread.troubles().places.iter().any(silent)
+        let lacks = |place: &PlaceTroubles| place.absent.is_some() || place.failures > 0 || place.undeleted.count > 0;
+        !self.keeps_all && !self.any_place(lacks)
     }
 
     /// Waits until every list shows what was put or deleted before, by this machine or by one that listed before it put.

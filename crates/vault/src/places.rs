@@ -327,9 +327,14 @@ pub(crate) struct UnsoundMarks {
     pub(crate) missing: Vec<Name>,
 }
 
-/// Writes the marks of a place anew that are not what was written; says how many.
-pub(crate) fn mend_marks(site: &Site, spares: u8, context: &Context, secrets: &Secrets) -> Result<usize> {
-    let unsound = unsound_marks(site, spares, context, secrets)?;
+/// Writes the marks of a place anew that are `unsound`; says how many.
+pub(crate) fn mend_marks(
+    site: &Site,
+    unsound: &UnsoundMarks,
+    spares: u8,
+    context: &Context,
+    secrets: &Secrets,
+) -> Result<usize> {
     unsound.rotten.iter().try_for_each(delete_mark)?;
     let mended = unsound.rotten.len() + unsound.missing.len();
     if mended > 0 {

@@ -17,7 +17,7 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::losses::{flat, stored_packs};
 use crate::parallel::each;
-use crate::places::mend_marks;
+use crate::places::{mend_marks, unsound_marks};
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::slots::owner_key;
@@ -55,8 +55,8 @@ pub struct Redundancy {
     pub lost_packs: u64,
     /// Packs of which not enough is held at the places that are there; others may have the rest.
     pub unreached_packs: u64,
-    /// Packs of which not enough is held, as all places say, and that this machine has never seen whole: what an
-    /// interrupted run left, which gc removes. If it is something else, check misses it.
+    /// Packs of which not enough is held and that are no loss, as far as this machine knows: what an interrupted run left, or
+    /// what gc has condemned and a place brought back. gc removes them; if one is something else, check misses it.
     pub leftover_packs: u64,
     /// What repair will read from and write to each place.
     pub work: Vec<PlaceWork>,
@@ -216,8 +216,10 @@ impl Vault {
         repaired.written_bytes = small.written_bytes;
         push_unsound(&mut repaired.problems, &small);
         if self.role() == Role::Owner {
+            let spares = self.place.spares();
             for site in &self.sites {
-                repaired.mended_objects += mend_marks(site, self.place.spares(), &self.context, &self.secrets)? as u64;
+                let unsound = unsound_marks(site, spares, &self.context, &self.secrets)?;
+                repaired.mended_objects += mend_marks(site, &unsound, spares, &self.context, &self.secrets)? as u64;
             }
         }
         if small.owed.count == 0 {

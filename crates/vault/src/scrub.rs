@@ -197,11 +197,12 @@ impl Vault {
         };
         report.rotten += small.rotten.count;
         report.mended += small.replaced;
+        let spares = self.place.spares();
         for site in &self.sites {
-            let marks = unsound_marks(site, self.place.spares(), &self.context, &self.secrets)?;
+            let marks = unsound_marks(site, spares, &self.context, &self.secrets)?;
             report.rotten += marks.rotten.len() as u64;
             if options.repair && self.role() == Role::Owner {
-                mend_marks(site, self.place.spares(), &self.context, &self.secrets)?;
+                mend_marks(site, &marks, spares, &self.context, &self.secrets)?;
                 report.mended += marks.rotten.len() as u64;
             } else {
                 marks
