@@ -206,7 +206,7 @@ impl Spread {
     ///
     /// What is gone meanwhile, and what is damaged everywhere, is listed all the same. Fails as a list or a put does.
     pub async fn list_confirmed(&self, prefix: Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
-        let found = self.core.copies(prefix, after, limit).await?;
+        let found = self.core.listed_copies(prefix, after, limit).await?;
         for copies in &found {
             self.core.confirm(copies).await?;
         }
@@ -278,7 +278,7 @@ impl Core {
     }
 
     /// The copies of the small objects that come next, with the positions of their places.
-    async fn copies(
+    async fn listed_copies(
         self: &Arc<Self>,
         prefix: Prefix,
         after: Option<&Name>,
@@ -305,7 +305,7 @@ impl Core {
     }
 
     async fn list_small(self: &Arc<Self>, prefix: Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
-        let found = self.copies(prefix, after, limit).await?;
+        let found = self.listed_copies(prefix, after, limit).await?;
         let mut all = Vec::with_capacity(found.len());
         for copies in found {
             let differ = copies

@@ -53,18 +53,20 @@ impl Core {
     /// Stores a small object at one place, and then its spare copies: whoever is first with the original makes those too.
     async fn put_copies(&self, place: &Place, name: &Name, bytes: Bytes) -> Stored {
         let mut stored = self.put_copy(place, name, bytes.clone()).await;
-        let spares = self.copies_of(name).iter();
-        for spare in spares.filter(|copy| copy.position == place.position && copy.spare > 0) {
-            let is_ours = match stored.put {
-                Some(Put::Created) => true,
-                // Of two headers made at once one is there; otherwise it is an attempt that was cut short.
-                Some(Put::Existed) => self.copy_at(place, name).await.is_ok_and(|found| found == bytes),
-                None => false,
-            };
-            if is_ours {
-                let Stored { failures, .. } = self.put_copy(spare, name, bytes.clone()).await;
-                stored.failures.extend(failures);
-            }
+        let copies = self.copies_of(name).iter();
+        let spares: Vec<_> = copies
+            .filter(|copy| copy.position == place.position && copy.spare > 0)
+            .collect();
+        let is_ours = match stored.put {
+            _ if spares.is_empty() => return stored,
+            Some(Put::Created) => true,
+            // Of two headers made at once one is there; otherwise it is an attempt that was cut short.
+            Some(Put::Existed) => self.copy_at(place, name).await.is_ok_and(|found| found == bytes),
+            None => false,
+        };
+        for spare in spares.into_iter().filter(|_| is_ours) {
+            let Stored { failures, .. } = self.put_copy(spare, name, bytes.clone()).await;
+            stored.failures.extend(failures);
         }
         stored
     }
