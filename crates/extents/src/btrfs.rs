@@ -61,6 +61,18 @@ pub struct Range {
     pub min_generation: u64,
 }
 
+impl Range {
+    /// All items of files and directories of a subvolume in metadata blocks of generation `since` or later.
+    pub(crate) fn since(subvolume: u64, since: u64) -> Self {
+        Self {
+            tree: subvolume,
+            from: (tree::SUBVOLUMES.0, 0, 0),
+            to: (tree::SUBVOLUMES.1, u32::from(u8::MAX), u64::MAX),
+            min_generation: since,
+        }
+    }
+}
+
 /// Whether a stream goes on.
 pub type Flow = std::ops::ControlFlow<()>;
 

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use crate::btrfs::{Btrfs, Flow, Range};
 use crate::error::Result;
-use crate::items::{FileExtent, Form, Inode, Key, kind, tree};
+use crate::items::{FileExtent, Form, Inode, Key, kind};
 
 /// An inode that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,16 +27,10 @@ const RANGES_MAX: usize = 64 << 10;
 impl Btrfs {
     /// All inodes of `subvolume` that changed in generation `since` or later, in the order of their numbers.
     pub fn changes(&self, subvolume: u64, since: u64, mut visit: impl FnMut(Change) -> Flow) -> Result<()> {
-        let range = Range {
-            tree: subvolume,
-            from: (tree::SUBVOLUMES.0, 0, 0),
-            to: (tree::SUBVOLUMES.1, u32::from(u8::MAX), u64::MAX),
-            min_generation: since,
-        };
         let mut open: Option<Open> = None;
         let mut failure = None;
         let mut stopped = false;
-        self.search(range, |key, item| {
+        self.search(Range::since(subvolume, since), |key, item| {
             if open.as_ref().is_none_or(|open| open.inode != key.object) {
                 let flow = open.take().map_or(Ok(Flow::Continue(())), |last| {
                     self.close(subvolume, since, last, &mut visit)

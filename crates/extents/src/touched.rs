@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use crate::btrfs::{Btrfs, FEW_BYTES, Flow, Range};
 use crate::error::Result;
-use crate::items::{FileExtent, Inode, Key, kind, parent, tree};
+use crate::items::{FileExtent, Inode, Key, kind, parent};
 
 /// What changed in a subvolume.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,12 +50,6 @@ impl Btrfs {
     ///
     /// The subvolume must be at rest: what changes meanwhile may be missed. A read-only snapshot is.
     pub fn touched(&self, subvolume: u64, since: u64, max: usize) -> Result<Option<Touched>> {
-        let range = Range {
-            tree: subvolume,
-            from: (tree::SUBVOLUMES.0, 0, 0),
-            to: (tree::SUBVOLUMES.1, u32::from(u8::MAX), u64::MAX),
-            min_generation: since,
-        };
         let (mut touched, mut open, mut asked) = (Touched::default(), Open::default(), Vec::new());
         let mut close = |open: Open| {
             if !open.is_changed(since) {
@@ -76,7 +70,7 @@ impl Btrfs {
                 Flow::Continue(())
             }
         };
-        self.search(range, |key, item| {
+        self.search(Range::since(subvolume, since), |key, item| {
             if open.inode != key.object {
                 let last = std::mem::replace(
                     &mut open,
