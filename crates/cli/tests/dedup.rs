@@ -1,13 +1,14 @@
 //! `dedup`: what it prints and how it ends, on Btrfs and XFS file systems in files (which takes root), and where there are none.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::image::{self, command, let_go, may_mount};
 use crate::runner::{Home, Ran, noise};
 
 /// A mounted Btrfs file system, taken down at the end.
@@ -22,42 +23,20 @@ impl Mounted {
 
     /// `None`, with a word, where nothing can be mounted; where continuous integration says that it can, it must.
     fn with(home: &Home, make: &str) -> Option<Self> {
-        let may = rustix::process::geteuid().is_root()
-            && Path::new("/dev/loop-control").exists()
-            && Command::new(make).arg("-V").stdout(Stdio::null()).status().is_ok();
-        assert!(
-            may || std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-            "the tests of dedup need root and {make}"
-        );
-        if !may {
-            eprintln!("LEFT OUT: a file system: needs root, loop devices and {make}");
+        if !may_mount("a file system", &[make]) {
             return None;
         }
         let (image, mount) = (home.path("image"), home.path("mount"));
-        File::create(&image).unwrap().set_len(300 << 20).unwrap();
+        image::make(&[make, "-q"], &image, 300 << 20);
         fs::create_dir(&mount).unwrap();
-        for (program, arguments) in [
-            (make, vec!["-q".into(), image.clone()]),
-            ("mount", vec!["-oloop".into(), image, mount.clone()]),
-        ] {
-            assert!(
-                Command::new(program)
-                    .args(&arguments)
-                    .stderr(Stdio::null())
-                    .status()
-                    .unwrap()
-                    .success(),
-                "{program}"
-            );
-        }
+        command("mount", &["-oloop", image.to_str().unwrap(), mount.to_str().unwrap()]);
         Some(Self { mount })
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // A failed test may leave it busy; the kernel takes it down then with its last user.
-        let _ = Command::new("umount").arg("-l").arg(&self.mount).status();
+        let_go(&self.mount);
     }
 }
 
@@ -297,9 +276,7 @@ fn what_takes_root_says_so() {
     let place = disk.mount.to_str().unwrap();
     as_nobody(&home, &["dedup", "find-new", place]).code(1).says(&["root"]);
     let image = home.path("other");
-    File::create(&image).unwrap().set_len(200 << 20).unwrap();
-    let made = Command::new("mkfs.btrfs").arg("-q").arg(&image).status().unwrap();
-    assert!(made.success());
+    image::make(&["mkfs.btrfs", "-q"], &image, 200 << 20);
     let attached = Command::new("losetup")
         .args(["-f", "--show"])
         .arg(&image)

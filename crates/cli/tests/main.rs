@@ -15,6 +15,8 @@ mod dedup;
 mod drill;
 mod forget;
 mod help;
+#[path = "../../reflink/tests/main/image.rs"]
+mod image;
 mod init;
 mod key;
 mod place;

@@ -1,8 +1,9 @@
 //! A Btrfs in a file, mounted for a test and gone after it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+use crate::image::{command, let_go, make, may_mount};
 
 pub(crate) struct Disk {
     mounts: Vec<PathBuf>,
@@ -10,43 +11,15 @@ pub(crate) struct Disk {
     directory: tempfile::TempDir,
 }
 
-/// Runs a command that has to succeed.
-pub(crate) fn command(program: &str, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
-    let output = output.unwrap();
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// Whether file systems can be mounted here; where continuous integration says that they can, they must.
-fn may_mount() -> bool {
-    let found = Command::new("mkfs.btrfs").arg("-V").stdout(Stdio::null()).status();
-    let may = rustix::process::geteuid().is_root()
-        && found.is_ok_and(|status| status.success())
-        && Path::new("/dev/loop-control").exists();
-    assert!(
-        may || std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-        "the tests of backups on Btrfs need root and mkfs.btrfs"
-    );
-    if !may {
-        eprintln!("LEFT OUT: backups on Btrfs: needs root, loop devices and mkfs.btrfs");
-    }
-    may
-}
-
 impl Disk {
     /// A file system of 600 MB; none, said loudly, where that cannot be.
     pub(crate) fn new() -> Option<Self> {
-        if !may_mount() {
+        if !may_mount("backups on Btrfs", &["mkfs.btrfs"]) {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("image");
-        File::create(&image).unwrap().set_len(600 << 20).unwrap();
-        command("mkfs.btrfs", &["-q", image.to_str().unwrap()]);
+        make(&["mkfs.btrfs", "-q"], &image, 600 << 20);
         let mut disk = Self {
             mounts: Vec::new(),
             image,
@@ -100,12 +73,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         for mount in self.mounts.iter().rev() {
-            // Already unmounted, or still held by a test that failed.
-            let _ = Command::new("umount")
-                .arg("-l")
-                .arg(mount)
-                .stderr(Stdio::null())
-                .status();
+            let_go(mount);
         }
     }
 }

@@ -14,9 +14,13 @@ mod backup_world;
 mod browse;
 mod compare;
 mod copy;
+#[path = "../../../reflink/tests/main/dice.rs"]
+mod dice;
 mod disk;
 mod drill;
 mod dump;
+#[path = "../../../reflink/tests/main/image.rs"]
+mod image;
 mod restore_basics;
 mod restore_hostile;
 mod round_trip;

@@ -9,7 +9,8 @@ use drystone_format::recipe::Recipe;
 use drystone_store::Store;
 
 use crate::backup_world::{World, assert_clean};
-use crate::disk::{Disk, command};
+use crate::disk::Disk;
+use crate::image::command;
 use crate::vaults::runtime;
 
 /// A file system, and a world that backs up `src` on it.

@@ -9,7 +9,9 @@ use drystone_backup::backup;
 use rustix::fs::{FallocateFlags, XattrFlags, copy_file_range, fallocate, ioctl_ficlone, setxattr};
 
 use crate::backup_world::World;
-use crate::disk::{Disk, command};
+use crate::dice::Dice;
+use crate::disk::Disk;
+use crate::image::command;
 use crate::tracked::{on_disk, run, run_as};
 use crate::vaults::noise;
 
@@ -17,21 +19,8 @@ const BLOCK: u64 = 4096;
 const LARGE: u64 = 4;
 const LARGE_BYTES: u64 = 9 << 20;
 
-/// A generator of its own, so that a case is known by its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-
-    fn bytes(&mut self, len: u64) -> Vec<u8> {
-        noise(self.roll(1 << 20), len as usize)
-    }
+fn bytes(dice: &mut Dice, len: u64) -> Vec<u8> {
+    noise(dice.roll(1 << 20), len as usize)
 }
 
 fn open(path: &PathBuf) -> File {
@@ -100,7 +89,7 @@ fn shuffle(disk: &Disk, world: &World, dice: &mut Dice) {
     fs::create_dir_all(one.parent().unwrap()).unwrap();
     // What cannot be done, since what it would be done to is not there, is not done.
     let _ = match dice.roll(15) {
-        0..=2 => fs::create_dir_all(&one).and_then(|()| fs::write(&from, dice.bytes(3000))),
+        0..=2 => fs::create_dir_all(&one).and_then(|()| fs::write(&from, bytes(dice, 3000))),
         3 => fs::rename(&from, &to),
         4 => fs::remove_file(&from),
         5 => fs::hard_link(&from, &to),
@@ -109,16 +98,19 @@ fn shuffle(disk: &Disk, world: &World, dice: &mut Dice) {
         8 => fs::rename(one.parent().unwrap(), two.join("deep")),
         9 => fs::remove_dir_all(&one),
         10 => fs::set_permissions(&from, PermissionsExt::from_mode(0o600 + dice.roll(64) as u32)),
-        11 => setxattr(&one, "user.x", &dice.bytes(9), XattrFlags::empty()).map_err(Into::into),
+        11 => setxattr(&one, "user.x", &bytes(dice, 9), XattrFlags::empty()).map_err(Into::into),
         12 => fs::rename(&one, disk.path("outside")).or_else(|_| fs::rename(disk.path("outside"), &one)),
         13 => {
             let command = Command::new("btrfs")
                 .args(["-q", "subvolume", "create"])
                 .arg(one.join("nested"))
                 .output();
-            command.and_then(|_| fs::write(one.join("nested/x"), dice.bytes(20)))
+            command.and_then(|_| fs::write(one.join("nested/x"), bytes(dice, 20)))
         }
-        _ => fs::write(&to, dice.bytes(dice.0 % 9000)),
+        _ => fs::write(&to, {
+            let len = dice.0 % 9000;
+            bytes(dice, len)
+        }),
     };
 }
 

@@ -10,7 +10,8 @@ use drystone_reflink::{
     BtrfsSpace, Cancel, Candidates, Look, Options, PastRun, Policy, Progress, Rank, Scope, Space, State, Uses,
 };
 
-use crate::disk::{Disk, command, estimate, noise, options, put, run_all, run_noted};
+use crate::disk::{Disk, estimate, noise, options, put, run_all, run_noted};
+use crate::image::command;
 
 const MIB: usize = 1 << 20;
 

@@ -5,13 +5,15 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use drystone_extents::Btrfs;
 use drystone_reflink::{
     BtrfsSpace, Cancel, Limits, Note, Options, Policy, Progress, Report, Result, Scope, Space, State, run,
 };
+
+use crate::image::{self, command, let_go, may_mount};
 
 /// How long a mount may be busy.
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(10);
@@ -21,41 +23,6 @@ pub struct Disk {
     mount: PathBuf,
     image: PathBuf,
     _directory: tempfile::TempDir,
-}
-
-/// Runs a command that has to succeed.
-pub fn command(program: &str, arguments: &[&str]) {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect(program);
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// Whether file systems can be mounted here; where continuous integration says that they can, they must.
-fn may_mount() -> bool {
-    let tools = ["mkfs.btrfs", "mkfs.xfs"].iter().all(|tool| {
-        let found = Command::new(tool)
-            .arg("-V")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        found.is_ok_and(|status| status.success())
-    });
-    let may = rustix::process::geteuid().is_root() && tools && Path::new("/dev/loop-control").exists();
-    assert!(
-        may || std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-        "the tests of reflink need root, mkfs.btrfs and mkfs.xfs"
-    );
-    if !may {
-        eprintln!("LEFT OUT: real file systems: needs root, loop devices, mkfs.btrfs and mkfs.xfs");
-    }
-    may
 }
 
 impl Disk {
@@ -68,15 +35,13 @@ impl Disk {
     }
 
     pub fn make(make: &[&str], bytes: u64, mount_options: &str) -> Option<Self> {
-        if !may_mount() {
+        if !may_mount("real file systems", &["mkfs.btrfs", "mkfs.xfs"]) {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
         let (image, mount) = (directory.path().join("image"), directory.path().join("mount"));
-        File::create(&image).unwrap().set_len(bytes).unwrap();
+        image::make(make, &image, bytes);
         fs::create_dir(&mount).unwrap();
-        let (program, arguments) = make.split_first().unwrap();
-        command(program, &[arguments, &[image.to_str().unwrap()]].concat());
         let options = ["loop", mount_options].join(if mount_options.is_empty() { "" } else { "," });
         command(
             "mount",
@@ -180,12 +145,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Already unmounted by a check, or still held by a test that failed.
-        let _ = Command::new("umount")
-            .arg("-l")
-            .arg(&self.mount)
-            .stderr(Stdio::null())
-            .status();
+        let_go(&self.mount);
     }
 }
 

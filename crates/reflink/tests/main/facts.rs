@@ -7,7 +7,8 @@ use std::path::Path;
 
 use drystone_extents::{Shared, dedupe, physical_map};
 
-use crate::disk::{Disk, command, noise, put};
+use crate::disk::{Disk, noise, put};
+use crate::image::command;
 
 const BLOCK: u64 = 4096;
 const LEN: u64 = 64 * BLOCK;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use drystone_reflink::{Cancel, Error, Note, Options, Progress, Space, run};
 
-use crate::disk::{Disk, command, hash, noise, options, run_all, run_noted};
+use crate::disk::{Disk, hash, noise, options, run_all, run_noted};
+use crate::image::command;
 
 const MIB: usize = 1 << 20;
 

@@ -1,7 +1,6 @@
 //! Reclaiming on real file systems: Btrfs and XFS on loop devices, which takes root.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
     unreachable_pub,
@@ -9,9 +8,11 @@
 )]
 
 mod btrfs;
+mod dice;
 mod disk;
 mod facts;
 mod faults;
+mod image;
 mod memory;
 mod random;
 mod single;

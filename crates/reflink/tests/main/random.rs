@@ -10,25 +10,14 @@ use drystone_extents::{Btrfs, Layout, changed_ranges, subvolume_of};
 
 use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 
-use crate::disk::{Disk, command, estimate, noise, run_all};
+use crate::dice::Dice;
+use crate::disk::{Disk, estimate, noise, run_all};
+use crate::image::command;
 
 const BLOCK: u64 = 4096;
 const FILES: u64 = 12;
 const CASES: u64 = 4;
 const STEPS: u64 = 140;
-
-/// A generator of its own, so that a case is known by its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
 
 fn step(disk: &Disk, dice: &mut Dice, snapshots: &mut u64) {
     let name = |file: u64| disk.path(&format!("{}/{file}", if file.is_multiple_of(2) { "a" } else { "b" }));

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use drystone_reflink::{Cancel, Progress, Space, State, Walk, WalkedSpace};
 
-use crate::disk::{Disk, command, estimate, noise, options, put, run_all, run_noted};
+use crate::disk::{Disk, estimate, noise, options, put, run_all, run_noted};
+use crate::image::command;
 
 const MIB: usize = 1 << 20;
 
