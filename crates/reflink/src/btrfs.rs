@@ -455,14 +455,14 @@ impl Space for BtrfsSpace {
         Ok(())
     }
 
-    fn remaining(&self, extents: &[Extent]) -> Result<u64> {
-        let mut bytes = 0;
+    fn freed(&self, extents: &[Extent]) -> Result<u64> {
+        let of = |extent: &Extent| u64::from(extent.blocks) * self.block_bytes();
+        let mut bytes: u64 = extents.iter().map(of).sum();
         if extents.len() as u64 * STREAM_ABOVE < self.extent_count.load(Ordering::Relaxed) {
             for extent in extents {
                 let found = self.fs.extent(extent.start)?;
-                bytes += found
-                    .filter(|found| is_same(extent, found))
-                    .map_or(0, |found| found.len);
+                let left = found.filter(|found| is_same(extent, found));
+                bytes = bytes.saturating_sub(left.map_or(0, |left| left.len));
             }
             return Ok(bytes);
         }
@@ -472,7 +472,7 @@ impl Space for BtrfsSpace {
                 rest = after;
             }
             if rest.first().is_some_and(|extent| is_same(extent, &found)) {
-                bytes += found.len;
+                bytes = bytes.saturating_sub(found.len);
             }
             Flow::Continue(())
         })?;

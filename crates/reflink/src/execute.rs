@@ -173,12 +173,7 @@ fn count_freed(space: &dyn Space, extents: &[Extent], outcome: &mut Outcome) -> 
         return Ok(());
     }
     space.settle()?;
-    let before: u64 = extents
-        .iter()
-        .map(|extent| u64::from(extent.blocks) * space.block_bytes())
-        .sum();
-    let after = space.remaining(extents)? + outcome.rewritten_bytes;
-    outcome.freed_bytes = before.saturating_sub(after);
+    outcome.freed_bytes = space.freed(extents)?.saturating_sub(outcome.rewritten_bytes);
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! The map of a walked file system: which places of the disk hold what, and which files use them; in SQLite.
 //!
 //! - Extents do not overlap, and hold each place once, whoever used it first; a file's use of a place refers to them.
+//! - A place is known while a file that did not change uses it: XFS writes in place, and gives what is free to others. Extents that
+//!   lost a use are noted, and cut down to what is used when the next walk has seen all files.
 //! - Encoded data is counted as files have it: how much of the disk it takes is not told to those who are not root.
 //! - Changes of one walk are noted file by file: a file is known only after all that it uses is.
 
@@ -21,7 +23,7 @@ use crate::walk::FoundFile;
 const EXTENT_MAX_BLOCKS: u64 = 32 << 10;
 /// Rows that a scan takes from the database at once, and fingerprints of them.
 const SCAN_ROWS: usize = 1024;
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 /// Encoded data has as many blocks as files have of it, and lies above all else: each block of the disk has room for the most that may
 /// be encoded in it (128 KiB on Btrfs).
 const ENCODED_FROM: u64 = 1 << 62;
@@ -40,6 +42,7 @@ const SCHEMA: &str = "
     );
     CREATE INDEX IF NOT EXISTS use_extent ON use (extent);
     CREATE INDEX IF NOT EXISTS use_inode ON use (inode);
+    CREATE TABLE IF NOT EXISTS lost (extent INTEGER PRIMARY KEY);
     CREATE TEMP TABLE seen (inode INTEGER PRIMARY KEY);
 ";
 
@@ -69,7 +72,8 @@ impl Map {
             if version != VERSION {
                 // A cache of another form: begin it anew.
                 connection.execute_batch(
-                    "DROP TABLE IF EXISTS walk; DROP TABLE IF EXISTS file; DROP TABLE IF EXISTS extent; DROP TABLE IF EXISTS use;",
+                    "DROP TABLE IF EXISTS walk; DROP TABLE IF EXISTS file; DROP TABLE IF EXISTS extent; DROP TABLE IF EXISTS use;
+                     DROP TABLE IF EXISTS lost;",
                 )?;
             }
             connection.pragma_update(None, "user_version", VERSION)?;
@@ -164,11 +168,53 @@ impl Map {
 
     /// Forgets files that were not seen, and places that nobody uses.
     pub(crate) fn sweep(&mut self) -> Result<()> {
-        self.execute("DELETE FROM use WHERE inode NOT IN (SELECT inode FROM seen)", [])?;
-        self.execute("DELETE FROM file WHERE inode NOT IN (SELECT inode FROM seen)", [])?;
-        self.execute("DELETE FROM extent WHERE start NOT IN (SELECT extent FROM use)", [])?;
+        let gone = "SELECT inode FROM file WHERE inode NOT IN (SELECT inode FROM seen)";
+        for inode in self.rows(gone, [], |row| row.get::<_, i64>(0))? {
+            self.drop_file(inode as u64)?;
+        }
+        for extent in self.rows("SELECT extent FROM lost", [], |row| row.get::<_, i64>(0))? {
+            self.cut_down(extent as u64)?;
+        }
+        self.execute("DELETE FROM lost", [])?;
+        // Read for a file that meanwhile lay elsewhere.
+        self.execute(
+            "DELETE FROM extent WHERE NOT EXISTS (SELECT 1 FROM use WHERE extent = start)",
+            [],
+        )?;
         self.execute("DELETE FROM seen", [])?;
         self.commit()
+    }
+
+    /// Leaves of an extent what is used, as an extent for each stretch of it.
+    fn cut_down(&self, extent: u64) -> Result<()> {
+        let live = live(&self.uses(extent)?);
+        let columns = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?));
+        let sql = "SELECT blocks, generation, prints FROM extent WHERE start = ?1";
+        let Some((blocks, generation, prints)) = self.rows(sql, [extent as i64], columns)?.pop() else {
+            return Ok(());
+        };
+        if matches!(live.as_slice(), [(0, to)] if i64::from(*to) == blocks) {
+            return Ok(());
+        }
+        self.execute("DELETE FROM extent WHERE start = ?1", [extent as i64])?;
+        for (from, to) in live {
+            let start = extent + u64::from(from) * self.block_bytes;
+            let of_range = from as usize * size_of::<Print>()..to as usize * size_of::<Print>();
+            self.execute(
+                "INSERT INTO extent VALUES (?1, ?2, ?3, ?4)",
+                params![
+                    start as i64,
+                    to - from,
+                    generation,
+                    prints.get(of_range).unwrap_or_default()
+                ],
+            )?;
+            self.execute(
+                "UPDATE use SET extent = ?2, block = block - ?3 WHERE extent = ?1 AND block >= ?3 AND block < ?4",
+                params![extent as i64, start as i64, from, to],
+            )?;
+        }
+        Ok(())
     }
 
     /// Some files of which not all is known.
@@ -193,6 +239,10 @@ impl Map {
     }
 
     fn drop_uses(&self, inode: u64) -> Result<()> {
+        self.execute(
+            "INSERT OR IGNORE INTO lost SELECT extent FROM use WHERE inode = ?1",
+            [inode as i64],
+        )?;
         self.execute("DELETE FROM use WHERE inode = ?1", [inode as i64])
     }
 
@@ -251,21 +301,34 @@ impl Map {
         Ok(rows)
     }
 
-    /// Pieces of a file of which nothing is known, none larger than an extent may be.
+    /// Pieces of a file of which nothing is known, each place of the disk once, none larger than an extent may be.
     pub(crate) fn unknown_pieces(&self, file: &OwnedFd, found: &FoundFile) -> Result<Vec<Piece>> {
         let most = EXTENT_MAX_BLOCKS * self.block_bytes;
         let parts = self.parts(file, found)?;
-        let unknown = parts.into_iter().filter(|part| part.extent.is_none());
-        Ok(unknown
-            .flat_map(|part| {
-                (0..part.piece.len).step_by(most as usize).map(move |at| Piece {
-                    file_offset: part.piece.file_offset + at,
-                    disk_offset: part.piece.disk_offset + at,
-                    len: most.min(part.piece.len - at),
-                    ..part.piece
-                })
-            })
-            .collect())
+        let mut unknown: Vec<Piece> = parts
+            .into_iter()
+            .filter(|part| part.extent.is_none())
+            .map(|part| part.piece)
+            .collect();
+        // A file may share with itself.
+        unknown.sort_unstable_by_key(|piece| piece.disk_offset);
+        let mut pieces = Vec::with_capacity(unknown.len());
+        let mut at = 0;
+        for piece in unknown {
+            let end = piece.disk_offset + piece.len;
+            at = at.max(piece.disk_offset);
+            while at < end {
+                let len = most.min(end - at);
+                pieces.push(Piece {
+                    file_offset: piece.file_offset + (at - piece.disk_offset),
+                    disk_offset: at,
+                    len,
+                    ..piece
+                });
+                at += len;
+            }
+        }
+        Ok(pieces)
     }
 
     pub(crate) fn add_extent(&mut self, start: u64, prints: &[Print], generation: u64) -> Result<()> {
@@ -318,7 +381,7 @@ impl Map {
     }
 
     /// Bytes of `extents` that files use.
-    pub(crate) fn remaining(&self, extents: &[Extent]) -> Result<u64> {
+    pub(crate) fn used_of(&self, extents: &[Extent]) -> Result<u64> {
         let mut blocks = 0;
         for extent in extents {
             let uses = self.uses(extent.start)?;

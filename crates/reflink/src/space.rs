@@ -117,9 +117,9 @@ pub trait Space: Sync {
     /// Writes a file anew in larger pieces, if it lies in small ones and shares none of them. False if it was left as it is.
     fn join(&self, file: FileId) -> Result<bool>;
 
-    /// Makes what was done visible to [`Space::remaining`].
+    /// Makes what was done visible to [`Space::freed`].
     fn settle(&self) -> Result<()>;
 
-    /// Bytes of `extents` (in the order of the disk) that are still taken.
-    fn remaining(&self, extents: &[Extent]) -> Result<u64>;
+    /// Bytes of `extents` (in the order of the disk) that were taken when they were looked at, and no longer are.
+    fn freed(&self, extents: &[Extent]) -> Result<u64>;
 }

@@ -252,8 +252,9 @@ impl Space for WalkedSpace {
         Ok(())
     }
 
-    fn remaining(&self, extents: &[Extent]) -> Result<u64> {
+    fn freed(&self, extents: &[Extent]) -> Result<u64> {
         let mut map = self.map.lock();
+        let before = map.used_of(extents)?;
         for inode in map.users(extents)? {
             let Some(found) = map.file(inode)? else { continue };
             match open_checked(&self.root, &found) {
@@ -262,6 +263,6 @@ impl Space for WalkedSpace {
             }
         }
         map.commit()?;
-        map.remaining(extents)
+        Ok(before.saturating_sub(map.used_of(extents)?))
     }
 }

@@ -120,7 +120,7 @@ impl Space for Told {
         Ok(())
     }
 
-    fn remaining(&self, _: &[Extent]) -> Result<u64> {
+    fn freed(&self, _: &[Extent]) -> Result<u64> {
         Ok(0)
     }
 }

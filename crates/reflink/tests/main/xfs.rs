@@ -112,6 +112,54 @@ fn each_place_is_read_once_and_what_is_unchanged_never_again() {
 }
 
 #[test]
+fn a_file_that_shares_with_itself_is_mapped_once() {
+    let Some(disk) = Disk::xfs() else { return };
+    let image = noise(11, 8 * MIB);
+    // The second half begins in the middle of the first, and both are in one piece of another file.
+    disk.write("image", &[&image[..6 * MIB], &image[2 * MIB..]].concat());
+    disk.write("copy", &[&image[..], &noise(10, 8 * MIB)].concat());
+    let (before, manifest) = (free(&disk), disk.manifest());
+    let report = run_all(&walked(&disk, None));
+    assert_eq!(report.outcome.freed_bytes, 12 * MIB as u64);
+    let freed = free(&disk) - before;
+    assert!(freed.abs_diff(12 * MIB as u64) < MIB as u64, "{freed}");
+    // Without a map, what is shared is met twice in one file.
+    let space = walked(&disk, None);
+    assert_eq!(space.read_bytes, 16 * MIB as u64);
+    let again = run_all(&space).outcome;
+    assert_eq!((again.extents, again.problem_count), (0, 0), "{again:?}");
+    assert_eq!(disk.manifest(), manifest);
+}
+
+#[test]
+fn what_was_overwritten_in_place_is_read_again() {
+    let Some(disk) = Disk::xfs() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("cache");
+    disk.write("image", &noise(12, 8 * MIB));
+    disk.write("part", &noise(12, 8 * MIB)[2 * MIB..4 * MIB]);
+    assert_eq!(
+        run_all(&walked(&disk, Some(&cache))).outcome.freed_bytes,
+        2 * MIB as u64
+    );
+    // Of the piece in which the image lies, part keeps what it shares; the rest is the image's alone, and so written where it is.
+    let new = noise(13, MIB);
+    put(&disk.path("image"), 5 * MIB as u64, &new);
+    disk.write("new", &new);
+    let outcome = run_all(&walked(&disk, Some(&cache))).outcome;
+    assert_eq!((outcome.freed_bytes, outcome.differing), (MIB as u64, 0));
+    // What was freed may come to be anybody's.
+    fs::remove_file(disk.path("image")).unwrap();
+    disk.write("other", &noise(14, 6 * MIB));
+    disk.write("another", &noise(14, 6 * MIB));
+    let manifest = disk.manifest();
+    let outcome = run_all(&walked(&disk, Some(&cache))).outcome;
+    assert_eq!((outcome.freed_bytes, outcome.differing), (6 * MIB as u64, 0));
+    assert_eq!(run_all(&walked(&disk, None)).outcome.extents, 0);
+    assert_eq!(disk.manifest(), manifest);
+}
+
+#[test]
 fn a_file_system_without_reflink_is_not_read_for_nothing() {
     let Some(disk) = Disk::make(&["mkfs.xfs", "-q", "-m", "reflink=0"], 400 << 20, "") else {
         return;
