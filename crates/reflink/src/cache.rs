@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Advice, fadvise};
-use rustix::io::{Errno, pread, pwrite};
+use rustix::io::{pread, pwrite};
 
 use crate::requests::Copy;
 
@@ -30,14 +30,14 @@ pub(crate) fn forget(file: &OwnedFd, offset: u64, len: u64) {
     let _ = fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed);
 }
 
-/// Copies a range to `to_offset` of the scratch file.
+/// Copies a range to `to_offset` of the scratch file; false if the file has become shorter than that.
 pub(crate) fn copy_range(
     file: &OwnedFd,
     copy: &Copy,
     scratch: &OwnedFd,
     to_offset: u64,
     buffer: &mut [u8],
-) -> rustix::io::Result<()> {
+) -> rustix::io::Result<bool> {
     let mut at = 0;
     while at < copy.len {
         let wanted = buffer.len().min((copy.len - at) as usize);
@@ -47,8 +47,7 @@ pub(crate) fn copy_range(
             copy.from_offset + at,
         )?;
         if read == 0 {
-            // The file has become shorter: its end will be found to differ.
-            return Err(Errno::AGAIN);
+            return Ok(false);
         }
         let mut written = 0;
         while written < read {
@@ -57,5 +56,5 @@ pub(crate) fn copy_range(
         }
         at += read as u64;
     }
-    Ok(())
+    Ok(true)
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 /// Why a run, or a question, came to nothing. No user data is ever at stake: only the kernel shares, after comparing.
@@ -58,5 +59,15 @@ impl Error {
             during,
             source: source.into(),
         }
+    }
+
+    /// What the operating system said, where it said a number.
+    pub(crate) fn errno(&self) -> Option<Errno> {
+        let number = match self {
+            Self::Kernel(error) => error.errno(),
+            Self::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        };
+        number.map(Errno::from_raw_os_error)
     }
 }

@@ -70,7 +70,7 @@ pub struct Outcome {
     pub extents: u64,
     /// Bytes that the kernel compared and shared.
     pub shared_bytes: u64,
-    /// Ranges that turned out to differ: changed since they were looked at.
+    /// Ranges that turned out to differ, or gone: changed since they were looked at.
     pub differing: u64,
     /// Bytes written anew.
     pub rewritten_bytes: u64,
@@ -82,7 +82,7 @@ pub struct Outcome {
     pub freed_bytes: u64,
     /// Bytes that the plan promised for the extents that were treated.
     pub predicted_bytes: u64,
-    /// A limit, or the wish to stop, ended it before everything was done.
+    /// Not everything was done: a limit or the wish to stop ended it, or something was busy.
     pub is_cut: bool,
 }
 
@@ -281,10 +281,29 @@ impl Outcome {
         Ok(())
     }
 
+    /// Notes that a file could not be opened, or read, or written for; one that is gone is no problem.
+    pub(crate) fn failed(&mut self, file: FileId, error: &Error) -> Result<()> {
+        match error.errno() {
+            Some(Errno::NOENT | Errno::STALE) => {
+                self.differing += 1;
+                Ok(())
+            }
+            _ => self.problem(file, error.to_string()),
+        }
+    }
+
     /// Notes what the kernel refused for one file; an error if it would refuse everything else as well.
     pub(crate) fn refused(&mut self, file: FileId, source: Errno) -> Result<()> {
         match source {
             Errno::ROFS | Errno::OPNOTSUPP => Err(Error::io("the file system", "share data on", source)),
+            // Btrfs, of snapshots that are being sent: nothing is wrong with them, so that a later run shall try again.
+            Errno::AGAIN => {
+                self.is_cut = true;
+                self.problem(
+                    file,
+                    "busy (btrfs send?): run this again when that has ended".to_owned(),
+                )
+            }
             source => self.problem(file, source.to_string()),
         }
     }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use drystone_extents::{Shared, dedupe, is_cold};
+use rustix::fs::fstat;
 use rustix::io::Errno;
 
 use crate::cache::{copy_range, forget, read_ahead};
@@ -141,16 +142,21 @@ impl<'a> Sharer<'a> {
         };
         let scratch = match self.space.scratch() {
             Ok(scratch) => scratch,
-            Err(error) => return tally.problem(first.from, error.to_string()).map(|()| None),
+            Err(error) => return tally.failed(first.from, &error).map(|()| None),
         };
         let mut end = 0;
         for copy in copies {
             let file = match self.open(copy.from) {
                 Ok(file) => file,
-                Err(error) => return tally.problem(copy.from, error.to_string()).map(|()| None),
+                Err(error) => return tally.failed(copy.from, &error).map(|()| None),
             };
-            if let Err(source) = copy_range(&file, copy, &scratch, end, &mut self.buffer) {
-                return tally.refused(copy.from, source).map(|()| None);
+            match copy_range(&file, copy, &scratch, end, &mut self.buffer) {
+                Ok(true) => {}
+                Ok(false) => {
+                    tally.differing += 1;
+                    return Ok(None);
+                }
+                Err(source) => return tally.refused(copy.from, source).map(|()| None),
             }
             end += copy.len;
         }
@@ -166,7 +172,7 @@ impl<'a> Sharer<'a> {
             From::Scratch => scratch.cloned(),
             From::File(file) => match self.open(file) {
                 Ok(source) => Some(source),
-                Err(error) => return tally.problem(file, error.to_string()),
+                Err(error) => return tally.failed(file, &error),
             },
         };
         let Some(source) = source else { return Ok(()) };
@@ -179,7 +185,7 @@ impl<'a> Sharer<'a> {
                     is_cold: false,
                     is_next_cold: false,
                 }),
-                Err(error) => tally.problem(request.to, error.to_string())?,
+                Err(error) => tally.failed(request.to, &error)?,
             }
         }
         let files = targets.len() as u64 + 1;
@@ -247,6 +253,10 @@ impl<'a> Sharer<'a> {
             Ok(replies) => replies.into_iter(),
             Err(error) => {
                 targets.clear();
+                if ends_before(source, first.from_offset + at + len) {
+                    tally.differing += 1;
+                    return Ok(());
+                }
                 return tally.problem(first.to, error.to_string());
             }
         };
@@ -258,7 +268,11 @@ impl<'a> Sharer<'a> {
             }
             Some(Shared::Refused(source)) => {
                 let error = Errno::from_io_error(&source).unwrap_or(Errno::IO);
-                failed = tally.refused(target.request.to, error);
+                if ends_before(&target.file, target.request.to_offset + at + len) {
+                    tally.differing += 1;
+                } else {
+                    failed = tally.refused(target.request.to, error);
+                }
                 false
             }
             Some(Shared::Differs) | None => {
@@ -268,4 +282,9 @@ impl<'a> Sharer<'a> {
         });
         failed
     }
+}
+
+/// Whether a file has become too short for a range that ends there, about which the kernel only says that it is invalid.
+fn ends_before(file: &OwnedFd, end: u64) -> bool {
+    fstat(file).is_ok_and(|about| (about.st_size.max(0) as u64) < end)
 }

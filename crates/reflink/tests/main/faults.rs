@@ -1,12 +1,13 @@
 //! What goes on meanwhile, and what ends a run early: writers, kills, files that refuse, a full file system.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use drystone_reflink::{Cancel, Error, Note, Options, Progress, Space, run};
+use drystone_reflink::{Cancel, Error, Limits, Note, Options, Progress, Space, State, run};
 
 use crate::disk::{Disk, hash, noise, options, run_all, run_noted};
 use crate::image::command;
@@ -144,6 +145,83 @@ fn a_file_that_refuses_is_a_problem_and_nothing_more() {
     );
     assert_eq!(outcome.freed_bytes, 2 * MIB as u64);
     assert!(fs::read(&fixed).unwrap() == bytes);
+}
+
+#[test]
+fn what_is_being_sent_is_left_for_a_later_run() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut state = State::open(&directory.path().join("state")).unwrap();
+    state.see(disk.space().id(), "btrfs", "test").unwrap();
+    let bytes = noise(5, 4 * MIB);
+    disk.subvolume("first");
+    disk.write("first/one", &bytes);
+    disk.sync();
+    disk.subvolume("second");
+    disk.write("second/two", &bytes);
+    disk.snapshot("second", "sent");
+    fs::remove_file(disk.path("second/two")).unwrap();
+    disk.sync();
+    // Nobody takes more than the beginning of what it writes, so that it goes on until it is killed.
+    let mut sender = Command::new("btrfs")
+        .args(["-q", "send"])
+        .arg(disk.path("sent"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    sender.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let report = run_noted(&disk.space(), &options(64 << 20), Some(&mut state)).unwrap();
+    let outcome = report.outcome;
+    assert_eq!((outcome.freed_bytes, report.complete), (0, false));
+    assert!(outcome.problems[0].why.contains("busy"), "{outcome:?}");
+    sender.kill().unwrap();
+    sender.wait().unwrap();
+    let report = run_noted(&disk.space(), &options(64 << 20), Some(&mut state)).unwrap();
+    assert_eq!((report.outcome.freed_bytes, report.complete), (4 * MIB as u64, true));
+}
+
+#[test]
+fn files_that_shrink_or_go_meanwhile_are_no_problem() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    let bytes = noise(6, 4 * MIB);
+    disk.write("stays", &bytes);
+    for file in 0..40 {
+        disk.write(&format!("{file}"), &bytes);
+    }
+    disk.sync();
+    let space = disk.space();
+    let progress = Progress::default();
+    // What was planned with is gone before the first bytes are shared.
+    let options = Options {
+        limits: Limits {
+            is_late: &|| {
+                for file in 0..20 {
+                    File::options()
+                        .write(true)
+                        .open(disk.path(&format!("{file}")))
+                        .unwrap()
+                        .set_len(5000)
+                        .unwrap();
+                    let _ = fs::remove_file(disk.path(&format!("{}", file + 20)));
+                }
+                disk.sync();
+                false
+            },
+            ..options(64 << 20).limits
+        },
+        ..options(64 << 20)
+    };
+    let note = Note {
+        state: None,
+        scope: "",
+        started_s: 0,
+        elapsed_ms: &|| 0,
+    };
+    let outcome = run(&space, &options, note, &progress, &Cancel::default())
+        .unwrap()
+        .outcome;
+    assert!(outcome.problem_count == 0 && outcome.differing > 0, "{outcome:?}");
+    assert!(fs::read(disk.path("stays")).unwrap() == bytes);
 }
 
 #[test]
