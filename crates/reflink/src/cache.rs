@@ -10,8 +10,9 @@ use rustix::io::{pread, pwrite};
 
 use crate::requests::Copy;
 
-/// Bytes that are asked for at once: of more the kernel takes no more than its own read-ahead.
-const STEP_BYTES: u64 = 256 << 10;
+/// Bytes that are asked for at once: in smaller steps the requests fill the device's queue, and of more than its read-ahead (4 MiB on
+/// Btrfs) the kernel takes no more than that.
+const STEP_BYTES: u64 = 1 << 20;
 
 /// Begins to read a range into the cache, and does not wait for it.
 pub(crate) fn read_ahead(file: &OwnedFd, offset: u64, len: u64) {
