@@ -10,15 +10,14 @@ use rustix::io::{pread, pwrite};
 
 use crate::requests::Copy;
 
-/// Bytes that are asked for at once: in smaller steps the requests fill the device's queue, and of more than its read-ahead (4 MiB on
-/// Btrfs) the kernel takes no more than that.
-const STEP_BYTES: u64 = 1 << 20;
+/// What the kernel reads at once of what it is asked to read ahead, on almost any file system and device.
+pub(crate) const STEP_BYTES: u64 = 256 << 10;
 
-/// Begins to read a range into the cache, and does not wait for it.
-pub(crate) fn read_ahead(file: &OwnedFd, offset: u64, len: u64) {
+/// Begins to read a range into the cache, `step_bytes` at once, and does not wait for it.
+pub(crate) fn read_ahead(file: &OwnedFd, (offset, len): (u64, u64), step_bytes: u64) {
     let mut at = 0;
     while at < len {
-        let step = STEP_BYTES.min(len - at);
+        let step = step_bytes.min(len - at);
         // A hint: what is not read ahead the kernel reads when it compares, only more slowly.
         let _ = fadvise(file, offset + at, NonZeroU64::new(step), Advice::WillNeed);
         at += step;

@@ -9,7 +9,7 @@ use std::path::Path;
 use drystone_extents::{Piece, Shared, dedupe, defragment, physical_map};
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::cache::read_ahead;
+use crate::cache::{STEP_BYTES, read_ahead};
 use crate::error::{Error, Result};
 use crate::progress::{Cancel, Progress};
 
@@ -55,7 +55,7 @@ pub fn share_file(source: &Path, to: &Path, progress: &Progress, cancel: &Cancel
         for file in [&from, &target] {
             // What comes next is read while this is compared.
             let begun = if at == 0 { 0 } else { piece };
-            read_ahead(file, at + begun, 2 * PIECE_BYTES - begun);
+            read_ahead(file, (at + begun, 2 * PIECE_BYTES - begun), STEP_BYTES);
         }
         match dedupe(from.as_fd(), at, piece, &[(target.as_fd(), at)]).map(|mut replies| replies.pop()) {
             Ok(Some(Shared::Same)) => Progress::add(&progress.shared_bytes, piece),

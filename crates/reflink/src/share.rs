@@ -89,7 +89,7 @@ impl<'a> Sharer<'a> {
             if let (From::File(file), true) = (request.from, last != Some(source)) {
                 bytes += len;
                 if let Ok(file) = self.open(file) {
-                    read_ahead(&file, request.from_offset, len);
+                    self.read_ahead(&file, request.from_offset, len);
                 }
             }
             last = Some(source);
@@ -98,9 +98,13 @@ impl<'a> Sharer<'a> {
             if let Ok(file) = self.open(request.to) {
                 let cold = is_cold(file.as_fd(), request.to_offset, len);
                 self.cold.insert((request.to, request.to_offset), cold);
-                read_ahead(&file, request.to_offset, len);
+                self.read_ahead(&file, request.to_offset, len);
             }
         }
+    }
+
+    fn read_ahead(&self, file: &OwnedFd, offset: u64, len: u64) {
+        read_ahead(file, (offset, len), self.space.read_ahead_bytes());
     }
 
     fn open(&mut self, file: FileId) -> Result<Rc<OwnedFd>> {
@@ -224,11 +228,11 @@ impl<'a> Sharer<'a> {
             target.is_next_cold = known.unwrap_or_else(|| is_cold(target.file.as_fd(), offset, len));
             if known.is_none() || !is_short {
                 is_expected = false;
-                read_ahead(&target.file, offset, len);
+                self.read_ahead(&target.file, offset, len);
             }
         }
         if let (From::File(_), false) = (first.from, is_expected) {
-            read_ahead(source, first.from_offset + at, len);
+            self.read_ahead(source, first.from_offset + at, len);
         }
     }
 

@@ -91,6 +91,9 @@ pub trait Space: Sync {
     /// Whether space is given back only with the last use of any block of an extent, and not block by block.
     fn frees_whole_extents(&self) -> bool;
 
+    /// Bytes to ask for at once when reading ahead: of more than its limit the kernel loses the rest, and small steps fill the device's queue.
+    fn read_ahead_bytes(&self) -> u64;
+
     /// Fingerprint of a block of zeros, if it is known.
     fn zero_print(&self) -> Option<Print>;
 

@@ -50,6 +50,10 @@ impl Space for Told {
         true
     }
 
+    fn read_ahead_bytes(&self) -> u64 {
+        1 << 20
+    }
+
     fn zero_print(&self) -> Option<Print> {
         None
     }
