@@ -11,7 +11,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
-use drystone_extents::changed_ranges;
 use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_index::StateReader;
@@ -179,9 +178,9 @@ impl Reader<'_> {
         };
         let is_sparse = before.disk_bytes < before.size;
         let mut unread_bytes = 0;
-        let filled = match (&layout, map) {
-            (Some(layout), Some(mut map)) => {
-                let changed = changed_ranges(&std::mem::take(&mut map.layout), layout);
+        let filled = match (tracked, &layout, map) {
+            (Some(tracked), Some(layout), Some(map)) => {
+                let changed = tracked.changed(&map, layout);
                 let mut again = Again::new(&file, (map, changed), (&self.progress, &self.cancel));
                 let filled = source.each_stretch(&mut content, is_sparse, &mut |content, stretch| {
                     again.stretch(content, stretch)

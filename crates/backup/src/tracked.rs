@@ -20,7 +20,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use drystone_extents::{Btrfs, Kind, Layout, Snapshot, Touched, kind_of, mounts, subvolume};
+use drystone_extents::{
+    Btrfs, Kind, Layout, Snapshot, Touched, changed_ranges, kind_of, mounts, shared_starts, subvolume,
+};
 use drystone_format::recipe::Part;
 use drystone_index::StateReader;
 use drystone_vault::Vault;
@@ -161,6 +163,14 @@ impl Tracked {
         })
     }
 
+    /// What may have changed of a file since its map was made.
+    pub(crate) fn changed(&self, map: &Map<Kept<'_>>, layout: &Layout) -> Vec<(u64, u64)> {
+        let starts = shared_starts(&map.layout, layout);
+        // What cannot be asked is read.
+        let same = self.fs.made_by(&starts, map.generation).unwrap_or_default();
+        changed_ranges(&map.layout, layout, |start| same.contains(&start))
+    }
+
     /// Where in the state the maps of files are.
     fn maps(&self) -> Key {
         maps_of(&self.now.rows)
@@ -168,7 +178,7 @@ impl Tracked {
 
     /// A map for the next run; `None` if the file is too large for one.
     pub(crate) fn new_map(&self, inode: u64, layout: &Layout, parts: &[Part]) -> Option<NewMap> {
-        map::encode(layout, parts).map(|pages| NewMap {
+        map::encode(layout, self.now.generation, parts).map(|pages| NewMap {
             tracked: self.number,
             inode,
             pages,

@@ -3,7 +3,7 @@
 //! - Nothing but metadata is read, and nothing is changed but by [`Btrfs::commit`].
 //! - A stream over a tree takes a bounded buffer, whatever the tree's size; what changes while it runs may be seen or not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -23,6 +23,8 @@ const STREAM_BYTES: usize = 1 << 20;
 pub(crate) const FEW_BYTES: usize = 2 << 10;
 /// And of one for the extents of a large file.
 const LAYOUT_BYTES: usize = 128 << 10;
+/// Items that are read over to the next that is looked for: as many as that buffer has.
+const OTHERS_MAX: usize = 24;
 /// No item is larger than a metadata block.
 const ITEM_MAX_BYTES: usize = 128 << 10;
 /// Room for references at first, and at most: an extent with more is left alone by its users.
@@ -200,6 +202,47 @@ impl Btrfs {
             found = DiskExtent::decode(key, item);
             Flow::Break(())
         })?;
+        Ok(found)
+    }
+
+    /// Those of `starts` (in order) at which an extent of data begins that was made in `generation` or earlier, and has been there since.
+    ///
+    /// An extent that is on its way into the extent tree, or out of it, is never taken for an earlier one: a place is given
+    /// away only after the transaction that freed it, in which its item goes.
+    pub fn made_by(&self, starts: &[u64], generation: u64) -> Result<HashSet<u64>> {
+        let (mut found, mut next) = (HashSet::new(), 0);
+        let Some(last) = starts.last() else { return Ok(found) };
+        while let Some(from) = starts.get(next) {
+            let range = Range {
+                tree: tree::EXTENTS,
+                from: (*from, kind::EXTENT, 0),
+                to: (*last, kind::EXTENT, u64::MAX),
+                min_generation: 0,
+            };
+            let (mut others, at) = (0, next);
+            self.search_by(range, FEW_BYTES, |key, item| {
+                while starts.get(next).is_some_and(|start| *start < key.object) {
+                    next += 1;
+                }
+                let extent = DiskExtent::decode(key, item).filter(|extent| starts.get(next) == Some(&extent.start));
+                if let Some(extent) = extent {
+                    found.extend((extent.generation <= generation).then_some(extent.start));
+                    (next, others) = (next + 1, 0);
+                } else {
+                    others += 1;
+                }
+                // Further on it is quicker to search anew.
+                if others > OTHERS_MAX {
+                    Flow::Break(())
+                } else {
+                    Flow::Continue(())
+                }
+            })?;
+            if others <= OTHERS_MAX {
+                break;
+            }
+            next = next.max(at + 1);
+        }
         Ok(found)
     }
 

@@ -1,10 +1,15 @@
 //! Which parts of a file changed, told from where it lies now and where it lay before: no data is read.
 //!
-//! - What lies at the same place of the same extent is equal: an extent is never written again, and one that takes the place of another
-//!   has a later generation. This holds for data that was cloned in, which a generation alone would take for old.
+//! - What lies at the same place of the same extent is equal: an extent is never written again. This holds for data that was cloned
+//!   in, which a generation alone would take for old.
+//! - Whether it is the same extent, the extent tree says ([`crate::Btrfs::made_by`]): one that takes the place of another was made
+//!   later. The generation in the file's own item does not: a clone keeps it, and so does a balance, which may move the
+//!   clone to where the file's data lay before.
 //! - Not for files that are written in place ([`crate::items::Inode::is_written_in_place`]), unless the earlier state is a snapshot that
 //!   still stands, which makes them be copied on their first write.
 //! - A range that is not told is equal; one that is told may be. Pure.
+
+use std::collections::BTreeSet;
 
 use crate::items::{FileExtent, Form};
 
@@ -61,8 +66,16 @@ fn end(extent: &FileExtent) -> u64 {
     extent.file_offset.saturating_add(extent.len)
 }
 
+/// The places on disk at which extents of both begin, in order.
+pub fn shared_starts(before: &Layout, after: &Layout) -> Vec<u64> {
+    let starts = |layout: &Layout| -> BTreeSet<u64> { layout.extents.iter().map(|extent| extent.disk_start).collect() };
+    starts(before).intersection(&starts(after)).copied().collect()
+}
+
 /// The ranges of `after` (offset and length, in order, neighbouring ones joined) that may differ from `before`.
-pub fn changed_ranges(before: &Layout, after: &Layout) -> Vec<(u64, u64)> {
+///
+/// `is_same` says of the place where an extent of both begins whether the extent was there at the time of `before`.
+pub fn changed_ranges(before: &Layout, after: &Layout, is_same: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
     let mut cuts: Vec<u64> = before
         .cuts()
         .chain(after.cuts())
@@ -76,7 +89,12 @@ pub fn changed_ranges(before: &Layout, after: &Layout) -> Vec<(u64, u64)> {
     for pair in cuts.windows(2) {
         let [from, to] = *pair else { continue };
         let (was, is) = (before.place(from, &mut in_before), after.place(from, &mut in_after));
-        if was == is && is != Place::Unknown {
+        let is_known = match is {
+            Place::Zero => true,
+            Place::Extent(start, ..) => is_same(start),
+            Place::Unknown => false,
+        };
+        if was == is && is_known {
             continue;
         }
         match changed.last_mut() {
@@ -125,12 +143,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_byte_is_judged_by_its_place(before in layout(), after in layout()) {
-            let changed = changed_ranges(&before, &after);
+        fn every_byte_is_judged_by_its_place(before in layout(), after in layout(), other in 0u64..4) {
+            let is_same = |start: u64| start != other * 4096;
+            let changed = changed_ranges(&before, &after, is_same);
             for at in 0..after.len {
                 let told = changed.iter().any(|(from, len)| (*from..from + len).contains(&at));
                 let (was, is) = (before.place(at, &mut 0), after.place(at, &mut 0));
-                prop_assert_eq!(told, was != is || is == Place::Unknown, "byte {}", at);
+                let is_other = matches!(is, Place::Extent(start, ..) if !is_same(start));
+                prop_assert_eq!(told, was != is || is == Place::Unknown || is_other, "byte {}", at);
+                if let (true, Place::Extent(start, ..)) = (was == is, is) {
+                    prop_assert!(shared_starts(&before, &after).contains(&start));
+                }
             }
             prop_assert!(changed.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0));
             prop_assert!(changed.iter().all(|(from, len)| *len > 0 && from + len <= after.len));
@@ -139,7 +162,7 @@ mod tests {
         #[test]
         fn what_lies_still_is_unchanged(mut one in layout()) {
             one.extents.retain(|extent| extent.form != Form::Inline);
-            prop_assert_eq!(changed_ranges(&one, &one), []);
+            prop_assert_eq!(changed_ranges(&one, &one, |_| true), []);
         }
     }
 }

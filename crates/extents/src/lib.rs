@@ -19,7 +19,7 @@ mod touched;
 
 pub use btrfs::{Btrfs, Flow, Info, Range, subvolume_of};
 pub use changes::Change;
-pub use compare::{Layout, changed_ranges};
+pub use compare::{Layout, changed_ranges, shared_starts};
 pub use error::{Error, Result};
 pub use mounts::{Kind, Mount, fs_id, kind_of, mount_of, mounts};
 pub use physical::{Piece, physical_map};

@@ -1,8 +1,8 @@
 //! What a large file was made of, and where it lay: when it changes, only what lies elsewhere is read again.
 //!
 //! - Records of one size: the head, a record for each extent, then, for each stretch without holes, where it ends and its chunks.
-//! - True of the very state that a snapshot had, for extents are never written again, and such as take their place are of a
-//!   later generation. That does not hold for files that are written in place, which have no map.
+//! - True of the very state that a snapshot had, for extents are never written again, and such as take their place are made in a
+//!   generation later than the snapshot's, which the head has. That does not hold for files that are written in place, which have no map.
 //! - It is a cache: what cannot be decoded is not there.
 
 use drystone_extents::Layout;
@@ -22,7 +22,7 @@ const RECORD_BYTES: usize = 1 + 32 + 8;
 /// Records in a page of the state.
 const PAGE_RECORDS: usize = 1536;
 
-const HEAD: u8 = 1;
+const HEAD: u8 = 6;
 const EXTENT: u8 = 2;
 const STRETCH: u8 = 3;
 const CHUNK: u8 = 4;
@@ -54,11 +54,11 @@ fn words(id: &[u8; 32]) -> [u64; 4] {
 }
 
 /// Pages for the state; `None` if the file is too large to have a map.
-pub(crate) fn encode(layout: &Layout, parts: &[Part]) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn encode(layout: &Layout, generation: u64, parts: &[Part]) -> Option<Vec<Vec<u8>>> {
     if layout.extents.len() > EXTENTS_MAX || parts.len() > PARTS_MAX {
         return None;
     }
-    let head = record(HEAD, [layout.len, layout.extents.len() as u64, 0, 0], 0);
+    let head = record(HEAD, [layout.len, layout.extents.len() as u64, generation, 0], 0);
     let extents = layout.extents.iter().map(of_extent);
     let (mut records, mut at) = (vec![head], 0);
     records.extend(extents);
@@ -163,6 +163,8 @@ pub(crate) struct Map<P> {
     place: usize,
     /// Where the file lay.
     pub(crate) layout: Layout,
+    /// Of the snapshot in which it lay there.
+    pub(crate) generation: u64,
     at: u64,
     stretch_end: u64,
     next: Option<Had>,
@@ -177,13 +179,14 @@ impl<P: Pages> Map<P> {
             page: Vec::new(),
             place: 0,
             layout: Layout::default(),
+            generation: 0,
             at: 0,
             stretch_end: 0,
             next: None,
         };
         let (HEAD, head, _) = map.record()? else { return None };
-        let [len, count, ..] = words(&head);
-        map.layout.len = len;
+        let [len, count, generation, _] = words(&head);
+        (map.layout.len, map.generation) = (len, generation);
         for _ in 0..count.min(EXTENTS_MAX as u64) {
             let (EXTENT, id, number) = map.record()? else {
                 return None;
@@ -284,12 +287,12 @@ mod tests {
         fn maps_come_back(
             parts in proptest::collection::vec(part(), 0..4000),
             extents in proptest::collection::vec(extent(), 0..50),
-            len in any::<u64>(),
+            (len, generation) in any::<(u64, u64)>(),
         ) {
             let layout = Layout { len, extents };
-            let pages = encode(&layout, &parts).unwrap();
+            let pages = encode(&layout, generation, &parts).unwrap();
             let mut map = Map::open(InMemory(pages)).unwrap();
-            prop_assert_eq!(&map.layout, &layout);
+            prop_assert_eq!((&map.layout, map.generation), (&layout, generation));
             let (mut at, mut before) = (0, 0);
             for (number, part) in parts.iter().enumerate() {
                 let had = map.at(at);

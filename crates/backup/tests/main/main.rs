@@ -25,5 +25,6 @@ mod restore_basics;
 mod restore_hostile;
 mod round_trip;
 mod tracked;
+mod tracked_moved;
 mod tracked_random;
 mod vaults;

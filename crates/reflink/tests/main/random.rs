@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use drystone_extents::{Btrfs, Layout, changed_ranges, subvolume_of};
+use drystone_extents::{Btrfs, Layout, changed_ranges, shared_starts, subvolume};
 
 use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 
@@ -128,6 +128,12 @@ fn layouts(fs: &Btrfs, subvolume: u64, directory: &Path) -> BTreeMap<u64, (Layou
     files.map(of).collect()
 }
 
+/// What may have changed since a file lay as in `was`, up to a generation.
+fn changed(fs: &Btrfs, (was, generation): (&Layout, u64), is: &Layout) -> Vec<(u64, u64)> {
+    let same = fs.made_by(&shared_starts(was, is), generation).unwrap();
+    changed_ranges(was, is, |start| same.contains(&start))
+}
+
 #[test]
 fn what_a_snapshot_lacks_of_a_later_one_is_told_from_where_files_lie() {
     for case in 100..100 + CASES {
@@ -137,7 +143,7 @@ fn what_a_snapshot_lacks_of_a_later_one_is_told_from_where_files_lie() {
         disk.subvolume("b");
         let (mut dice, mut none) = (Dice(case), 3);
         let mut before: BTreeMap<u64, (Layout, Vec<u8>)> = BTreeMap::new();
-        let (mut told, mut all) = (0, 0);
+        let (mut told, mut all, mut generation) = (0, 0, 0);
         for turn in 0..8 {
             for _ in 0..STEPS / 4 {
                 step(&disk, &mut dice, &mut none);
@@ -146,13 +152,13 @@ fn what_a_snapshot_lacks_of_a_later_one_is_told_from_where_files_lie() {
             let name = format!("snap{turn}");
             disk.snapshot("a", &name);
             let fs = Btrfs::open(disk.root()).unwrap();
-            let number = subvolume_of(File::open(disk.path(&name)).unwrap().as_fd(), &name).unwrap();
-            let after = layouts(&fs, number, &disk.path(&name));
+            let snapshot = subvolume(File::open(disk.path(&name)).unwrap().as_fd(), &name).unwrap();
+            let after = layouts(&fs, snapshot.id, &disk.path(&name));
             for (inode, (is, new)) in &after {
                 let Some((was, old)) = before.get(inode) else { continue };
                 let mut bytes: Vec<u8> = old.clone();
                 bytes.resize(new.len(), 0);
-                for (from, len) in changed_ranges(was, is) {
+                for (from, len) in changed(&fs, (was, generation), is) {
                     let range = from as usize..(from + len) as usize;
                     bytes[range.clone()].copy_from_slice(&new[range]);
                     told += len;
@@ -163,7 +169,7 @@ fn what_a_snapshot_lacks_of_a_later_one_is_told_from_where_files_lie() {
                 );
                 all += is.len;
             }
-            before = after;
+            (before, generation) = (after, snapshot.made);
             // What is kept is where files lay; the places are free for others.
             command(
                 "btrfs",
@@ -184,16 +190,18 @@ fn other_data_at_the_same_place_is_told_by_its_generation() {
     let fs = Btrfs::open(disk.root()).unwrap();
     let write = |seed| {
         let path = disk.write("file", &noise(seed, 1 << 20));
-        fs.commit().unwrap();
+        let generation = fs.commit().unwrap();
         let extents = fs
             .file_extents(5, path.metadata().unwrap().ino(), (0, u64::MAX))
             .unwrap();
-        Layout { len: 1 << 20, extents }
+        (Layout { len: 1 << 20, extents }, generation)
     };
     let start = |layout: &Layout| layout.extents[0].disk_start;
-    let before = write(0);
-    let again = (1..200).map(write).find(|after| start(after) == start(&before));
-    let again = again.expect("the place was not taken again");
-    assert_eq!(changed_ranges(&before, &again), [(0, 1 << 20)]);
-    assert_eq!(changed_ranges(&again, &again), []);
+    let (before, first) = write(0);
+    let again = (1..200).map(write).find(|(after, _)| start(after) == start(&before));
+    let (again, second) = again.expect("the place was not taken again");
+    assert_eq!(changed(&fs, (&before, first), &again), [(0, 1 << 20)]);
+    assert_eq!(changed(&fs, (&again, second), &again), []);
+    // Even if the file's own items were the same.
+    assert_eq!(changed(&fs, (&again, first), &again), [(0, 1 << 20)]);
 }
