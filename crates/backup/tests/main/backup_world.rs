@@ -16,7 +16,7 @@ use drystone_format::header::Trust;
 use drystone_format::keys::Role;
 use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind, Time};
-use drystone_store::Memory;
+use drystone_store::{Local, Memory, Store};
 use drystone_vault::{
     Cancel, Clock, Context, CreateOptions, NewLock, NewSlot, Progress, Unlock, Vault, generate_key_file,
 };
@@ -53,6 +53,23 @@ pub(crate) struct World {
     _cache: tempfile::TempDir,
 }
 
+/// A vault with small chunks, and its key.
+fn create(store: Arc<dyn Store>, context: &Context) -> (Vault, String) {
+    let key = generate_key_file();
+    let options = CreateOptions {
+        data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
+        meta_sizes: Sizes::new(256, 1792).unwrap(),
+        trust: Trust::Verified,
+        slots: vec![NewSlot {
+            lock: NewLock::Recipient(key.recipient),
+            label: "test".to_owned(),
+            role: Role::Owner,
+        }],
+    };
+    let vault = Vault::create(store, context.clone(), &options).unwrap();
+    (vault, key.content.to_string())
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         let own = tempfile::tempdir().unwrap();
@@ -75,27 +92,36 @@ impl World {
             memory_bytes: 64 << 20,
             cache_dir: cache.path().to_owned(),
         };
-        let key = generate_key_file();
-        let options = CreateOptions {
-            data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
-            meta_sizes: Sizes::new(256, 1792).unwrap(),
-            trust: Trust::Verified,
-            slots: vec![NewSlot {
-                lock: NewLock::Recipient(key.recipient),
-                label: "test".to_owned(),
-                role: Role::Owner,
-            }],
-        };
+        let (vault, key) = create(store.clone(), &context);
         Self {
-            vault: Vault::create(store.clone(), context.clone(), &options).unwrap(),
+            vault,
             store,
             clock,
             context,
-            key: key.content.to_string(),
+            key,
             dir,
             _own_dir: None,
             _cache: cache,
         }
+    }
+
+    /// Takes a new vault below a directory in the place of the one in memory, for several processes.
+    pub(crate) fn move_to(&mut self, home: &Path) {
+        self.context.cache_dir = home.join("cache");
+        std::fs::create_dir(&self.context.cache_dir).unwrap();
+        let store = Local::create(&home.join("vault")).unwrap();
+        let (vault, key) = create(Arc::new(store), &self.context);
+        std::fs::write(home.join("key"), key).unwrap();
+        self.vault = vault;
+    }
+
+    /// Opens the vault below a directory anew.
+    pub(crate) fn reopen_at(&mut self, home: &Path) {
+        let key = std::fs::read_to_string(home.join("key")).unwrap();
+        let unlock = Unlock::key_file(&key, "test", None).unwrap();
+        self.context.cache_dir = home.join("cache");
+        let store = Local::open(&home.join("vault")).unwrap();
+        self.vault = Vault::open(Arc::new(store), self.context.clone(), &unlock).unwrap();
     }
 
     /// Moves the clock of later runs.

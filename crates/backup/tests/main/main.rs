@@ -25,6 +25,7 @@ mod restore_basics;
 mod restore_hostile;
 mod round_trip;
 mod tracked;
+mod tracked_killed;
 mod tracked_moved;
 mod tracked_random;
 mod vaults;

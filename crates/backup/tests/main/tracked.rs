@@ -71,7 +71,7 @@ pub(crate) fn run(world: &World) -> BackupReport {
 type Change<'a> = Box<dyn Fn() + 'a>;
 
 /// Why a run did not trust what is kept.
-fn why(report: &BackupReport) -> Vec<&str> {
+pub(crate) fn why(report: &BackupReport) -> Vec<&str> {
     report.distrust.iter().map(|distrust| distrust.why.as_str()).collect()
 }
 
