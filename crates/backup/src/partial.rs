@@ -4,13 +4,43 @@
 //!   without holes. A chunk is taken over if it begins where one began, and all of that is as it was; else it is read and cut.
 //! - Which bytes are as they were is told by where they lie; a change of the file meanwhile is noticed by who called.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use drystone_vault::{Cancel, Content, FillError, Progress};
+use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, pread, retry_on_intr};
 
 use crate::tracked::{Map, Pages};
+
+/// Changes that the kernel is told of before they are read.
+const TOLD_AHEAD: usize = 256;
+/// Bytes of a change that it is told of: beyond that it reads ahead of its own accord.
+const TOLD_MAX_BYTES: u64 = 64 << 10;
+
+/// Threads that tell it: each waits for where the bytes lie, and for their checksums.
+const TELLERS: usize = 4;
+
+/// Does `work`, which sends offsets and lengths of what it will read of the file: the kernel reads that ahead.
+///
+/// Else each of many small changes would wait for the disk by itself, and nothing of a new snapshot is in memory.
+pub(crate) fn with_ahead<R>(file: &OwnedFd, work: impl FnOnce(Sender<(u64, u64)>) -> R) -> R {
+    let (ahead, told) = unbounded();
+    std::thread::scope(|scope| {
+        for _ in 0..TELLERS {
+            let told: Receiver<(u64, u64)> = told.clone();
+            scope.spawn(move || {
+                for (start, bytes) in told {
+                    // Only speed hangs on it.
+                    let _ = fadvise(file, start, NonZeroU64::new(bytes), Advice::WillNeed);
+                }
+            });
+        }
+        work(ahead)
+    })
+}
 
 /// A file that is read again.
 pub(crate) struct Again<'a, P> {
@@ -24,6 +54,9 @@ pub(crate) struct Again<'a, P> {
     pub(crate) unread_bytes: u64,
     /// The first of `changed` that is not behind.
     next: usize,
+    /// The first of `changed` that the kernel was not told of.
+    untold: usize,
+    ahead: Sender<(u64, u64)>,
     window: Window,
 }
 
@@ -64,6 +97,7 @@ impl<'a, P: Pages> Again<'a, P> {
         file: &'a OwnedFd,
         (map, changed): (Map<P>, Vec<(u64, u64)>),
         (progress, cancel): (&'a Progress, &'a Cancel),
+        ahead: Sender<(u64, u64)>,
     ) -> Self {
         Self {
             file,
@@ -73,6 +107,8 @@ impl<'a, P: Pages> Again<'a, P> {
             cancel,
             unread_bytes: 0,
             next: 0,
+            untold: 0,
+            ahead,
             window: Window::default(),
         }
     }
@@ -83,7 +119,22 @@ impl<'a, P: Pages> Again<'a, P> {
         while self.changed.get(self.next).is_some_and(behind) {
             self.next += 1;
         }
+        self.tell_ahead(range.end - range.start);
         self.changed.get(self.next).is_some_and(|(from, _)| *from < range.end)
+    }
+
+    /// Has the kernel told what is read next, with what a chunk there may need of its surroundings.
+    fn tell_ahead(&mut self, reach: u64) {
+        while self.untold < self.next + TOLD_AHEAD
+            && let Some((from, len)) = self.changed.get(self.untold)
+        {
+            let start = from.saturating_sub(reach);
+            // Only speed hangs on it.
+            let _ = self
+                .ahead
+                .send((start, from - start + len.min(&TOLD_MAX_BYTES) + reach));
+            self.untold += 1;
+        }
     }
 
     /// A stretch without holes, to its end or to that of the file.

@@ -24,7 +24,7 @@ use crate::dir::{Dir, Stat};
 use crate::error::{Error, Result, is_exhausted};
 use crate::job::{Item, Job, Taken};
 use crate::names::Names;
-use crate::partial::Again;
+use crate::partial::{Again, with_ahead};
 use crate::tracked::{FILE_MIN_BYTES, NewMap, Tracked};
 
 /// Times a file is read.
@@ -179,15 +179,15 @@ impl Reader<'_> {
         let is_sparse = before.disk_bytes < before.size;
         let mut unread_bytes = 0;
         let filled = match (tracked, &layout, map) {
-            (Some(tracked), Some(layout), Some(map)) => {
+            (Some(tracked), Some(layout), Some(map)) => with_ahead(&file, |ahead| {
                 let changed = tracked.changed(&map, layout);
-                let mut again = Again::new(&file, (map, changed), (&self.progress, &self.cancel));
+                let mut again = Again::new(&file, (map, changed), (&self.progress, &self.cancel), ahead);
                 let filled = source.each_stretch(&mut content, is_sparse, &mut |content, stretch| {
                     again.stretch(content, stretch)
                 });
                 unread_bytes = again.unread_bytes;
                 filled
-            }
+            }),
             _ => source.each_stretch(&mut content, is_sparse, &mut |content, stretch| {
                 source.fill(content, stretch)
             }),
