@@ -1,7 +1,8 @@
 //! `backup`: first use, reuse, what cannot be read, filters, standard input, interruption.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::dedup::Mounted;
 use crate::runner::{Home, files_below, noise};
 
 /// How long a condition is polled for.
@@ -91,6 +93,43 @@ fn an_unchanged_tree_costs_nothing_and_a_changed_one_its_change() {
     let rescanned = last(&home, &["src", "--rescan"]);
     assert!(new_bytes(&rescanned) < 1000, "{rescanned}");
     assert_eq!(home.run(["snapshots", "--json"]).ok().json().len(), 4 + 1);
+}
+
+/// On Btrfs a run asks what changed, and `--walk` looks: that is all the difference.
+#[test]
+fn a_walk_gives_what_asking_gives_and_spares_nothing() {
+    let home = Home::new();
+    let Some(_disk) = Mounted::new(&home) else { return };
+    let mut large = noise(9 << 20);
+    home.write("mount/src/large.bin", &large);
+    for file in 0..30 {
+        home.write(&format!("mount/src/d{}/f{file}", file % 3), &noise(100 + file));
+    }
+    let spared =
+        |result: &Value| ["spared_dirs", "spared_files", "unread_bytes"].map(|key| result[key].as_u64().unwrap());
+    assert_eq!(spared(&last(&home, &["mount/src"])), [0; 3], "it was never asked");
+    assert_eq!(spared(&last(&home, &["mount/src"])), [4, 31, 0]);
+    for round in 0..2_u8 {
+        large[5 << 20] = !round;
+        home.write("mount/src/d0/f0", &[round; 7]);
+        let file = OpenOptions::new().write(true).open(home.path("mount/src/large.bin"));
+        file.unwrap().write_all_at(&large[5 << 20..][..1], 5 << 20).unwrap();
+        let both: &[&[&str]; 2] = &[&["mount/src"], &["mount/src", "--walk"]];
+        let runs = both.map(|args| last(&home, args));
+        let [asked, walked] = runs.each_ref().map(spared);
+        assert!(asked[0] == 2 && asked[1] == 20 && asked[2] > 8 << 20, "{asked:?}");
+        assert_eq!(walked, [0; 3]);
+        let tree = runs.each_ref().map(|run| {
+            let id = run["snapshot"].as_str().unwrap();
+            let tree = format!("{id}:{}", home.path("mount/src").display());
+            home.run(["dump", &tree]).ok().bytes().to_vec()
+        });
+        assert!(tree[0].len() > large.len() && tree[0] == tree[1]);
+        for key in ["files", "dirs", "bytes"] {
+            assert_eq!(runs[0][key], runs[1][key]);
+        }
+        assert!(runs[1]["new_bytes"].as_u64().unwrap() < 1000, "{}", runs[1]);
+    }
 }
 
 #[test]

@@ -12,12 +12,12 @@ use crate::image::{self, command, let_go, may_mount};
 use crate::runner::{Home, Ran, noise};
 
 /// A mounted Btrfs file system, taken down at the end.
-struct Mounted {
+pub(crate) struct Mounted {
     mount: PathBuf,
 }
 
 impl Mounted {
-    fn new(home: &Home) -> Option<Self> {
+    pub(crate) fn new(home: &Home) -> Option<Self> {
         Self::with(home, "mkfs.btrfs")
     }
 
