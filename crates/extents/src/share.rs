@@ -51,7 +51,8 @@ pub fn defragment(file: BorrowedFd<'_>, below_bytes: u32) -> Result<()> {
     ioctl::defragment(file, below_bytes).map_err(|source| Error::kernel("defragment", "a file", source))
 }
 
-/// Lets the calling thread's reads and writes wait for those of everybody else, where the scheduler knows how.
+/// Lets the reads and writes of the calling thread, and of all that it starts from now on (ioprio_set(2)), wait for those of everybody else, where
+/// the scheduler knows how.
 pub fn set_idle_io() {
     // A wish: without it everything works as well, only less politely.
     let _ = ioctl::set_idle_io();

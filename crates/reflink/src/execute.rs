@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use drystone_extents::set_idle_io;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
@@ -42,8 +41,6 @@ pub struct Limits<'a> {
     pub max_bytes: u64,
     /// Whether time is up; asked between extents.
     pub is_late: &'a (dyn Fn() -> bool + Sync),
-    /// Lets everybody else read and write first.
-    pub idle_io: bool,
 }
 
 impl std::fmt::Debug for Limits<'_> {
@@ -179,9 +176,6 @@ fn count_freed(space: &dyn Space, extents: &[Extent], outcome: &mut Outcome) -> 
 
 impl Run<'_> {
     fn work(&self, round: &[Job]) -> Result<()> {
-        if self.limits.idle_io {
-            set_idle_io();
-        }
         let hole = self.hole.as_ref().and_then(|hole| hole.try_clone().ok());
         let mut sharer = Sharer::new(self.space, self.progress, hole);
         // What comes next is read while this is compared.

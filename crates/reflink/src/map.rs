@@ -301,34 +301,35 @@ impl Map {
         Ok(rows)
     }
 
-    /// Pieces of a file of which nothing is known, each place of the disk once, none larger than an extent may be.
+    /// Pieces of a file of which nothing is known.
     pub(crate) fn unknown_pieces(&self, file: &OwnedFd, found: &FoundFile) -> Result<Vec<Piece>> {
-        let most = EXTENT_MAX_BLOCKS * self.block_bytes;
         let parts = self.parts(file, found)?;
-        let mut unknown: Vec<Piece> = parts
-            .into_iter()
-            .filter(|part| part.extent.is_none())
-            .map(|part| part.piece)
-            .collect();
-        // A file may share with itself.
-        unknown.sort_unstable_by_key(|piece| piece.disk_offset);
-        let mut pieces = Vec::with_capacity(unknown.len());
+        let unknown = parts.into_iter().filter(|part| part.extent.is_none());
+        Ok(unknown.map(|part| part.piece).collect())
+    }
+
+    /// What to read of pieces of several files: each place of the disk once, in its order, nothing larger than an extent may be.
+    pub(crate) fn each_place_once(&self, mut pieces: Vec<(usize, Piece)>) -> Vec<(usize, Piece)> {
+        let most = EXTENT_MAX_BLOCKS * self.block_bytes;
+        let mut once = Vec::with_capacity(pieces.len());
         let mut at = 0;
-        for piece in unknown {
+        pieces.sort_unstable_by_key(|(_, piece)| piece.disk_offset);
+        for (file, piece) in pieces {
             let end = piece.disk_offset + piece.len;
             at = at.max(piece.disk_offset);
             while at < end {
                 let len = most.min(end - at);
-                pieces.push(Piece {
+                let cut = Piece {
                     file_offset: piece.file_offset + (at - piece.disk_offset),
                     disk_offset: at,
                     len,
                     ..piece
-                });
+                };
+                once.push((file, cut));
                 at += len;
             }
         }
-        Ok(pieces)
+        once
     }
 
     pub(crate) fn add_extent(&mut self, start: u64, prints: &[Print], generation: u64) -> Result<()> {

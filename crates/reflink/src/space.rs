@@ -88,6 +88,9 @@ pub trait Space: Sync {
     /// Bytes of data and metadata on it, about.
     fn used_bytes(&self) -> Result<u64>;
 
+    /// Files, and pieces of files, that could not be looked at.
+    fn unreadable(&self) -> u64;
+
     /// Whether space is given back only with the last use of any block of an extent, and not block by block.
     fn frees_whole_extents(&self) -> bool;
 

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::Result;
 use crate::progress::Cancel;
-use crate::read::read_piece;
+use crate::read;
 use crate::space::{Extent, FileId, NO_PRINT, Print};
 use crate::state::failed;
 
@@ -153,10 +153,12 @@ impl Unsummed {
             encoded: false,
             reserved: false,
         };
-        let found = read_piece(&opened, piece, block, &self.cancel)?;
+        let found = read::Reader::new(block, &self.cancel).prints(&opened, piece)?;
         self.read_bytes.fetch_add(piece.len, Ordering::Relaxed);
         let own = prints.get_mut((part.offset / block) as usize..).unwrap_or_default();
-        own.iter_mut().zip(found).for_each(|(print, found)| *print = found);
+        own.iter_mut()
+            .zip(found.into_iter().flatten())
+            .for_each(|(print, found)| *print = found);
         Ok(())
     }
 }

@@ -20,15 +20,16 @@ use crate::cache::STEP_BYTES;
 use crate::error::{Error, Result};
 use crate::map::Map;
 use crate::progress::{Cancel, Progress};
-use crate::read::{hash_block, read_piece};
+use crate::read::{hash_block, read_pieces};
 use crate::space::{Extent, FileId, Print, Space, Uses, Which};
 use crate::state::failed;
 use crate::walk::{FoundFile, walk};
 
 /// Walks of one map are fewer than this power of two for each second since it was made.
 const WALKS_A_SECOND_BITS: u32 = 8;
-/// Files whose changes are committed together.
+/// Files that are open at once, and whose changes are committed together; and of those with many pieces fewer.
 const BATCH: usize = 256;
+const PIECES_ENOUGH: usize = 64 << 10;
 
 /// A walked part of a file system.
 #[derive(Debug)]
@@ -40,10 +41,17 @@ pub struct WalkedSpace {
     zero: Print,
     map: Mutex<Map>,
     generation: u64,
-    /// Files that could not be looked at.
-    pub unreadable: u64,
+    unreadable: u64,
     /// Bytes that were read.
     pub read_bytes: u64,
+}
+
+/// What came of looking at some files.
+#[derive(Debug, Default)]
+struct Looked {
+    /// Files that could not be opened, and pieces that could not be read.
+    unreadable: u64,
+    read_bytes: u64,
 }
 
 /// What to walk.
@@ -136,29 +144,68 @@ impl WalkedSpace {
         })?;
         map.see(batch)?;
         map.sweep()?;
+        let mut read_bytes = 0;
         while let Some(changed) = Some(map.changed(BATCH)?).filter(|changed| !changed.is_empty()) {
-            for found in changed {
-                cancel.check()?;
-                let Ok(file) = open_checked(&self.root, &found) else {
-                    unreadable += 1;
-                    map.drop_file(found.inode)?;
-                    continue;
-                };
-                for piece in map.unknown_pieces(&file, &found)? {
-                    let prints = read_piece(&file, piece, self.block_bytes, cancel)?;
-                    let bytes = prints.len() as u64 * self.block_bytes;
-                    Progress::add(&progress.scanned_bytes, bytes);
-                    self.read_bytes += bytes;
-                    map.add_extent(piece.disk_offset, &prints, self.generation)?;
-                }
-                map.add_uses(&file, &found)?;
-            }
+            let looked = self.look_into(&mut map, changed, progress, cancel)?;
+            unreadable += looked.unreadable;
+            read_bytes += looked.read_bytes;
             map.commit()?;
         }
         map.end()?;
         drop(map);
-        self.unreadable = unreadable;
+        (self.unreadable, self.read_bytes) = (unreadable, read_bytes);
         Ok(())
+    }
+
+    /// Reads what is not known of files that changed, and notes what they use; of the last ones nothing if there is too much to read.
+    fn look_into(
+        &self,
+        map: &mut Map,
+        changed: Vec<FoundFile>,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<Looked> {
+        let mut looked = Looked::default();
+        let (mut files, mut unknown) = (Vec::new(), Vec::new());
+        for found in changed {
+            cancel.check()?;
+            if unknown.len() > PIECES_ENOUGH {
+                break;
+            }
+            match open_checked(&self.root, &found) {
+                Ok(file) => {
+                    let pieces = map.unknown_pieces(&file, &found)?;
+                    unknown.extend(pieces.into_iter().map(|piece| (files.len(), piece)));
+                    files.push((file, found));
+                }
+                Err(_) => {
+                    looked.unreadable += 1;
+                    map.drop_file(found.inode)?;
+                }
+            }
+        }
+        let once = map.each_place_once(unknown);
+        let pieces: Vec<_> = once
+            .into_iter()
+            .filter_map(|(file, piece)| Some((&files.get(file)?.0, piece)))
+            .collect();
+        let about = (self.block_bytes, cancel);
+        read_pieces(&pieces, about, &mut |index, prints| match (pieces.get(index), prints) {
+            (Some((_, piece)), Some(prints)) => {
+                Progress::add(&progress.scanned_bytes, piece.len);
+                looked.read_bytes += piece.len;
+                map.add_extent(piece.disk_offset, &prints, self.generation)
+            }
+            _ => {
+                // Of the file that has it the rest is known.
+                looked.unreadable += 1;
+                Ok(())
+            }
+        })?;
+        for (file, found) in &files {
+            map.add_uses(file, found)?;
+        }
+        Ok(looked)
     }
 }
 
@@ -193,6 +240,10 @@ impl Space for WalkedSpace {
 
     fn used_bytes(&self) -> Result<u64> {
         self.map.lock().used_bytes()
+    }
+
+    fn unreadable(&self) -> u64 {
+        self.unreadable
     }
 
     fn frees_whole_extents(&self) -> bool {

@@ -181,7 +181,6 @@ pub fn options(memory_bytes: u64) -> Options<'static> {
             threads: 2,
             max_bytes: u64::MAX,
             is_late: &|| false,
-            idle_io: false,
         },
         memory_bytes,
         incremental: true,

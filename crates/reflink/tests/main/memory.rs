@@ -46,6 +46,10 @@ impl Space for Told {
         Ok(self.extents * u64::from(BLOCKS) * BLOCK)
     }
 
+    fn unreadable(&self) -> u64 {
+        0
+    }
+
     fn frees_whole_extents(&self) -> bool {
         true
     }

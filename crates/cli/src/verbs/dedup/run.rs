@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use drystone_extents::Kind;
+use drystone_extents::{Kind, set_idle_io};
 use drystone_reflink::{
     Candidates, Limits, Look, Note, Options, Outcome, Policy, Rank, Reads, Report, Space, State, Target, run,
 };
@@ -107,13 +107,15 @@ struct Way<'a> {
 impl Run {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        if self.idle {
+            set_idle_io();
+        }
         let start = Instant::now();
         let is_late = || self.max_time.is_some_and(|most| start.elapsed() >= most);
         let limits = Limits {
             threads: app.settings.threads,
             max_bytes: self.max_bytes.unwrap_or(u64::MAX),
             is_late: &is_late,
-            idle_io: self.idle,
         };
         let (scope, terms) = (&self.scope, &self.terms);
         Way {
@@ -134,7 +136,6 @@ impl Estimate {
             threads: 1,
             max_bytes: 0,
             is_late: &|| false,
-            idle_io: false,
         };
         let (scope, terms) = (&self.scope, &self.terms);
         Way {
@@ -306,6 +307,7 @@ fn tell(
         "predicted_bytes": outcome.predicted_bytes,
         "freed_bytes": (!estimate).then_some(outcome.freed_bytes),
         "differing": outcome.differing,
+        "unreadable": space.unreadable(),
         "complete": report.complete,
         "passes": report.passes,
         "problems": problems(space, outcome),
@@ -334,6 +336,13 @@ fn tell(
             } else {
                 "; not everything was done: run it again"
             }
+        ),
+    };
+    let text = match space.unreadable() {
+        0 => text,
+        unreadable => format!(
+            "{text}; {} could not be read, and stayed as they are",
+            counted(unreadable, "file")
         ),
     };
     app.out.result("dedup", with_exit(fields, exit), text)
