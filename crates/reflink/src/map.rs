@@ -38,9 +38,8 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS extent (start INTEGER PRIMARY KEY, blocks INTEGER NOT NULL, generation INTEGER NOT NULL, prints BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS use (
         extent INTEGER NOT NULL, inode INTEGER NOT NULL, offset INTEGER NOT NULL, block INTEGER NOT NULL, blocks INTEGER NOT NULL,
-        tail INTEGER NOT NULL, shared INTEGER NOT NULL
-    );
-    CREATE INDEX IF NOT EXISTS use_extent ON use (extent);
+        tail INTEGER NOT NULL, shared INTEGER NOT NULL, PRIMARY KEY (extent, inode, offset)
+    ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS use_inode ON use (inode);
     CREATE TABLE IF NOT EXISTS lost (extent INTEGER PRIMARY KEY);
     CREATE TEMP TABLE seen (inode INTEGER PRIMARY KEY);
@@ -350,7 +349,7 @@ impl Map {
                 0
             };
             self.execute(
-                "INSERT INTO use VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR REPLACE INTO use VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 params![
                     extent as i64,
                     found.inode as i64,
@@ -371,24 +370,15 @@ impl Map {
         self.add_uses(file, found)
     }
 
-    /// Files that use any of `extents`.
-    pub(crate) fn users(&self, extents: &[Extent]) -> Result<BTreeSet<u64>> {
-        let mut users = BTreeSet::new();
-        for extent in extents {
-            let sql = "SELECT inode FROM use WHERE extent = ?1";
-            users.extend(self.rows(sql, [extent.start as i64], |row| Ok(row.get::<_, i64>(0)? as u64))?);
-        }
-        Ok(users)
-    }
-
-    /// Bytes of `extents` that files use.
-    pub(crate) fn used_of(&self, extents: &[Extent]) -> Result<u64> {
-        let mut blocks = 0;
+    /// Bytes of `extents` that files use, and those files.
+    pub(crate) fn used_of(&self, extents: &[Extent]) -> Result<(u64, BTreeSet<u64>)> {
+        let (mut blocks, mut users) = (0, BTreeSet::new());
         for extent in extents {
             let uses = self.uses(extent.start)?;
             blocks += live(&uses).iter().map(|(from, to)| u64::from(to - from)).sum::<u64>();
+            users.extend(uses.list.iter().map(|one| one.file.inode));
         }
-        Ok(blocks * self.block_bytes)
+        Ok((blocks * self.block_bytes, users))
     }
 
     pub(crate) fn uses(&self, extent: u64) -> Result<Uses> {

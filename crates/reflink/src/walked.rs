@@ -310,8 +310,8 @@ impl Space for WalkedSpace {
 
     fn freed(&self, extents: &[Extent]) -> Result<u64> {
         let mut map = self.map.lock();
-        let before = map.used_of(extents)?;
-        for inode in map.users(extents)? {
+        let (before, users) = map.used_of(extents)?;
+        for inode in users {
             let Some(found) = map.file(inode)? else { continue };
             match open_checked(&self.root, &found) {
                 Ok(file) => map.replace_uses(&file, &found)?,
@@ -319,6 +319,6 @@ impl Space for WalkedSpace {
             }
         }
         map.commit()?;
-        Ok(before.saturating_sub(map.used_of(extents)?))
+        Ok(before.saturating_sub(map.used_of(extents)?.0))
     }
 }
