@@ -167,13 +167,11 @@ impl Map {
 
     /// Forgets files that were not seen, and places that nobody uses.
     pub(crate) fn sweep(&mut self) -> Result<()> {
-        let gone = "SELECT inode FROM file WHERE inode NOT IN (SELECT inode FROM seen)";
-        for inode in self.rows(gone, [], |row| row.get::<_, i64>(0))? {
-            self.drop_file(inode as u64)?;
-        }
-        for extent in self.rows("SELECT extent FROM lost", [], |row| row.get::<_, i64>(0))? {
-            self.cut_down(extent as u64)?;
-        }
+        let gone =
+            "SELECT inode FROM file WHERE inode > ?1 AND inode NOT IN (SELECT inode FROM seen) ORDER BY inode LIMIT ?2";
+        self.each_number(gone, |inode| self.drop_file(inode))?;
+        let lost = "SELECT extent FROM lost WHERE extent > ?1 ORDER BY extent LIMIT ?2";
+        self.each_number(lost, |extent| self.cut_down(extent))?;
         self.execute("DELETE FROM lost", [])?;
         // Read for a file that meanwhile lay elsewhere.
         self.execute(
@@ -182,6 +180,17 @@ impl Map {
         )?;
         self.execute("DELETE FROM seen", [])?;
         self.commit()
+    }
+
+    /// Calls `each` with the numbers that a query finds above one, of which it is asked for so many at once.
+    fn each_number(&self, sql: &str, each: impl Fn(u64) -> Result<()>) -> Result<()> {
+        let mut last = -1;
+        loop {
+            let found = self.rows(sql, params![last, SCAN_ROWS as i64], |row| row.get::<_, i64>(0))?;
+            let Some(end) = found.last() else { return Ok(()) };
+            last = *end;
+            found.into_iter().try_for_each(|number| each(number as u64))?;
+        }
     }
 
     /// Leaves of an extent what is used, as an extent for each stretch of it.
@@ -232,7 +241,7 @@ impl Map {
         })
     }
 
-    pub(crate) fn drop_file(&mut self, inode: u64) -> Result<()> {
+    pub(crate) fn drop_file(&self, inode: u64) -> Result<()> {
         self.drop_uses(inode)?;
         self.execute("DELETE FROM file WHERE inode = ?1", [inode as i64])
     }
