@@ -1,4 +1,4 @@
-//! Random trees on Btrfs: whatever was done to files, a run frees what it said, and no byte of any file changes.
+//! Random trees: whatever was done to files, a run frees what it said, and no byte of any file changes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -13,6 +13,7 @@ use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 use crate::dice::Dice;
 use crate::disk::{Disk, estimate, noise, run_all};
 use crate::image::command;
+use crate::xfs::walked;
 
 const BLOCK: u64 = 4096;
 const FILES: u64 = 12;
@@ -105,6 +106,40 @@ fn no_byte_changes_and_what_was_promised_is_freed() {
             "case {case}: something was left"
         );
         disk.check();
+    }
+}
+
+#[test]
+fn a_map_of_xfs_stays_true_whatever_is_done_between_runs() {
+    for case in 200..200 + CASES {
+        let Some(disk) = Disk::xfs() else { return };
+        fs::create_dir(disk.path("a")).unwrap();
+        fs::create_dir(disk.path("b")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("cache");
+        let (mut dice, mut none) = (Dice(case), 3);
+        let mut freed_bytes = 0;
+        for turn in 0..8 {
+            for _ in 0..STEPS / 4 {
+                step(&disk, &mut dice, &mut none);
+            }
+            disk.sync();
+            let manifest = disk.manifest();
+            let outcome = run_all(&walked(&disk, Some(&cache))).outcome;
+            assert_eq!(disk.manifest(), manifest, "case {case}, turn {turn}");
+            // Nothing was going on, so that what differs was taken for what it is not.
+            assert_eq!(outcome.differing, 0, "case {case}, turn {turn}: {outcome:?}");
+            assert_eq!(
+                outcome.freed_bytes, outcome.predicted_bytes,
+                "case {case}, turn {turn}: {outcome:?}"
+            );
+            freed_bytes += outcome.freed_bytes;
+        }
+        assert!(freed_bytes > 0);
+        // And to who knows nothing of it.
+        let again = run_all(&walked(&disk, None)).outcome;
+        assert_eq!(again.differing, 0, "case {case}: {again:?}");
+        command("xfs_repair", &["-n", disk.unmount().to_str().unwrap()]);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::image::command;
 
 const MIB: usize = 1 << 20;
 
-fn walked(disk: &Disk, cache: Option<&Path>) -> WalkedSpace {
+pub fn walked(disk: &Disk, cache: Option<&Path>) -> WalkedSpace {
     disk.sync();
     let root = fs::File::open(disk.root()).unwrap();
     let about = Walk {
