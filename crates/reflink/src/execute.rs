@@ -29,6 +29,8 @@ const WORKERS_MAX: usize = 4;
 const TAKE: usize = 8;
 /// Jobs with so many bytes are enough, so that no worker is left with all that remains.
 const TAKE_BYTES: u64 = 16 << 20;
+/// Requests for which there may be no room before a run ends: each makes the file system look for some, which takes its time.
+const NO_ROOM_MAX: u64 = 16;
 /// Problems that are told one by one.
 const PROBLEMS_MAX: usize = 1000;
 
@@ -79,8 +81,14 @@ pub struct Outcome {
     pub freed_bytes: u64,
     /// Bytes that the plan promised for the extents that were treated.
     pub predicted_bytes: u64,
-    /// Not everything was done: a limit or the wish to stop ended it, or something was busy.
+    /// A limit, the wish to stop, or a lack of room ended it before everything was done.
     pub is_cut: bool,
+    /// Something was busy or found no room: a later run shall try again.
+    pub is_owed: bool,
+    /// Requests for which there was no room.
+    pub(crate) no_room: u64,
+    /// The subvolume that was busy.
+    pub(crate) busy: Option<u64>,
 }
 
 struct Run<'a> {
@@ -92,6 +100,8 @@ struct Run<'a> {
     next: Mutex<usize>,
     hole: Option<OwnedFd>,
     outcome: Mutex<(Outcome, Vec<u32>)>,
+    /// Subvolumes that were busy: nothing that they use becomes free as long as they are.
+    busy: Mutex<HashSet<u64>>,
 }
 
 /// Carries out a plan about `candidates`.
@@ -115,6 +125,7 @@ pub fn execute(
         next: Mutex::new(0),
         hole,
         outcome: Mutex::default(),
+        busy: Mutex::default(),
     };
     let mut failed = None;
     for round in plan.jobs.chunk_by(|one, other| one.round == other.round) {
@@ -217,6 +228,7 @@ impl Run<'_> {
 
     fn should_stop(&self) -> bool {
         let stop = self.cancel.is_cancelled()
+            || self.outcome.lock().0.no_room >= NO_ROOM_MAX
             || (self.limits.is_late)()
             || self.progress.shared_bytes.load(Ordering::Relaxed) >= self.limits.max_bytes;
         if stop {
@@ -225,8 +237,17 @@ impl Run<'_> {
         stop
     }
 
+    fn is_busy(&self, work: &Work) -> bool {
+        let busy = self.busy.lock();
+        !busy.is_empty() && work.requests.iter().any(|request| busy.contains(&request.to.subvolume))
+    }
+
     fn treat(&self, work: &Work, sharer: &mut Sharer<'_>) -> Result<()> {
         if work.is_incomplete {
+            return Ok(());
+        }
+        if self.is_busy(work) {
+            self.outcome.lock().0.is_owed = true;
             return Ok(());
         }
         let mut tally = Outcome {
@@ -238,6 +259,7 @@ impl Run<'_> {
         let freed = if tally.differing == 0 { work.job.gain_bytes } else { 0 };
         Progress::add(&self.progress.freed_bytes, freed);
         Progress::add(&self.progress.problems, tally.problem_count);
+        self.busy.lock().extend(tally.busy);
         let (outcome, gone) = &mut *self.outcome.lock();
         outcome.add(tally);
         gone.push(work.job.index);
@@ -254,6 +276,8 @@ impl Outcome {
         self.predicted_bytes += other.predicted_bytes;
         self.freed_bytes += other.freed_bytes;
         self.is_cut |= other.is_cut;
+        self.is_owed |= other.is_owed;
+        self.no_room += other.no_room;
         if other.problems.is_empty() {
             return;
         }
@@ -267,6 +291,15 @@ impl Outcome {
                 }
             }
         }
+    }
+
+    /// Notes that there was no room for something.
+    pub(crate) fn no_room_for(&mut self, file: FileId, what: &str) -> Result<()> {
+        self.is_owed = true;
+        self.problem(
+            file,
+            format!("no room on the file system for {what}: free some, and run this again"),
+        )
     }
 
     pub(crate) fn problem(&mut self, file: FileId, why: String) -> Result<()> {
@@ -290,13 +323,19 @@ impl Outcome {
     pub(crate) fn refused(&mut self, file: FileId, source: Errno) -> Result<()> {
         match source {
             Errno::ROFS | Errno::OPNOTSUPP => Err(Error::io("the file system", "share data on", source)),
-            // Btrfs, of snapshots that are being sent: nothing is wrong with them, so that a later run shall try again.
+            // Btrfs, of snapshots that are being sent.
             Errno::AGAIN => {
-                self.is_cut = true;
+                self.is_owed = true;
+                self.busy = Some(file.subvolume);
                 self.problem(
                     file,
                     "busy (btrfs send?): run this again when that has ended".to_owned(),
                 )
+            }
+            // What is shared with a snapshot takes metadata of its own.
+            Errno::NOSPC => {
+                self.no_room += 1;
+                self.no_room_for(file, "metadata")
             }
             source => self.problem(file, source.to_string()),
         }

@@ -179,13 +179,13 @@ impl Worker<'_> {
             rounds += 1;
             // What is left then is what refuses, which it will do again, or new.
             if freed_bytes == 0 || rounds >= ROUNDS_MAX {
-                report.complete = true;
+                report.complete = !report.outcome.is_owed;
                 return Ok(());
             }
             (began, freed_bytes, from) = (None, 0, Rank::default());
         }
         // What is still found after so many passes is for the next run.
-        report.complete = report.generation > 0;
+        report.complete = report.generation > 0 && !report.outcome.is_owed;
         Ok(())
     }
 

@@ -160,6 +160,7 @@ impl<'a> Sharer<'a> {
                     tally.differing += 1;
                     return Ok(None);
                 }
+                Err(Errno::NOSPC) => return tally.no_room_for(copy.from, "a copy").map(|()| None),
                 Err(source) => return tally.refused(copy.from, source).map(|()| None),
             }
             end += copy.len;

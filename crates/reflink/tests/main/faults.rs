@@ -249,6 +249,77 @@ fn a_full_file_system_still_gives_back_what_needs_no_room() {
 }
 
 #[test]
+fn where_there_is_no_room_for_metadata_a_run_ends_soon_and_is_not_complete() {
+    const SNAPSHOTS: u32 = 6;
+    let Some(disk) = Disk::make(&["mkfs.btrfs", "-q", "-m", "single"], 120 << 20, "commit=1") else {
+        return;
+    };
+    disk.subvolume("a");
+    disk.subvolume("b");
+    let bytes = noise(7, 16384);
+    // Each of its own, but for one other: to share them changes many leaves, which each snapshot has to have for itself.
+    for file in 0..1200u64 {
+        let bytes = [&file.to_le_bytes()[..], &bytes].concat();
+        disk.write(&format!("a/{file:05}{}", "x".repeat(200)), &bytes);
+        disk.write(&format!("b/{file:05}{}", "x".repeat(200)), &bytes);
+    }
+    disk.sync();
+    for snapshot in 0..SNAPSHOTS {
+        disk.snapshot("a", &format!("a{snapshot}"));
+        disk.snapshot("b", &format!("b{snapshot}"));
+    }
+    // All space is given to data or metadata, so that the latter cannot grow; names live in it.
+    disk.subvolume("names");
+    let filler = File::create(disk.path("filler")).unwrap();
+    let mut at = 0;
+    while filler.write_all_at(&noise(at, MIB), at).is_ok() {
+        at += MIB as u64;
+    }
+    disk.sync();
+    let mut file = 0u64;
+    while File::create(disk.path(&format!("names/{file:06}{}", "x".repeat(240)))).is_ok() {
+        file += 1;
+    }
+    disk.sync();
+    let manifest = disk.manifest();
+    let directory = tempfile::tempdir().unwrap();
+    let mut state = State::open(&directory.path().join("state")).unwrap();
+    state.see(disk.space().id(), "btrfs", "test").unwrap();
+    let report = run_noted(&disk.space(), &options(64 << 20), Some(&mut state)).unwrap();
+    assert_eq!(disk.manifest(), manifest);
+    let outcome = report.outcome;
+    assert!(!report.complete && outcome.is_owed, "{outcome:?}");
+    assert!(outcome.problem_count > 0 && outcome.problem_count < 100, "{outcome:?}");
+    assert!(
+        outcome.problems.iter().all(|one| one.why.contains("no room")),
+        "{outcome:?}"
+    );
+    // With room again, the next run does what is left.
+    fs::remove_file(disk.path("filler")).unwrap();
+    let taken = (0..SNAPSHOTS).flat_map(|snapshot| [format!("a{snapshot}"), format!("b{snapshot}")]);
+    for subvolume in taken.chain(["names".to_owned()]) {
+        let path = disk.path(&subvolume);
+        command("btrfs", &["-q", "subvolume", "delete", path.to_str().unwrap()]);
+    }
+    let top = disk.path("");
+    command("btrfs", &["-q", "subvolume", "sync", top.to_str().unwrap()]);
+    disk.sync();
+    let report = run_noted(&disk.space(), &options(64 << 20), Some(&mut state)).unwrap();
+    assert!(
+        report.complete && report.outcome.freed_bytes > 0,
+        "{:?}",
+        report.outcome
+    );
+    assert_eq!(
+        run_noted(&disk.space(), &options(64 << 20), None)
+            .unwrap()
+            .outcome
+            .extents,
+        0
+    );
+}
+
+#[test]
 fn a_read_only_file_system_says_so() {
     let Some(disk) = Disk::btrfs("") else { return };
     for name in ["one", "two"] {
