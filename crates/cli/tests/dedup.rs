@@ -79,6 +79,12 @@ fn duplicates_go_and_what_was_done_is_known() {
     assert!(home.run(["dedup", place]).ok().out().contains("freed 0 B"));
     let uuid = shown["uuid"].as_str().unwrap();
     assert!(home.run(["dedup", uuid]).ok().out().contains("nothing new"));
+    home.run(["dedup", "run", place, "--no-rewrite", "--size-cutoff", "9000"])
+        .ok();
+    let shown_text = home.run(["dedup", "show"]).ok().out();
+    for scope in [": all\n", ": all, from 9000 bytes, without copies\n"] {
+        assert!(shown_text.contains(scope), "{scope} is missing in\n{shown_text}");
+    }
     home.run(["dedup", "forget-fs", uuid]).ok();
     home.run(["dedup", "forget-fs", uuid])
         .code(1)

@@ -4,6 +4,8 @@
 //!   has is written anew first. Blocks of an extent that stays are never taken away, so that no plan can go round in a circle.
 //! - A plan reads metadata alone, and changes nothing. Most weighty extents first, so that large ones stay and gains come early.
 
+use std::fmt;
+
 use crate::candidates::Candidates;
 use crate::cover::{Cover, Index, Run, Source};
 use crate::error::Result;
@@ -37,6 +39,21 @@ pub struct Policy {
     pub never_rewrite: bool,
     /// Share only extents that are equal as a whole.
     pub whole_only: bool,
+}
+
+impl fmt::Display for Policy {
+    /// What it leaves, to be put after words that say what it is about; nothing if nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = [
+            (self.same_subvolume_only, ", within each subvolume"),
+            (self.never_rewrite, ", without copies"),
+            (self.whole_only, ", whole extents only"),
+        ];
+        words
+            .iter()
+            .filter(|(is_set, _)| *is_set)
+            .try_for_each(|(_, word)| f.write_str(word))
+    }
 }
 
 /// One extent that goes.

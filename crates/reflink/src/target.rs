@@ -315,7 +315,11 @@ impl Target {
             .iter()
             .map(|path| format!(", without {}", path.display()))
             .collect::<String>();
-        format!("{part}, from {} bytes{without}", known.min_file_bytes)
+        let from = match known.min_file_bytes {
+            0 => String::new(),
+            bytes => format!(", from {bytes} bytes"),
+        };
+        format!("{part}{from}{without}")
     }
 
     /// Says where on this file system `path` is, with the subvolumes under it; nothing if it is on another.

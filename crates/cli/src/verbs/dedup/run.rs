@@ -260,7 +260,7 @@ impl Way<'_> {
         let known = self.scope.known(path.parent().unwrap_or(Path::new(".")), reads);
         let space = target.open(known, &followed.progress, &followed.cancel)?;
         state.see(target.id, kind(target), &target.name)?;
-        let scope = format!("{}, {:?}", target.scope(known), options.policy);
+        let scope = format!("{}{}", target.scope(known), options.policy);
         let note = Note {
             state: Some(state),
             scope: &scope,
