@@ -17,10 +17,10 @@ use drystone_format::chunker::Sizes;
 use drystone_format::header::{Header, Trust};
 use drystone_format::keys::Role;
 use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
-use drystone_format::places::Places;
 use drystone_store::{Name, Range, Store};
 use drystone_vault::{
-    Context, CreateOptions, NewLock, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault, generate_key_file,
+    Context, CreateOptions, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault,
+    generate_key_file,
 };
 use zeroize::Zeroizing;
 
@@ -210,15 +210,10 @@ fn lay_out(
     }
     let total = u8::try_from(urls.len()).map_err(|_| Failure::usage("at most 255 places make a vault"))?;
     let (needed, total) = spread.unwrap_or((total - 1, total));
-    let entries = urls.into_iter().map(|url| PlaceUse::default().entry_at(url));
-    let places = Places {
-        generation: 0,
-        needed,
-        total,
-        places: entries.collect(),
-        unknown: Vec::new(),
-    };
-    Ok(Vault::create_spread(stores, places, context, options)?)
+    let used = PlaceUse::default();
+    let places = urls.into_iter().zip(stores);
+    let places = places.map(|(url, store)| NewPlace { store, url, used }).collect();
+    Ok(Vault::create_spread(places, (needed, total), context, options)?)
 }
 
 /// The name of this machine.

@@ -16,7 +16,7 @@ use drystone_store::{Name, Prefix, Range, Store};
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
 use crate::place::Place;
-use crate::places::{put_list, put_mark};
+use crate::places::{NewPlace, put_list, put_mark};
 use crate::reach::Site;
 use crate::slots::{NewSlot, new_slot, owner_key};
 use crate::vault::{Unlocked, Vault};
@@ -70,23 +70,33 @@ impl Vault {
 
     /// Makes a vault that is spread over several places, all of which must be there, and opens it.
     ///
-    /// `stores` are the places that `places` lists, in this order; generation and ids are given here.
-    /// [`Error::VaultExists`] if there is a vault at one of them.
+    /// Of the `total` shards of a pack `needed` give it back.
+    /// [`Error::VaultExists`] if there is a vault at one of the places.
     pub fn create_spread(
-        stores: Vec<Arc<dyn Store>>,
-        mut places: Places,
+        places: Vec<NewPlace>,
+        (needed, total): (u8, u8),
         context: Context,
         options: &CreateOptions,
     ) -> Result<Self> {
-        stores.iter().try_for_each(|store| refuse_existing(store, &context))?;
-        let new = NewVault::generate(&context, options, (places.needed, places.total))?;
-        places.generation = 1;
+        places
+            .iter()
+            .try_for_each(|place| refuse_existing(&place.store, &context))?;
+        let new = NewVault::generate(&context, options, (needed, total))?;
         let mut random = Source(&*context.entropy);
-        let mut sites = Vec::new();
-        for (entry, store) in places.places.iter_mut().zip(stores) {
-            entry.id = PlaceId(random::array(&mut random));
-            sites.push(Site::new(entry.clone(), Ok(store)));
-        }
+        let sites: Vec<Site> = places
+            .into_iter()
+            .map(|place| {
+                let id = PlaceId(random::array(&mut random));
+                Site::new(place.used.entry(id, place.url), Ok(place.store))
+            })
+            .collect();
+        let places = Places {
+            generation: 1,
+            needed,
+            total,
+            places: sites.iter().map(|site| site.entry.clone()).collect(),
+            unknown: Vec::new(),
+        };
         let place = Place::spread(&places, &sites, &context, &new.secrets)?;
         for site in &sites {
             put_mark(site, place.spares(), &context, &new.secrets)?;

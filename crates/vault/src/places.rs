@@ -46,12 +46,7 @@ impl Default for PlaceUse {
 }
 
 impl PlaceUse {
-    /// The entry of a new place that has no id yet.
-    pub fn entry_at(self, url: String) -> PlaceEntry {
-        self.entry(PlaceId([0; 16]), url)
-    }
-
-    fn entry(self, id: PlaceId, url: String) -> PlaceEntry {
+    pub(crate) fn entry(self, id: PlaceId, url: String) -> PlaceEntry {
         PlaceEntry {
             id,
             url,

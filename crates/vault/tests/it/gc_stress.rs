@@ -17,7 +17,7 @@ use drystone_format::keys::Role;
 use drystone_store::{Local, Store};
 use drystone_vault::{Connect, Error, GcOptions, Reach, RepairOptions, Unlock, Vault};
 
-use crate::spread_world::create_over;
+use crate::spread_world::{create_over, new_place};
 use crate::support::{Fixture, add_key, back_up, check, context_in, files, lines, noise};
 
 const DIR: &str = "DRYSTONE_STRESS_DIR";
@@ -319,7 +319,7 @@ fn assert_survival(lies: Lies) -> BTreeMap<String, u64> {
     let vault = match lies {
         Lies::InOnePlace => fixture.create(create("vault")).unwrap(),
         Lies::InThree => {
-            let places = PLACES.map(|place| (dir.path().join(place).to_str().unwrap().to_owned(), create(place)));
+            let places = PLACES.map(|place| new_place(dir.path().join(place).to_str().unwrap(), create(place)));
             create_over(&fixture, places.into(), (2, 3))
         }
     };

@@ -8,10 +8,10 @@ use drystone_format::RootId;
 use drystone_store::crash::{Cut, InFlight};
 use drystone_store::fail::{Failure, Fault};
 use drystone_store::{Crash, Fail, Kind, Name, Op, Store};
-use drystone_vault::{Connect, GcOptions, NewPlace, PlaceUse, RepairOptions, Vault};
+use drystone_vault::{Connect, GcOptions, RepairOptions, Vault};
 
 use crate::spread_world::{
-    Switch, Switched, URLS, World, assert_whole, change, repair, small_files, store_small, try_store,
+    Switch, Switched, URLS, World, assert_whole, change, new_place, repair, small_files, store_small, try_store,
 };
 use crate::support::{Fixture, back_up, files, noise, watched};
 
@@ -71,11 +71,7 @@ impl Base {
             Work::BackUp => Ok(vec![(try_store(&vault, &small_files(3))?, 3)]),
             Work::Replace => {
                 let old = vault.find_place(URLS[0])?;
-                let new = NewPlace {
-                    store: world.connect(NEW)?,
-                    url: NEW.to_owned(),
-                    used: PlaceUse::default(),
-                };
+                let new = new_place(NEW, world.connect(NEW)?);
                 let vault = vault.change_places(change(vec![new], vec![old], None))?;
                 vault.repair(&RepairOptions::default())?;
                 vault.drop_left_places()?;

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use drystone_format::chunker::Sizes;
 use drystone_format::header::Trust;
 use drystone_format::keys::Role;
-use drystone_format::places::Places;
 use drystone_format::{PlaceId, RootId};
 use drystone_store::{Fail, Listed, Memory, Name, Op, Prefix, Put, Range, Store, Traits};
 use drystone_vault::{
@@ -111,9 +110,7 @@ impl World {
     }
 
     pub(crate) fn create(&self, fixture: &Fixture, urls: &[&str], (needed, total): (u8, u8)) -> Vault {
-        let places = urls
-            .iter()
-            .map(|url| ((*url).to_owned(), self.add(url) as Arc<dyn Store>));
+        let places = urls.iter().map(|url| self.new_place(url));
         create_over(fixture, places.collect(), (needed, total))
     }
 
@@ -124,29 +121,21 @@ impl World {
     }
 
     pub(crate) fn new_place(&self, url: &str) -> NewPlace {
-        NewPlace {
-            store: self.add(url),
-            url: url.to_owned(),
-            used: PlaceUse::default(),
-        }
+        new_place(url, self.add(url))
+    }
+}
+
+/// A place that is used as most are.
+pub(crate) fn new_place(url: &str, store: Arc<dyn Store>) -> NewPlace {
+    NewPlace {
+        store,
+        url: url.to_owned(),
+        used: PlaceUse::default(),
     }
 }
 
 /// A new vault over these places.
-pub(crate) fn create_over(
-    fixture: &Fixture,
-    places: Vec<(String, Arc<dyn Store>)>,
-    (needed, total): (u8, u8),
-) -> Vault {
-    let (urls, stores): (Vec<String>, Vec<Arc<dyn Store>>) = places.into_iter().unzip();
-    let entries = urls.into_iter().map(|url| PlaceUse::default().entry_at(url));
-    let places = Places {
-        generation: 0,
-        needed,
-        total,
-        places: entries.collect(),
-        unknown: Vec::new(),
-    };
+pub(crate) fn create_over(fixture: &Fixture, places: Vec<NewPlace>, spread: (u8, u8)) -> Vault {
     let options = CreateOptions {
         data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
         meta_sizes: Sizes::new(256, 1792).unwrap(),
@@ -157,7 +146,7 @@ pub(crate) fn create_over(
             role: Role::Owner,
         }],
     };
-    Vault::create_spread(stores, places, fixture.context(), &options).unwrap()
+    Vault::create_spread(places, spread, fixture.context(), &options).unwrap()
 }
 
 pub(crate) fn repair(vault: &Vault) -> drystone_vault::Repaired {

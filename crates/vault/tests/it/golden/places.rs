@@ -6,7 +6,7 @@ use drystone_store::{Local, Store};
 use drystone_vault::{Connect, Reach};
 
 use super::*;
-use crate::spread_world::create_over;
+use crate::spread_world::{create_over, new_place};
 use crate::support::{back_up, noise};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -94,8 +94,8 @@ fn make_golden_places() {
     let (target, fixture) = (places(FORMAT_VERSION), Fixture::new());
     assert!(!target.exists(), "{target:?} exists, and golden places never change");
     let create = |name: &str| {
-        let store: Arc<dyn Store> = Arc::new(Local::create(&target.join(name)).unwrap());
-        (format!("golden://{name}"), store)
+        let store = Arc::new(Local::create(&target.join(name)).unwrap());
+        new_place(&format!("golden://{name}"), store)
     };
     std::fs::create_dir_all(&target).unwrap();
     let vault = create_over(&fixture, NAMES.map(create).into(), (2, 4));
