@@ -330,10 +330,6 @@ impl Space for BtrfsSpace {
         Ok(stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize))
     }
 
-    fn unreadable(&self) -> u64 {
-        0
-    }
-
     fn frees_whole_extents(&self) -> bool {
         true
     }

@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::cache::STEP_BYTES;
 use crate::error::Result;
 
 /// Fingerprint of a block: equal blocks have equal ones.
@@ -89,13 +90,17 @@ pub trait Space: Sync {
     fn used_bytes(&self) -> Result<u64>;
 
     /// Files, and pieces of files, that could not be looked at.
-    fn unreadable(&self) -> u64;
+    fn unreadable(&self) -> u64 {
+        0
+    }
 
     /// Whether space is given back only with the last use of any block of an extent, and not block by block.
     fn frees_whole_extents(&self) -> bool;
 
     /// Bytes to ask for at once when reading ahead: of more than its limit the kernel loses the rest, and small steps fill the device's queue.
-    fn read_ahead_bytes(&self) -> u64;
+    fn read_ahead_bytes(&self) -> u64 {
+        STEP_BYTES
+    }
 
     /// Fingerprint of a block of zeros, if it is known.
     fn zero_print(&self) -> Option<Print>;

@@ -16,7 +16,6 @@ use rusqlite::Connection;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::{Errno, pwrite};
 
-use crate::cache::STEP_BYTES;
 use crate::error::{Error, Result};
 use crate::map::Map;
 use crate::progress::{Cancel, Progress};
@@ -248,10 +247,6 @@ impl Space for WalkedSpace {
 
     fn frees_whole_extents(&self) -> bool {
         false
-    }
-
-    fn read_ahead_bytes(&self) -> u64 {
-        STEP_BYTES
     }
 
     fn zero_print(&self) -> Option<Print> {

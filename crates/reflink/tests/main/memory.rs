@@ -46,16 +46,8 @@ impl Space for Told {
         Ok(self.extents * u64::from(BLOCKS) * BLOCK)
     }
 
-    fn unreadable(&self) -> u64 {
-        0
-    }
-
     fn frees_whole_extents(&self) -> bool {
         true
-    }
-
-    fn read_ahead_bytes(&self) -> u64 {
-        1 << 20
     }
 
     fn zero_print(&self) -> Option<Print> {
