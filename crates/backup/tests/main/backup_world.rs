@@ -12,16 +12,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use drystone_backup::{BackupOptions, BackupReport, Filters, Look, Mode, Names, OneFileSystem, Parent, backup};
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
-use drystone_format::header::Trust;
-use drystone_format::keys::Role;
 use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind, Time};
-use drystone_store::{Local, Memory, Store};
-use drystone_vault::{
-    Cancel, Clock, Context, CreateOptions, NewLock, NewSlot, Progress, Unlock, Vault, generate_key_file,
-};
+use drystone_store::{Local, Memory};
+use drystone_vault::{Cancel, Clock, Context, Progress, Unlock, Vault};
 
-use crate::vaults::{Hashed, runtime};
+use crate::vaults::{Hashed, create, runtime};
 
 /// This machine's clock, put forward: files that were made just now look old enough to be cached.
 pub(crate) struct Ahead(AtomicI64);
@@ -53,21 +49,9 @@ pub(crate) struct World {
     _cache: tempfile::TempDir,
 }
 
-/// A vault with small chunks, and its key.
-fn create(store: Arc<dyn Store>, context: &Context) -> (Vault, String) {
-    let key = generate_key_file();
-    let options = CreateOptions {
-        data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
-        meta_sizes: Sizes::new(256, 1792).unwrap(),
-        trust: Trust::Verified,
-        slots: vec![NewSlot {
-            lock: NewLock::Recipient(key.recipient),
-            label: "test".to_owned(),
-            role: Role::Owner,
-        }],
-    };
-    let vault = Vault::create(store, context.clone(), &options).unwrap();
-    (vault, key.content.to_string())
+/// Chunks of which even small files have several.
+fn small() -> Sizes {
+    Sizes::new(1 << 10, 7 << 10).unwrap()
 }
 
 impl World {
@@ -92,7 +76,7 @@ impl World {
             memory_bytes: 64 << 20,
             cache_dir: cache.path().to_owned(),
         };
-        let (vault, key) = create(store.clone(), &context);
+        let (vault, key) = create(store.clone(), &context, small());
         Self {
             vault,
             store,
@@ -110,7 +94,7 @@ impl World {
         self.context.cache_dir = home.join("cache");
         std::fs::create_dir(&self.context.cache_dir).unwrap();
         let store = Local::create(&home.join("vault")).unwrap();
-        let (vault, key) = create(Arc::new(store), &self.context);
+        let (vault, key) = create(Arc::new(store), &self.context, small());
         std::fs::write(home.join("key"), key).unwrap();
         self.vault = vault;
     }

@@ -21,6 +21,23 @@ use drystone_vault::{
     Vault, generate_key_file,
 };
 
+/// A vault with these chunk sizes, and its key.
+pub(crate) fn create(store: Arc<dyn Store>, context: &Context, data_sizes: Sizes) -> (Vault, String) {
+    let key = generate_key_file();
+    let options = CreateOptions {
+        data_sizes,
+        meta_sizes: Sizes::new(256, 1792).unwrap(),
+        trust: Trust::Verified,
+        slots: vec![NewSlot {
+            lock: NewLock::Recipient(key.recipient),
+            label: "test".to_owned(),
+            role: Role::Owner,
+        }],
+    };
+    let vault = Vault::create(store, context.clone(), &options).unwrap();
+    (vault, key.content.to_string())
+}
+
 struct Still;
 
 impl Clock for Still {
@@ -78,22 +95,13 @@ impl Fixture {
             memory_bytes: 64 << 20,
             cache_dir: cache.path().to_owned(),
         };
-        let (key, calls) = (generate_key_file(), Arc::new(Record::new(store.clone())));
-        let options = CreateOptions {
-            data_sizes,
-            meta_sizes: Sizes::new(256, 1792).unwrap(),
-            trust: Trust::Verified,
-            slots: vec![NewSlot {
-                lock: NewLock::Recipient(key.recipient),
-                label: "test".to_owned(),
-                role: Role::Owner,
-            }],
-        };
+        let calls = Arc::new(Record::new(store.clone()));
+        let (vault, key) = create(calls.clone(), &context, data_sizes);
         Self {
-            vault: Vault::create(calls.clone(), context, &options).unwrap(),
+            vault,
             store,
             calls,
-            key: key.content.to_string(),
+            key,
             _cache: cache,
         }
     }
