@@ -1,11 +1,12 @@
 //! Names of things: how bytes become ids and how ids are written.
 //!
 //! - A chunk's id is BLAKE3 keyed with the vault's chunk key; a pack's id is plain BLAKE3 of the whole object.
+//! - A registration's id commits to the key that signs for it, so nobody can act in another writer's name.
 //! - Text form is lower-case hexadecimal, and only that form is read back.
 
 use std::fmt;
 
-use crate::keys::DedupKey;
+use crate::keys::{DedupKey, VerifyKey};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
@@ -61,8 +62,12 @@ id!(
     PackId, 32
 );
 id!(
-    /// Identity of a root (a snapshot, say), random at its creation.
+    /// Identity of a root (a snapshot, say): the hash of the whole object. Other small objects are named by such a hash too.
     RootId, 16
+);
+id!(
+    /// Identity of a writer at work: commits to the vault, to the writer's key and to a nonce.
+    RegistrationId, 16
 );
 id!(
     /// Identity of a key slot, random at its creation.
@@ -119,6 +124,26 @@ pub fn pack_id(object: &[u8]) -> PackId {
     PackId(*blake3::hash(object).as_bytes())
 }
 
+/// The hash that names a small object with these bytes: the first 16 bytes of its BLAKE3.
+pub fn object_hash(object: &[u8]) -> RootId {
+    RootId(first_16(&blake3::hash(object)))
+}
+
+impl RegistrationId {
+    /// The registration of the holder of `writer` that states `nonce`. Nobody without that key can sign for this id.
+    pub fn derive(vault: &VaultId, writer: &VerifyKey, nonce: &[u8; 16]) -> Self {
+        let mut input = b"drystone registration v1".to_vec();
+        input.extend_from_slice(&vault.0);
+        input.extend_from_slice(&writer.0);
+        input.extend_from_slice(nonce);
+        Self(first_16(&blake3::hash(&input)))
+    }
+}
+
+fn first_16(hash: &blake3::Hash) -> [u8; 16] {
+    hash.as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
 /// A uniform number that place, pack and shard alone decide: what placement ranks places by.
 pub fn placement_draw(place: &PlaceId, pack: &PackId, number: u8) -> u64 {
     let mut input = Vec::with_capacity(PlaceId::LEN + PackId::LEN + 1);
@@ -142,6 +167,14 @@ mod tests {
         for bad in ["", "30", &"3G".repeat(16), &"AB".repeat(16), &"é".repeat(16)] {
             assert_eq!(VaultId::from_hex(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn registrations_commit_to_vault_key_and_nonce() {
+        let id = |vault, key, nonce| RegistrationId::derive(&VaultId([vault; 16]), &VerifyKey([key; 32]), &[nonce; 16]);
+        let all = [id(1, 1, 1), id(2, 1, 1), id(1, 2, 1), id(1, 1, 2)];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
     }
 
     #[test]

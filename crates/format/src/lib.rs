@@ -28,5 +28,5 @@ pub mod snapshot;
 pub mod tree;
 
 pub use error::{Error, Result};
-pub use id::{ChunkId, PackId, PlaceId, RootId, SlotId, VaultId};
+pub use id::{ChunkId, PackId, PlaceId, RegistrationId, RootId, SlotId, VaultId};
 pub use random::Random;
