@@ -154,7 +154,12 @@ impl From<drystone_vault::Error> for Failure {
             E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
             E::Absent { .. } => (Exit::Error, "drystone doctor"),
             E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),
-            E::NoSnapshot { .. } | E::AmbiguousSnapshot { .. } => (Exit::Error, "drystone snapshots"),
+            E::LatestUnknown { .. } => (Exit::Damaged, "drystone check; drystone snapshots"),
+            E::NoSnapshot { .. }
+            | E::AmbiguousSnapshot { .. }
+            | E::LatestOfSeveral { .. }
+            | E::LatestDoubtful { .. }
+            | E::NoSigner { .. } => (Exit::Error, "drystone snapshots"),
             E::Damaged {
                 source: drystone_format::Error::Version { .. },
                 ..

@@ -19,7 +19,7 @@ use drystone_format::keys::Role;
 use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
 use drystone_store::{Name, Range, Store};
 use drystone_vault::{
-    Context, CreateOptions, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault,
+    Context, CreateOptions, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Resolved, Unlock, Vault,
     generate_key_file,
 };
 use zeroize::Zeroizing;
@@ -28,7 +28,7 @@ use crate::args::Spot;
 use crate::config::{KeySource, Passphrase, Settings};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::{shown, shown_path};
+use crate::output::{local_time, shown, shown_path};
 use crate::reach;
 use crate::terminal;
 
@@ -477,10 +477,30 @@ pub(crate) struct Chosen {
 }
 
 /// Finds a snapshot and a path in it.
-pub(crate) fn choose(vault: &Vault, spot: &OsString) -> Result<Chosen> {
+pub(crate) fn choose(app: &App, vault: &Vault, spot: &OsString) -> Result<Chosen> {
     let spot = Spot::parse(spot)?;
-    let (id, snapshot) = vault.resolve(&spot.snapshot)?;
+    let Resolved { id, snapshot, .. } = resolve(app, vault, &spot.snapshot)?;
     let reader = vault.reader()?;
     let selection = Selection::find(&reader, &snapshot, &spot.path)?;
     Ok(Chosen { reader, id, selection })
+}
+
+/// Finds the snapshot that `text` means, and says which one `latest` is.
+pub(crate) fn resolve(app: &App, vault: &Vault, text: &str) -> Result<Resolved> {
+    let resolved = vault.resolve(text)?;
+    for note in &resolved.notes {
+        app.out.warning(note);
+    }
+    if resolved.is_chosen {
+        let Resolved {
+            id, snapshot, signer, ..
+        } = &resolved;
+        app.out.note(format_args!(
+            "{text} is {}, {}, of host {}, signed by key {signer}",
+            id.short(),
+            local_time(snapshot.started),
+            shown(snapshot.host.as_bytes()),
+        ));
+    }
+    Ok(resolved)
 }

@@ -110,6 +110,32 @@ pub enum Error {
         /// How many match.
         count: usize,
     },
+    /// A snapshot cannot be read that might be the latest.
+    #[error("which snapshot is the latest is not known: {}", unread(object, *count))]
+    LatestUnknown {
+        /// The first that cannot be read, and why.
+        object: String,
+        /// How many cannot be read.
+        count: u64,
+    },
+    /// Snapshots of several writers and none of an owner.
+    #[error("`latest` could mean a snapshot of any of these keys: {keys}; write `latest@KEY` with one of them")]
+    LatestOfSeveral {
+        /// Names of the keys.
+        keys: String,
+    },
+    /// All snapshots that are meant claim impossible times.
+    #[error("the times of these snapshots cannot be true: {ids}; name one by its id if you want it")]
+    LatestDoubtful {
+        /// Their ids, shortened.
+        ids: String,
+    },
+    /// No single signer of snapshots has a key that begins so.
+    #[error("`{text}` does not identify exactly one key that signed a snapshot (see `drystone snapshots`)")]
+    NoSigner {
+        /// What was asked for.
+        text: String,
+    },
     /// An object is not what it should be.
     #[error("{place}: {object}: {source}; run `drystone check`")]
     Damaged {
@@ -190,6 +216,18 @@ pub enum Error {
         /// How many.
         chunks: usize,
     },
+}
+
+/// Formats which snapshots cannot be read: the first, and how many others.
+fn unread(first: &str, count: u64) -> String {
+    match count {
+        0 | 1 => format!("{first}; name a snapshot by its id"),
+        2 => format!("{first}; 1 more cannot be read either; name a snapshot by its id"),
+        more => format!(
+            "{first}; {} more cannot be read either; name a snapshot by its id",
+            more - 1
+        ),
+    }
 }
 
 impl Error {

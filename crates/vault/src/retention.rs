@@ -8,13 +8,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use drystone_format::keys::{Role, VerifyKey};
-use drystone_format::snapshot::Snapshot;
+use drystone_format::keys::Role;
 use drystone_format::{RootId, tree::Time};
 
+use crate::order::{Candidate, FirstSeen, began, contradiction, position};
+
 const DAY: i64 = 86_400;
-/// How wrong the clocks of writers may be before their times count as false, seconds.
-const SKEW: i64 = DAY;
 
 /// What is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,30 +51,6 @@ impl Keep {
     }
 }
 
-/// When this machine saw a snapshot for the first time, seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FirstSeen {
-    /// It looked then, and the snapshot was not there.
-    pub not_at: Option<i64>,
-    /// It looked then, and it was.
-    pub at: i64,
-}
-
-/// A snapshot to be judged.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// Its id.
-    pub id: RootId,
-    /// What it says.
-    pub snapshot: Snapshot,
-    /// The key that signed it.
-    pub writer: VerifyKey,
-    /// What that key may do.
-    pub role: Role,
-    /// When this machine saw it first.
-    pub seen: FirstSeen,
-}
-
 /// Snapshots that compete, oldest first.
 #[derive(Debug, Clone)]
 pub struct Group {
@@ -102,46 +77,19 @@ pub fn plan(candidates: Vec<Candidate>, keep: &Keep, now: i64) -> Vec<Group> {
     for candidate in candidates {
         let mut paths = candidate.snapshot.paths.clone();
         paths.sort();
-        // Owners are trusted with each other's snapshots as with their own.
-        let writer = (candidate.role == Role::Writer).then_some(candidate.writer.0);
-        let key = (candidate.snapshot.host.clone(), paths, writer);
+        let key = (candidate.snapshot.host.clone(), paths, candidate.signers());
         groups.entry(key).or_default().push(candidate);
     }
     groups.into_values().map(|group| judge(group, keep, now)).collect()
 }
 
-/// Why the time that a writer claims cannot be true.
-fn contradiction(candidate: &Candidate) -> Option<String> {
-    let Snapshot { started, finished, .. } = &candidate.snapshot;
-    let FirstSeen { not_at, at } = candidate.seen;
-    if candidate.role == Role::Owner {
-        None
-    } else if started.seconds.max(finished.seconds) > at.saturating_add(SKEW) {
-        Some("its time is later than it was first seen: it does not count, look at it".to_owned())
-    } else if not_at.is_some_and(|not_at| finished.seconds < not_at.saturating_sub(SKEW)) {
-        Some("its time is before a time when it was not there: it does not count, look at it".to_owned())
-    } else {
-        None
-    }
-}
-
-/// When a snapshot began, as far as its word counts: a writer's not before this machine last looked in vain, nor after it saw it.
-fn began(candidate: &Candidate) -> i64 {
-    let claimed = candidate.snapshot.started.seconds;
-    let FirstSeen { not_at, at } = candidate.seen;
-    match candidate.role {
-        Role::Owner => claimed,
-        Role::Writer => claimed.max(not_at.unwrap_or(i64::MIN)).min(at),
-    }
-}
-
 fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64) -> Group {
-    group.sort_by_key(|candidate| (began(candidate), candidate.snapshot.started, candidate.id));
+    group.sort_by_key(position);
     let mut judged: Vec<(Candidate, Vec<String>)> = group.into_iter().map(|one| (one, Vec::new())).collect();
     let mut credible = Vec::new();
     for (at, (candidate, reasons)) in judged.iter_mut().enumerate() {
         match contradiction(candidate) {
-            Some(why) => reasons.push(why),
+            Some(why) => reasons.push(why.to_owned()),
             None => credible.push((at, began(candidate), candidate.seen.at, candidate.role)),
         }
         if keep.ids.contains(&candidate.id) {
@@ -282,44 +230,10 @@ impl Sightings {
 
 #[cfg(test)]
 mod tests {
-    use drystone_format::recipe::RecipeBuilder;
-    use drystone_format::snapshot::Totals;
     use proptest::prelude::*;
 
     use super::*;
-
-    fn candidate(number: u8, started: i64, role: Role) -> Candidate {
-        let time = Time {
-            seconds: started,
-            nanos: 0,
-        };
-        let snapshot = Snapshot {
-            started: time,
-            finished: time,
-            host: "host".to_owned(),
-            user: String::new(),
-            paths: vec![b"/".to_vec()],
-            tags: Vec::new(),
-            tree: RecipeBuilder::default()
-                .finish(&mut |_| Err::<_, drystone_format::Error>(drystone_format::Error::Crypto("no tree")))
-                .unwrap(),
-            parent: None,
-            totals: Totals::default(),
-            program: String::new(),
-            origin: None,
-            unknown: Vec::new(),
-        };
-        Candidate {
-            id: RootId([number; 16]),
-            snapshot,
-            writer: VerifyKey([7; 32]),
-            role,
-            seen: FirstSeen {
-                not_at: None,
-                at: started,
-            },
-        }
-    }
+    use crate::order::tests::candidate;
 
     fn kept(candidates: Vec<Candidate>, keep: &Keep, now: i64) -> Vec<u8> {
         let groups = plan(candidates, keep, now);

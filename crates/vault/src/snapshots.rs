@@ -1,4 +1,4 @@
-//! Snapshots: publishing, listing, and finding them by what a person types.
+//! Snapshots: publishing and listing them.
 //!
 //! - Publishing takes the proof that everything the snapshot needs is durable (I2).
 
@@ -9,15 +9,13 @@ use drystone_format::snapshot::Snapshot;
 use drystone_store::{Kind, Listed, Name, Prefix};
 
 use crate::context::Source;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ingest::Finished;
 use crate::problem::Problems;
 use crate::vault::Vault;
 
 /// Where snapshots are.
 const SNAPSHOTS: Prefix = Prefix::Roots(RootKind::Snapshot);
-/// Fewest digits that name a snapshot.
-const PREFIX_MIN: usize = 4;
 
 impl Vault {
     /// Makes a snapshot visible; durable on return. `stored` is the run that stored what it reaches; it publishes once.
@@ -62,41 +60,11 @@ impl Vault {
         Ok(self.signed_snapshot(id)?.0)
     }
 
-    /// All snapshots by the time they began, and those that are damaged.
+    /// Reads all snapshots, in the order in which they came, and reports those that are damaged.
     pub fn snapshots(&self) -> Result<(Vec<(RootId, Snapshot)>, Problems)> {
-        let (mut snapshots, mut problems) = (Vec::new(), Problems::default());
-        let ids = self.snapshot_ids()?;
-        // Best effort: each look narrows down when a snapshot came, which `forget` holds against what it claims.
-        let _ = self.note_seen(&ids);
-        for id in ids {
-            match self.snapshot(&id) {
-                Ok(snapshot) => snapshots.push((id, snapshot)),
-                Err(error) if error.is_damage() => {
-                    problems.push(Name::root(RootKind::Snapshot, &id).as_str(), error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        snapshots.sort_by(|(a, one), (b, two)| (one.started, a).cmp(&(two.started, b)));
-        Ok((snapshots, problems))
-    }
-
-    /// The snapshot that `text` means: `latest`, an id, or the first digits of one.
-    pub fn resolve(&self, text: &str) -> Result<(RootId, Snapshot)> {
-        if text == "latest" {
-            return self.snapshots()?.0.pop().ok_or_else(|| Error::NoSnapshot {
-                text: text.to_owned(),
-                place: self.place().to_owned(),
-            });
-        }
-        let id = self.resolve_id(text)?;
-        Ok((id, self.snapshot(&id)?))
-    }
-
-    /// Snapshots, readable or not, whose ids begin with `text`, if it is long enough.
-    pub(crate) fn ids_beginning(&self, text: &str) -> Result<Vec<RootId>> {
-        let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
-        Ok(self.snapshot_ids()?.into_iter().filter(matching).collect())
+        let (candidates, problems) = self.candidates()?;
+        let snapshots = candidates.into_iter().map(|one| (one.id, one.snapshot));
+        Ok((snapshots.collect(), problems))
     }
 }
 

@@ -25,7 +25,7 @@ impl Cat {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
-        let chosen = open::choose(&vault, &self.spot)?;
+        let chosen = open::choose(app, &vault, &self.spot)?;
         let bytes = chosen.selection.content()?.size_bytes;
         let progress = Progress::default();
         let mut out = app.out.lines();

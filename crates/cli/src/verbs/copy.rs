@@ -65,7 +65,7 @@ impl Copy {
         let from = open::open(app)?;
         let to = open::open_with(app, &target)?;
         let start = Instant::now();
-        let chosen = self.chosen(&from)?;
+        let chosen = self.chosen(app, &from)?;
         let (progress, line) = Shown::begin(app, "copy", "file");
         let options = CopyOptions {
             compression: self
@@ -86,12 +86,12 @@ impl Copy {
         self.report(app, &report?, &to, start)
     }
 
-    fn chosen(&self, from: &Vault) -> Result<Vec<RootId>> {
+    fn chosen(&self, app: &App, from: &Vault) -> Result<Vec<RootId>> {
         if self.snapshots.is_empty() {
             return Ok(from.snapshot_ids()?);
         }
-        let resolved = self.snapshots.iter().map(|text| Ok(from.resolve(text)?.0));
-        resolved.collect()
+        let resolved = self.snapshots.iter();
+        resolved.map(|text| Ok(open::resolve(app, from, text)?.id)).collect()
     }
 
     fn report(&self, app: &App, report: &CopyReport, to: &Vault, start: Instant) -> Result<Exit> {

@@ -48,8 +48,8 @@ impl Diff {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
-        let first = open::choose(&vault, &self.first)?;
-        let second = open::choose(&vault, &self.second)?;
+        let first = open::choose(app, &vault, &self.first)?;
+        let second = open::choose(app, &vault, &self.second)?;
         let base = second.selection.path().to_vec();
         let mut lines = app.out.lines();
         let (mut counts, mut problems) = ([0_u64; KINDS.len()], Problems::default());

@@ -10,7 +10,8 @@ use drystone_backup::{DrillOptions, DrillReport, Drilled, Keep, LastDrills, Shar
 use drystone_format::RootId;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::Time;
-use drystone_vault::{Progress, Vault};
+use drystone_vault::order::Candidate;
+use drystone_vault::{Progress, Resolved, Vault};
 use serde_json::{Value, json};
 
 use crate::context::App;
@@ -58,7 +59,7 @@ impl Drill {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let start = Instant::now();
-        let chosen = self.chosen(&vault)?;
+        let chosen = self.chosen(app, &vault)?;
         let (progress, line) = Shown::begin(app, "drill", "file");
         let mut options = self.options(app, progress);
         let host = app.settings.profile.host.clone().unwrap_or_else(open::this_host);
@@ -100,15 +101,22 @@ impl Drill {
         }
     }
 
-    fn chosen(&self, vault: &Vault) -> Result<Vec<(RootId, Snapshot)>> {
+    fn chosen(&self, app: &App, vault: &Vault) -> Result<Vec<(RootId, Snapshot)>> {
         if !self.snapshots.is_empty() {
-            let resolved = self.snapshots.iter().map(|text| Ok(vault.resolve(text)?));
+            let resolved = self.snapshots.iter().map(|text| {
+                let Resolved { id, snapshot, .. } = open::resolve(app, vault, text)?;
+                Ok((id, snapshot))
+            });
             return resolved.collect();
         }
         let mut latest = BTreeMap::new();
-        for (id, snapshot) in vault.snapshots()?.0 {
+        let (candidates, problems) = vault.candidates()?;
+        app.out.problems(&problems);
+        for candidate in candidates {
+            let signers = candidate.signers();
+            let Candidate { id, snapshot, .. } = candidate;
             // Later ones come later.
-            latest.insert((snapshot.host.clone(), snapshot.paths.clone()), (id, snapshot));
+            latest.insert((snapshot.host.clone(), snapshot.paths.clone(), signers), (id, snapshot));
         }
         if latest.is_empty() {
             let message = format!("{}: there is no snapshot to restore", vault.place());

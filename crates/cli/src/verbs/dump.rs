@@ -40,7 +40,7 @@ impl Dump {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let Format::Tar = self.format;
         let vault = open::open(app)?;
-        let chosen = open::choose(&vault, &self.spot)?;
+        let chosen = open::choose(app, &vault, &self.spot)?;
         let (progress, shown) = Shown::begin(app, "dump", "file");
         let mut out = Counted {
             lines: app.out.lines(),

@@ -93,7 +93,7 @@ impl Find {
         let mut lines = app.out.lines();
         let mut found = Found::default();
         for spot in &spots {
-            let chosen = open::choose(&vault, spot)?;
+            let chosen = open::choose(app, &vault, spot)?;
             for next in find(&chosen.reader, &chosen.selection, options.clone()) {
                 app.cancel.check()?;
                 let Some(listed) = found.take(next, || chosen.id.short().into_bytes())? else {

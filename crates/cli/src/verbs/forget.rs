@@ -90,10 +90,10 @@ impl Forget {
                 .snapshots
                 .iter()
                 .map(|text| match text.as_str() {
-                    "latest" => vault.resolve(text).map(|(id, _)| id),
-                    text => vault.resolve_id(text),
+                    text if text.starts_with("latest") => Ok(open::resolve(app, &vault, text)?.id),
+                    text => Ok(vault.resolve_id(text)?),
                 })
-                .collect::<Result<_, _>>()?;
+                .collect::<Result<_>>()?;
             if !self.dry_run {
                 vault.forget(&ids)?;
             }

@@ -218,7 +218,8 @@ fn list(app: &App) -> Result<Exit> {
     Ok(exit)
 }
 
-fn role_word(role: Role) -> &'static str {
+/// The word for a role.
+pub(crate) fn role_word(role: Role) -> &'static str {
     match role {
         Role::Owner => "owner",
         Role::Writer => "writer",

@@ -37,7 +37,7 @@ impl Ls {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
-        let chosen = open::choose(&vault, &self.spot)?;
+        let chosen = open::choose(app, &vault, &self.spot)?;
         let depth = if self.recursive { Depth::All } else { Depth::One };
         let base = chosen.selection.path().to_vec();
         let mut lines = app.out.lines();

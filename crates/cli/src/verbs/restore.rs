@@ -101,7 +101,7 @@ impl Restore {
         };
         let vault = open::open(app)?;
         let start = Instant::now();
-        let chosen = open::choose(&vault, &self.spot)?;
+        let chosen = open::choose(app, &vault, &self.spot)?;
         let line = Shown::start(
             app,
             &progress,

@@ -5,13 +5,17 @@ use std::os::unix::ffi::OsStrExt;
 
 use clap::Args;
 use drystone_format::RootId;
+use drystone_format::keys::Role;
 use drystone_format::snapshot::Snapshot;
+use drystone_vault::Vault;
+use drystone_vault::order::{Candidate, contradiction};
 use serde_json::{Value, json};
 
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{count, counted, local_time, object, path_object, problem_list, shown, size, utc_time, with_exit};
+use crate::verbs::key::role_word;
 
 /// List snapshots.
 #[derive(Debug, Args)]
@@ -43,23 +47,23 @@ impl Snapshots {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
-        let (mut snapshots, problems) = vault.snapshots()?;
-        snapshots.retain(|(_, snapshot)| self.filter.wants(snapshot));
+        let (mut snapshots, problems) = vault.candidates()?;
+        snapshots.retain(|candidate| self.filter.wants(&candidate.snapshot));
         let skip = self.latest.map_or(0, |latest| snapshots.len().saturating_sub(latest));
         snapshots.drain(..skip);
         let exit = Exit::of_damage(&problems);
         let mut lines = app.out.lines();
         if app.out.is_json() {
-            for (id, snapshot) in &snapshots {
-                lines.object("snapshot", fields(id, snapshot))?;
+            for candidate in &snapshots {
+                lines.object("snapshot", signed_fields(&vault, candidate))?;
             }
             let summary = json!({ "snapshots": snapshots.len(), "problems": problem_list(&problems) });
             lines.line(object("summary", with_exit(summary, exit)))?;
             lines.finish()?;
             return Ok(exit);
         }
-        for (id, snapshot) in &snapshots {
-            lines.line(row(id, snapshot))?;
+        for candidate in &snapshots {
+            lines.line(row(&vault, candidate))?;
         }
         lines.finish()?;
         if snapshots.is_empty() {
@@ -92,7 +96,8 @@ fn is_under(path: &[u8], above: &[u8]) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-fn row(id: &RootId, snapshot: &Snapshot) -> String {
+fn row(vault: &Vault, candidate: &Candidate) -> String {
+    let Candidate { id, snapshot, .. } = candidate;
     let totals = &snapshot.totals;
     let paths: Vec<String> = snapshot.paths.iter().map(|path| shown(path)).collect();
     let mut text = format!(
@@ -111,7 +116,24 @@ fn row(id: &RootId, snapshot: &Snapshot) -> String {
     if totals.problems > 0 {
         text.push_str(&format!("  ({})", counted(totals.problems, "problem")));
     }
+    if candidate.role == Role::Writer {
+        text.push_str(&format!("  (by writer key {})", vault.signer_name(&candidate.writer)));
+    }
+    if let Some(why) = contradiction(candidate) {
+        text.push_str(&format!("  ({why})"));
+    }
     text
+}
+
+/// A snapshot and who signed it as JSON.
+fn signed_fields(vault: &Vault, candidate: &Candidate) -> Value {
+    let mut found = fields(&candidate.id, &candidate.snapshot);
+    if let Value::Object(fields) = &mut found {
+        fields.insert("signer".to_owned(), json!(vault.signer_name(&candidate.writer)));
+        fields.insert("signer_role".to_owned(), json!(role_word(candidate.role)));
+        fields.insert("doubt".to_owned(), json!(contradiction(candidate)));
+    }
+    found
 }
 
 /// A snapshot as JSON.

@@ -10,30 +10,38 @@ use drystone_format::{RootId, keys::Certificate};
 use drystone_store::{Name, Range};
 
 use crate::context::Source;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::order::{Candidate, FirstSeen, position};
 use crate::problem::Problems;
-use crate::retention::{Candidate, FirstSeen, Group, Keep, Sightings, plan};
+use crate::retention::{Group, Keep, Sightings, plan};
 use crate::vault::Vault;
 
 /// State key of when snapshots were first seen.
 const SIGHTINGS: &str = "snapshots_seen";
 
 impl Vault {
-    /// Which of the snapshots that are meant the rules keep, and why; and those that cannot be read, which stay.
+    /// Plans which of the snapshots that are meant the rules keep, and why; those that cannot be read stay, and are reported.
     pub fn plan_forget(&self, keep: &Keep, is_meant: &dyn Fn(&Snapshot) -> bool) -> Result<(Vec<Group>, Problems)> {
+        let (mut candidates, problems) = self.candidates()?;
+        candidates.retain(|candidate| is_meant(&candidate.snapshot));
+        Ok((plan(candidates, keep, self.context.clock.now().seconds), problems))
+    }
+
+    /// Reads all snapshots with what is known of where and when they came from, oldest first, and reports those that are damaged.
+    pub fn candidates(&self) -> Result<(Vec<Candidate>, Problems)> {
         let (mut candidates, mut problems) = (Vec::new(), Problems::default());
         let ids = self.snapshot_ids()?;
         let sightings = self.note_seen(&ids)?;
         let now = self.context.clock.now().seconds;
         for id in ids {
             match self.signed_snapshot(&id) {
-                Ok((snapshot, _)) if !is_meant(&snapshot) => {}
                 Ok((snapshot, certificate)) => candidates.push(Candidate {
                     id,
                     snapshot,
                     writer: certificate.writer,
                     role: certificate.role,
                     seen: sightings.get(&id).unwrap_or(FirstSeen { not_at: None, at: now }),
+                    stated: None,
                 }),
                 Err(error) if error.is_damage() => {
                     problems.push(Name::root(RootKind::Snapshot, &id).as_str(), error);
@@ -41,7 +49,8 @@ impl Vault {
                 Err(error) => return Err(error),
             }
         }
-        Ok((plan(candidates, keep, now), problems))
+        candidates.sort_by_key(position);
+        Ok((candidates, problems))
     }
 
     /// A snapshot and who signed it.
@@ -83,21 +92,5 @@ impl Vault {
         self.place.settle();
         ids.iter()
             .try_for_each(|id| self.place.delete(&Name::root(RootKind::Snapshot, id)))
-    }
-
-    /// The snapshot whose id begins with `text`, readable or not.
-    pub fn resolve_id(&self, text: &str) -> Result<RootId> {
-        let ids = self.ids_beginning(text)?;
-        match ids.as_slice() {
-            [] => Err(Error::NoSnapshot {
-                text: text.to_owned(),
-                place: self.place().to_owned(),
-            }),
-            [id] => Ok(*id),
-            several => Err(Error::AmbiguousSnapshot {
-                text: text.to_owned(),
-                count: several.len(),
-            }),
-        }
     }
 }

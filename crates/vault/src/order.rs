@@ -1,0 +1,209 @@
+//! In which order snapshots came: what is known of that beside what they claim, without any I/O.
+//!
+//! - A claimed time counts within the bounds that owners saw: not before a look without the snapshot, not after the first look with it.
+//!   So writers cannot choose their place in the order, and a clock that is wrong changes little.
+//! - A time in the future, whoever claims it, does not count: the snapshot is kept and reported, and is never the latest.
+//! - A copy keeps the time of its original, which is older than the copy.
+
+use drystone_format::keys::{Role, VerifyKey};
+use drystone_format::snapshot::Snapshot;
+use drystone_format::{RootId, tree::Time};
+
+/// How wrong clocks may be before their times count as false, seconds: a day, so that no time zone matters.
+const SKEW: i64 = 86_400;
+
+/// When owners saw a snapshot for the first time, seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstSeen {
+    /// The last look without it, if there was one.
+    pub not_at: Option<i64>,
+    /// The first look with it.
+    pub at: i64,
+}
+
+impl FirstSeen {
+    /// Joins what two observers saw: the bounds that both allow.
+    pub fn join(self, other: Self) -> Self {
+        Self {
+            not_at: self.not_at.max(other.not_at),
+            at: self.at.min(other.at),
+        }
+    }
+}
+
+/// A snapshot with what is known of it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Its id.
+    pub id: RootId,
+    /// What it says.
+    pub snapshot: Snapshot,
+    /// The key that signed it.
+    pub writer: VerifyKey,
+    /// What that key may do.
+    pub role: Role,
+    /// When owners saw it first.
+    pub seen: FirstSeen,
+    /// The number of the first ledger that states it; `None` if it is newer than all of them.
+    pub stated: Option<u64>,
+}
+
+impl Candidate {
+    /// Returns the writer key whose snapshots compete only with its own; `None` for owners and members, who trust each other.
+    pub fn signers(&self) -> Option<[u8; 32]> {
+        (self.role == Role::Writer).then_some(self.writer.0)
+    }
+
+    /// Returns true if a backup on a machine made it at the time it claims, rather than a copy of an older snapshot.
+    fn is_original(&self) -> bool {
+        self.snapshot.origin.is_none() || self.role == Role::Writer
+    }
+}
+
+/// Returns why the claimed time cannot be true, as a clause that follows the snapshot's name; `None` if it can.
+pub fn contradiction(candidate: &Candidate) -> Option<&'static str> {
+    let Snapshot { started, finished, .. } = &candidate.snapshot;
+    let FirstSeen { not_at, at } = candidate.seen;
+    if started.seconds.max(finished.seconds) > at.saturating_add(SKEW) {
+        Some("its time is later than it was first seen: it does not count, look at it")
+    } else if candidate.role == Role::Writer
+        && not_at.is_some_and(|not_at| finished.seconds < not_at.saturating_sub(SKEW))
+    {
+        Some("its time is before a time when it was not there: it does not count, look at it")
+    } else {
+        None
+    }
+}
+
+/// The start time that counts: the claimed one, clamped between the last look without the snapshot and the first with it.
+pub fn began(candidate: &Candidate) -> i64 {
+    let claimed = candidate.snapshot.started.seconds;
+    let FirstSeen { not_at, at } = candidate.seen;
+    if candidate.is_original() {
+        claimed.max(not_at.unwrap_or(i64::MIN)).min(at)
+    } else {
+        claimed.min(at)
+    }
+}
+
+/// Sorts snapshots as they came: by the time that counts, then by the first ledger that states them, then by what they claim.
+pub fn position(candidate: &Candidate) -> (i64, u64, Time, RootId) {
+    (
+        began(candidate),
+        candidate.stated.unwrap_or(u64::MAX),
+        candidate.snapshot.started,
+        candidate.id,
+    )
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use drystone_format::VaultId;
+    use drystone_format::recipe::RecipeBuilder;
+    use drystone_format::snapshot::{Origin, Totals};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) fn candidate(number: u8, started: i64, role: Role) -> Candidate {
+        let time = Time {
+            seconds: started,
+            nanos: 0,
+        };
+        let snapshot = Snapshot {
+            started: time,
+            finished: time,
+            host: "host".to_owned(),
+            user: String::new(),
+            paths: vec![b"/".to_vec()],
+            tags: Vec::new(),
+            tree: RecipeBuilder::default()
+                .finish(&mut |_| Err::<_, drystone_format::Error>(drystone_format::Error::Crypto("no tree")))
+                .unwrap(),
+            parent: None,
+            totals: Totals::default(),
+            program: String::new(),
+            origin: None,
+            unknown: Vec::new(),
+        };
+        Candidate {
+            id: RootId([number; 16]),
+            snapshot,
+            writer: VerifyKey([7; 32]),
+            role,
+            seen: FirstSeen {
+                not_at: None,
+                at: started,
+            },
+            stated: None,
+        }
+    }
+
+    const NOON: i64 = 1_700_000_000;
+
+    fn seen(number: u8, started: i64, role: Role, not_at: i64, at: i64) -> Candidate {
+        Candidate {
+            seen: FirstSeen {
+                not_at: Some(not_at),
+                at,
+            },
+            ..candidate(number, started, role)
+        }
+    }
+
+    #[test]
+    fn a_time_in_the_future_counts_for_nobody() {
+        for role in [Role::Owner, Role::Writer] {
+            let later = seen(1, NOON + 73 * 365 * SKEW, role, NOON - 10, NOON);
+            assert!(contradiction(&later).is_some());
+            assert_eq!(began(&later), NOON);
+            assert!(contradiction(&seen(2, NOON + SKEW / 2, role, NOON - 10, NOON)).is_none());
+        }
+    }
+
+    #[test]
+    fn a_clock_that_fell_back_does_not_make_the_newest_the_oldest() {
+        let old = seen(1, NOON, Role::Owner, NOON - 10, NOON + 10);
+        let new = seen(2, 0, Role::Owner, NOON + 10, NOON + 20);
+        assert!(position(&old) < position(&new));
+        assert!(contradiction(&new).is_none() && contradiction(&seen(3, 0, Role::Writer, NOON, NOON)).is_some());
+    }
+
+    #[test]
+    fn a_copy_has_the_age_of_its_original_if_an_owner_made_it() {
+        let copy = |role| {
+            let mut copy = seen(1, 1000, role, NOON, NOON + 10);
+            copy.snapshot.origin = Some(Origin {
+                vault: VaultId([1; 16]),
+                snapshot: RootId([1; 16]),
+                lost: 0,
+            });
+            copy
+        };
+        assert_eq!(began(&copy(Role::Owner)), 1000);
+        // A writer could claim to have copied.
+        assert_eq!(began(&copy(Role::Writer)), NOON);
+    }
+
+    #[test]
+    fn within_one_look_the_ledger_decides() {
+        let at = |number, stated| Candidate {
+            stated,
+            ..seen(number, 0, Role::Owner, NOON, NOON)
+        };
+        assert!(position(&at(9, Some(1))) < position(&at(1, Some(2))));
+        assert!(position(&at(9, Some(2))) < position(&at(1, None)));
+    }
+
+    proptest! {
+        /// Whatever a writer claims, its snapshot comes after what was seen before it could have come, and before what came later.
+        #[test]
+        fn writers_cannot_choose_their_place(claimed in any::<i64>(), other in any::<i32>()) {
+            let writers = seen(1, claimed, Role::Writer, NOON, NOON + 10);
+            let before = seen(2, NOON.min(other.into()), Role::Owner, NOON - 10, NOON - 1);
+            let after = seen(3, (NOON + 20).max(other.into()), Role::Owner, NOON + 11, NOON + 20);
+            prop_assert!(position(&before) < position(&writers));
+            prop_assert!(position(&writers) < position(&after));
+        }
+    }
+}

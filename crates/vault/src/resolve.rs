@@ -1,0 +1,152 @@
+//! Finding snapshots by what a person types: `latest`, `latest@KEY`, an id or its first digits.
+//!
+//! - `latest` is certain or it is an error: while a snapshot cannot be read that might be newer, none is chosen.
+//! - What `latest` chose, and what it passed over, is told by whoever uses it.
+
+use drystone_format::RootId;
+use drystone_format::keys::VerifyKey;
+use drystone_format::snapshot::Snapshot;
+
+use crate::error::{Error, Result};
+use crate::latest::{Latest, NoLatest, latest};
+use crate::order::Candidate;
+use crate::vault::Vault;
+
+/// The word that means the newest snapshot.
+const LATEST: &str = "latest";
+/// Fewest digits that name a snapshot or a key.
+const PREFIX_MIN: usize = 4;
+
+/// A snapshot that was asked for.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// Its id.
+    pub id: RootId,
+    /// What it says.
+    pub snapshot: Snapshot,
+    /// The name of the key that signed it.
+    pub signer: String,
+    /// Returns true for one that was chosen as the latest, rather than named.
+    pub is_chosen: bool,
+    /// What was passed over, and why.
+    pub notes: Vec<String>,
+}
+
+impl Vault {
+    /// Finds the snapshot that `text` means: `latest`, `latest@` and the first digits of a signer's key, an id, or its first digits.
+    ///
+    /// [`Error::LatestUnknown`] if a snapshot that might be newer cannot be read, [`Error::LatestOfSeveral`] if only writers published, and more
+    /// than one, [`Error::LatestDoubtful`] if the times of all that are meant are impossible. All three are answered by naming an id.
+    pub fn resolve(&self, text: &str) -> Result<Resolved> {
+        let signer = text.strip_prefix(LATEST).and_then(|rest| rest.strip_prefix('@'));
+        if text == LATEST || signer.is_some() {
+            return self.resolve_latest(text, signer);
+        }
+        let id = self.resolve_id(text)?;
+        let (snapshot, certificate) = self.signed_snapshot(&id)?;
+        Ok(Resolved {
+            id,
+            snapshot,
+            signer: self.signer_name(&certificate.writer),
+            is_chosen: false,
+            notes: Vec::new(),
+        })
+    }
+
+    fn resolve_latest(&self, text: &str, signer: Option<&str>) -> Result<Resolved> {
+        let (candidates, problems) = self.candidates()?;
+        if let Some(problem) = problems.iter().next() {
+            return Err(Error::LatestUnknown {
+                object: problem.to_string(),
+                count: problems.count(),
+            });
+        }
+        let named = signer.map(|digits| self.find_signer(&candidates, digits)).transpose()?;
+        let own = &self.secrets.certificate.writer;
+        match latest(candidates, own, named.as_ref()) {
+            Ok(found) => Ok(self.resolved(found)),
+            Err(NoLatest::None) => Err(Error::NoSnapshot {
+                text: text.to_owned(),
+                place: self.place().to_owned(),
+            }),
+            Err(NoLatest::Several(keys)) => Err(Error::LatestOfSeveral {
+                keys: keys
+                    .iter()
+                    .map(|key| self.signer_name(key))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            }),
+            Err(NoLatest::Doubtful(ids)) => Err(Error::LatestDoubtful {
+                ids: ids.iter().map(RootId::short).collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+
+    fn resolved(&self, found: Latest) -> Resolved {
+        let Latest {
+            chosen,
+            doubtful,
+            newer,
+        } = found;
+        let passed = doubtful
+            .iter()
+            .map(|(id, why)| format!("snapshot {} is passed over: {why}", id.short()));
+        let newer = newer.iter().map(|key| {
+            let name = self.signer_name(key);
+            format!("key {name} has published something newer; `latest@{name}` means that")
+        });
+        let notes = passed.chain(newer).collect();
+        Resolved {
+            id: chosen.id,
+            snapshot: chosen.snapshot,
+            signer: self.signer_name(&chosen.writer),
+            is_chosen: true,
+            notes,
+        }
+    }
+
+    /// Returns the name by which people know a signing key: the first digits of the key.
+    pub fn signer_name(&self, key: &VerifyKey) -> String {
+        let bytes = key.0.iter().take(4);
+        bytes.map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn find_signer(&self, candidates: &[Candidate], digits: &str) -> Result<VerifyKey> {
+        let is_meant = |key: &VerifyKey| digits.len() >= PREFIX_MIN && hex(key).starts_with(digits);
+        let mut found: Vec<VerifyKey> = candidates.iter().map(|one| one.writer).filter(is_meant).collect();
+        found.sort_unstable();
+        found.dedup();
+        match found.as_slice() {
+            [key] => Ok(*key),
+            _ => Err(Error::NoSigner {
+                text: digits.to_owned(),
+            }),
+        }
+    }
+
+    /// Finds the snapshot whose id begins with `text`, readable or not.
+    pub fn resolve_id(&self, text: &str) -> Result<RootId> {
+        let ids = self.ids_beginning(text)?;
+        match ids.as_slice() {
+            [] => Err(Error::NoSnapshot {
+                text: text.to_owned(),
+                place: self.place().to_owned(),
+            }),
+            [id] => Ok(*id),
+            several => Err(Error::AmbiguousSnapshot {
+                text: text.to_owned(),
+                count: several.len(),
+            }),
+        }
+    }
+
+    /// Snapshots, readable or not, whose ids begin with `text`, if it is long enough.
+    pub(crate) fn ids_beginning(&self, text: &str) -> Result<Vec<RootId>> {
+        let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
+        Ok(self.snapshot_ids()?.into_iter().filter(matching).collect())
+    }
+}
+
+fn hex(key: &VerifyKey) -> String {
+    key.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}

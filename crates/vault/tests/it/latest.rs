@@ -1,0 +1,177 @@
+//! What `latest` means when clocks lie, writer keys are stolen and roots are damaged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use drystone_format::RootId;
+use drystone_format::keys::Role;
+use drystone_format::snapshot::Snapshot;
+use drystone_format::tree::Time;
+use drystone_store::{Memory, Name, RootKind};
+use drystone_vault::retention::{Group, Keep};
+use drystone_vault::{Clock, Context, Error, Vault};
+
+use crate::support::{Fixture, add_key, ingest, snapshot};
+
+const DAY: i64 = 86_400;
+
+struct Hand(AtomicI64);
+
+impl Clock for Hand {
+    fn now(&self) -> Time {
+        Time {
+            seconds: self.0.load(Ordering::Relaxed),
+            nanos: 0,
+        }
+    }
+}
+
+struct World {
+    clock: Arc<Hand>,
+    store: Arc<Memory>,
+    owner: Fixture,
+}
+
+impl World {
+    fn new() -> Self {
+        let (owner, store) = (Fixture::new(), Arc::new(Memory::new()));
+        owner.create(store.clone()).unwrap();
+        let clock = Arc::new(Hand(AtomicI64::new(1_700_000_000)));
+        Self { clock, store, owner }
+    }
+
+    fn open(&self, fixture: &Fixture) -> Vault {
+        let context = Context {
+            clock: self.clock.clone(),
+            ..fixture.context()
+        };
+        Vault::open(self.store.clone(), context, &fixture.unlock()).unwrap()
+    }
+
+    /// Time passes, and the owner looks.
+    fn later(&self, seconds: i64) {
+        self.clock.0.fetch_add(seconds, Ordering::Relaxed);
+        self.open(&self.owner).snapshots().unwrap();
+    }
+
+    /// A snapshot that claims to be of `host` and from `off` seconds after the time that the world knows.
+    fn publish(&self, fixture: &Fixture, host: &str, off: i64) -> RootId {
+        let vault = self.open(fixture);
+        let ingest = ingest(&vault);
+        let mut lane = ingest.lane();
+        let tree = ingest.tree().finish(&mut lane).unwrap();
+        lane.finish().unwrap();
+        let time = Time {
+            seconds: self.clock.0.load(Ordering::Relaxed) + off,
+            nanos: 0,
+        };
+        let claimed = Snapshot {
+            started: time,
+            finished: time,
+            host: host.to_owned(),
+            ..snapshot(tree)
+        };
+        vault.publish(&claimed, &ingest.finish().unwrap()).unwrap()
+    }
+
+    fn latest(&self, text: &str) -> Result<RootId, Error> {
+        Ok(self.open(&self.owner).resolve(text)?.id)
+    }
+}
+
+/// S7: a writer says that its snapshot is the fileserver's, and newer.
+#[test]
+fn a_writer_does_not_become_the_latest_of_an_owner() {
+    let world = World::new();
+    let good = world.publish(&world.owner, "fileserver", 0);
+    let writer = add_key(&world.open(&world.owner), Role::Writer);
+    let dummy = world.publish(&writer, "fileserver", 3600);
+    assert_eq!(world.latest("latest").unwrap(), good);
+    let resolved = world.open(&world.owner).resolve("latest").unwrap();
+    assert!(resolved.is_chosen && resolved.notes.len() == 1, "{:?}", resolved.notes);
+    let named = world.open(&world.owner).resolve(&dummy.to_string()).unwrap();
+    assert_ne!(named.signer, resolved.signer);
+    assert_eq!(world.latest(&format!("latest@{}", named.signer)).unwrap(), dummy);
+    assert!(matches!(world.latest("latest@00112233"), Err(Error::NoSigner { .. })));
+}
+
+#[test]
+fn of_writers_alone_one_must_be_named() {
+    let world = World::new();
+    let vault = world.open(&world.owner);
+    let (one, two) = (add_key(&vault, Role::Writer), add_key(&vault, Role::Writer));
+    let first = world.publish(&one, "a", 0);
+    assert_eq!(world.latest("latest").unwrap(), first);
+    world.publish(&two, "a", 10);
+    assert!(matches!(world.latest("latest"), Err(Error::LatestOfSeveral { .. })));
+}
+
+/// A writer that backdates or postdates its snapshot does not hide its own earlier ones either.
+#[test]
+fn a_writer_cannot_choose_its_place_in_the_order() {
+    let world = World::new();
+    let writer = add_key(&world.open(&world.owner), Role::Writer);
+    world.publish(&writer, "a", DAY / 2);
+    world.later(DAY);
+    let second = world.publish(&writer, "a", -DAY / 2);
+    world.later(DAY);
+    assert_eq!(world.latest("latest").unwrap(), second);
+}
+
+/// B1: a backup made while the clock was in 2099 neither is the latest nor pushes the true ones out of the rules.
+#[test]
+fn a_clock_in_the_future_costs_no_snapshot() {
+    let world = World::new();
+    let old = world.publish(&world.owner, "host", 0);
+    world.later(60);
+    let future = world.publish(&world.owner, "host", 73 * 365 * DAY);
+    world.later(60);
+    let new = world.publish(&world.owner, "host", 0);
+    world.later(60);
+    assert_eq!(world.latest("latest").unwrap(), new);
+    let keep = Keep {
+        within_seconds: Some(30 * DAY),
+        ..Keep::default()
+    };
+    let plan = |keep: &Keep| {
+        let (groups, _) = world.open(&world.owner).plan_forget(keep, &|_| true).unwrap();
+        groups.iter().flat_map(Group::forgotten).collect::<Vec<_>>()
+    };
+    assert_eq!(plan(&keep), []);
+    let last = Keep {
+        last: 1,
+        ..Keep::default()
+    };
+    assert_eq!(plan(&last), [old]);
+    // With nothing after it, the latest is the one before it, and the passed over one is named.
+    let vault = world.open(&world.owner);
+    vault.forget(&[new]).unwrap();
+    let resolved = vault.resolve("latest").unwrap();
+    assert_eq!(resolved.id, old);
+    assert!(
+        resolved.notes.iter().any(|note| note.contains(&future.short())),
+        "{:?}",
+        resolved.notes
+    );
+    vault.forget(&[old]).unwrap();
+    assert!(matches!(vault.resolve("latest"), Err(Error::LatestDoubtful { .. })));
+    assert_eq!(vault.resolve(&future.to_string()).unwrap().id, future);
+}
+
+/// A1: while the newest snapshot cannot be read, nothing else is taken for it.
+#[test]
+fn a_damaged_root_stops_latest() {
+    let world = World::new();
+    let old = world.publish(&world.owner, "host", 0);
+    world.later(60);
+    let new = world.publish(&world.owner, "host", 0);
+    let name = Name::root(RootKind::Snapshot, &new);
+    let mut object = world.store.contents()[&name].to_vec();
+    object[100] ^= 1;
+    world.store.overwrite(&name, object.into());
+    assert!(matches!(
+        world.latest("latest"),
+        Err(Error::LatestUnknown { count: 1, .. })
+    ));
+    assert_eq!(world.latest(&old.to_string()).unwrap(), old);
+}
