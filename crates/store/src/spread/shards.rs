@@ -49,7 +49,9 @@ impl Core {
             number,
             places: vec![place],
         };
-        (0..=u8::MAX).zip(homes).map(source).collect()
+        let mut sources: Vec<Source> = (0..=u8::MAX).zip(homes).map(source).collect();
+        self.leave_forged_out(pack, self.needed, &mut sources);
+        sources.into()
     }
 
     /// This range of a pack from its shards.
@@ -193,7 +195,7 @@ impl Core {
         for place in source.places.iter().filter_map(|place| self.place(*place)) {
             let outcome = place.get(&name, Range::From { offset, len }).await;
             let mut row = Vec::new();
-            match outcome.map(|sealed| blocks.open(&self.key, &sealed, &mut row)) {
+            match outcome.map(|sealed| blocks.open(&self.keys, &sealed, &mut row)) {
                 Ok(Ok(())) => return Ok(row),
                 Ok(Err(what)) => failures.push(place.failure(place.note_unsound(&name, &what))),
                 Err(what @ Error::Short { .. }) => failures.push(place.failure(place.note_unsound(&name, &what))),
@@ -234,7 +236,7 @@ impl Core {
     pub(super) async fn end_of(&self, place: &Place, id: &ShardId, bytes: u64) -> Result<(Shape, Bytes)> {
         let name = Name::shard(id);
         let end = place.get(&name, Range::Last(bytes)).await?;
-        match open_footer(&self.key, id.pack, id.needed, id.number, &end) {
+        match open_footer(&self.keys, id.pack, id.needed, id.number, &end) {
             Ok(shape) => Ok((shape, end)),
             Err(what) => Err(place.note_unsound(&name, &what)),
         }
