@@ -109,10 +109,29 @@ impl Core {
         Ok(part)
     }
 
+    /// A range of a column, without the shard that it is read from first.
+    pub(super) async fn from_others(self: &Arc<Self>, shape: Shape, piece: Piece, sources: &Arc<[Source]>) -> Asked<Vec<u8>> {
+        let order = |source: &&Source| {
+            let place = source.places.first().and_then(|place| self.place(*place));
+            (place.map(|place| place.read_order()), source.number)
+        };
+        let excluded = if shape.needed() > 1 {
+            Some(piece.number)
+        } else {
+            sources.iter().min_by_key(order).map(|source| source.number)
+        };
+        let sources = Arc::clone(sources);
+        Arc::clone(self).rebuild_without(Part { shape, piece, sources }, excluded).await
+    }
+
     /// The range of a column from the same range of k others.
     async fn rebuild(self: Arc<Self>, part: Part) -> Asked<Vec<u8>> {
+        let excluded = (part.shape.needed() > 1).then_some(part.piece.number);
+        self.rebuild_without(part, excluded).await
+    }
+
+    async fn rebuild_without(self: Arc<Self>, part: Part, excluded: Option<u8>) -> Asked<Vec<u8>> {
         let (needed, piece) = (part.shape.needed(), part.piece);
-        let excluded = (needed > 1).then_some(piece.number);
         let rows = self.rows(part, excluded).await?;
         let have: Vec<(u8, &[u8])> = rows.iter().map(|(number, row)| (*number, &**row)).collect();
         let rebuilt = Coder::new(needed).rebuild(&have, &[piece.number]);

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drystone_format::shard::Shape;
 use drystone_format::{PackId, PlaceId};
 use parking_lot::Mutex;
 
@@ -98,6 +99,37 @@ impl Spread {
             suspect.outcome = Outcome::Acquitted;
             suspects.known.insert(*pack, suspect);
         }
+    }
+}
+
+impl Spread {
+    /// Says that an earlier run found shards of a pack forged at this place: others are asked first.
+    pub fn recall_forged(&self, place: &PlaceId, pack: &PackId) {
+        for found in self.core.places.iter().filter(|found| found.id() == *place) {
+            found.note_forged(&Name::pack(pack), "forged, as an earlier run found");
+        }
+    }
+
+    /// Whether shards other than those that were read first give the same last bytes of a pack; also if there are too few
+    /// to say.
+    pub async fn confirm_end(&self, pack: &PackId, end: &Bytes) -> bool {
+        let core = &self.core;
+        let shape = core.sizes.get(pack).and_then(|size| Shape::new(*pack, size, core.needed).ok());
+        let Some(shape) = shape else { return true };
+        let sources = core.expected(pack);
+        let Some(start) = shape.pack_bytes().checked_sub(end.len() as u64) else {
+            return false;
+        };
+        let mut at = 0;
+        for piece in shape.split(start..shape.pack_bytes()).unwrap_or_default() {
+            let next = at + piece.bytes as usize;
+            let found = core.from_others(shape, piece, &sources).await;
+            if found.is_ok_and(|found| end.get(at..next) != Some(&*found)) {
+                return false;
+            }
+            at = next;
+        }
+        true
     }
 }
 
