@@ -366,7 +366,13 @@ impl Blocks {
         ))
     }
 
-    fn append(&self, keys: &ShardKeys, sealed: &[u8], out: &mut Vec<u8>, mut hashed: impl FnMut(&blake3::Hash)) -> Result<()> {
+    fn append(
+        &self,
+        keys: &ShardKeys,
+        sealed: &[u8],
+        out: &mut Vec<u8>,
+        mut hashed: impl FnMut(&blake3::Hash),
+    ) -> Result<()> {
         let first = self.wanted.start / BLOCK;
         let (shape, number) = (&self.shape, self.number);
         let tagger = Tagger { keys, shape, number };

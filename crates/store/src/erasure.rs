@@ -270,7 +270,11 @@ mod tests {
                 needed,
                 number,
             };
-            (id, payload.to_vec(), seal_shard(&keys, &shape, number, payload).unwrap())
+            (
+                id,
+                payload.to_vec(),
+                seal_shard(&keys, &shape, number, payload).unwrap(),
+            )
         };
         (0..total).zip(payloads).map(shard).collect()
     }

@@ -31,7 +31,10 @@ fn rows(state: &State) -> Result<Vec<(PlaceId, PackId)>> {
 }
 
 fn store(state: &State, rows: &[(PlaceId, PackId)]) -> Result<()> {
-    let flat: Vec<u8> = rows.iter().flat_map(|(place, pack)| [&place.0[..], &pack.0].concat()).collect();
+    let flat: Vec<u8> = rows
+        .iter()
+        .flat_map(|(place, pack)| [&place.0[..], &pack.0].concat())
+        .collect();
     Ok(state.set(FORGED, &flat)?)
 }
 
@@ -83,7 +86,11 @@ impl Vault {
         };
         let _one_at_a_time = self.noting.lock();
         let all = rows(self.state())?;
-        let kept: Vec<_> = all.iter().copied().filter(|(_, pack)| catalog.index.has_pack(pack).is_some()).collect();
+        let kept: Vec<_> = all
+            .iter()
+            .copied()
+            .filter(|(_, pack)| catalog.index.has_pack(pack).is_some())
+            .collect();
         if kept.len() < all.len() {
             store(self.state(), &kept)?;
         }

@@ -186,7 +186,10 @@ fn a_footer_is_that_of_its_own_shard() {
         assert!(refused(changed(at, 0xee)), "{at}");
     }
     let length = FOOTER_BYTES - 32;
-    assert!(matches!(changed(length, 0xff), Err(Error::Limit { object: "shard", .. })));
+    assert!(matches!(
+        changed(length, 0xff),
+        Err(Error::Limit { object: "shard", .. })
+    ));
     assert!(matches!(
         open_footer(&keys(), PACK, 2, 1, &end[1..]),
         Err(Error::Malformed { .. })
@@ -195,7 +198,9 @@ fn a_footer_is_that_of_its_own_shard() {
 
 /// The content of a shard object, signed anew by `made_by`: what a credential can forge.
 fn resealed(made_by: &ShardKeys, shape: &Shape, number: u8, object: &[u8]) -> Vec<u8> {
-    let payload = open_shard(&keys(), shape.pack(), shape.needed(), number, object).unwrap().payload;
+    let payload = open_shard(&keys(), shape.pack(), shape.needed(), number, object)
+        .unwrap()
+        .payload;
     seal_shard(made_by, shape, number, &payload).unwrap()
 }
 
@@ -209,7 +214,11 @@ fn a_maker_is_who_signed_and_counts_for_his_own_packs_or_as_an_owner() {
     let by_writer = resealed(&ShardKeys::new(&other), &own, 1, &object);
     assert_eq!(maker(&by_writer), Maker::Other(other.certificate.writer));
     let (signer, third) = (other.certificate.writer, VerifyKey([9; 32]));
-    assert!([None, Some(&signer), Some(&third)].iter().all(|of| Maker::Owner(owner).counts_for(*of)));
+    assert!(
+        [None, Some(&signer), Some(&third)]
+            .iter()
+            .all(|of| Maker::Owner(owner).counts_for(*of))
+    );
     assert!(Maker::Other(signer).counts_for(Some(&signer)) && Maker::Other(signer).counts_for(None));
     assert!(!Maker::Other(signer).counts_for(Some(&third)) && !Maker::Other(signer).counts_for(Some(&owner)));
     assert!(!Maker::Nobody.counts_for(None));
@@ -224,11 +233,16 @@ fn nobody_signed_what_carries_the_certificate_or_signature_of_another_object() {
     // The tags of the footer, made with the key that a writer has.
     let with = |made: &[u8], object: &[u8]| {
         let mut object = object.to_vec();
-        let (blocks, start) = (own.payload_bytes(1).div_ceil(SHARD_BLOCK_BYTES as u64), object.len() - FOOTER_BYTES);
+        let (blocks, start) = (
+            own.payload_bytes(1).div_ceil(SHARD_BLOCK_BYTES as u64),
+            object.len() - FOOTER_BYTES,
+        );
         object[start..][..made.len()].copy_from_slice(made);
         let mut hasher = blake3::Hasher::new_keyed(secrets().shard_key().expose());
         hasher.update(made).update(&[1]).update(&PACK.0).update(&[2, 1]);
-        hasher.update(&own.pack_bytes().to_be_bytes()).update(&blocks.to_be_bytes());
+        hasher
+            .update(&own.pack_bytes().to_be_bytes())
+            .update(&blocks.to_be_bytes());
         object[start + made.len() + 10..][..TAG_BYTES].copy_from_slice(&hasher.finalize().as_bytes()[..TAG_BYTES]);
         object
     };

@@ -136,7 +136,9 @@ impl Settling<'_> {
         let lengths = std::mem::take(&mut self.doubts.rotten);
         let pack = self.holdings.pack;
         let [first, others] = self.core.in_order(self.holdings);
-        let (near, far) = others.split_at_checked(self.core.total.into()).unwrap_or((&others, &[]));
+        let (near, far) = others
+            .split_at_checked(self.core.total.into())
+            .unwrap_or((&others, &[]));
         self.load(first).await;
         self.find_truth().await;
         if self.truth.is_none() {

@@ -110,7 +110,12 @@ impl Core {
     }
 
     /// A range of a column, without the shard that it is read from first.
-    pub(super) async fn from_others(self: &Arc<Self>, shape: Shape, piece: Piece, sources: &Arc<[Source]>) -> Asked<Vec<u8>> {
+    pub(super) async fn from_others(
+        self: &Arc<Self>,
+        shape: Shape,
+        piece: Piece,
+        sources: &Arc<[Source]>,
+    ) -> Asked<Vec<u8>> {
         let order = |source: &&Source| {
             let place = source.places.first().and_then(|place| self.place(*place));
             (place.map(|place| place.read_order()), source.number)
@@ -121,7 +126,9 @@ impl Core {
             sources.iter().min_by_key(order).map(|source| source.number)
         };
         let sources = Arc::clone(sources);
-        Arc::clone(self).rebuild_without(Part { shape, piece, sources }, excluded).await
+        Arc::clone(self)
+            .rebuild_without(Part { shape, piece, sources }, excluded)
+            .await
     }
 
     /// The range of a column from the same range of k others.

@@ -114,7 +114,9 @@ impl Spread {
     /// to say.
     pub async fn confirm_end(&self, pack: &PackId, end: &Bytes) -> bool {
         let core = &self.core;
-        let shape = core.sizes.get(pack).and_then(|size| Shape::new(*pack, size, core.needed).ok());
+        let shape = core
+            .size(pack)
+            .and_then(|size| Shape::new(*pack, size, core.needed).ok());
         let Some(shape) = shape else { return true };
         let sources = core.expected(pack);
         let Some(start) = shape.pack_bytes().checked_sub(end.len() as u64) else {
@@ -235,7 +237,12 @@ impl Core {
         }
         let mut cuts: Vec<u8> = sources.iter().map(|(needed, _)| *needed).collect();
         cuts.sort_by_key(|needed| *needed != self.needed);
-        let of = |cut: u8| sources.iter().filter(move |(needed, _)| *needed == cut).map(|(_, source)| source);
+        let of = |cut: u8| {
+            sources
+                .iter()
+                .filter(move |(needed, _)| *needed == cut)
+                .map(|(_, source)| source)
+        };
         let needed = cuts.into_iter().find(|cut| of(*cut).count() >= usize::from(*cut))?;
         let sources = of(needed).cloned().collect();
         Some(Found::Shards { needed, sources })
@@ -243,7 +250,9 @@ impl Core {
 
     /// Takes places of forged shards out.
     pub(super) fn leave_forged_out(&self, pack: &PackId, needed: u8, sources: &mut Vec<Source>) {
-        let Some(suspect) = self.suspects.known.get(pack) else { return };
+        let Some(suspect) = self.suspects.known.get(pack) else {
+            return;
+        };
         for source in &mut *sources {
             let number = source.number;
             let name = Name::shard(&ShardId {
@@ -264,7 +273,9 @@ impl Core {
         };
         let (pack, forged) = (holdings.pack, suspect.forged);
         let is_forged = |place, name| forged.contains(&(place, name));
-        holdings.shards.retain(|shard| !is_forged(shard.place, shard.name(pack)));
+        holdings
+            .shards
+            .retain(|shard| !is_forged(shard.place, shard.name(pack)));
     }
 
     /// Forgets what was learned about where to read a pack: it was written anew, or removed.

@@ -73,7 +73,9 @@ impl Truth {
     /// The pack, if these are its bytes.
     fn of(pack: PackId, whole: Bytes) -> Option<Self> {
         (pack_id(&whole) == pack).then(|| Self {
-            signer: Preamble::from_end(&whole).ok().map(|preamble| preamble.certificate.writer),
+            signer: Preamble::from_end(&whole)
+                .ok()
+                .map(|preamble| preamble.certificate.writer),
             whole,
         })
     }
@@ -83,9 +85,20 @@ impl Truth {
         let columns = shape.columns(&self.whole).unwrap_or_default();
         let (data, parity): (Vec<u8>, Vec<u8>) = numbers.iter().partition(|number| **number < shape.needed());
         let sums = Coder::new(shape.needed()).parity(&columns, &parity).unwrap_or_default();
-        let column = |number: &u8| columns.get(usize::from(*number)).map(|column| self.whole.slice_ref(column));
-        let data: Vec<(u8, Bytes)> = data.iter().filter_map(|number| Some((*number, column(number)?))).collect();
-        parity.into_iter().zip(sums.into_iter().map(Bytes::from)).chain(data).collect()
+        let column = |number: &u8| {
+            columns
+                .get(usize::from(*number))
+                .map(|column| self.whole.slice_ref(column))
+        };
+        let data: Vec<(u8, Bytes)> = data
+            .iter()
+            .filter_map(|number| Some((*number, column(number)?)))
+            .collect();
+        parity
+            .into_iter()
+            .zip(sums.into_iter().map(Bytes::from))
+            .chain(data)
+            .collect()
     }
 
     /// Whether this maker may sign shards of the pack.
@@ -105,7 +118,11 @@ impl Truth {
         for (needed, numbers) in numbers {
             if let Ok(shape) = Shape::new(pack, self.whole.len() as u64, needed) {
                 let payloads = self.payloads(shape, &numbers.into_iter().collect::<Vec<_>>());
-                expected.extend(payloads.into_iter().map(|(number, payload)| ((needed, number), payload)));
+                expected.extend(
+                    payloads
+                        .into_iter()
+                        .map(|(number, payload)| ((needed, number), payload)),
+                );
             }
         }
         let wrong = |loaded: &Loaded| match &loaded.part {
@@ -119,7 +136,9 @@ impl Truth {
                 let is_own = expected.get(&(shape.needed(), *number)) == Some(payload)
                     && shape.pack_bytes() == self.whole.len() as u64;
                 if !is_own {
-                    Some("forged: its tags are right, but it is no part of this pack; who made it has a key of the vault")
+                    Some(
+                        "forged: its tags are right, but it is no part of this pack; who made it has a key of the vault",
+                    )
                 } else if !self.admits(maker) {
                     Some("its signature is neither an owner's nor that of the pack's signer")
                 } else {
@@ -127,7 +146,9 @@ impl Truth {
                 }
             }
         };
-        let judged = loaded.iter().filter_map(|(at, loaded)| Some((at.clone(), wrong(loaded)?)));
+        let judged = loaded
+            .iter()
+            .filter_map(|(at, loaded)| Some((at.clone(), wrong(loaded)?)));
         judged.collect()
     }
 }
@@ -238,7 +259,9 @@ fn find_in(pack: PackId, group: &[Candidate<'_>], tries: usize) -> (Option<Truth
 fn orders(group: &[Candidate<'_>]) -> impl Iterator<Item = Vec<usize>> {
     let all = 0..group.len();
     let mut makers: BTreeMap<Maker, usize> = BTreeMap::new();
-    group.iter().for_each(|candidate| *makers.entry(candidate.maker).or_default() += 1);
+    group
+        .iter()
+        .for_each(|candidate| *makers.entry(candidate.maker).or_default() += 1);
     let mut makers: Vec<(Maker, usize)> = makers.into_iter().collect();
     makers.sort_by_key(|(_, count)| Reverse(*count));
     let of_maker = |(maker, _): (Maker, usize)| {
@@ -252,7 +275,9 @@ fn orders(group: &[Candidate<'_>]) -> impl Iterator<Item = Vec<usize>> {
     let mut orders = vec![all.clone().collect::<Vec<usize>>()];
     orders.extend(makers.into_iter().map(of_maker));
     let without = left_out(group.len()).into_iter();
-    orders.into_iter().chain(without.map(move |out| all.clone().filter(|at| !out.contains(at)).collect()))
+    orders
+        .into_iter()
+        .chain(without.map(move |out| all.clone().filter(|at| !out.contains(at)).collect()))
 }
 
 /// Sets of one, two, three of `count` things, and so on, up to a limit.
@@ -285,7 +310,13 @@ fn join(shape: Shape, group: &[Candidate<'_>], chosen: &[usize]) -> Option<Bytes
     let mut whole = Vec::with_capacity(shape.pack_bytes() as usize);
     for number in 0..shape.needed() {
         let own = have.iter().find(|(had, _)| *had == number).map(|(_, payload)| *payload);
-        let made = || Some(rebuilt.get(missing.iter().position(|lost| *lost == number)?)?.as_slice());
+        let made = || {
+            Some(
+                rebuilt
+                    .get(missing.iter().position(|lost| *lost == number)?)?
+                    .as_slice(),
+            )
+        };
         whole.extend_from_slice(own.or_else(made)?.get(..shape.payload_bytes(number) as usize)?);
     }
     Some(whole.into())
