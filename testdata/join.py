@@ -4,11 +4,11 @@
     join.py PLACE... DIRECTORY
 
 Each PLACE is a directory with what lies at a place, on whatever it was stored; any k of them are enough. Python has no
-BLAKE3 of its own, so the tags of shards are not checked: reader.py refuses what was altered, leave that place out then.
+BLAKE3 of its own, so neither tags nor signatures of shards are checked: reader.py refuses what was altered, leave that place out then.
 """
 import itertools, os, re, shutil, struct, sys
 
-BLOCK, TAG = 16384, 16
+BLOCK, TAG, FOOTER = 16384, 16, 195
 EXP = [1]
 while len(EXP) < 255:
     EXP.append(EXP[-1] << 1 ^ (0x11D if EXP[-1] & 0x80 else 0))
@@ -50,7 +50,7 @@ def payload(path, k, i):
         object = file.read()
     if object[-8:] != b"DRYSHRD\x01" or object[-34:-32] != bytes([k, i]):
         raise ValueError(f"{path} is no such shard of version 1")
-    blocks, (size,) = object[:-34], struct.unpack(">Q", object[-32:-24])
+    blocks, (size,) = object[:-FOOTER], struct.unpack(">Q", object[-32:-24])
     return b"".join(blocks[at : at + BLOCK + TAG][:-TAG] for at in range(0, len(blocks), BLOCK + TAG)), size
 
 def join(places, target):

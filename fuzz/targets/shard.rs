@@ -2,26 +2,26 @@
 #![no_main]
 
 use drystone_format::PackId;
-use drystone_format::shard::{FOOTER_BYTES, Shape, open_footer, open_shard, payload_bytes, seal_shard};
+use drystone_format::shard::{FOOTER_BYTES, Shape, ShardKeys, open_footer, open_shard, payload_bytes, seal_shard};
 use libfuzzer_sys::fuzz_target;
 
 const PACK: PackId = PackId([0x5a; 32]);
 
 fuzz_target!(|data: &[u8]| {
-    let key = drystone_fuzz::secrets().shard_key();
+    let keys = ShardKeys::new(&drystone_fuzz::secrets());
     let Some((&[needed, number, a, b, c, d], rest)) = data.split_first_chunk() else {
         return;
     };
     // Nobody without the key can make a tag.
-    assert!(open_shard(&key, PACK, needed, number, rest).is_err());
-    assert!(open_footer(&key, PACK, needed, number, rest).is_err());
+    assert!(open_shard(&keys, PACK, needed, number, rest).is_err());
+    assert!(open_footer(&keys, PACK, needed, number, rest).is_err());
     let Ok(shape) = Shape::new(PACK, u32::from_be_bytes([a, b, c, d]).into(), needed) else {
         return;
     };
     let mut out = Vec::new();
     for start in [0, u64::from(a) << 8, u64::MAX] {
         let blocks = shape.blocks(number, start, rest.len() as u64);
-        let opened = blocks.open(&key, &rest[..rest.len().min(blocks.sealed_bytes() as usize)], &mut out);
+        let opened = blocks.open(&keys, &rest[..rest.len().min(blocks.sealed_bytes() as usize)], &mut out);
         assert!(opened.is_err() || blocks.payload_bytes() == 0);
     }
     assert!(out.is_empty());
@@ -31,19 +31,21 @@ fuzz_target!(|data: &[u8]| {
     let Ok(shape) = Shape::new(PACK, rest.len() as u64, 1) else {
         return;
     };
-    let object = seal_shard(&key, &shape, number, rest).unwrap();
+    let object = seal_shard(&keys, &shape, number, rest).unwrap();
     assert_eq!(payload_bytes(object.len() as u64).unwrap(), rest.len() as u64);
     assert_eq!(
-        open_footer(&key, PACK, 1, number, &object[object.len() - FOOTER_BYTES..]).unwrap(),
+        open_footer(&keys, PACK, 1, number, &object[object.len() - FOOTER_BYTES..]).unwrap(),
         shape
     );
+    let opened = open_shard(&keys, PACK, 1, number, &object).unwrap();
+    assert!(opened.payload == rest && opened.maker == keys.maker());
     let blocks = shape.blocks(
         number,
         u16::from_be_bytes([a, b]).into(),
         u16::from_be_bytes([c, d]).into(),
     );
     let sealed = &object[blocks.offset() as usize..][..blocks.sealed_bytes() as usize];
-    blocks.open(&key, sealed, &mut out).unwrap();
+    blocks.open(&keys, sealed, &mut out).unwrap();
     let start = rest.len().min(u16::from_be_bytes([a, b]).into());
     assert_eq!(out, rest[start..][..blocks.payload_bytes() as usize]);
 });

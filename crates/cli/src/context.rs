@@ -107,6 +107,7 @@ fn trouble_lines(troubles: &Troubles) -> Vec<String> {
         let objects = [
             (&place.missing, "missing", "drystone repair"),
             (&place.unsound, "altered", "drystone scrub --repair"),
+            (&place.forged, "forged with a key of this vault", "drystone repair"),
             (&place.owed, "owed", "drystone repair"),
             (&place.undeleted, "still to be removed", "drystone gc"),
         ];

@@ -67,6 +67,31 @@ impl Certificate {
         [b"drystone writer v1".as_slice(), &vault.0, &writer.0, &[role.code()]].concat()
     }
 
+    /// Length of [`flat`](Self::flat), bytes.
+    pub(crate) const FLAT_BYTES: usize = 32 + 1 + 64;
+
+    /// Key, role and signature at fixed places, for objects that are no CBOR.
+    pub(crate) fn flat(&self) -> [u8; Self::FLAT_BYTES] {
+        let mut flat = [self.role.code(); Self::FLAT_BYTES];
+        let (writer, rest) = flat.split_at_mut(self.writer.0.len());
+        writer.copy_from_slice(&self.writer.0);
+        let (_, signature) = rest.split_at_mut(1);
+        signature.copy_from_slice(&self.signature.0);
+        flat
+    }
+
+    /// Reads what [`flat`](Self::flat) gave; nothing of it is verified.
+    pub(crate) fn from_flat(object: &'static str, flat: &[u8; Self::FLAT_BYTES]) -> Result<Self> {
+        let short = || Error::malformed(object, 0, "a certificate cut short");
+        let (writer, rest) = flat.split_first_chunk().ok_or_else(short)?;
+        let (&[role], signature) = rest.split_first_chunk().ok_or_else(short)?;
+        Ok(Self {
+            writer: VerifyKey(*writer),
+            role: Role::from_code(object, role)?,
+            signature: Signature(signature.try_into().map_err(|_| short())?),
+        })
+    }
+
     pub(crate) fn encode(&self, out: &mut Writer) {
         out.array(3)
             .bytes(&self.writer.0)

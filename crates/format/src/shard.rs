@@ -3,24 +3,100 @@
 //! - The pack is cut into k columns; data shards hold one each, parity shards hold sums of them (`store/erasure.rs`).
 //! - Each block has a tag, so any range is one read of whole blocks, and no byte is returned before it is authenticated (I6).
 //! - A tag binds pack, k, number, length and position: a place can neither alter a block nor pass off another one for it.
+//! - Every credential can make tags. So each shard is signed by its maker too, over the hashes that the tags are cut from:
+//!   whoever reads all of it knows who made it.
 //! - A shard does not depend on how many shards there are.
 
 use std::ops::Range;
 
 use crate::error::{Error, Result, within};
 use crate::header::check_magic;
-use crate::id::PackId;
-use crate::keys::ShardKey;
+use crate::id::{PackId, VaultId};
+use crate::keys::{Certificate, Role, Secrets, ShardKey, SignKey, Signature, VerifyKey};
 use crate::limits::{FORMAT_VERSION, PACK_MAX_BYTES, SHARD_BLOCK_BYTES};
 
 const OBJECT: &str = "shard";
 const MAGIC: &[u8; 7] = b"DRYSHRD";
 const TAG_BYTES: usize = 16;
+const SIGNATURE_BYTES: usize = 64;
+const SIGN_DOMAIN: &[u8] = b"drystone shard v1";
 const BLOCK: u64 = SHARD_BLOCK_BYTES as u64;
 const SEALED_BLOCK: u64 = BLOCK + TAG_BYTES as u64;
 
-/// Length of the footer of a shard: k, number, pack length, tag, magic.
-pub const FOOTER_BYTES: usize = 1 + 1 + 8 + TAG_BYTES + 8;
+/// What the footer says of the maker: certificate and signature.
+const MADE_BYTES: usize = Certificate::FLAT_BYTES + SIGNATURE_BYTES;
+/// Length of the footer of a shard: certificate, signature, k, number, pack length, tag, magic.
+pub const FOOTER_BYTES: usize = MADE_BYTES + 1 + 1 + 8 + TAG_BYTES + 8;
+
+/// What a credential makes and checks the shards of its vault with.
+#[derive(Debug, Clone)]
+pub struct ShardKeys {
+    tags: ShardKey,
+    vault: VaultId,
+    vault_verify: VerifyKey,
+    writer_key: SignKey,
+    certificate: Certificate,
+}
+
+impl ShardKeys {
+    /// Those of the credential that knows these secrets.
+    pub fn new(secrets: &Secrets) -> Self {
+        Self {
+            tags: secrets.shard_key(),
+            vault: secrets.vault,
+            vault_verify: secrets.vault_verify,
+            writer_key: secrets.writer_key.clone(),
+            certificate: secrets.certificate,
+        }
+    }
+
+    /// Whose signature the shards carry that are made with these keys.
+    pub fn maker(&self) -> Maker {
+        Maker::of(&self.certificate)
+    }
+}
+
+/// Who signed a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Maker {
+    /// A credential that the vault certified as an owner's.
+    Owner(VerifyKey),
+    /// Another credential that the vault certified.
+    Other(VerifyKey),
+    /// Nobody: the certificate is not the vault's, or the signature is of other bytes.
+    Nobody,
+}
+
+impl Maker {
+    fn of(certificate: &Certificate) -> Self {
+        match certificate.role {
+            Role::Owner => Self::Owner(certificate.writer),
+            _ => Self::Other(certificate.writer),
+        }
+    }
+
+    /// Returns true if this maker may vouch for the shards of a pack that `signer` signed: an owner may, and the signer itself.
+    ///
+    /// Of a pack whose signer is not known, everybody whom the vault certified may.
+    pub fn counts_for(&self, signer: Option<&VerifyKey>) -> bool {
+        match self {
+            Self::Owner(_) => true,
+            Self::Other(maker) => signer.is_none_or(|signer| signer == maker),
+            Self::Nobody => false,
+        }
+    }
+}
+
+/// A whole shard whose tags are right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenShard {
+    /// How its pack is cut, as the shard says.
+    pub shape: Shape,
+    /// Its bytes of the pack, or sums of them.
+    pub payload: Vec<u8>,
+    /// Who signed it.
+    pub maker: Maker,
+}
 
 /// How a pack is cut: everything that says which bytes its shards hold, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -155,37 +231,74 @@ impl Shape {
 
 /// Makes and checks the tags of one shard.
 struct Tagger<'a> {
-    key: &'a ShardKey,
+    keys: &'a ShardKeys,
     shape: &'a Shape,
     number: u8,
 }
 
 impl Tagger<'_> {
-    /// The tag of block `block`. That of an empty one after the last is the footer's.
-    fn tag(&self, block: u64, payload: &[u8]) -> [u8; TAG_BYTES] {
+    /// The hash that the tag of block `block` is the beginning of. What the footer says of the maker is one more block.
+    fn hash(&self, block: u64, payload: &[u8]) -> blake3::Hash {
         // The variable part comes first: aligned blocks are hashed at full width, and a fixed tail is unambiguous too.
-        let mut hasher = blake3::Hasher::new_keyed(&self.key.0);
+        let mut hasher = blake3::Hasher::new_keyed(&self.keys.tags.0);
         hasher
             .update(payload)
             .update(&self.shape.pack.0)
             .update(&[self.shape.needed, self.number])
             .update(&self.shape.pack_bytes.to_be_bytes())
             .update(&block.to_be_bytes());
-        let mut tag = [0; TAG_BYTES];
-        hasher.finalize_xof().fill(&mut tag);
-        tag
+        hasher.finalize()
     }
 
-    /// `Ok` if `found` is the tag of `payload`.
-    fn check(&self, block: u64, payload: &[u8], found: &[u8; TAG_BYTES]) -> Result<()> {
-        let expected = u128::from_be_bytes(self.tag(block, payload));
+    /// The hash of `payload`, if `found` is its tag.
+    fn check(&self, block: u64, payload: &[u8], found: &[u8; TAG_BYTES]) -> Result<blake3::Hash> {
+        let hash = self.hash(block, payload);
         // As numbers: one comparison, whose time does not tell where the difference is.
-        if expected == u128::from_be_bytes(*found) {
-            Ok(())
+        if u128::from_be_bytes(tag_of(&hash)) == u128::from_be_bytes(*found) {
+            Ok(hash)
         } else {
             Err(Error::Authentication { object: OBJECT })
         }
     }
+
+    /// What the maker signs: `content` is the hash over the hashes of all blocks.
+    fn message(&self, content: &blake3::Hasher) -> Vec<u8> {
+        [
+            SIGN_DOMAIN,
+            &[FORMAT_VERSION],
+            &self.keys.vault.0,
+            &self.shape.pack.0,
+            &[self.shape.needed, self.number],
+            &self.shape.pack_bytes.to_be_bytes(),
+            content.finalize().as_bytes(),
+        ]
+        .concat()
+    }
+
+    /// The tag of the footer: over what it says of the maker, and the version.
+    fn footer_block(made: &[u8]) -> Vec<u8> {
+        [made, &[FORMAT_VERSION]].concat()
+    }
+
+    /// Who made a shard of this `content`, by what its footer says.
+    fn maker(&self, content: &blake3::Hasher, made: &[u8; MADE_BYTES]) -> Maker {
+        let Some((certificate, signature)) = made.split_first_chunk() else {
+            return Maker::Nobody;
+        };
+        let verified = || {
+            let certificate = Certificate::from_flat(OBJECT, certificate)?;
+            certificate.verify(OBJECT, &self.keys.vault, &self.keys.vault_verify)?;
+            let signature = signature.try_into().map_err(|_| Error::Signature { object: OBJECT })?;
+            let message = self.message(content);
+            certificate.writer.verify(OBJECT, &message, &Signature(signature))?;
+            Ok::<_, Error>(Maker::of(&certificate))
+        };
+        verified().unwrap_or(Maker::Nobody)
+    }
+}
+
+fn tag_of(hash: &blake3::Hash) -> [u8; TAG_BYTES] {
+    hash.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
 /// Length of the payload of a shard object of `object_bytes`; [`Error::Malformed`] if no shard has that length.
@@ -231,31 +344,42 @@ impl Blocks {
     /// Checks the tags of `sealed`, which is exactly these blocks, and appends the range of the payload to `out`.
     ///
     /// [`Error::Malformed`] for another length, [`Error::Authentication`] if a tag is wrong; `out` is then as it was.
-    pub fn open(&self, key: &ShardKey, sealed: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        if sealed.len() as u64 != self.sealed_bytes() {
-            return Err(Error::malformed(
-                OBJECT,
-                sealed.len(),
-                "cut short, or longer than asked for",
-            ));
-        }
+    pub fn open(&self, keys: &ShardKeys, sealed: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.check_length(sealed)?;
         let before = out.len();
         out.reserve(self.payload_bytes() as usize);
-        let opened = self.append(key, sealed, out);
+        let opened = self.append(keys, sealed, out, |_| ());
         if opened.is_err() {
             out.truncate(before);
         }
         opened
     }
 
-    fn append(&self, key: &ShardKey, sealed: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    fn check_length(&self, sealed: &[u8]) -> Result<()> {
+        if sealed.len() as u64 == self.sealed_bytes() {
+            return Ok(());
+        }
+        Err(Error::malformed(
+            OBJECT,
+            sealed.len(),
+            "cut short, or longer than asked for",
+        ))
+    }
+
+    fn append(
+        &self,
+        keys: &ShardKeys,
+        sealed: &[u8],
+        out: &mut Vec<u8>,
+        mut hashed: impl FnMut(&blake3::Hash),
+    ) -> Result<()> {
         let first = self.wanted.start / BLOCK;
         let (shape, number) = (&self.shape, self.number);
-        let tagger = Tagger { key, shape, number };
+        let tagger = Tagger { keys, shape, number };
         for (at, block) in (first..).zip(sealed.chunks(SEALED_BLOCK as usize)) {
             let short = || Error::malformed(OBJECT, 0, "a block shorter than its tag");
             let (payload, tag) = block.split_last_chunk().ok_or_else(short)?;
-            tagger.check(at, payload, tag)?;
+            hashed(&tagger.check(at, payload, tag)?);
             let from = self.wanted.start.saturating_sub(at * BLOCK);
             let to = (self.wanted.end - at * BLOCK).min(payload.len() as u64);
             out.extend_from_slice(payload.get(from as usize..to as usize).unwrap_or_default());
@@ -264,39 +388,58 @@ impl Blocks {
     }
 }
 
-/// The object of shard `number` with this payload, in one pass.
+/// The object of shard `number` with this payload, signed as made with `keys`, in one pass.
 ///
+/// Whoever signs shards of a pack that is not in his hands as a whole vouches for what others gave him: hash the pack first.
 /// [`Error::Malformed`] if the payload has another length than the shape says.
-pub fn seal_shard(key: &ShardKey, shape: &Shape, number: u8, payload: &[u8]) -> Result<Vec<u8>> {
+pub fn seal_shard(keys: &ShardKeys, shape: &Shape, number: u8, payload: &[u8]) -> Result<Vec<u8>> {
     if payload.len() as u64 != shape.payload_bytes(number) {
         return Err(Error::malformed(OBJECT, payload.len(), "a payload of another length"));
     }
-    let tagger = Tagger { key, shape, number };
+    let tagger = Tagger { keys, shape, number };
     let mut object = Vec::with_capacity(shape.object_bytes(number) as usize);
-    let mut block = 0;
+    let (mut block, mut content) = (0, blake3::Hasher::new());
     for part in payload.chunks(SHARD_BLOCK_BYTES) {
+        let hash = tagger.hash(block, part);
+        content.update(hash.as_bytes());
         object.extend_from_slice(part);
-        object.extend_from_slice(&tagger.tag(block, part));
+        object.extend_from_slice(&tag_of(&hash));
         block += 1;
     }
+    let signature = keys.writer_key.sign(&tagger.message(&content))?;
+    let made = [keys.certificate.flat().as_slice(), &signature.0].concat();
+    object.extend_from_slice(&made);
     object.extend_from_slice(&[shape.needed, number]);
     object.extend_from_slice(&shape.pack_bytes.to_be_bytes());
-    object.extend_from_slice(&tagger.tag(block, &[]));
+    object.extend_from_slice(&tag_of(&tagger.hash(block, &Tagger::footer_block(&made))));
     object.extend_from_slice(MAGIC);
     object.push(FORMAT_VERSION);
     Ok(object)
 }
 
-/// The shape that the footer of shard `number` of `pack`, of which `needed` are enough, vouches for.
+/// The shape that the footer of shard `number` of `pack`, of which `needed` are enough, states.
 ///
-/// `end` is any count of last bytes of the object, at least [`FOOTER_BYTES`].
+/// `end` is any count of last bytes of the object, at least [`FOOTER_BYTES`]. The footer's tag is checked, the signature is
+/// not, since it covers all of the object.
 /// [`Error::Authentication`] if it is another shard's footer, or altered.
-pub fn open_footer(key: &ShardKey, pack: PackId, needed: u8, number: u8, end: &[u8]) -> Result<Shape> {
+pub fn open_footer(keys: &ShardKeys, pack: PackId, needed: u8, number: u8, end: &[u8]) -> Result<Shape> {
+    split_footer(keys, pack, needed, number, end).map(|(shape, _)| shape)
+}
+
+/// The shape that a footer states, and what it says of the maker.
+fn split_footer(
+    keys: &ShardKeys,
+    pack: PackId,
+    needed: u8,
+    number: u8,
+    end: &[u8],
+) -> Result<(Shape, [u8; MADE_BYTES])> {
     let short = || Error::malformed(OBJECT, end.len(), "shorter than its footer");
     let footer = end.last_chunk::<FOOTER_BYTES>().ok_or_else(short)?;
     let (body, magic) = footer.split_last_chunk().ok_or_else(short)?;
     check_magic(OBJECT, MAGIC, magic)?;
     let (body, tag) = body.split_last_chunk().ok_or_else(short)?;
+    let (made, body) = body.split_first_chunk::<MADE_BYTES>().ok_or_else(short)?;
     let (&[found_needed, found_number], length) = body.split_first_chunk().ok_or_else(short)?;
     let pack_bytes = u64::from_be_bytes(*length.first_chunk().ok_or_else(short)?);
     if (found_needed, found_number) != (needed, number) {
@@ -305,23 +448,32 @@ pub fn open_footer(key: &ShardKey, pack: PackId, needed: u8, number: u8, end: &[
     let shape = Shape::new(pack, pack_bytes, needed)?;
     let blocks = shape.payload_bytes(number).div_ceil(BLOCK);
     let tagger = Tagger {
-        key,
+        keys,
         shape: &shape,
         number,
     };
-    tagger.check(blocks, &[], tag)?;
-    Ok(shape)
+    tagger.check(blocks, &Tagger::footer_block(made), tag)?;
+    Ok((shape, *made))
 }
 
-/// The shape and payload of a whole shard object, every byte of it authenticated.
+/// Opens a whole shard object, every byte of it checked against the tags, and tells who signed it.
 ///
+/// A signature that does not fit is no error: it is told as [`Maker::Nobody`].
 /// [`Error::Malformed`] if it has another length than its footer says, else as [`open_footer`] and [`Blocks::open`].
-pub fn open_shard(key: &ShardKey, pack: PackId, needed: u8, number: u8, object: &[u8]) -> Result<(Shape, Vec<u8>)> {
-    let shape = open_footer(key, pack, needed, number, object)?;
-    let sealed = object.len() - FOOTER_BYTES;
-    let mut payload = Vec::new();
-    shape
-        .all_blocks(number)
-        .open(key, object.get(..sealed).unwrap_or_default(), &mut payload)?;
-    Ok((shape, payload))
+pub fn open_shard(keys: &ShardKeys, pack: PackId, needed: u8, number: u8, object: &[u8]) -> Result<OpenShard> {
+    let (shape, made) = split_footer(keys, pack, needed, number, object)?;
+    let sealed = object.get(..object.len() - FOOTER_BYTES).unwrap_or_default();
+    let all = shape.all_blocks(number);
+    all.check_length(sealed)?;
+    let (mut payload, mut content) = (Vec::with_capacity(all.payload_bytes() as usize), blake3::Hasher::new());
+    all.append(keys, sealed, &mut payload, |hash| {
+        content.update(hash.as_bytes());
+    })?;
+    let tagger = Tagger {
+        keys,
+        shape: &shape,
+        number,
+    };
+    let maker = tagger.maker(&content, &made);
+    Ok(OpenShard { shape, payload, maker })
 }

@@ -144,8 +144,9 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use drystone_format::id::pack_id;
-    use drystone_format::keys::{DedupKey, ShardKey};
-    use drystone_format::shard::{Shape, open_shard, seal_shard};
+    use drystone_format::keys::Secrets;
+    use drystone_format::shard::{Shape, ShardKeys, open_shard, seal_shard};
+    use drystone_format::{Random, VaultId};
     use proptest::prelude::*;
 
     use super::*;
@@ -232,18 +233,31 @@ mod tests {
         assert!(coder.parity(&[&row], &[2]).is_none());
     }
 
-    /// The shards of testdata/format/v1: of one pack of the golden vault, under the dedup key 40 to 5f.
-    fn golden() -> (PathBuf, ShardKey, Vec<u8>) {
+    /// The bytes 0, 1, 2 and so on: what the secrets of the examples in docs/format.md are made of.
+    struct Counting(u8);
+
+    impl Random for Counting {
+        fn fill(&mut self, bytes: &mut [u8]) {
+            for byte in bytes {
+                *byte = self.0;
+                self.0 = self.0.wrapping_add(1);
+            }
+        }
+    }
+
+    /// The shards of testdata/format/v1: of one pack of the golden vault, made by the owner of the examples.
+    fn golden() -> (PathBuf, ShardKeys, Vec<u8>) {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/format/v1");
         let pack = "vault/packs/d3/d3a444f6d12ec0c42647960d5e29aa5b1a74c66ced59c9caacbf4dfbc9a349f9";
-        let key = DedupKey::from_bytes(std::array::from_fn(|at| 0x40 + at as u8)).derive(b"drystone shard v1");
+        let vault = VaultId::from_hex("00112233445566778899aabbccddeeff").unwrap();
+        let secrets = Secrets::generate(&mut Counting(0), vault).unwrap();
         let pack = fs::read(top.join(pack)).unwrap();
-        (top.join("spread"), ShardKey::from_bytes(key), pack)
+        (top.join("spread"), ShardKeys::new(&secrets), pack)
     }
 
     /// Name, payload and object of all shards of the golden pack, for each k and n.
     fn golden_shards(needed: u8, total: u8) -> Vec<(ShardId, Vec<u8>, Vec<u8>)> {
-        let (_, key, pack) = golden();
+        let (_, keys, pack) = golden();
         let shape = Shape::new(pack_id(&pack), pack.len() as u64, needed).unwrap();
         let columns = shape.columns(&pack).unwrap();
         let parity = Coder::new(needed)
@@ -256,7 +270,11 @@ mod tests {
                 needed,
                 number,
             };
-            (id, payload.to_vec(), seal_shard(&key, &shape, number, payload).unwrap())
+            (
+                id,
+                payload.to_vec(),
+                seal_shard(&keys, &shape, number, payload).unwrap(),
+            )
         };
         (0..total).zip(payloads).map(shard).collect()
     }
@@ -265,22 +283,22 @@ mod tests {
 
     #[test]
     fn golden_shards_are_made_again_and_give_their_pack() {
-        let (directory, key, pack) = golden();
+        let (directory, keys, pack) = golden();
         for (needed, total) in GOLDEN {
             let mut found = Vec::new();
             for (id, payload, object) in golden_shards(needed, total) {
                 let stored = fs::read(directory.join(Name::shard(&id).as_str())).unwrap();
                 assert_eq!(stored, object, "{id:?}");
-                let opened = open_shard(&key, id.pack, needed, id.number, &stored).unwrap();
-                assert_eq!(opened.1, payload);
+                let opened = open_shard(&keys, id.pack, needed, id.number, &stored).unwrap();
+                assert_eq!((&opened.payload, opened.maker), (&payload, keys.maker()));
                 found.push((id.number, opened));
             }
-            let (shape, column) = (found[0].1.0, found[0].1.1.len());
+            let (shape, column) = (found[0].1.shape, found[0].1.payload.len());
             // The last k: of the data, only what parity does not replace.
             let have: Vec<(u8, &[u8])> = found
                 .iter()
                 .rev()
-                .map(|(number, (_, row))| (*number, row.as_slice()))
+                .map(|(number, opened)| (*number, opened.payload.as_slice()))
                 .collect();
             let all: Vec<u8> = (0..needed).collect();
             let rows = Coder::new(needed).rebuild(&have[..needed.into()], &all).unwrap();
@@ -299,7 +317,7 @@ mod tests {
         {
             let path = directory.join(Name::shard(&id).as_str());
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::File::create_new(path).unwrap().write_all(&object).unwrap();
+            fs::File::create(path).unwrap().write_all(&object).unwrap();
         }
     }
 

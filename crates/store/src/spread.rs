@@ -2,7 +2,8 @@
 //! and where these are few, more than once to each.
 //!
 //! - Above it packs are whole: shards have no names here, and which place holds what is decided in `placement.rs`.
-//! - No byte of a shard is returned before its tag was checked, wherever it was found (I6).
+//! - No byte of a shard is returned before its tag was checked, wherever it was found (I6). Whoever has a key of the vault can
+//!   make tags: who finds that a pack is not what it should be says so (`distrust`), and gets it from shards that are proven.
 //! - A put succeeds when more parts are durable than it takes to read the object; what could not be stored is owed.
 //! - A place that is absent, silent, slow, rotten, full or lying is read around, and what it did is written down.
 //! - Memory is bounded: a few packs for each call, one page of each place for a listing.
@@ -20,6 +21,8 @@ mod settle;
 mod settle_small;
 mod shards;
 mod small;
+mod suspect;
+mod trial;
 mod troubles;
 
 use std::collections::HashSet;
@@ -29,7 +32,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use drystone_format::keys::ShardKey;
+use drystone_format::keys::VerifyKey;
+use drystone_format::shard::ShardKeys;
 use drystone_format::{PackId, PlaceId};
 use parking_lot::RwLock;
 
@@ -46,6 +50,7 @@ use gather::Failure;
 use place::Place;
 use recent::Recent;
 use shards::Found;
+use suspect::Suspects;
 
 /// Tells whether small objects are what was stored: the vault knows their signatures and seals.
 pub trait Judge: Send + Sync {
@@ -56,6 +61,12 @@ pub trait Judge: Send + Sync {
 /// Tells the length of a pack in bytes, if it is known.
 pub type SizeHint = Arc<dyn Fn(&PackId) -> Option<u64> + Send + Sync>;
 
+/// Tells who signed a pack, if it is known.
+pub type SignerHint = Arc<dyn Fn(&PackId) -> Option<VerifyKey> + Send + Sync>;
+
+/// Is told of each pack of which forged shards were found, and at which places.
+pub type ForgedHook = Arc<dyn Fn(&PackId, &[PlaceId]) + Send + Sync>;
+
 /// What a spread is.
 pub struct SpreadOptions {
     /// How many shards give a pack back (k).
@@ -64,8 +75,8 @@ pub struct SpreadOptions {
     pub total: u8,
     /// Where they lie.
     pub places: Vec<SpreadPlace>,
-    /// What their blocks are tagged with.
-    pub key: ShardKey,
+    /// What their blocks are tagged with, and who signs them.
+    pub keys: ShardKeys,
     /// Knows sound small objects.
     pub judge: Arc<dyn Judge>,
     /// How long a place may take for the first MiB of an answer before others are asked too, and for each further one.
@@ -88,7 +99,7 @@ struct Core {
     /// The places, and the spare copies at them, for objects that have such.
     copies: Vec<Arc<Place>>,
     placement: Placement,
-    key: ShardKey,
+    keys: Arc<ShardKeys>,
     judge: Arc<dyn Judge>,
     hedge_after: Duration,
     label: String,
@@ -97,6 +108,10 @@ struct Core {
     /// Where packs were found whose shards are not where they should be.
     elsewhere: Recent<Found>,
     hint: RwLock<Option<SizeHint>>,
+    signers: RwLock<Option<SignerHint>>,
+    forged: RwLock<Option<ForgedHook>>,
+    /// Packs that somebody said were not what they should be, and what came of it.
+    suspects: Suspects,
     thin: parking_lot::Mutex<Objects>,
 }
 
@@ -130,13 +145,16 @@ impl Spread {
                 places,
                 copies,
                 placement,
-                key: options.key,
+                keys: Arc::new(options.keys),
                 judge: options.judge,
                 hedge_after: options.hedge_after.max(HEDGE_MIN),
                 label,
                 sizes: Recent::default(),
                 elsewhere: Recent::default(),
                 hint: RwLock::default(),
+                signers: RwLock::default(),
+                forged: RwLock::default(),
+                suspects: Suspects::default(),
                 thin: parking_lot::Mutex::default(),
             }),
         })
@@ -146,6 +164,16 @@ impl Spread {
     /// run. A wrong length makes reads slower, never wrong.
     pub fn set_sizes(&self, hint: SizeHint) {
         *self.core.hint.write() = Some(hint);
+    }
+
+    /// Asks `hint` who signed a pack, when shards of it contradict each other. A wrong answer makes it slower, never wrong.
+    pub fn set_signers(&self, hint: SignerHint) {
+        *self.core.signers.write() = Some(hint);
+    }
+
+    /// Tells `hook` from now on of packs of which forged shards are found.
+    pub fn set_forged(&self, hook: ForgedHook) {
+        *self.core.forged.write() = Some(hook);
     }
 
     /// What went wrong so far.

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drystone_format::keys::ShardKey;
-use drystone_format::{PlaceId, RootId, id};
+use drystone_format::keys::{Role, Secrets};
+use drystone_format::shard::ShardKeys;
+use drystone_format::{PlaceId, Random, RootId, VaultId, id};
 use drystone_store::record::Call;
 use drystone_store::spread::{Access, Judge, PackHoldings, Settled, Verify};
 use drystone_store::{
@@ -35,8 +36,29 @@ impl Judge for Bad {
     }
 }
 
-fn key() -> ShardKey {
-    ShardKey::from_bytes([7; 32])
+/// The same bytes again and again, beginning with this one.
+struct Counting(u8);
+
+impl Random for Counting {
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            *byte = self.0;
+            self.0 = self.0.wrapping_add(1);
+        }
+    }
+}
+
+fn owner(seed: u8) -> Secrets {
+    Secrets::generate(&mut Counting(seed), VaultId([seed; 16])).unwrap()
+}
+
+fn keys() -> ShardKeys {
+    ShardKeys::new(&owner(7))
+}
+
+/// Those of a writer of the same vault.
+fn writer_keys(seed: u8) -> ShardKeys {
+    ShardKeys::new(&owner(7).delegate(&mut Counting(seed), Role::Writer).unwrap())
 }
 
 /// A present place, as any other.
@@ -55,7 +77,7 @@ fn options(needed: u8, total: u8, places: Vec<SpreadPlace>) -> SpreadOptions {
         needed,
         total,
         places,
-        key: key(),
+        keys: keys(),
         judge: Arc::new(Bad),
         hedge_after: HEDGE_AFTER,
         rest: REST,

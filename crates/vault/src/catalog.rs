@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use drystone_format::header::Trust;
 use drystone_format::keys::{Role, Secrets};
 use drystone_format::limits::{PACK_MAX_BYTES, PACK_TAIL_GUESS_BYTES};
@@ -63,6 +64,7 @@ impl Catalog {
         let memory_bytes = vault.context.memory_bytes / 2;
         let index = Arc::new(Index::open(dir, Options { memory_bytes })?);
         vault.place.hint_sizes(&index);
+        vault.watch_for_forged();
         let catalog = Self {
             index,
             losses: Losses::open(vault.state().clone(), dir)?,
@@ -82,6 +84,7 @@ impl Catalog {
         };
         catalog.sync()?;
         catalog.load_verified()?;
+        vault.recall_forged(&catalog)?;
         Ok(catalog)
     }
 
@@ -204,7 +207,7 @@ impl Catalog {
     /// Reads the tail of one pack into the index; whatever is wrong with the pack is noted, not fatal.
     fn learn(&self, id: &PackId, size: u64) -> Result<()> {
         let learned = read_tail(&self.place, &self.secrets, id, size)
-            .and_then(|tail| Ok(self.index.insert(entries(*id, size, &tail))?));
+            .and_then(|(tail, size)| Ok(self.index.insert(entries(*id, size, &tail))?));
         match learned {
             Err(error) if error.is_damage() => {
                 self.unreadable.lock().push(Name::pack(id).as_str(), error);
@@ -409,8 +412,25 @@ fn spans(frames: &[FrameInfo]) -> Vec<(ChunkId, Span)> {
     chunks
 }
 
-/// Reads and opens the tail of a pack: one request for most packs, two for those of many small chunks.
-pub(crate) fn read_tail(place: &Place, secrets: &Secrets, id: &PackId, size: u64) -> Result<Tail> {
+/// Reads and opens the tail of a pack that is listed with this size: one request for most packs, two for those of many
+/// small chunks. The size that it turns out to have is the listed one, unless a place lied about it.
+///
+/// A stolen writer key and one place can invent a tail, and leave out of it what they want: of what no owner signed, the tail
+/// counts only if other shards give the same.
+fn read_tail(place: &Place, secrets: &Secrets, id: &PackId, size: u64) -> Result<(Tail, u64)> {
+    place.reading(id, |proven| {
+        let size = proven.unwrap_or(size);
+        let (bytes, tail) = read_tail_of(place, secrets, id, size)?;
+        let is_sure = proven.is_some() || tail.preamble.certificate.role == Role::Owner;
+        if is_sure || place.is_end_confirmed(id, &bytes) {
+            return Ok((tail, size));
+        }
+        let source = drystone_format::Error::Authentication { object: "pack" };
+        Err(place.damaged(&Name::pack(id))(source))
+    })
+}
+
+fn read_tail_of(place: &Place, secrets: &Secrets, id: &PackId, size: u64) -> Result<(Bytes, Tail)> {
     let name = Name::pack(id);
     if size > PACK_MAX_BYTES as u64 {
         let limit = PACK_MAX_BYTES as u64;
@@ -435,5 +455,6 @@ pub(crate) fn read_tail(place: &Place, secrets: &Secrets, id: &PackId, size: u64
             wanted: length as u64,
         }));
     }
-    Tail::open(&tail, size, secrets).map_err(place.damaged(&name))
+    let opened = Tail::open(&tail, size, secrets).map_err(place.damaged(&name))?;
+    Ok((tail, opened))
 }

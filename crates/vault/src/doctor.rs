@@ -92,7 +92,29 @@ impl Vault {
                 findings.push(Grade::Owed, format!("{}: not there: {reason}", entry.url), &next);
             }
         }
+        self.look_at_forged(findings)?;
         self.look_at_redundancy(list, mend, findings)
+    }
+
+    /// Names the places that gave forged shards, in this run or an earlier one.
+    fn look_at_forged(&self, findings: &mut Findings) -> Result<()> {
+        self.catalog()?;
+        let troubles = self
+            .place
+            .as_spread()
+            .map(|spread| spread.troubles().places)
+            .unwrap_or_default();
+        for place in troubles.iter().filter(|place| place.forged.count > 0) {
+            let first = place.forged.named.first().map_or("", String::as_str);
+            let what = format!(
+                "{}: {} forged shards ({first}): who put them there has a key of this vault",
+                place.place, place.forged.count
+            );
+            let next =
+                "drystone repair; then find out whose key it is, and: drystone key remove, drystone place replace";
+            findings.push(Grade::Owed, what, next);
+        }
+        Ok(())
     }
 
     fn look_at_redundancy(&self, list: &Places, mend: &str, findings: &mut Findings) -> Result<()> {

@@ -94,8 +94,24 @@ impl Frames {
         &self.place
     }
 
-    /// The chunk at `location`, authenticated with its frame; whether it is the right one is for the caller to hash.
-    pub(crate) fn chunk(&self, location: &Location) -> Result<ChunkBytes> {
+    /// The chunk at `location`, authenticated with its frame, if `check` accepts it; else read again from other shards.
+    pub(crate) fn chunk(
+        &self,
+        location: &Location,
+        check: impl Fn(ChunkBytes) -> Result<ChunkBytes>,
+    ) -> Result<ChunkBytes> {
+        self.place.reading(&location.pack, |_| {
+            let chunk = self.any_chunk(location).and_then(&check);
+            if chunk.is_err() {
+                // Preamble and frame may be forged; neither must be taken for the one that is read next.
+                self.frames.remove(&(location.pack, location.frame));
+                self.sealers.remove(&location.pack);
+            }
+            chunk
+        })
+    }
+
+    fn any_chunk(&self, location: &Location) -> Result<ChunkBytes> {
         let key = (location.pack, location.frame);
         let frame = self.frames.get_or_insert_with(&key, || self.load(location))?;
         let start = location.chunk_offset as usize;

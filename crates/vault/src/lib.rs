@@ -13,6 +13,7 @@ mod context;
 mod create;
 mod doctor;
 mod error;
+mod forged;
 mod frames;
 mod gc;
 mod ingest;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drystone_format::PackId;
-use drystone_format::keys::Secrets;
+use drystone_format::keys::{Secrets, VerifyKey};
 use drystone_format::places::{PlaceEntry, PlaceMarks, Places};
+use drystone_format::shard::ShardKeys;
 use drystone_index::Index;
 use drystone_store::spread::{Access, PlaceTroubles, SettledSmall, Spread, SpreadOptions, SpreadPlace};
 use drystone_store::{Listed, Name, Prefix, Range, Store};
@@ -75,7 +76,7 @@ impl Place {
             needed: list.needed,
             total: list.total,
             places: places.collect(),
-            key: secrets.shard_key(),
+            keys: ShardKeys::new(secrets),
             judge: Arc::new(BySignature(secrets.clone())),
             hedge_after: HEDGE_AFTER,
             rest: REST,
@@ -114,12 +115,43 @@ impl Place {
         troubles.is_some_and(|troubles| troubles.places.iter().any(holds))
     }
 
-    /// Tells the spread the sizes of packs that are indexed, which saves it requests.
+    /// Tells the spread the sizes of packs that are indexed, which saves it requests, and who signed them.
     pub(crate) fn hint_sizes(&self, index: &Arc<Index>) {
         let Some(spread) = &self.spread else { return };
-        let index = Arc::downgrade(index);
-        let size = move |pack: &PackId| Some(index.upgrade()?.has_pack(pack)?.pack_bytes);
+        let weak = Arc::downgrade(index);
+        let size = move |pack: &PackId| Some(weak.upgrade()?.has_pack(pack)?.pack_bytes);
         spread.set_sizes(Arc::new(size));
+        let weak = Arc::downgrade(index);
+        let signer = move |pack: &PackId| Some(VerifyKey(weak.upgrade()?.has_pack(pack)?.writer));
+        spread.set_signers(Arc::new(signer));
+    }
+
+    /// Runs `read`, which reads of a pack and checks what it got. If that is wrong, the spread looks for what is forged, and
+    /// `read` runs again, with the length that the pack has been proven to have. All that reads packs goes through here.
+    pub(crate) fn reading<T>(&self, pack: &PackId, read: impl Fn(Option<u64>) -> Result<T>) -> Result<T> {
+        let is_wrong = |error: &Error| {
+            let is_missing = matches!(error, Error::Store(error) if error.is_not_found());
+            error.is_damage() && !error.is_absence() && !is_missing
+        };
+        let error = match read(None) {
+            Err(error) if is_wrong(&error) => error,
+            outcome => return outcome,
+        };
+        let Some(spread) = &self.spread else { return Err(error) };
+        let Some(pack_bytes) = self.block_on(spread.distrust(pack)) else {
+            return Err(error);
+        };
+        let again = read(Some(pack_bytes));
+        if again.as_ref().is_err_and(is_wrong) {
+            spread.acquit(pack);
+        }
+        again
+    }
+
+    /// Whether other shards give the same last bytes of a pack as were read; also if too few of them are there to say.
+    pub(crate) fn is_end_confirmed(&self, pack: &PackId, end: &Bytes) -> bool {
+        let confirmed = |spread: &Spread| self.block_on(spread.confirm_end(pack, end));
+        self.spread.as_ref().is_none_or(confirmed)
     }
 
     /// Waits for what a spread does beyond a store.

@@ -77,15 +77,16 @@ impl Reader {
     }
 
     fn verified(&self, id: &ChunkId, location: &Location) -> Result<ChunkBytes> {
-        let bytes = self.frames.chunk(location)?;
-        if bytes.len() == location.chunk_bytes as usize && self.hasher.id(&bytes) == *id {
-            return Ok(bytes);
-        }
-        let place = self.frames.place().name().to_owned();
-        Err(Error::WrongChunk {
-            id: *id,
-            pack: Name::pack(&location.pack).to_string(),
-            place,
+        self.frames.chunk(location, |bytes| {
+            if bytes.len() == location.chunk_bytes as usize && self.hasher.id(&bytes) == *id {
+                return Ok(bytes);
+            }
+            let place = self.frames.place().name().to_owned();
+            Err(Error::WrongChunk {
+                id: *id,
+                pack: Name::pack(&location.pack).to_string(),
+                place,
+            })
         })
     }
 

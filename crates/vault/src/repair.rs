@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::forged::forget_forged;
 use crate::losses::{flat, stored_packs};
 use crate::parallel::each;
 use crate::places::{mend_marks, unsound_marks};
@@ -26,7 +27,7 @@ use crate::vault::Vault;
 /// Packs whose holdings are asked for in one go.
 const PAGE_PACKS: usize = 256;
 /// State key of the packs of which a shard was found altered, 32 bytes each.
-const UNSOUND: &str = "unsound_packs";
+pub(crate) const UNSOUND: &str = "unsound_packs";
 
 /// State key of the packs that were whole once and were too little of to be read when it was last looked, 32 bytes each.
 const LOST: &str = "lost_packs";
@@ -262,6 +263,8 @@ impl Vault {
         let settled = self.place.wait(spread.settle(holdings, verify))?;
         if verify == Verify::All && settled.owed.is_empty() && !settled.is_lost {
             self.note_unsound(&holdings.pack, false)?;
+            let _one_at_a_time = self.noting.lock();
+            forget_forged(self.state(), &holdings.pack)?;
         }
         Ok(settled)
     }
@@ -317,6 +320,10 @@ impl Repaired {
             Some(Fate::Leftover) | None => None,
         };
         if let Some(what) = what {
+            self.problems.push(Name::pack(pack).as_str(), what);
+        }
+        if settled.is_foreign {
+            let what = "made with another key; repair with that key, or with an owner's: a signature of this one would not count";
             self.problems.push(Name::pack(pack).as_str(), what);
         }
         if settled.writes > 0 || settled.removed > 0 {

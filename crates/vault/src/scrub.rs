@@ -246,6 +246,10 @@ impl Vault {
 
     /// How many chunks were hashed in a pack that is sound.
     fn verify_pack(&self, id: &PackId) -> Result<u64> {
+        self.place.reading(id, |_| self.verify_pack_once(id))
+    }
+
+    fn verify_pack_once(&self, id: &PackId) -> Result<u64> {
         let name = Name::pack(id);
         let object = self.place.get(&name, Range::All)?;
         let damaged = |source| self.place.damaged(&name)(source);

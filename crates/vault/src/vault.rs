@@ -62,7 +62,7 @@ pub struct Vault {
     catalog: OnceLock<Arc<Catalog>>,
     opening: Mutex<()>,
     /// Held while what is known of single packs is changed in the state.
-    pub(crate) noting: Mutex<()>,
+    pub(crate) noting: Arc<Mutex<()>>,
 }
 
 impl Vault {
@@ -167,7 +167,7 @@ impl Vault {
             frames,
             catalog: OnceLock::new(),
             opening: Mutex::new(()),
-            noting: Mutex::new(()),
+            noting: Arc::default(),
         })
     }
 

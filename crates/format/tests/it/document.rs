@@ -15,7 +15,7 @@ use drystone_format::presence::Presence;
 use drystone_format::recipe::decode_node;
 use drystone_format::root::{RootKind, open_root, seal_root};
 use drystone_format::seal::Compressed;
-use drystone_format::shard::{Shape, open_shard, seal_shard};
+use drystone_format::shard::{Shape, ShardKeys, open_shard, seal_shard};
 use drystone_format::slot::Slot;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::{TreeDecoder, append_encoded};
@@ -117,7 +117,7 @@ fn shard_payload(number: u8) -> Vec<u8> {
 }
 
 fn shard(number: u8) -> Vec<u8> {
-    seal_shard(&secrets().shard_key(), &shape(), number, &shard_payload(number)).unwrap()
+    seal_shard(&ShardKeys::new(&secrets()), &shape(), number, &shard_payload(number)).unwrap()
 }
 
 fn epoch() -> Epoch {
@@ -231,10 +231,11 @@ fn example_contents_decode() {
 
 #[test]
 fn example_shards_decode() {
-    let (key, pack) = (secrets().shard_key(), pack_id(&example("pack")));
+    let (keys, pack) = (ShardKeys::new(&secrets()), pack_id(&example("pack")));
     for (name, number) in [("shard-data", 2), ("shard-parity", 4)] {
-        let (found, payload) = open_shard(&key, pack, 3, number, &example(name)).unwrap();
-        assert_eq!((found, payload), (shape(), shard_payload(number)));
+        let opened = open_shard(&keys, pack, 3, number, &example(name)).unwrap();
+        assert_eq!((opened.shape, opened.payload), (shape(), shard_payload(number)));
+        assert_eq!(opened.maker, keys.maker());
     }
     assert!(shard_payload(2).len() < shard_payload(4).len());
     let factors = [0, 1, 2].map(|column| format!("`c(4, {column}) = {:x}`", factor(3, 4, column)));

@@ -1,8 +1,10 @@
 //! Shards: shapes and ranges add up, and no altered, moved or foreign byte is taken for a shard's.
 
-use drystone_format::keys::ShardKey;
+use drystone_format::keys::VerifyKey;
 use drystone_format::limits::{PACK_MAX_BYTES, SHARD_BLOCK_BYTES, SHARD_MAX_BYTES};
-use drystone_format::shard::{FOOTER_BYTES, Piece, Shape, open_footer, open_shard, payload_bytes, seal_shard};
+use drystone_format::shard::{
+    FOOTER_BYTES, Maker, Piece, Shape, ShardKeys, open_footer, open_shard, payload_bytes, seal_shard,
+};
 use drystone_format::{Error, PackId, Result};
 use proptest::prelude::*;
 
@@ -11,8 +13,12 @@ use crate::fixture::{flips, secrets, stranger, writer};
 const PACK: PackId = PackId([0x5a; 32]);
 const TAG_BYTES: usize = 16;
 
-fn key() -> ShardKey {
-    secrets().shard_key()
+fn keys() -> ShardKeys {
+    ShardKeys::new(&secrets())
+}
+
+fn strangers() -> ShardKeys {
+    ShardKeys::new(&stranger())
 }
 
 fn shape(pack_bytes: u64, needed: u8) -> Shape {
@@ -28,13 +34,15 @@ fn sealed(shape: &Shape, number: u8) -> (Vec<u8>, Vec<u8>) {
     let pack = content(shape.pack_bytes());
     let columns = shape.columns(&pack).unwrap();
     let payload = columns.get(usize::from(number)).unwrap_or(&columns[0]).to_vec();
-    let object = seal_shard(&key(), shape, number, &payload).unwrap();
+    let object = seal_shard(&keys(), shape, number, &payload).unwrap();
     (payload, object)
 }
 
 fn opens(shape: &Shape, number: u8, object: &[u8]) -> bool {
-    match open_shard(&key(), PACK, shape.needed(), number, object) {
-        Ok((found, payload)) => found == *shape && payload == sealed(shape, number).0,
+    match open_shard(&keys(), PACK, shape.needed(), number, object) {
+        Ok(opened) => {
+            opened.maker == keys().maker() && opened.shape == *shape && opened.payload == sealed(shape, number).0
+        }
         Err(_) => false,
     }
 }
@@ -57,7 +65,7 @@ fn nothing_is_needed_twice_and_nothing_is_too_large() {
     assert!(opens(&tiny, 2, &sealed(&tiny, 2).1));
     let wrong = [tiny.columns(&[0; 3]).map(drop), tiny.split(0..3).map(drop)];
     assert!(wrong.iter().all(Result::is_err));
-    assert!(seal_shard(&key(), &tiny, 2, &[0]).is_err());
+    assert!(seal_shard(&keys(), &tiny, 2, &[0]).is_err());
     assert_eq!(
         tiny.split(1..2).unwrap(),
         [Piece {
@@ -70,8 +78,8 @@ fn nothing_is_needed_twice_and_nothing_is_too_large() {
 
 #[test]
 fn the_same_key_for_every_credential_of_a_vault_and_no_other() {
-    assert_eq!(writer().shard_key().expose(), key().expose());
-    assert_ne!(stranger().shard_key().expose(), key().expose());
+    assert_eq!(writer().shard_key().expose(), secrets().shard_key().expose());
+    assert_ne!(stranger().shard_key().expose(), secrets().shard_key().expose());
 }
 
 #[test]
@@ -81,18 +89,18 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
             let object = sealed(&shape, number).1;
             assert!(opens(&shape, number, &object));
             for (bit, damaged) in flips(&object) {
-                assert!(open_shard(&key(), PACK, 3, number, &damaged).is_err(), "bit {bit}");
+                assert!(open_shard(&keys(), PACK, 3, number, &damaged).is_err(), "bit {bit}");
             }
             for bytes in 0..object.len() {
                 assert!(
-                    open_shard(&key(), PACK, 3, number, &object[..bytes]).is_err(),
+                    open_shard(&keys(), PACK, 3, number, &object[..bytes]).is_err(),
                     "cut to {bytes}"
                 );
-                assert!(open_shard(&key(), PACK, 3, number, &object[object.len() - bytes..]).is_err());
+                assert!(open_shard(&keys(), PACK, 3, number, &object[object.len() - bytes..]).is_err());
             }
             let longer = [&[0], object.as_slice()].concat();
-            assert!(open_shard(&key(), PACK, 3, number, &longer).is_err());
-            assert!(open_shard(&key(), PACK, 3, number, &[object.as_slice(), &[0]].concat()).is_err());
+            assert!(open_shard(&keys(), PACK, 3, number, &longer).is_err());
+            assert!(open_shard(&keys(), PACK, 3, number, &[object.as_slice(), &[0]].concat()).is_err());
         }
     }
 }
@@ -103,7 +111,7 @@ fn a_block_is_taken_only_where_it_belongs() {
     let three = shape(2 * 3 * SHARD_BLOCK_BYTES as u64, 2);
     let object = sealed(&three, 0).1;
     let wanted = three.blocks(0, SHARD_BLOCK_BYTES as u64, 1);
-    let open = |sealed: &[u8]| wanted.open(&key(), sealed, &mut Vec::new());
+    let open = |sealed: &[u8]| wanted.open(&keys(), sealed, &mut Vec::new());
     open(&object[block..][..block]).unwrap();
     let foreign = [
         object[..block].to_vec(),
@@ -119,13 +127,13 @@ fn a_block_is_taken_only_where_it_belongs() {
     assert!(
         other
             .blocks(0, 0, 1)
-            .open(&key(), &object[..block], &mut Vec::new())
+            .open(&keys(), &object[..block], &mut Vec::new())
             .is_err()
     );
     assert!(
         three
             .blocks(0, 0, 1)
-            .open(&stranger().shard_key(), &object[..block], &mut Vec::new())
+            .open(&strangers(), &object[..block], &mut Vec::new())
             .is_err()
     );
 }
@@ -138,7 +146,7 @@ fn what_was_read_before_stays_and_nothing_is_added_that_does_not_authenticate() 
     object[last] ^= 1;
     let all = two.all_blocks(0);
     assert!(
-        all.open(&key(), &object[..all.sealed_bytes() as usize], &mut out)
+        all.open(&keys(), &object[..all.sealed_bytes() as usize], &mut out)
             .is_err()
     );
     assert_eq!(out, b"before");
@@ -149,17 +157,17 @@ fn a_footer_is_that_of_its_own_shard() {
     let own = shape(1000, 2);
     let object = sealed(&own, 1).1;
     let end = &object[object.len() - FOOTER_BYTES..];
-    assert_eq!(open_footer(&key(), PACK, 2, 1, end).unwrap(), own);
-    assert_eq!(open_footer(&key(), PACK, 2, 1, &object).unwrap(), own);
+    assert_eq!(open_footer(&keys(), PACK, 2, 1, end).unwrap(), own);
+    assert_eq!(open_footer(&keys(), PACK, 2, 1, &object).unwrap(), own);
     let refused = |found: Result<Shape>| matches!(found, Err(Error::Authentication { object: "shard" }));
-    assert!(refused(open_footer(&key(), PACK, 2, 0, end)));
-    assert!(refused(open_footer(&key(), PACK, 3, 1, end)));
-    assert!(refused(open_footer(&key(), PackId([0; 32]), 2, 1, end)));
-    assert!(refused(open_footer(&stranger().shard_key(), PACK, 2, 1, end)));
+    assert!(refused(open_footer(&keys(), PACK, 2, 0, end)));
+    assert!(refused(open_footer(&keys(), PACK, 3, 1, end)));
+    assert!(refused(open_footer(&keys(), PackId([0; 32]), 2, 1, end)));
+    assert!(refused(open_footer(&strangers(), PACK, 2, 1, end)));
     let changed = |at: usize, byte| {
         let mut end = end.to_vec();
         end[at] = byte;
-        open_footer(&key(), PACK, 2, 1, &end)
+        open_footer(&keys(), PACK, 2, 1, &end)
     };
     assert!(matches!(
         changed(FOOTER_BYTES - 1, 2),
@@ -173,11 +181,86 @@ fn a_footer_is_that_of_its_own_shard() {
         changed(FOOTER_BYTES - 2, 0),
         Err(Error::Magic { object: "shard" })
     ));
-    assert!(matches!(changed(2, 0xff), Err(Error::Limit { object: "shard", .. })));
+    // Certificate and signature are tagged as the rest is.
+    for at in [0, 31, 32, 33, 96, 97, 160] {
+        assert!(refused(changed(at, 0xee)), "{at}");
+    }
+    let length = FOOTER_BYTES - 32;
     assert!(matches!(
-        open_footer(&key(), PACK, 2, 1, &end[1..]),
+        changed(length, 0xff),
+        Err(Error::Limit { object: "shard", .. })
+    ));
+    assert!(matches!(
+        open_footer(&keys(), PACK, 2, 1, &end[1..]),
         Err(Error::Malformed { .. })
     ));
+}
+
+/// The content of a shard object, signed anew by `made_by`: what a credential can forge.
+fn resealed(made_by: &ShardKeys, shape: &Shape, number: u8, object: &[u8]) -> Vec<u8> {
+    let payload = open_shard(&keys(), shape.pack(), shape.needed(), number, object)
+        .unwrap()
+        .payload;
+    seal_shard(made_by, shape, number, &payload).unwrap()
+}
+
+#[test]
+fn a_maker_is_who_signed_and_counts_for_his_own_packs_or_as_an_owner() {
+    let own = shape(40_000, 2);
+    let object = sealed(&own, 1).1;
+    let maker = |object: &[u8]| open_shard(&keys(), PACK, 2, 1, object).unwrap().maker;
+    let (owner, other) = (secrets().certificate.writer, writer());
+    assert_eq!(maker(&object), Maker::Owner(owner));
+    let by_writer = resealed(&ShardKeys::new(&other), &own, 1, &object);
+    assert_eq!(maker(&by_writer), Maker::Other(other.certificate.writer));
+    let (signer, third) = (other.certificate.writer, VerifyKey([9; 32]));
+    assert!(
+        [None, Some(&signer), Some(&third)]
+            .iter()
+            .all(|of| Maker::Owner(owner).counts_for(*of))
+    );
+    assert!(Maker::Other(signer).counts_for(Some(&signer)) && Maker::Other(signer).counts_for(None));
+    assert!(!Maker::Other(signer).counts_for(Some(&third)) && !Maker::Other(signer).counts_for(Some(&owner)));
+    assert!(!Maker::Nobody.counts_for(None));
+}
+
+/// Whoever knows the key of the tags can put any certificate and signature into a footer.
+#[test]
+fn nobody_signed_what_carries_the_certificate_or_signature_of_another_object() {
+    let own = shape(40_000, 2);
+    let object = sealed(&own, 1).1;
+    let made = |object: &[u8]| object[object.len() - FOOTER_BYTES..][..97 + 64].to_vec();
+    // The tags of the footer, made with the key that a writer has.
+    let with = |made: &[u8], object: &[u8]| {
+        let mut object = object.to_vec();
+        let (blocks, start) = (
+            own.payload_bytes(1).div_ceil(SHARD_BLOCK_BYTES as u64),
+            object.len() - FOOTER_BYTES,
+        );
+        object[start..][..made.len()].copy_from_slice(made);
+        let mut hasher = blake3::Hasher::new_keyed(secrets().shard_key().expose());
+        hasher.update(made).update(&[1]).update(&PACK.0).update(&[2, 1]);
+        hasher
+            .update(&own.pack_bytes().to_be_bytes())
+            .update(&blocks.to_be_bytes());
+        object[start + made.len() + 10..][..TAG_BYTES].copy_from_slice(&hasher.finalize().as_bytes()[..TAG_BYTES]);
+        object
+    };
+    let maker = |object: &[u8]| open_shard(&keys(), PACK, 2, 1, object).unwrap().maker;
+    assert_eq!(with(&made(&object), &object), object);
+    let mut other = open_shard(&keys(), PACK, 2, 1, &object).unwrap().payload;
+    other[0] ^= 1;
+    let other = seal_shard(&ShardKeys::new(&writer()), &own, 1, &other).unwrap();
+    // An owner's signature of the sound shard does not fit the forged one, and no part of it another key's.
+    assert_eq!(maker(&with(&made(&object), &other)), Maker::Nobody);
+    let mixed = [&made(&object)[..97], &made(&other)[97..]].concat();
+    assert_eq!(maker(&with(&mixed, &other)), Maker::Nobody);
+    let promoted = [&made(&other)[..32], &[0], &made(&other)[33..]].concat();
+    assert_eq!(maker(&with(&promoted, &other)), Maker::Nobody);
+    let unknown = [&made(&other)[..32], &[77], &made(&other)[33..]].concat();
+    assert_eq!(maker(&with(&unknown, &other)), Maker::Nobody);
+    let foreign = seal_shard(&strangers(), &own, 1, &sealed(&own, 1).0).unwrap();
+    assert_eq!(maker(&with(&made(&foreign), &object)), Maker::Nobody);
 }
 
 /// Lengths of packs around the borders of blocks and columns, and k.
@@ -203,8 +286,8 @@ proptest! {
             let (payload, object) = sealed(&shape, number);
             prop_assert_eq!(object.len() as u64, shape.object_bytes(number));
             prop_assert_eq!(payload_bytes(object.len() as u64).unwrap(), shape.payload_bytes(number));
-            let opened = open_shard(&key(), PACK, shape.needed(), number, &object).unwrap();
-            prop_assert_eq!(opened, (shape, payload));
+            let opened = open_shard(&keys(), PACK, shape.needed(), number, &object).unwrap();
+            prop_assert_eq!((opened.shape, opened.payload, opened.maker), (shape, payload, keys().maker()));
         }
     }
 
@@ -221,7 +304,7 @@ proptest! {
             prop_assert!(blocks.sealed_bytes() < piece.bytes + piece.bytes / 1024 + 2 * (SHARD_BLOCK_BYTES + TAG_BYTES) as u64);
             let object = sealed(&shape, piece.number).1;
             let sealed = &object[blocks.offset() as usize..][..blocks.sealed_bytes() as usize];
-            blocks.open(&key(), sealed, &mut found).unwrap();
+            blocks.open(&keys(), sealed, &mut found).unwrap();
         }
         prop_assert_eq!(&found, &pack[range.start as usize..range.end as usize]);
     }
@@ -232,7 +315,7 @@ proptest! {
         let payload = shape.payload_bytes(number);
         prop_assert_eq!(blocks.payload_bytes(), payload.saturating_sub(start).min(bytes));
         prop_assert!(blocks.offset() + blocks.sealed_bytes() <= shape.object_bytes(number));
-        prop_assert!(blocks.open(&key(), &[], &mut Vec::new()).is_ok() == (blocks.payload_bytes() == 0));
+        prop_assert!(blocks.open(&keys(), &[], &mut Vec::new()).is_ok() == (blocks.payload_bytes() == 0));
     }
 
     #[test]
@@ -249,12 +332,12 @@ proptest! {
     ) {
         let ended = [&bytes, [needed, number].as_slice(), &start.to_be_bytes(), &[0; 16], b"DRYSHRD\x01"].concat();
         for bytes in [&bytes, &ended] {
-            prop_assert!(open_footer(&key(), PACK, needed, number, bytes).is_err());
-            prop_assert!(open_shard(&key(), PACK, needed, number, bytes).is_err());
+            prop_assert!(open_footer(&keys(), PACK, needed, number, bytes).is_err());
+            prop_assert!(open_shard(&keys(), PACK, needed, number, bytes).is_err());
             let mut out = Vec::new();
             let blocks = shape.blocks(number, start % 50_000, bytes.len() as u64);
             let taken = bytes.get(..blocks.sealed_bytes() as usize).unwrap_or(bytes);
-            prop_assert!(blocks.open(&key(), taken, &mut out).is_err() || blocks.payload_bytes() == 0);
+            prop_assert!(blocks.open(&keys(), taken, &mut out).is_err() || blocks.payload_bytes() == 0);
             prop_assert!(out.is_empty());
         }
     }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::Core;
 use super::gather::{Asked, Failure, all};
 use super::list::{HeldCopy, PackHoldings};
-use super::place::Place;
+use super::place::{Ease, Place};
 use super::shards::{Found, Source, shard_name};
 use crate::erasure::Coder;
 use crate::local::blocking;
@@ -39,7 +39,7 @@ impl Core {
         Shape::new(pack, pack_bytes, needed).map_err(|what| self.unsound_pack(pack, &what))
     }
 
-    fn unsound_pack(&self, pack: PackId, what: &dyn ToString) -> Error {
+    pub(super) fn unsound_pack(&self, pack: PackId, what: &dyn ToString) -> Error {
         Error::Unsound {
             name: Name::pack(&pack).to_string(),
             place: self.label.clone(),
@@ -72,7 +72,7 @@ impl Core {
         let stored: Result<Vec<Stored>> = all(puts).await.unwrap_or_default().into_iter().collect();
         let put = self.verdict(&Name::pack(&pack), self.needed.into(), stored?)?;
         self.sizes.insert(pack, shape.pack_bytes());
-        self.elsewhere.remove(&pack);
+        self.forget(&pack);
         Ok(put)
     }
 
@@ -94,8 +94,8 @@ impl Core {
 
     /// The object of a shard with this payload.
     pub(super) async fn seal(&self, shape: Shape, number: u8, payload: Bytes) -> Result<Bytes> {
-        let key = self.key.clone();
-        let sealed = blocking(&self.label, move || seal_shard(&key, &shape, number, &payload)).await?;
+        let keys = Arc::clone(&self.keys);
+        let sealed = blocking(&self.label, move || seal_shard(&keys, &shape, number, &payload)).await?;
         sealed
             .map(Bytes::from)
             .map_err(|what| self.unsound_pack(shape.pack(), &what))
@@ -151,7 +151,38 @@ impl Core {
         Ok(if existed >= least { Put::Existed } else { Put::Created })
     }
 
+    /// A range of a pack; a whole one is hashed, and if it is wrong, put together from shards that are proven.
     pub(super) async fn get_pack(self: &Arc<Self>, pack: PackId, range: Range) -> Result<Bytes> {
+        if let Some(whole) = self.sworn(pack).await {
+            return self.part_of(pack, &whole, range);
+        }
+        let read = self.read_pack(pack, range).await;
+        let is_wrong = match &read {
+            Ok(bytes) if range == Range::All => {
+                let bytes = bytes.clone();
+                blocking(&self.label, move || pack_id(&bytes) != pack).await?
+            }
+            // Footers may contradict each other: what is held is enough all the same, if some k of it give the pack.
+            Err(error) => matches!(error, Error::Lost { .. } | Error::TooFew { .. } | Error::Unsound { .. }),
+            Ok(_) => false,
+        };
+        if !is_wrong {
+            return read;
+        }
+        match self.clear_up(pack).await {
+            Some(whole) => self.part_of(pack, &whole, range),
+            None => read.and(Err(self.unsound_pack(pack, &"no shards of it give its name"))),
+        }
+    }
+
+    /// A range of a whole pack that is in memory.
+    fn part_of(&self, pack: PackId, whole: &Bytes, range: Range) -> Result<Bytes> {
+        let (offset, len) = range.resolve(&Name::pack(&pack), &self.label, whole.len() as u64)?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(whole.len());
+        Ok(whole.slice(start..start.saturating_add(len).min(whole.len())))
+    }
+
+    async fn read_pack(self: &Arc<Self>, pack: PackId, range: Range) -> Result<Bytes> {
         let name = Name::pack(&pack);
         if let Some(found) = self.elsewhere.get(&pack) {
             match self.read_found(pack, range, &found).await {
@@ -166,7 +197,8 @@ impl Core {
         };
         // A length that was remembered or hinted may be what is wrong.
         self.sizes.remove(&pack);
-        let (holdings, silent) = self.survey(pack).await;
+        let (mut holdings, silent) = self.survey(pack).await;
+        self.leave_forged(&mut holdings);
         failures.extend(silent);
         for found in self.ways(&holdings) {
             match self.read_found(pack, range, &found).await {
@@ -216,7 +248,8 @@ impl Core {
     async fn read_end(&self, pack: PackId, bytes: u64, sources: &[Source]) -> Option<(Shape, Option<Bytes>)> {
         let (needed, number) = (self.needed, self.needed.checked_sub(1)?);
         let source = sources.iter().find(|source| source.number == number)?;
-        let place = self.place(*source.places.first()?).filter(|place| place.is_ready())?;
+        let place = self.place(*source.places.first()?);
+        let place = place.filter(|place| place.ease() <= Ease::Slow)?;
         let block = SHARD_BLOCK_BYTES as u64;
         let blocks = bytes.div_ceil(block).saturating_add(1);
         let sealed = blocks.saturating_mul(block + TAGS_PER_BLOCK_BYTES);
@@ -237,7 +270,7 @@ impl Core {
             end.get(start..start + usize::try_from(blocks.sealed_bytes()).ok()?)
         });
         let mut out = Vec::new();
-        match blocks.open(&self.key, sealed.unwrap_or_default(), &mut out) {
+        match blocks.open(&self.keys, sealed.unwrap_or_default(), &mut out) {
             Ok(()) => Some((shape, Some(out.into()))),
             // The read that follows finds out again, and says so.
             Err(_) => Some((shape, None)),
@@ -293,7 +326,8 @@ impl Core {
             Ok(shape) => return Ok(shape.pack_bytes()),
             Err(failures) => failures,
         };
-        let (holdings, silent) = self.survey(pack).await;
+        let (mut holdings, silent) = self.survey(pack).await;
+        self.leave_forged(&mut holdings);
         failures.extend(silent);
         for found in self.ways(&holdings) {
             match found {
@@ -332,7 +366,7 @@ impl Core {
         });
         failures.extend(all(deletes).await.unwrap_or_default().into_iter().flatten());
         self.sizes.remove(&pack);
-        self.elsewhere.remove(&pack);
+        self.forget(&pack);
         self.deleted(&Name::pack(&pack), failures)
     }
 

@@ -66,6 +66,8 @@ pub(super) enum Ease {
     Ready,
     /// It answers late.
     Slow,
+    /// It gave forged shards: its data is made from that of others where that is possible.
+    Lying,
     /// It did not answer a moment ago: asked only if nobody else can help.
     Resting,
     /// It is not there.
@@ -86,6 +88,7 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 struct State {
+    lies: bool,
     rests_until: Option<Instant>,
     slow_until: Option<Instant>,
     troubles: PlaceTroubles,
@@ -98,6 +101,7 @@ impl Place {
             Access::Absent { place, reason } => (place.clone(), Some(reason.clone())),
         };
         let state = State {
+            lies: false,
             rests_until: None,
             slow_until: None,
             troubles: PlaceTroubles::new(options.id, place, absent),
@@ -175,16 +179,17 @@ impl Place {
         let now = Instant::now();
         let state = self.state.lock();
         let lasts = |until: Option<Instant>| until.is_some_and(|until| until > now);
-        match (lasts(state.rests_until), lasts(state.slow_until)) {
-            (true, _) => Ease::Resting,
-            (_, true) => Ease::Slow,
+        match (lasts(state.rests_until), state.lies, lasts(state.slow_until)) {
+            (true, ..) => Ease::Resting,
+            (_, true, _) => Ease::Lying,
+            (_, _, true) => Ease::Slow,
             _ => Ease::Ready,
         }
     }
 
     /// Whether it is there and not resting.
     pub(super) fn is_ready(&self) -> bool {
-        self.ease() <= Ease::Slow
+        self.ease() <= Ease::Lying
     }
 
     /// What is read from first sorts first.
@@ -223,6 +228,14 @@ impl Place {
             place: self.label().to_string(),
             what: what.to_string(),
         }
+    }
+
+    /// A part of a pack is forged; from now on others are asked first.
+    pub(super) fn note_forged(&self, name: &Name, what: &'static str) {
+        let mut state = self.state.lock();
+        state.lies = true;
+        state.troubles.forged.add(name);
+        state.troubles.forgery.get_or_insert(what);
     }
 
     pub(super) async fn get(&self, name: &Name, range: Range) -> Result<Bytes> {

@@ -1,25 +1,24 @@
 //! Brings packs and small objects to where and how they should be: repair, re-sharding, paying what is owed.
 //!
 //! - What is new is durable before anything is removed, so that it can be stopped at any moment and started again.
-//! - Everything read is verified; what turns out rotten is not used, and replaced.
+//! - Everything read is verified; what turns out rotten or forged is not used, and replaced.
+//! - Nobody signs a shard of a pack that he has not put together and hashed: what others forged never gets an honest signature.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drystone_format::id::pack_id;
-use drystone_format::shard::{Shape, open_shard};
 
 use super::gather::all;
 use super::list::PackHoldings;
 use super::pack::delete_at;
 use super::place::Place;
 use super::plan::{Doubts, Origin, SettlePlan};
-use super::shards::{Found, shard_name};
+use super::shards::Found;
+use super::trial::{AllLoaded, Truth};
 use super::{Core, Spread};
-use crate::erasure::Coder;
 use crate::local::blocking;
-use crate::{Error, Kind, Name, Range, Result, ShardId};
+use crate::{Error, Kind, Name, Result, ShardId};
 
 /// What to read of a pack that is being settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +48,8 @@ pub struct Settled {
     pub owed: Vec<(usize, Name)>,
     /// Too little could be read to do anything.
     pub is_lost: bool,
+    /// Some of what is owed was not made because this credential may not: it is no owner's, and another's signed the pack.
+    pub is_foreign: bool,
 }
 
 impl Spread {
@@ -59,15 +60,16 @@ impl Spread {
     pub async fn settle(&self, holdings: &PackHoldings, verify: Verify) -> Result<Settled> {
         let mut settling = self.settling(holdings).await;
         if verify == Verify::All {
-            settling.verify_all().await;
+            settling.try_all().await;
         }
         settling.run().await
     }
 
-    /// Reads all shards and copies of a pack and changes nothing; `rotten` tells which are not what was stored.
+    /// Reads all shards and copies of a pack and changes nothing; `rotten` tells which are not what was stored, or are not
+    /// signed by anybody who may.
     pub async fn verify(&self, holdings: &PackHoldings) -> Settled {
         let mut settling = self.settling(holdings).await;
-        settling.verify_all().await;
+        settling.try_all().await;
         settling.note_missing();
         settling.finish()
     }
@@ -78,7 +80,9 @@ impl Spread {
             core: Arc::clone(&self.core),
             holdings,
             doubts: self.core.wrong_lengths(holdings, pack_bytes),
-            loaded: BTreeMap::new(),
+            loaded: AllLoaded::new(),
+            truth: None,
+            is_tried: false,
             settled: Settled::default(),
         }
     }
@@ -89,22 +93,20 @@ struct Settling<'a> {
     core: Arc<Core>,
     holdings: &'a PackHoldings,
     doubts: Doubts,
-    /// What was read and verified, by position and name.
-    loaded: BTreeMap<(usize, Name), Loaded>,
+    /// What was read, its tags checked.
+    loaded: AllLoaded,
+    /// The pack, once it was put together.
+    truth: Option<Truth>,
+    /// Everything was read and tried.
+    is_tried: bool,
     settled: Settled,
 }
 
-/// The verified payload of a shard, or a verified pack.
-struct Loaded {
-    pack_bytes: u64,
-    payload: Bytes,
-}
-
-/// A shard to write.
+/// An object to write.
 struct Fresh {
     place: usize,
-    number: u8,
-    payload: Bytes,
+    name: Name,
+    object: Bytes,
 }
 
 impl Core {
@@ -125,21 +127,57 @@ impl Core {
 }
 
 impl Settling<'_> {
-    /// Reads every shard and copy; keeps those of the present k, of which what is missing is made.
-    async fn verify_all(&mut self) {
-        let present = self.core.needed;
-        let is_present = |name: &Name| matches!(name.kind(), Kind::Shard(shard) if shard.needed == present);
-        let (first, others): (Vec<_>, Vec<_>) = self
-            .holdings
-            .names()
-            .into_iter()
-            .filter(|object| !self.doubts.rotten.contains(object))
-            .partition(|(_, name)| is_present(name));
+    /// Reads every shard and copy, and tries them against the name of the pack.
+    ///
+    /// Those that belong where they are come first; others are read one by one, however many somebody has put there.
+    async fn try_all(&mut self) {
+        self.is_tried = true;
+        self.loaded.clear();
+        let lengths = std::mem::take(&mut self.doubts.rotten);
+        let pack = self.holdings.pack;
+        let [first, others] = self.core.in_order(self.holdings);
+        let (near, far) = others
+            .split_at_checked(self.core.total.into())
+            .unwrap_or((&others, &[]));
         self.load(first).await;
-        for other in others {
-            self.load([other]).await;
-            self.loaded.retain(|(_, name), _| is_present(name));
+        self.find_truth().await;
+        if self.truth.is_none() {
+            self.load(near.to_vec()).await;
+            self.find_truth().await;
         }
+        let Some(truth) = self.truth.clone() else {
+            // What cannot be put together is not judged by it either.
+            self.doubts.rotten.extend(lengths);
+            return;
+        };
+        let forged = self.core.note_judged(pack, &truth, &self.loaded).await;
+        self.doubts.rotten.extend(forged);
+        let is_loaded: HashSet<(usize, Name)> = self.loaded.keys().cloned().collect();
+        self.loaded.clear();
+        for other in near.iter().chain(far).filter(|other| !is_loaded.contains(*other)) {
+            if self.load([other.clone()]).await {
+                let forged = self.core.note_judged(pack, &truth, &self.loaded).await;
+                self.doubts.rotten.extend(forged);
+            }
+            self.loaded.clear();
+        }
+        let pack_bytes = truth.whole.len() as u64;
+        self.core.sizes.insert(pack, pack_bytes);
+        let lengths = self.core.wrong_lengths(self.holdings, Some(pack_bytes));
+        self.doubts.rotten.extend(lengths.rotten);
+    }
+
+    /// Puts the pack together from what was loaded, if that gives its name.
+    async fn find_truth(&mut self) {
+        if self.truth.is_none() {
+            self.truth = self.core.find_truth(self.holdings.pack, &self.loaded).await;
+        }
+    }
+
+    /// Whether shards of this pack may be signed here.
+    fn may_sign(&self) -> bool {
+        let maker = self.core.keys.maker();
+        self.truth.as_ref().is_some_and(|truth| truth.admits(&maker))
     }
 
     /// Writes down what places lack, though they never had anything altered under its name.
@@ -158,29 +196,52 @@ impl Settling<'_> {
     async fn run(mut self) -> Result<Settled> {
         let plan = loop {
             let plan = self.core.plan(self.holdings, &self.doubts);
+            if plan.is_lost && !self.is_tried {
+                // A forged footer may have made everything else look cut short.
+                self.try_all().await;
+                continue;
+            }
             if plan.is_lost {
                 self.settled.is_lost = true;
                 return Ok(self.finish());
             }
-            // Each failure rules an object or a place out, so this ends.
-            if self
-                .load(plan.reads.iter().map(|read| (read.place, read.name.clone())))
-                .await
-            {
+            if plan.writes.is_empty() || self.may_sign() {
                 break plan;
+            }
+            // Each failure rules an object or a place out, so this ends.
+            if plan.origin == Origin::Copies || self.truth.is_none() {
+                let reads = plan.reads.iter().map(|read| (read.place, read.name.clone()));
+                if !self.load(reads).await {
+                    continue;
+                }
+            }
+            if plan.origin == Origin::Copies || self.truth.is_some() {
+                break plan;
+            }
+            self.find_truth().await;
+            match self.truth.clone() {
+                Some(truth) => {
+                    let forged = self.core.note_judged(self.holdings.pack, &truth, &self.loaded).await;
+                    self.doubts.rotten.extend(forged);
+                }
+                None if !self.is_tried => self.try_all().await,
+                None => {
+                    self.settled.is_lost = true;
+                    return Ok(self.finish());
+                }
             }
         };
         for (position, name) in &plan.owed {
             self.owe(*position, name.clone());
         }
         if !plan.writes.is_empty() {
-            let (shape, fresh) = self.make(&plan).await?;
-            self.write(shape, fresh).await?;
+            let fresh = self.make(&plan).await?;
+            self.write(fresh).await?;
         }
         if self.settled.owed.is_empty() {
             self.remove(&plan.surplus).await;
         }
-        self.core.elsewhere.remove(&self.holdings.pack);
+        self.core.forget(&self.holdings.pack);
         Ok(self.finish())
     }
 
@@ -214,9 +275,9 @@ impl Settling<'_> {
         let mut is_good = true;
         for (position, name, outcome) in all(questions).await.unwrap_or_default() {
             match outcome {
-                Ok((bytes, loaded)) => {
+                Ok(loaded) => {
                     self.settled.reads += 1;
-                    self.settled.read_bytes += bytes;
+                    self.settled.read_bytes += loaded.object.len() as u64;
                     self.loaded.insert((position, name), loaded);
                     continue;
                 }
@@ -233,100 +294,50 @@ impl Settling<'_> {
         is_good
     }
 
-    /// A loaded shard.
-    fn shard(&self, needed: u8, number: u8) -> Option<&Loaded> {
-        let pack = self.holdings.pack;
-        let name = Name::shard(&ShardId { pack, needed, number });
-        self.loaded
-            .iter()
-            .find(|((_, found), _)| *found == name)
-            .map(|(_, loaded)| loaded)
-    }
-
-    /// Makes what the plan writes from what was loaded for it.
-    async fn make(&self, plan: &SettlePlan) -> Result<(Shape, Vec<Fresh>)> {
+    /// Makes what the plan writes: from the pack, or as it is elsewhere, signature included.
+    async fn make(&mut self, plan: &SettlePlan) -> Result<Vec<Fresh>> {
         let (pack, needed) = (self.holdings.pack, self.core.needed);
-        let of_reads = plan
-            .reads
-            .iter()
-            .find_map(|read| self.loaded.get(&(read.place, read.name.clone())));
-        let pack_bytes = of_reads.map_or(0, |loaded| loaded.pack_bytes);
-        let shape = self.core.shape(pack, pack_bytes, needed)?;
-        let missing = self.missing(plan, needed);
-        let made = match plan.origin {
-            Origin::Copies => BTreeMap::new(),
-            Origin::Sums => self.sums(shape, missing).await?,
-            Origin::OtherCut(cut) => {
-                let whole = self.whole(self.core.shape(pack, pack_bytes, cut)?).await?;
-                (0..=u8::MAX).zip(self.core.cut(shape, whole).await?).collect()
-            }
-            Origin::Whole => {
-                let whole = of_reads.map_or_else(Bytes::new, |loaded| loaded.payload.clone());
-                (0..=u8::MAX).zip(self.core.cut(shape, whole).await?).collect()
-            }
+        let number = |name: &Name| match name.kind() {
+            Kind::Shard(ShardId { number, .. }) => number,
+            _ => u8::MAX,
         };
+        let truth = self.truth.clone().filter(|_| self.may_sign());
         let mut fresh = Vec::new();
-        for write in &plan.writes {
-            if let Kind::Shard(ShardId { number, .. }) = write.name.kind() {
-                let loaded = self.shard(needed, number).map(|loaded| loaded.payload.clone());
-                let payload = loaded.or_else(|| made.get(&number).cloned()).unwrap_or_default();
-                let place = write.place;
-                fresh.push(Fresh { place, number, payload });
+        let Some(truth) = truth else {
+            for write in &plan.writes {
+                let (place, name) = (write.place, write.name.clone());
+                let held = self.loaded.iter().find(|((_, held), _)| *held == name);
+                match held.map(|(_, loaded)| loaded.object.clone()) {
+                    Some(object) => fresh.push(Fresh { place, name, object }),
+                    None => {
+                        self.settled.is_foreign = true;
+                        self.owe(place, name);
+                    }
+                }
             }
-        }
-        Ok((shape, fresh))
-    }
-
-    /// The numbers of the shards that the plan writes and that were not read.
-    fn missing(&self, plan: &SettlePlan, needed: u8) -> Vec<u8> {
-        let numbers = plan.writes.iter().filter_map(|write| match write.name.kind() {
-            Kind::Shard(ShardId { number, .. }) => Some(number),
-            _ => None,
-        });
-        numbers.filter(|number| self.shard(needed, *number).is_none()).collect()
-    }
-
-    /// Shards from k others that were read.
-    async fn sums(&self, shape: Shape, wanted: Vec<u8>) -> Result<BTreeMap<u8, Bytes>> {
-        let needed = shape.needed();
-        let loaded = (0..=u8::MAX).filter_map(|number| Some((number, self.shard(needed, number)?.payload.clone())));
-        let have: Vec<(u8, Bytes)> = loaded.take(needed.into()).collect();
-        let rows = blocking(&self.core.label, move || {
-            let have: Vec<(u8, &[u8])> = have.iter().map(|(number, payload)| (*number, &**payload)).collect();
-            let rows = Coder::new(needed).rebuild(&have, &wanted).unwrap_or_default();
-            wanted.into_iter().zip(rows).collect::<Vec<_>>()
-        });
-        let cut = |(number, mut row): (u8, Vec<u8>)| {
-            row.truncate(shape.payload_bytes(number) as usize);
-            (number, row.into())
+            return Ok(fresh);
         };
-        Ok(rows.await?.into_iter().map(cut).collect())
-    }
-
-    /// The whole pack from shards of this shape that were read.
-    async fn whole(&self, shape: Shape) -> Result<Bytes> {
-        let is_missing = |number: &u8| self.shard(shape.needed(), *number).is_none();
-        let missing = (0..shape.needed()).filter(is_missing).collect();
-        let sums = self.sums(shape, missing).await?;
-        let mut whole = Vec::with_capacity(shape.pack_bytes() as usize);
-        for number in 0..shape.needed() {
-            let loaded = self.shard(shape.needed(), number).map(|loaded| &loaded.payload);
-            whole.extend_from_slice(loaded.or_else(|| sums.get(&number)).map_or(&[], |payload| payload));
+        let shape = self.core.shape(pack, truth.whole.len() as u64, needed)?;
+        let numbers: Vec<u8> = plan.writes.iter().map(|write| number(&write.name)).collect();
+        let made: HashMap<u8, Bytes> = blocking(&self.core.label, move || truth.payloads(shape, &numbers)).await?;
+        for write in &plan.writes {
+            let (place, name) = (write.place, write.name.clone());
+            let payload = made.get(&number(&name)).cloned().unwrap_or_default();
+            let object = self.core.seal(shape, number(&name), payload).await?;
+            fresh.push(Fresh { place, name, object });
         }
-        Ok(whole.into())
+        Ok(fresh)
     }
 
     /// Stores shards, in place of rotten ones where such are.
-    async fn write(&mut self, shape: Shape, fresh: Vec<Fresh>) -> Result<()> {
+    async fn write(&mut self, fresh: Vec<Fresh>) -> Result<()> {
         let mut writes = Vec::new();
-        for Fresh { place, number, payload } in fresh {
-            let name = shard_name(&shape, number);
-            let sealed = self.core.seal(shape, number, payload).await?;
+        for Fresh { place, name, object } in fresh {
             let is_rotten = self.doubts.rotten.contains(&(place, name.clone()));
             if let Some(found) = self.core.place(place).cloned() {
                 writes.push(async move {
-                    let bytes = sealed.len() as u64;
-                    let is_written = replace(&found, &name, sealed, is_rotten).await.is_ok();
+                    let bytes = object.len() as u64;
+                    let is_written = replace(&found, &name, object, is_rotten).await.is_ok();
                     (place, name, is_written.then_some(bytes))
                 });
             }
@@ -356,30 +367,6 @@ impl Settling<'_> {
         });
         let removed = all(removals).await.unwrap_or_default();
         self.settled.removed += removed.into_iter().filter(|is_removed| *is_removed).count() as u64;
-    }
-}
-
-impl Core {
-    /// A whole shard or pack, verified, and the length of the object.
-    async fn read_whole(&self, place: &Place, name: &Name) -> Result<(u64, Loaded)> {
-        let object = place.get(name, Range::All).await?;
-        let bytes = object.len() as u64;
-        let loaded = match name.kind() {
-            Kind::Shard(ShardId { pack, needed, number }) => {
-                let opened = open_shard(&self.key, pack, needed, number, &object);
-                opened.map_err(|what| what.to_string()).map(|(shape, payload)| Loaded {
-                    pack_bytes: shape.pack_bytes(),
-                    payload: payload.into(),
-                })
-            }
-            Kind::Pack(pack) if pack_id(&object) == pack => Ok(Loaded {
-                pack_bytes: bytes,
-                payload: object,
-            }),
-            _ => Err("its bytes do not give its name".to_string()),
-        };
-        let loaded = loaded.map_err(|what| place.note_unsound(name, &what))?;
-        Ok((bytes, loaded))
     }
 }
 

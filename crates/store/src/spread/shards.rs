@@ -49,7 +49,9 @@ impl Core {
             number,
             places: vec![place],
         };
-        (0..=u8::MAX).zip(homes).map(source).collect()
+        let mut sources: Vec<Source> = (0..=u8::MAX).zip(homes).map(source).collect();
+        self.leave_forged_out(pack, self.needed, &mut sources);
+        sources.into()
     }
 
     /// This range of a pack from its shards.
@@ -107,10 +109,36 @@ impl Core {
         Ok(part)
     }
 
+    /// A range of a column, without the shard that it is read from first.
+    pub(super) async fn from_others(
+        self: &Arc<Self>,
+        shape: Shape,
+        piece: Piece,
+        sources: &Arc<[Source]>,
+    ) -> Asked<Vec<u8>> {
+        let order = |source: &&Source| {
+            let place = source.places.first().and_then(|place| self.place(*place));
+            (place.map(|place| place.read_order()), source.number)
+        };
+        let excluded = if shape.needed() > 1 {
+            Some(piece.number)
+        } else {
+            sources.iter().min_by_key(order).map(|source| source.number)
+        };
+        let sources = Arc::clone(sources);
+        Arc::clone(self)
+            .rebuild_without(Part { shape, piece, sources }, excluded)
+            .await
+    }
+
     /// The range of a column from the same range of k others.
     async fn rebuild(self: Arc<Self>, part: Part) -> Asked<Vec<u8>> {
+        let excluded = (part.shape.needed() > 1).then_some(part.piece.number);
+        self.rebuild_without(part, excluded).await
+    }
+
+    async fn rebuild_without(self: Arc<Self>, part: Part, excluded: Option<u8>) -> Asked<Vec<u8>> {
         let (needed, piece) = (part.shape.needed(), part.piece);
-        let excluded = (needed > 1).then_some(piece.number);
         let rows = self.rows(part, excluded).await?;
         let have: Vec<(u8, &[u8])> = rows.iter().map(|(number, row)| (*number, &**row)).collect();
         let rebuilt = Coder::new(needed).rebuild(&have, &[piece.number]);
@@ -193,7 +221,7 @@ impl Core {
         for place in source.places.iter().filter_map(|place| self.place(*place)) {
             let outcome = place.get(&name, Range::From { offset, len }).await;
             let mut row = Vec::new();
-            match outcome.map(|sealed| blocks.open(&self.key, &sealed, &mut row)) {
+            match outcome.map(|sealed| blocks.open(&self.keys, &sealed, &mut row)) {
                 Ok(Ok(())) => return Ok(row),
                 Ok(Err(what)) => failures.push(place.failure(place.note_unsound(&name, &what))),
                 Err(what @ Error::Short { .. }) => failures.push(place.failure(place.note_unsound(&name, &what))),
@@ -234,7 +262,7 @@ impl Core {
     pub(super) async fn end_of(&self, place: &Place, id: &ShardId, bytes: u64) -> Result<(Shape, Bytes)> {
         let name = Name::shard(id);
         let end = place.get(&name, Range::Last(bytes)).await?;
-        match open_footer(&self.key, id.pack, id.needed, id.number, &end) {
+        match open_footer(&self.keys, id.pack, id.needed, id.number, &end) {
             Ok(shape) => Ok((shape, end)),
             Err(what) => Err(place.note_unsound(&name, &what)),
         }

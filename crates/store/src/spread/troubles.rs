@@ -51,6 +51,10 @@ pub struct PlaceTroubles {
     pub missing: Objects,
     /// Objects whose bytes are not what was stored.
     pub unsound: Objects,
+    /// Shards with right tags that are no part of their packs, or are signed by nobody who may: made with a stolen key.
+    pub forged: Objects,
+    /// What is wrong with the first of them.
+    pub forgery: Option<&'static str>,
     /// Shards and copies that could not be stored there; `drystone repair` does it later.
     pub owed: Objects,
     /// Objects that could not be removed there.
@@ -69,6 +73,8 @@ impl PlaceTroubles {
             slow: 0,
             missing: Objects::default(),
             unsound: Objects::default(),
+            forged: Objects::default(),
+            forgery: None,
             owed: Objects::default(),
             undeleted: Objects::default(),
         }
@@ -81,7 +87,7 @@ impl PlaceTroubles {
 
     /// Whether nothing was wrong with it, slowness apart.
     pub fn is_none(&self) -> bool {
-        let objects = [&self.missing, &self.unsound, &self.owed, &self.undeleted];
+        let objects = [&self.missing, &self.unsound, &self.forged, &self.owed, &self.undeleted];
         self.absent.is_none() && self.failures == 0 && objects.iter().all(|objects| objects.count == 0)
     }
 }

@@ -440,7 +440,7 @@ async fn a_place_with_shards_of_another_vault_is_named_and_settled() {
     let objects = packs();
     ours.put_all(&objects).await;
     let theirs = World::with(2, 3, (0..3).map(|_| Arc::default()).collect(), |options| {
-        options.key = drystone_format::keys::ShardKey::from_bytes([8; 32]);
+        options.keys = drystone_format::shard::ShardKeys::new(&super::owner(8));
     });
     theirs.put_all(&objects).await;
     let memories = vec![

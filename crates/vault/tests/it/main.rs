@@ -24,6 +24,7 @@ mod round_trip;
 mod spread_crash;
 mod spread_damage;
 mod spread_faults;
+mod spread_forged;
 mod spread_world;
 mod support;
 mod writers;
