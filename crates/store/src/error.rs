@@ -88,6 +88,32 @@ pub enum Error {
         /// What is known about it.
         reason: String,
     },
+    /// A place answers with more than any honest one has to say; it was not read to the end.
+    #[error("{place}: {name}: {what}; see what lies there, or who answers in its stead")]
+    Endless {
+        /// The object, or the prefix of a listing.
+        name: String,
+        /// The place.
+        place: String,
+        /// How much was read before it was given up.
+        what: String,
+    },
+    /// The wish to stop ended the call.
+    #[error("{place}: stopped, as was asked for")]
+    Stopped {
+        /// The place.
+        place: String,
+    },
+    /// Something that is no object lies where an object or a directory of objects should be.
+    #[error("{place}: {name} is {found}, and drystone follows or opens no such thing; look at it, then remove it")]
+    Foreign {
+        /// What is in the way, as a path below the place.
+        name: String,
+        /// The place.
+        place: String,
+        /// What it is.
+        found: &'static str,
+    },
     /// The bytes of an object, or of a shard, are not what was stored: altered, cut short, or of something else.
     #[error("{place}: {name} is damaged or not of this vault: {what}; run `drystone repair`")]
     Unsound {

@@ -1,6 +1,7 @@
 //! A decorator that repeats calls which failed for a reason that passes.
 //!
 //! - Only transient errors are repeated, with delays that double up to a limit and vary by a seed.
+//! - No call begins later than [`GIVE_UP_AFTER`] after the first: a place that hangs costs little more than one wait.
 //! - A put whose reply was lost is still answered `Created` if it made the object.
 
 use std::sync::Arc;
@@ -9,8 +10,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::{Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+
+/// Time after the first call from which on no other begins.
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 /// How often and how soon to repeat.
 #[derive(Debug, Clone, Copy)]
@@ -48,11 +53,15 @@ impl Retry {
     where
         F: Future<Output = Result<T>>,
     {
-        let mut calls = 1;
+        let (mut calls, first) = (1, Instant::now());
         loop {
             match call().await {
                 Err(error) if error.is_transient() && calls < self.policy.attempts => {
-                    tokio::time::sleep(self.delay(calls)).await;
+                    let delay = self.delay(calls);
+                    if first.elapsed() + delay > GIVE_UP_AFTER {
+                        return (Err(error), calls);
+                    }
+                    tokio::time::sleep(delay).await;
                     calls += 1;
                 }
                 outcome => return (outcome, calls),
