@@ -92,6 +92,8 @@ pub struct RestoreOptions {
     pub sparse: Sparse,
     /// How to find owners.
     pub owner: Owner,
+    /// Whether set-id bits, file capabilities and devices are restored.
+    pub special: Special,
     /// Threads that write, at least 1. For a slow place more than there are processors pay.
     pub threads: usize,
     /// Counts files and bytes.

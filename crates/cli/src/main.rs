@@ -25,6 +25,8 @@ use crate::exit::{Exit, Failure, Result};
 use crate::output::{Form, Output};
 
 fn main() -> ExitCode {
+    // Keys and passphrases are in memory: no core file has them, and no other process of this user reads them.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -59,5 +61,5 @@ fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
     let exit = verbs::run(&cli.verb, &app);
     // Also after a failure: a place that is away may be why.
     let finished = app.finish(*exit.as_ref().unwrap_or(&Exit::Error));
-    exit.map(|_| finished)
+    exit.map(|_| finished).map_err(|failure| app.reason(failure))
 }

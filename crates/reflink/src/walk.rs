@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 
+use crate::btrfs::EVERYBODY_READS;
 use crate::error::{Error, Result};
 
 /// Depth at which a tree is taken for endless.
@@ -16,6 +17,8 @@ pub(crate) struct FoundFile {
     /// Relative to where the walk began.
     pub(crate) path: Vec<u8>,
     pub(crate) size: u64,
+    /// Not everybody may read it.
+    pub(crate) is_private: bool,
     pub(crate) mtime_ns: i64,
     pub(crate) ctime_ns: i64,
 }
@@ -81,6 +84,7 @@ fn found(stat: &Stat, path: Vec<u8>) -> FoundFile {
         inode: stat.st_ino,
         path,
         size: stat.st_size.max(0) as u64,
+        is_private: stat.st_mode & EVERYBODY_READS == 0,
         mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec),
         ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec),
     }

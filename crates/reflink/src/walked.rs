@@ -64,6 +64,8 @@ pub struct Walk<'a> {
     pub cache: Option<&'a Path>,
     /// Only files of this size and above, bytes.
     pub min_file_bytes: u64,
+    /// Of files that not everybody may read, only those of this size and above, bytes.
+    pub private_min_bytes: u64,
     /// Directories and files in it that are left alone.
     pub exclude: &'a [PathBuf],
 }
@@ -132,7 +134,9 @@ impl WalkedSpace {
             cancel.check()?;
             let path = Path::new(OsStr::from_bytes(&found.path));
             let is_excluded = about.exclude.iter().any(|top| path.starts_with(top));
-            if found.size >= about.min_file_bytes.max(1) && !is_excluded {
+            let private = if found.is_private { about.private_min_bytes } else { 0 };
+            let least = about.min_file_bytes.max(private).max(1);
+            if found.size >= least && !is_excluded {
                 batch.push(found);
             }
             if batch.len() >= BATCH {

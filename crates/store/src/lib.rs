@@ -8,6 +8,7 @@
 //! - Object names are made and parsed in `name.rs` only, the order of fsync and rename is kept in `atomic.rs` only.
 
 mod atomic;
+mod beneath;
 #[cfg(feature = "testing")]
 pub mod conformance;
 pub mod crash;

@@ -116,7 +116,7 @@ pub async fn create(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Stor
 }
 
 fn no_answer(place: &Arc<dyn Place>) -> Error {
-    Error::Unavailable {
+    Error::Silent {
         name: "the place".to_string(),
         place: place.place().to_string(),
         reason: format!("it gives no answer within {} seconds", KNOCK_LIMIT.as_secs()),

@@ -15,7 +15,7 @@ use opendal::options::{ListOptions, ReaderOptions};
 use opendal::{BytesRange, EntryMode, ErrorKind, Operator};
 
 use crate::open::Place;
-use crate::remote_answer::{ENTRIES_MAX, excess, listing, too_many_entries};
+use crate::remote_answer::{ENTRIES_MAX, excess, is_stalled, listing, too_many_entries};
 use crate::remote_http::refusal;
 use crate::remote_services::Service;
 use crate::walk::{Directories, Entry, walk};
@@ -104,6 +104,10 @@ impl Remote {
         if let Some(excess) = excess(error) {
             let what = excess.to_string();
             return Error::Endless { name, place, what };
+        }
+        if is_stalled(error) {
+            let reason = format!("{during}: {}", reason(error));
+            return Error::Silent { name, place, reason };
         }
         let refused = refusal(error);
         let status = refused.map_or(0, |refused| refused.status.as_u16());

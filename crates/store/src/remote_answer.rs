@@ -47,10 +47,15 @@ impl From<Excess> for Error {
 
 /// The excess that an error came from.
 pub(crate) fn excess(error: &Error) -> Option<&Excess> {
+    cause(error)
+}
+
+/// The error of this type that an error came from.
+pub(crate) fn cause<E: std::error::Error + 'static>(error: &Error) -> Option<&E> {
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
-        if let Some(excess) = inner.downcast_ref() {
-            return Some(excess);
+        if let Some(found) = inner.downcast_ref() {
+            return Some(found);
         }
         source = inner.source();
     }
@@ -142,9 +147,19 @@ impl Meter {
     }
 }
 
-/// The error for a body that comes too slowly.
+/// A server sends nothing, or next to nothing.
+#[derive(Debug, Error)]
+#[error("it sends nothing, or next to nothing")]
+struct Stalled;
+
+/// The error for a body that comes too slowly, or not at all.
 pub(crate) fn stalled() -> Error {
-    Error::new(ErrorKind::Unexpected, "it sends nothing, or next to nothing").set_temporary()
+    Error::new(ErrorKind::Unexpected, "given up").set_temporary().set_source(Stalled)
+}
+
+/// Whether an error is of a server that hangs.
+pub(crate) fn is_stalled(error: &Error) -> bool {
+    cause::<Stalled>(error).is_some()
 }
 
 /// The body of an answer, within all budgets.

@@ -1,6 +1,6 @@
 //! How requests to other machines travel: one HTTP client with limits in time, and refusals that tell what they are.
 //!
-//! - A connection must stand within ten seconds, and an answer begin within twenty. An upload is given up after sixty seconds in
+//! - A connection must stand within ten seconds, and an answer begin within fifteen. An upload is given up after sixty seconds in
 //!   which no byte moved: a slow line is no reason to give up, however long a body takes. What an answer may take stands in
 //!   `remote_answer.rs`.
 //! - No redirect is followed: what a request carries is meant for the host that the user named.
@@ -22,13 +22,13 @@ use reqwest::redirect::Policy;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::remote_answer::{Body, count_request, pieces, stalled};
+use crate::remote_answer::{Body, cause, count_request, pieces, stalled};
 use crate::remote_swift::Login;
 
 /// Time for a connection to stand.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Time for an answer to begin, and between its pieces.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 /// Time without any progress after which an upload has failed.
 pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// Bodies of requests up to this length get no more time than requests without.
@@ -123,14 +123,7 @@ impl HttpTransport for Transport {
 
 /// The refusal that an error came from.
 pub(crate) fn refusal(error: &Error) -> Option<&Refused> {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(refused) = inner.downcast_ref() {
-            return Some(refused);
-        }
-        source = inner.source();
-    }
-    None
+    cause(error)
 }
 
 /// Whether the token or password was not accepted.
@@ -187,6 +180,9 @@ async fn reason_of(mut answer: reqwest::Response) -> String {
 
 /// The error for a request that met no answer. Its text names no address, since that may hold a signature.
 pub(crate) fn unreachable(error: reqwest::Error) -> Error {
+    if error.is_timeout() {
+        return stalled();
+    }
     Error::new(ErrorKind::Unexpected, "no answer")
         .with_temporary(!error.is_builder())
         .set_source(error.without_url())

@@ -176,12 +176,17 @@ impl Ssh {
         if refused.iter().any(|words| said.contains(words)) {
             return self.denied(WHOLE, "logging in to");
         }
-        let reason = match said.trim() {
-            "" => "ssh gives no answer".to_string(),
-            said => said.lines().collect::<Vec<_>>().join("; "),
-        };
         let name = WHOLE.to_string();
-        Error::Unavailable { name, place, reason }
+        match said.trim() {
+            "" => {
+                let reason = "ssh gives no answer".to_string();
+                Error::Silent { name, place, reason }
+            }
+            said => {
+                let reason = said.lines().collect::<Vec<_>>().join("; ");
+                Error::Unavailable { name, place, reason }
+            }
+        }
     }
 
     fn denied(&self, name: &str, during: &'static str) -> Error {
@@ -214,7 +219,12 @@ impl Ssh {
                     *present = None;
                 }
                 let reason = format!("{during}: {error}");
-                Error::Unavailable { name, place, reason }
+                match error {
+                    SftpError::IOError(error) if error.kind() == io::ErrorKind::TimedOut => {
+                        Error::Silent { name, place, reason }
+                    }
+                    _ => Error::Unavailable { name, place, reason },
+                }
             }
         }
     }

@@ -33,6 +33,7 @@ mod scrub;
 mod slots;
 mod snapshots;
 mod stats;
+mod unreadable;
 mod vault;
 
 pub use check::{CheckOptions, CheckReport};

@@ -53,7 +53,8 @@ impl Diff {
         let base = second.selection.path().to_vec();
         let mut lines = app.out.lines();
         let (mut counts, mut problems) = ([0_u64; KINDS.len()], Problems::default());
-        for next in Changes::new((&first.reader, &first.selection), (&second.reader, &second.selection)) {
+        let changes = Changes::new((&first.reader, &first.selection), (&second.reader, &second.selection));
+        for next in changes.until(app.cancel.clone()) {
             app.cancel.check()?;
             let change = match next {
                 Ok(change) => change,
@@ -86,7 +87,7 @@ impl Diff {
                         .map(|((_, word), count)| ((*word).to_owned(), count.into())),
                 );
             }
-            lines.line(object("summary", with_exit(summary, exit)))?;
+            lines.object("summary", with_exit(summary, exit))?;
         }
         lines.finish()?;
         app.out.problems(&problems);

@@ -64,7 +64,7 @@ impl Dump {
                 "problems": problem_list(&report.problems),
                 "problem_count": report.problems.count(),
             });
-            app.out.say(object("dump", with_exit(fields, exit)));
+            app.out.say_object("dump", with_exit(fields, exit));
         }
         Ok(exit)
     }

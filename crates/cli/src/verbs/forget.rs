@@ -181,7 +181,7 @@ fn list(app: &App, groups: &[Group]) -> Result<()> {
             if let Value::Object(fields) = &mut found {
                 fields.insert("keep".to_owned(), json!(reasons));
             }
-            lines.line(object("judged", found))?;
+            lines.object("judged", found)?;
             continue;
         }
         let paths: Vec<String> = snapshot.paths.iter().map(|path| shown(path)).collect();

@@ -207,7 +207,7 @@ fn list(app: &App) -> Result<Exit> {
             lines.object("key", fields(key))?;
         }
         let summary = json!({ "keys": keys.len(), "problems": problem_list(&problems) });
-        lines.line(object("summary", with_exit(summary, exit)))?;
+        lines.object("summary", with_exit(summary, exit))?;
     } else {
         for key in &keys {
             lines.line(row(key))?;

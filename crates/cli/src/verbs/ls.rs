@@ -114,7 +114,7 @@ impl Found {
                 "problems": problem_list(&self.problems),
                 "problem_count": self.problems.count(),
             });
-            lines.line(object("summary", with_exit(summary, exit)))?;
+            lines.object("summary", with_exit(summary, exit))?;
         }
         lines.finish()?;
         app.out.problems(&self.problems);

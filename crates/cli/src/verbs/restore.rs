@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, RestoreReport, Sparse, restore};
+use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, RestoreReport, Sparse, Special, restore};
 use drystone_vault::Progress;
 use serde_json::json;
 
@@ -53,6 +53,9 @@ pub(crate) struct Restore {
     /// Owners by name where this system knows the name, by number, or all files to who restores them
     #[arg(long, value_name = "HOW", default_value = "names")]
     owner: By,
+    /// Leave out set-id bits, file capabilities and devices: for snapshots that others may have made up
+    #[arg(long)]
+    no_special: bool,
     /// Write nothing, only say what would be restored
     #[arg(long)]
     dry_run: bool,
@@ -94,6 +97,11 @@ impl Restore {
                 By::Names => Owner::Names,
                 By::Numbers => Owner::Numbers,
                 By::Own => Owner::Own,
+            },
+            special: if self.no_special {
+                Special::LeaveOut
+            } else {
+                Special::AsStored
             },
             threads: app.settings.threads,
             progress: progress.clone(),

@@ -54,7 +54,7 @@ impl Snapshots {
                 lines.object("snapshot", fields(id, snapshot))?;
             }
             let summary = json!({ "snapshots": snapshots.len(), "problems": problem_list(&problems) });
-            lines.line(object("summary", with_exit(summary, exit)))?;
+            lines.object("summary", with_exit(summary, exit))?;
             lines.finish()?;
             return Ok(exit);
         }

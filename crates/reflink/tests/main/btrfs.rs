@@ -292,6 +292,7 @@ fn only_what_is_in_scope_is_touched() {
     let only = |names: &[&'static str]| Scope {
         subvolumes: Some(names.iter().map(|name| number(*name)).collect::<BTreeSet<u64>>()),
         min_file_bytes: 0,
+        private_min_bytes: 0,
         excluded: Vec::new(),
     };
     let freed = |scope, policy| {
@@ -311,6 +312,7 @@ fn only_what_is_in_scope_is_touched() {
     assert_eq!(freed(only(&["a"]), Policy::default()), 0);
     let large = Scope {
         min_file_bytes: 3 * MIB as u64,
+        private_min_bytes: 0,
         ..Scope::default()
     };
     assert_eq!(freed(large, Policy::default()), 0);
