@@ -10,7 +10,7 @@
 mod content;
 mod dir;
 mod enter;
-mod links;
+pub(crate) mod links;
 mod share;
 pub(crate) mod tally;
 mod write;
@@ -30,7 +30,7 @@ use self::share::Share;
 pub use self::tally::{NotSet, RestoreReport};
 use self::tally::{Tally, add};
 use self::write::Work;
-pub use crate::apply::Owner;
+pub use crate::apply::{Owner, Special};
 use crate::browse::Selection;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::error::{Error, Result};

@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 
-use crate::btrfs::EVERYBODY_READS;
 use crate::error::{Error, Result};
 
 /// Depth at which a tree is taken for endless.
@@ -17,14 +16,12 @@ pub(crate) struct FoundFile {
     /// Relative to where the walk began.
     pub(crate) path: Vec<u8>,
     pub(crate) size: u64,
-    /// Not everybody may read it.
-    pub(crate) is_private: bool,
     pub(crate) mtime_ns: i64,
     pub(crate) ctime_ns: i64,
 }
 
-/// Calls `visit` for each regular file under `root`; returns how many files and directories could not be looked at.
-pub(crate) fn walk(root: &OwnedFd, visit: &mut dyn FnMut(FoundFile) -> Result<()>) -> Result<u64> {
+/// Calls `visit` for each regular file under `root`, with its mode; returns how many files and directories could not be looked at.
+pub(crate) fn walk(root: &OwnedFd, visit: &mut dyn FnMut(FoundFile, u32) -> Result<()>) -> Result<u64> {
     let about = fstat(root).map_err(|source| Error::io(".", "look at", source))?;
     let directory = open_directory(root, b".").map_err(|source| Error::io(".", "list", source))?;
     let mut pending = vec![(directory, Vec::new())];
@@ -53,7 +50,7 @@ pub(crate) fn walk(root: &OwnedFd, visit: &mut dyn FnMut(FoundFile) -> Result<()
         let mut path = path.clone();
         path.extend(name);
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile if stat.st_dev == about.st_dev => visit(found(&stat, path))?,
+            FileType::RegularFile if stat.st_dev == about.st_dev => visit(found(&stat, path), stat.st_mode)?,
             FileType::Directory if stat.st_dev == about.st_dev && pending.len() < DEPTH_MAX => {
                 match pending.last().map(|(parent, _)| open_child(parent, name)) {
                     Some(Ok(child)) => {
@@ -84,7 +81,6 @@ fn found(stat: &Stat, path: Vec<u8>) -> FoundFile {
         inode: stat.st_ino,
         path,
         size: stat.st_size.max(0) as u64,
-        is_private: stat.st_mode & EVERYBODY_READS == 0,
         mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec),
         ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec),
     }

@@ -193,7 +193,8 @@ fn lists(hostile: impl Fn(&Request, &mut Answer<'_>) -> bool + Send + Sync + 'st
             return goes_on;
         }
         // The listing that opening makes.
-        if !request.line.starts_with("PROPFIND") && seen.fetch_add(1, Ordering::SeqCst) == 0 {
+        let is_list = request.line.contains("list-type=2") || request.line.contains("format=json");
+        if is_list && seen.fetch_add(1, Ordering::SeqCst) == 0 {
             let body = if request.line.contains("format=json") { "[]" } else { NO_S3 };
             return to.whole("200 OK", "", body);
         }
@@ -292,6 +293,14 @@ async fn an_object_and_a_login_without_end_are_given_up() {
     });
     assert!(open(&url("swift", server.port), &options()).await.is_err());
     assert!(server.sent() < SOCKET_BYTES, "{} bytes of headers were read", server.sent());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_that_holds_a_trick_for_the_terminal_is_one_line() {
+    let server = lists(|_, to| to.whole("403 No", "", "one\r\ntwo \u{1b}]0;title\u{7}"));
+    let store = opened("webdav", &server).await;
+    let error = store.get(&Name::header(), Range::All).await.unwrap_err().to_string();
+    assert!(!error.contains('\n'), "{error}");
 }
 
 /// Opens and uses a place that answers everything with a redirect to another server; nothing may arrive there.
