@@ -214,7 +214,9 @@ impl Apply {
         let mut ours = place.names(&mut buffer);
         ours.retain(|name| is_ours(name));
         (now.uid, now.gid, now.mode, now.mtime) == (uid, gid, self.mode(entry), Some(entry.mtime))
-            && ours.iter().all(|name| self.xattrs(entry).any(|(wanted, _)| wanted == name))
+            && ours
+                .iter()
+                .all(|name| self.xattrs(entry).any(|(wanted, _)| wanted == name))
             && self
                 .xattrs(entry)
                 .all(|(name, value)| place.has_xattr(name, value, &mut buffer))
@@ -231,7 +233,10 @@ impl Apply {
     /// The extended attributes that an entry shall have.
     fn xattrs<'e>(&self, entry: &'e Entry) -> impl Iterator<Item = &'e (Vec<u8>, Vec<u8>)> + use<'e> {
         let without = self.no_capability(entry).is_some();
-        entry.xattrs.iter().filter(move |(name, _)| !without || name != CAPABILITY)
+        entry
+            .xattrs
+            .iter()
+            .filter(move |(name, _)| !without || name != CAPABILITY)
     }
 
     /// Why an entry's capabilities are not restored: nobody gets a file with rights that were given to another's.

@@ -113,7 +113,8 @@ pub(crate) fn secret_variables() -> Vec<OsString> {
 /// Variables of drystone's own: a command that gives a passphrase has no use for them, but may need those of others.
 pub(crate) fn own_variables() -> Vec<OsString> {
     let all = std::env::vars_os().map(|(name, _)| name);
-    all.filter(|name| name.to_string_lossy().starts_with("DRYSTONE_")).collect()
+    all.filter(|name| name.to_string_lossy().starts_with("DRYSTONE_"))
+        .collect()
 }
 
 /// The process's environment, or a test's.

@@ -204,7 +204,10 @@ impl From<drystone_store::Error> for Failure {
             E::TooFew { .. } => (Exit::Error, "drystone doctor"),
             E::Stopped { .. } => (Exit::Interrupted, "run the same command again"),
             E::Foreign { .. } => (Exit::Error, "look at it, remove it, and run the same command again"),
-            E::Endless { .. } => (Exit::Error, "look at what lies at the place, or who answers in its stead"),
+            E::Endless { .. } => (
+                Exit::Error,
+                "look at what lies at the place, or who answers in its stead",
+            ),
             E::Full { .. } => (Exit::Error, "free some space, then run the same command again"),
             E::Denied { advice, .. } => (Exit::Error, *advice),
             E::ReadOnly { .. } => (Exit::Error, "check owner, mode and mount of the place"),

@@ -393,7 +393,10 @@ mod tests {
     #[test]
     fn hostile_names_reach_no_terminal_and_survive_in_json() {
         assert_eq!(shown(b"a\x1b[31m\xff\xfe \xc3\xa9\n"), "a\\u{1b}[31m\\xff\\xfe é\\n");
-        assert_eq!(shown("cod.\u{202e}gpj\u{200b}\u{feff}".as_bytes()), "cod.\\u{202e}gpj\\u{200b}\\u{feff}");
+        assert_eq!(
+            shown("cod.\u{202e}gpj\u{200b}\u{feff}".as_bytes()),
+            "cod.\\u{202e}gpj\\u{200b}\\u{feff}"
+        );
         let text = "a\u{1b}]0;x\u{7}\u{9b}2J\r\u{2028}\nb";
         assert_eq!(safe(text, LineEnds::Kept), "a\\u{1b}]0;x\\u{7}\\u{9b}2J\\r\\u{2028}\nb");
         assert!(!safe(text, LineEnds::Shown).contains('\n'));

@@ -166,7 +166,10 @@ fn watching_leaves_small_files_alone_that_others_cannot_read() {
         assert_eq!(crate::runner::json_lines(&line)[0]["freed_bytes"], freed);
     }
     let help = home.run(["dedup", "--help"]).ok().out();
-    assert!(help.contains("--same-owner") && help.contains("somebody has the same data"), "{help}");
+    assert!(
+        help.contains("--same-owner") && help.contains("somebody has the same data"),
+        "{help}"
+    );
 }
 
 /// A process that does not outlive its test.

@@ -57,7 +57,8 @@ fn no_text_from_outside_reaches_the_terminal_as_it_is() {
     home.write(&name, b"content");
     home.write("src/plain", b"content");
     let plain = home.path("src");
-    home.run(["backup", "src", "--host", TRICK, "--tag", &format!("tag{TRICK}")]).ok();
+    home.run(["backup", "src", "--host", TRICK, "--tag", &format!("tag{TRICK}")])
+        .ok();
     home.write(&format!("src/c{TRICK}"), b"other");
     home.run(["backup", "src", "--host", TRICK]).ok();
     home.run(["key", "add", "--generate", "new.key", "--label", TRICK]).ok();
@@ -86,7 +87,11 @@ fn no_text_from_outside_reaches_the_terminal_as_it_is() {
     }
     // What programs read is exact.
     let listed = home.run(["ls", "-R", "latest", "--json"]).ok().json();
-    assert!(listed.iter().any(|line| line["path"].as_str().is_some_and(|path| path.ends_with(&format!("a{TRICK}\nb")))));
+    assert!(listed.iter().any(|line| {
+        line["path"]
+            .as_str()
+            .is_some_and(|path| path.ends_with(&format!("a{TRICK}\nb")))
+    }));
     let snapshots = home.run(["snapshots", "--json"]).ok().json();
     assert_eq!(snapshots[0]["host"], TRICK);
     assert_eq!(home.run(["cat", &format!("{spot}/c{TRICK}")]).ok().bytes(), b"other");
@@ -96,7 +101,10 @@ fn no_text_from_outside_reaches_the_terminal_as_it_is() {
 fn what_a_server_or_ssh_says_reaches_the_terminal_escaped() {
     let home = Home::new();
     let body = format!("sorry {TRICK}\r\nnext: run something");
-    let answer = format!("HTTP/1.1 500 No\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let answer = format!(
+        "HTTP/1.1 500 No\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     let (port, _) = server(Some(answer));
     let ran = home.run(["--vault", &format!("webdav://127.0.0.1:{port}/v"), "snapshots"]);
     is_tame(&ran);
@@ -137,11 +145,17 @@ fn ssh_and_passphrase_commands_get_no_secret_that_is_not_theirs() {
     with_ssh(&home, &format!("env >'{}'; exit 255", out.display()), &env);
     let seen = fs::read_to_string(&out).unwrap();
     assert!(!seen.contains("hunter2"), "{seen}");
-    assert!(seen.contains("SSH_AUTH_SOCK=/run/agent") && seen.contains("HOME="), "{seen}");
+    assert!(
+        seen.contains("SSH_AUTH_SOCK=/run/agent") && seen.contains("HOME="),
+        "{seen}"
+    );
 
     let ours: Vec<_> = secrets[1..3].to_vec();
     let command = format!("env >'{}'; echo something", out.display());
-    let mut env = vec![("DRYSTONE_PASSPHRASE_COMMAND", command.as_str()), ("VAULT_TOKEN", "its own")];
+    let mut env = vec![
+        ("DRYSTONE_PASSPHRASE_COMMAND", command.as_str()),
+        ("VAULT_TOKEN", "its own"),
+    ];
     env.extend(ours);
     home.run_with(["init"], &env).ok();
     let seen = fs::read_to_string(&out).unwrap();
@@ -181,13 +195,21 @@ fn a_link_at_a_place_is_named_with_what_to_do() {
     home.run(["check"]).ok();
     home.run(["backup", "src"]).ok();
     let packs = home.vault().join("packs");
-    let fan_out = fs::read_dir(&packs).unwrap().flatten().find(|entry| entry.file_name() != "strange").unwrap();
+    let fan_out = fs::read_dir(&packs)
+        .unwrap()
+        .flatten()
+        .find(|entry| entry.file_name() != "strange")
+        .unwrap();
     fs::rename(fan_out.path(), elsewhere.join("was")).unwrap();
     symlink(elsewhere.join("was"), fan_out.path()).unwrap();
     let name = format!("packs/{} is a symbolic link", fan_out.file_name().to_str().unwrap());
     for verb in [["check", "-q"], ["backup", "src"]] {
         let ran = home.run(verb);
-        assert!(ran.err().contains(&name) && ran.err().contains("remove it"), "{}", ran.err());
+        assert!(
+            ran.err().contains(&name) && ran.err().contains("remove it"),
+            "{}",
+            ran.err()
+        );
     }
     fs::remove_file(fan_out.path()).unwrap();
     fs::rename(elsewhere.join("was"), fan_out.path()).unwrap();

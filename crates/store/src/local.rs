@@ -111,8 +111,13 @@ impl Inner {
     fn error(&self, name: &Name, during: &'static str, source: impl Into<io::Error>) -> Error {
         let source = source.into();
         // What the file of an object is written through comes into question too.
-        let paths = [(name.as_str(), FileType::RegularFile), (atomic::TMP, FileType::Directory)];
-        let mut foreign = paths.iter().filter_map(|(path, kind)| self.foreign(path, *kind, &source));
+        let paths = [
+            (name.as_str(), FileType::RegularFile),
+            (atomic::TMP, FileType::Directory),
+        ];
+        let mut foreign = paths
+            .iter()
+            .filter_map(|(path, kind)| self.foreign(path, *kind, &source));
         foreign
             .next()
             .unwrap_or_else(|| Error::from_io(&self.place, name.as_str(), during, source))
@@ -121,7 +126,14 @@ impl Inner {
     /// What stands in the way, if that is what the system means.
     fn foreign(&self, path: &str, wanted: FileType, source: &io::Error) -> Option<Error> {
         let code = source.raw_os_error()?;
-        let told = [Errno::LOOP, Errno::NOTDIR, Errno::ISDIR, Errno::XDEV, Errno::NXIO, Errno::NODEV];
+        let told = [
+            Errno::LOOP,
+            Errno::NOTDIR,
+            Errno::ISDIR,
+            Errno::XDEV,
+            Errno::NXIO,
+            Errno::NODEV,
+        ];
         if !told.iter().any(|errno| errno.raw_os_error() == code) {
             return None;
         }

@@ -96,7 +96,11 @@ pub async fn open(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Store>
         },
     );
     let knocked = async { knock.repeat(|| place.check()).await.0 };
-    let knocked = async { timeout(KNOCK_LIMIT, knocked).await.unwrap_or_else(|_| Err(no_answer(&place))) };
+    let knocked = async {
+        timeout(KNOCK_LIMIT, knocked)
+            .await
+            .unwrap_or_else(|_| Err(no_answer(&place)))
+    };
     options.stop.limit(place.place(), knocked).await?;
     Ok(stoppable(decorated(&place, options), options))
 }

@@ -154,7 +154,9 @@ struct Stalled;
 
 /// The error for a body that comes too slowly, or not at all.
 pub(crate) fn stalled() -> Error {
-    Error::new(ErrorKind::Unexpected, "given up").set_temporary().set_source(Stalled)
+    Error::new(ErrorKind::Unexpected, "given up")
+        .set_temporary()
+        .set_source(Stalled)
 }
 
 /// Whether an error is of a server that hangs.

@@ -81,7 +81,11 @@ impl Transport {
         let is_head = parts.method == http::Method::HEAD;
         // Swift accepts, and drops, an upload that lost a race for its name against another.
         let may_be_lost = self.login.is_some() && parts.method == http::Method::PUT;
-        let limit = if body.len() > SMALL_BYTES { IDLE_LIMIT } else { ANSWER_LIMIT };
+        let limit = if body.len() > SMALL_BYTES {
+            IDLE_LIMIT
+        } else {
+            ANSWER_LIMIT
+        };
         let progress = Arc::new(Progress::default());
         let mut request = self
             .client
@@ -100,7 +104,11 @@ impl Transport {
         if is_refusal(answer.status()) || may_be_lost && answer.status() == StatusCode::ACCEPTED {
             return Err(refused(answer).await);
         }
-        let body = if is_read && answer.status().is_success() { Body::Object } else { Body::Words };
+        let body = if is_read && answer.status().is_success() {
+            Body::Object
+        } else {
+            Body::Words
+        };
         Ok(translate(answer, is_head, body))
     }
 }
@@ -133,7 +141,9 @@ fn is_unauthorized(error: &Error) -> bool {
 
 /// Whether an answer is treated here; the services know what others mean.
 fn is_refusal(status: StatusCode) -> bool {
-    is_redirect(status) || status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 408 | 409 | 413 | 416 | 423 | 425 | 429)
+    is_redirect(status)
+        || status.is_server_error()
+        || matches!(status.as_u16(), 401 | 403 | 408 | 409 | 413 | 416 | 423 | 425 | 429)
 }
 
 /// Whether an answer sends the client elsewhere; 304 is about a cache.
@@ -148,7 +158,9 @@ pub(crate) async fn refused(answer: reqwest::Response) -> Error {
     let target = target.map(|target| host_of(&String::from_utf8_lossy(target.as_bytes())));
     let said = reason_of(answer).await;
     let reason = match target {
-        Some(host) => format!("the server sends requests on to {host}; nothing was sent there. Name that address if it is right"),
+        Some(host) => {
+            format!("the server sends requests on to {host}; nothing was sent there. Name that address if it is right")
+        }
         None => said,
     };
     Error::new(ErrorKind::Unexpected, "refused").set_source(Refused { status, reason })

@@ -154,7 +154,10 @@ impl Ssh {
         };
         // ConnectTimeout covers the line only, so a server that says nothing is waited for here.
         let stdout = Frames::new(stdout);
-        let greeting = timeout(CONNECT_LIMIT + Duration::from_secs(2), Client::new(stdin, stdout, SftpOptions::new()));
+        let greeting = timeout(
+            CONNECT_LIMIT + Duration::from_secs(2),
+            Client::new(stdin, stdout, SftpOptions::new()),
+        );
         if let Ok(Ok(client)) = greeting.await {
             return Ok(Connection { client, _ssh: ssh });
         }

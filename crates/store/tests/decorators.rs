@@ -297,7 +297,10 @@ async fn a_place_that_hangs_costs_two_waits_and_then_rests() {
     let name = Name::header();
     assert!(matches!(store.stat(&name).await, Err(Error::Silent { .. })));
     assert_eq!(hangs.calls(), 2);
-    assert!(matches!(store.list(&Prefix::All, None, 1).await, Err(Error::Silent { .. })));
+    assert!(matches!(
+        store.list(&Prefix::All, None, 1).await,
+        Err(Error::Silent { .. })
+    ));
     assert!(matches!(store.put(&name, "x".into()).await, Err(Error::Silent { .. })));
     assert_eq!(hangs.calls(), 0, "it is left alone");
     tokio::time::advance(drystone_store::retry::REST).await;

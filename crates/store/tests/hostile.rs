@@ -45,7 +45,9 @@ impl Answer<'_> {
     /// A whole answer.
     fn whole(&mut self, status: &str, headers: &str, body: &str) -> bool {
         let length = body.len();
-        self.send(format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{headers}\r\n{body}"))
+        self.send(format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+        ))
     }
 
     /// `start`, then `again` for ever.
@@ -174,8 +176,14 @@ fn opens(request: &Request, to: &mut Answer<'_>, port: &str) -> Option<bool> {
 
 /// The port that a request came to.
 fn port_of(request: &Request) -> String {
-    let host = request.head.lines().find(|line| line.to_ascii_lowercase().starts_with("host:"));
-    host.and_then(|host| host.rsplit(':').next()).unwrap_or_default().trim().to_string()
+    let host = request
+        .head
+        .lines()
+        .find(|line| line.to_ascii_lowercase().starts_with("host:"));
+    host.and_then(|host| host.rsplit(':').next())
+        .unwrap_or_default()
+        .trim()
+        .to_string()
 }
 
 /// A place at this server; S3 and Swift look at their listings when they open, so the first is an empty one.
@@ -195,7 +203,11 @@ fn lists(hostile: impl Fn(&Request, &mut Answer<'_>) -> bool + Send + Sync + 'st
         // The listing that opening makes.
         let is_list = request.line.contains("list-type=2") || request.line.contains("format=json");
         if is_list && seen.fetch_add(1, Ordering::SeqCst) == 0 {
-            let body = if request.line.contains("format=json") { "[]" } else { NO_S3 };
+            let body = if request.line.contains("format=json") {
+                "[]"
+            } else {
+                NO_S3
+            };
             return to.whole("200 OK", "", body);
         }
         hostile(request, to)
@@ -219,7 +231,11 @@ async fn a_listing_without_end_is_given_up_after_its_budget() {
             if request.line.contains("format=json") {
                 return to.endless("200 OK", "[", "{\"name\":\"vault/packs/x\",\"bytes\":1},");
             }
-            to.endless("200 OK", "<ListBucketResult>", "<Contents><Key>vault/packs/x</Key><Size>1</Size></Contents>")
+            to.endless(
+                "200 OK",
+                "<ListBucketResult>",
+                "<Contents><Key>vault/packs/x</Key><Size>1</Size></Contents>",
+            )
         });
         let store = opened(service, &server).await;
         assert_endless(store.list(&Prefix::Packs, None, 10).await, &server, 1);
@@ -248,7 +264,10 @@ async fn pages_without_end_are_given_up_after_their_budget() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_text_of_a_refusal_has_an_end_too() {
-    for (service, status) in SERVICES.iter().flat_map(|service| [(service, "404 Not Found"), (service, "500 Sorry")]) {
+    for (service, status) in SERVICES
+        .iter()
+        .flat_map(|service| [(service, "404 Not Found"), (service, "500 Sorry")])
+    {
         let server = lists(move |_, to| to.endless(status, "", "no "));
         let store = opened(service, &server).await;
         let name = Name::header();
@@ -261,7 +280,10 @@ async fn the_text_of_a_refusal_has_an_end_too() {
             assert!(error.to_string().len() < 4000, "{error}");
         }
         let sent = server.sent();
-        assert!(sent < 8 * (ANSWER_BYTES + SOCKET_BYTES), "{service} {status}: {sent} bytes were read");
+        assert!(
+            sent < 8 * (ANSWER_BYTES + SOCKET_BYTES),
+            "{service} {status}: {sent} bytes were read"
+        );
     }
 }
 
@@ -273,10 +295,15 @@ async fn an_object_and_a_login_without_end_are_given_up() {
         let name = Name::header();
         let outcome = store.get(&name, Range::All).await;
         assert!(outcome.is_err(), "{outcome:?}");
-        assert!(server.sent() < 2 * name.max_bytes() + SOCKET_BYTES, "{service}: {}", server.sent());
+        assert!(
+            server.sent() < 2 * name.max_bytes() + SOCKET_BYTES,
+            "{service}: {}",
+            server.sent()
+        );
     }
     let server = Hostile::start(|_, to| {
-        let head = "HTTP/1.1 201 Created\r\nx-subject-token: token\r\nconnection: close\r\n\r\n{\"token\":{\"catalog\":[";
+        let head =
+            "HTTP/1.1 201 Created\r\nx-subject-token: token\r\nconnection: close\r\n\r\n{\"token\":{\"catalog\":[";
         let mut goes_on = to.send(head);
         while goes_on {
             goes_on = to.send("{\"type\":\"object-store\",\"endpoints\":[]},".repeat(1000));
@@ -292,7 +319,11 @@ async fn an_object_and_a_login_without_end_are_given_up() {
         false
     });
     assert!(open(&url("swift", server.port), &options()).await.is_err());
-    assert!(server.sent() < SOCKET_BYTES, "{} bytes of headers were read", server.sent());
+    assert!(
+        server.sent() < SOCKET_BYTES,
+        "{} bytes of headers were read",
+        server.sent()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -305,7 +336,13 @@ async fn a_refusal_that_holds_a_trick_for_the_terminal_is_one_line() {
 
 /// Opens and uses a place that answers everything with a redirect to another server; nothing may arrive there.
 async fn stays_away(service: &str, status: &'static str, first: impl Fn(&Request) -> bool + Send + Sync + 'static) {
-    let other = Hostile::start(|_, to| to.whole("200 OK", "x-storage-url: http://127.0.0.1:1/\r\nx-auth-token: t\r\n", ""));
+    let other = Hostile::start(|_, to| {
+        to.whole(
+            "200 OK",
+            "x-storage-url: http://127.0.0.1:1/\r\nx-auth-token: t\r\n",
+            "",
+        )
+    });
     let target = format!("location: http://127.0.0.1:{}/elsewhere\r\n", other.port);
     let server = Hostile::start(move |request, to| match first(request) {
         true => to.whole(status, &target, ""),
@@ -324,13 +361,21 @@ async fn stays_away(service: &str, status: &'static str, first: impl Fn(&Request
     let arrived = other.requests.lock().clone();
     assert!(arrived.is_empty(), "{service} {status}: {arrived:?}");
     assert!(server.requests() > 0);
-    let told = errors.iter().any(|error| error.to_string().contains("127.0.0.1; nothing was sent there"));
+    let told = errors
+        .iter()
+        .any(|error| error.to_string().contains("127.0.0.1; nothing was sent there"));
     assert!(told, "{service} {status}: {errors:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_redirect_carries_a_credential_elsewhere() {
-    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"] {
+    for status in [
+        "301 Moved",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary Redirect",
+        "308 Permanent Redirect",
+    ] {
         for service in ["swift", "keystone", "webdav", "s3"] {
             stays_away(service, status, |_| true).await;
         }

@@ -165,7 +165,9 @@ async fn no_link_below_the_place_is_followed() {
     for link in [parts[0].to_string(), fan_out] {
         let (place, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         // What the link leads to looks just as the place does.
-        let there = elsewhere.path().join(name.as_str().strip_prefix(&link).unwrap().trim_start_matches('/'));
+        let there = elsewhere
+            .path()
+            .join(name.as_str().strip_prefix(&link).unwrap().trim_start_matches('/'));
         fs::create_dir_all(there.parent().unwrap()).unwrap();
         fs::write(&there, b"not ours").unwrap();
         let at = place.path().join(&link);
@@ -177,7 +179,10 @@ async fn no_link_below_the_place_is_followed() {
             assert!(matches!(&outcome, Err(error) if told(error)), "{outcome:?}");
         }
         let listed = store.list(&Prefix::Packs, None, 10).await;
-        assert!(matches!(&listed, Err(Error::Foreign { name, .. }) if *name == link), "{listed:?}");
+        assert!(
+            matches!(&listed, Err(Error::Foreign { name, .. }) if *name == link),
+            "{listed:?}"
+        );
         assert_eq!(fs::read(&there).unwrap(), b"not ours");
     }
 }

@@ -58,7 +58,11 @@ impl Unreadable {
     pub(crate) fn reason(&self, pack: &PackId, size: u64) -> Option<String> {
         let known = self.known.lock();
         let (_, reason) = known.packs.get(pack).filter(|(found, _)| *found == size)?;
-        Some(if reason.is_empty() { NO_REASON.to_owned() } else { reason.clone() })
+        Some(if reason.is_empty() {
+            NO_REASON.to_owned()
+        } else {
+            reason.clone()
+        })
     }
 
     /// Keeps what was wrong with a pack, if its bytes will say the same the next time.
@@ -67,7 +71,11 @@ impl Unreadable {
         let is_final = match error {
             Error::Damaged { source, .. } => matches!(
                 source,
-                F::Magic { .. } | F::Malformed { .. } | F::Limit { .. } | F::Authentication { .. } | F::Signature { .. }
+                F::Magic { .. }
+                    | F::Malformed { .. }
+                    | F::Limit { .. }
+                    | F::Authentication { .. }
+                    | F::Signature { .. }
             ),
             Error::Index(drystone_index::Error::TooLarge { .. }) => true,
             _ => false,
@@ -76,7 +84,11 @@ impl Unreadable {
         if !is_final || known.packs.len() >= PACKS_MAX {
             return;
         }
-        let reason = if known.packs.len() < REASONS_MAX { error.to_string() } else { String::new() };
+        let reason = if known.packs.len() < REASONS_MAX {
+            error.to_string()
+        } else {
+            String::new()
+        };
         known.packs.insert(*pack, (size, reason));
         known.is_changed = true;
     }
@@ -115,7 +127,9 @@ impl Unreadable {
 fn encode(packs: &BTreeMap<PackId, (u64, String)>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(packs.len() * 41);
     for (pack, (size, reason)) in packs {
-        let end = (0..=reason.len().min(255)).rev().find(|end| reason.is_char_boundary(*end));
+        let end = (0..=reason.len().min(255))
+            .rev()
+            .find(|end| reason.is_char_boundary(*end));
         let reason = reason.get(..end.unwrap_or(0)).unwrap_or_default();
         bytes.extend_from_slice(&pack.0);
         bytes.extend_from_slice(&size.to_be_bytes());

@@ -91,12 +91,7 @@ fn entries_are_found_by_what_they_are() {
         newer: None,
         older: None,
     };
-    let found = |options: FindOptions| names(find(
-        &reader,
-        &Selection::whole(&snapshot),
-        options,
-        Cancel::default(),
-    ));
+    let found = |options: FindOptions| names(find(&reader, &Selection::whole(&snapshot), options, Cancel::default()));
     assert_eq!(found(any.clone()).len(), 9);
     let patterns = Patterns::new(["*.jpg", "/etc/*"]).unwrap();
     let by_name = FindOptions {
@@ -221,8 +216,14 @@ fn the_wish_to_stop_is_heard_where_nothing_is_found_and_nothing_differs() {
         older: None,
     };
     let mut found = find(&reader, &before, nothing, cancel.clone());
-    assert!(matches!(found.next(), Some(Err(Error::Vault(drystone_vault::Error::Interrupted)))));
+    assert!(matches!(
+        found.next(),
+        Some(Err(Error::Vault(drystone_vault::Error::Interrupted)))
+    ));
     let mut changes = Diff::new((&reader, &before), (&reader, &after)).until(cancel);
-    assert!(matches!(changes.next(), Some(Err(Error::Vault(drystone_vault::Error::Interrupted)))));
+    assert!(matches!(
+        changes.next(),
+        Some(Err(Error::Vault(drystone_vault::Error::Interrupted)))
+    ));
     assert!(changes.next().is_none());
 }

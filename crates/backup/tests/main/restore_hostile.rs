@@ -364,8 +364,14 @@ fn nothing_special_is_restored_where_that_is_asked_for() {
         }
         assert!(target.path().join("pipe").exists());
         let not_set: Vec<String> = report.not_set.iter().map(ToString::to_string).collect();
-        for what in ["set-id bit of 1 entry", "file capability of 1 entry", "the device itself of 2 entries"] {
-            let told = not_set.iter().any(|text| text.contains(what) && text.contains("--no-special"));
+        for what in [
+            "set-id bit of 1 entry",
+            "file capability of 1 entry",
+            "the device itself of 2 entries",
+        ] {
+            let told = not_set
+                .iter()
+                .any(|text| text.contains(what) && text.contains("--no-special"));
             assert!(told, "{what}: {not_set:?}");
         }
     }
@@ -399,6 +405,10 @@ fn nobody_gets_capabilities_that_were_given_to_the_file_of_another() {
         };
         assert!(!has("foreign") && has("own"));
         let told = |text: String| text.contains("file capability of 1 entry") && text.contains("another owner");
-        assert!(report.not_set.iter().any(|not_set| told(not_set.to_string())), "{:?}", report.not_set);
+        assert!(
+            report.not_set.iter().any(|not_set| told(not_set.to_string())),
+            "{:?}",
+            report.not_set
+        );
     }
 }

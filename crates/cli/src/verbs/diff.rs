@@ -12,7 +12,7 @@ use crate::context::App;
 use crate::entries::{file_size, kind_word};
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{count, object, problem_list, put_bytes, shown, with_exit};
+use crate::output::{count, problem_list, put_bytes, shown, with_exit};
 
 const EXAMPLES: &str = "\
   + added    - removed    M other content    T other type    m other owner, mode, time or xattrs

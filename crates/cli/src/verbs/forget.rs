@@ -12,7 +12,7 @@ use crate::args::span;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, local_time, object, problem_list, shown, with_exit};
+use crate::output::{counted, local_time, problem_list, shown, with_exit};
 use crate::verbs::snapshots::{Filter, fields};
 
 const EXAMPLES: &str = "\

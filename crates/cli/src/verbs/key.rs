@@ -12,7 +12,7 @@ use crate::config::Passphrase;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{local_time, object, problem_list, put_bytes, shown, shown_path, utc_time, with_exit};
+use crate::output::{local_time, problem_list, put_bytes, shown, shown_path, utc_time, with_exit};
 use crate::terminal;
 
 const EXAMPLES: &str = "\

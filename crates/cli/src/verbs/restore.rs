@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, RestoreReport, Sparse, Special, restore};
+use drystone_backup::{
+    Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, RestoreReport, Sparse, Special, restore,
+};
 use drystone_vault::Progress;
 use serde_json::json;
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{count, counted, local_time, object, path_object, problem_list, shown, size, utc_time, with_exit};
+use crate::output::{count, counted, local_time, path_object, problem_list, shown, size, utc_time, with_exit};
 
 /// List snapshots.
 #[derive(Debug, Args)]

@@ -146,7 +146,9 @@ where
     let mut end: Option<Instant> = None;
     loop {
         if end.is_none() && is_enough(&answers) {
-            let grace = hedge_after.saturating_mul(STRAGGLERS_HEDGES).max(begun.elapsed() * STRAGGLERS_SHARE);
+            let grace = hedge_after
+                .saturating_mul(STRAGGLERS_HEDGES)
+                .max(begun.elapsed() * STRAGGLERS_SHARE);
             end = Some(Instant::now() + grace);
         }
         let ended = match end {

@@ -101,7 +101,10 @@ impl<K: Ord> Merge<K> {
         });
         let missing: BTreeSet<usize> = self.failures.iter().map(|failure| failure.position).collect();
         let is_enough = |answers: &[Option<Result<Vec<Listed>, Error>>]| {
-            let open = streams.iter().zip(answers).filter(|(_, answer)| !matches!(answer, Some(Ok(_))));
+            let open = streams
+                .iter()
+                .zip(answers)
+                .filter(|(_, answer)| !matches!(answer, Some(Ok(_))));
             let open = open.map(|(stream, _)| stream.place.position);
             missing.iter().copied().chain(open).collect::<BTreeSet<_>>().len() <= self.tolerance
         };

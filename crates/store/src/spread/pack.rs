@@ -362,7 +362,10 @@ impl Core {
             Some((position, async move { delete_at(&place, &name).await }))
         });
         let (positions, deletes): (Vec<usize>, Vec<_>) = deletes.unzip();
-        let places: Vec<_> = positions.into_iter().filter_map(|position| self.place(position)).collect();
+        let places: Vec<_> = positions
+            .into_iter()
+            .filter_map(|position| self.place(position))
+            .collect();
         failures.extend(self.deletions(&Name::pack(&pack), &places, deletes).await);
         self.sizes.remove(&pack);
         self.elsewhere.remove(&pack);

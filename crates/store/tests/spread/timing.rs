@@ -138,7 +138,11 @@ async fn the_others_go_on_without_a_place_that_hangs_and_it_is_named() {
             Op::Put => {
                 let (other, bytes) = pack(2, 100_000);
                 world.spread.put(&other, bytes).await.unwrap();
-                world.spread.put(&Name::key(&drystone_format::SlotId([1; 16])), "key".into()).await.unwrap();
+                world
+                    .spread
+                    .put(&Name::key(&drystone_format::SlotId([1; 16])), "key".into())
+                    .await
+                    .unwrap();
             }
             Op::List => {
                 let prefix = drystone_store::Prefix::Packs;
@@ -149,7 +153,10 @@ async fn the_others_go_on_without_a_place_that_hangs_and_it_is_named() {
         }
         assert!(started.elapsed() <= 11 * HEDGE_AFTER, "{op:?}: {:?}", started.elapsed());
         let troubles = &world.spread.troubles().places[hangs];
-        assert!(troubles.unanswered > 0 && troubles.first_failure.is_some(), "{op:?}: {troubles:?}");
+        assert!(
+            troubles.unanswered > 0 && troubles.first_failure.is_some(),
+            "{op:?}: {troubles:?}"
+        );
         assert!(troubles.is_silent());
     }
 }
@@ -161,7 +168,11 @@ async fn a_place_that_stays_silent_is_asked_less_and_less() {
     world.fails[0].add(Fault::error(Op::List, Failure::Unavailable));
     let mut asked = 0;
     for _ in 0..64 {
-        world.spread.list(&drystone_store::Prefix::Keys, None, 10).await.unwrap();
+        world
+            .spread
+            .list(&drystone_store::Prefix::Keys, None, 10)
+            .await
+            .unwrap();
         asked += world.records[0].count(Op::List);
         world.records[0].take();
         tokio::time::advance(REST).await;

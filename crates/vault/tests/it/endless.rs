@@ -119,7 +119,10 @@ fn a_recipe_costs_check_what_is_stored_of_it_whatever_it_states() {
     assert_eq!(report.entries, 3);
     assert_eq!(report.problems.count(), 2, "{}", lines(&report.problems));
     let found = lines(&report.problems);
-    assert!(found.contains("/file1: 18014398509481984 of 18014398509481984 bytes"), "{found}");
+    assert!(
+        found.contains("/file1: 18014398509481984 of 18014398509481984 bytes"),
+        "{found}"
+    );
     assert!(record.count(Op::Get) < 100, "{}", record.count(Op::Get));
 }
 
@@ -127,7 +130,10 @@ fn a_recipe_costs_check_what_is_stored_of_it_whatever_it_states() {
 fn reads(record: &Record, names: &[Name]) -> usize {
     let calls = record.take();
     let of_these = |name: &str| names.iter().any(|known| known.as_str() == name);
-    calls.iter().filter(|call| call.op == Op::Get && of_these(&call.name)).count()
+    calls
+        .iter()
+        .filter(|call| call.op == Op::Get && of_these(&call.name))
+        .count()
 }
 
 #[test]
@@ -148,7 +154,10 @@ fn packs_that_are_none_are_read_once_and_again_only_where_that_may_help() {
         id,
         bytes: wanted.len() as u32,
     };
-    let rotten = plant(&store, craft_pack(&hostile, PackKind::Data, &[(wanted.clone(), vec![chunk])]));
+    let rotten = plant(
+        &store,
+        craft_pack(&hostile, PackKind::Data, &[(wanted.clone(), vec![chunk])]),
+    );
     let sound = store.contents()[&rotten].clone();
     let mut bytes = sound.to_vec();
     let last = bytes.len() - 1;
