@@ -32,7 +32,14 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors, and go to standard output.
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            let _ = error.print();
+            // What it quotes of the command line may be the name of a file that somebody else made.
+            match output::tamed(&error.render().to_string()) {
+                Some(tame) if exit == Exit::Usage => {
+                    let form = Form::Text;
+                    Output { form, quiet: false }.say(tame.trim_end());
+                }
+                _ => drop(error.print()),
+            }
             return exit.into();
         }
     };

@@ -246,6 +246,11 @@ enum LineEnds {
     Shown,
 }
 
+/// The text made safe, if it was not.
+pub(crate) fn tamed(text: &str) -> Option<String> {
+    Some(safe(text, LineEnds::Kept)).filter(|safe| safe != text)
+}
+
 /// The text without anything that a terminal, or the eye, may take for something else.
 fn safe(text: &str, ends: LineEnds) -> String {
     let mut safe = String::with_capacity(text.len());

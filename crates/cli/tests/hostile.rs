@@ -78,6 +78,7 @@ fn no_text_from_outside_reaches_the_terminal_as_it_is() {
         vec!["drill"],
         vec!["ls", &format!("latest:/no{TRICK}")],
         vec!["ls", TRICK],
+        vec!["ls", &format!("--{TRICK}")],
         vec!["--vault", &format!("s3://{TRICK}"), "snapshots"],
         vec!["--vault", &format!("/no/{TRICK}\nnext: drystone init"), "snapshots"],
         vec!["place", "list"],

@@ -4,15 +4,14 @@
 //!   has is written anew first. Blocks of an extent that stays are never taken away, so that no plan can go round in a circle.
 //! - A plan reads metadata alone, and changes nothing. Most weighty extents first, so that large ones stay and gains come early.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt;
 
 use crate::candidates::Candidates;
 use crate::cover::{Cover, Index, Run, Source};
 use crate::error::Result;
+use crate::owners::Owners;
 use crate::progress::{Cancel, Progress};
-use crate::space::{Extent, FileId, NO_PRINT, Print, Space, Use, Uses};
+use crate::space::{Extent, NO_PRINT, Print, Space, Use, Uses};
 
 /// A fragment more costs as much as so many bytes, in reads to come.
 const FRAGMENT_BYTES: u64 = 64 << 10;
@@ -31,9 +30,6 @@ const INDEX_SHARE: u64 = 4;
 const USES_SHARE: u64 = 5;
 /// Later rounds than this are for another run.
 const ROUNDS_MAX: u16 = 64;
-
-/// Owners of files remembered, 32 bytes each; they are forgotten together when there are more.
-const OWNERS_MAX: usize = 1 << 20;
 
 /// What the user wants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -120,7 +116,7 @@ struct Planner<'a> {
     index: Index,
     fates: Vec<Fate>,
     /// Owners of files that were asked for.
-    owners: RefCell<HashMap<FileId, Option<u32>>>,
+    owners: Owners,
     plan: Plan,
 }
 
@@ -141,7 +137,7 @@ pub fn plan(
         policy,
         index: Index::new(memory_bytes / INDEX_SHARE),
         fates: vec![Fate::Open; count],
-        owners: RefCell::default(),
+        owners: Owners::default(),
         plan: Plan {
             policy,
             uses: vec![Uses::default(); count],
@@ -323,30 +319,7 @@ impl Planner<'_> {
         };
         let has = |subvolume| sources.list.iter().any(|source| source.file.subvolume == subvolume);
         (!self.policy.same_subvolume_only || uses.list.iter().all(|own| has(own.file.subvolume)))
-            && (!self.policy.same_owner_only || self.is_of_one_owner(uses, sources))
-    }
-
-    /// Whether all files of both have one owner, which is known.
-    fn is_of_one_owner(&self, uses: &Uses, sources: &Uses) -> bool {
-        let files = uses.list.iter().chain(&sources.list).map(|one| one.file);
-        let mut owners = files.map(|file| self.owner(file));
-        match owners.next() {
-            Some(Some(first)) => owners.all(|owner| owner == Some(first)),
-            _ => false,
-        }
-    }
-
-    fn owner(&self, file: FileId) -> Option<u32> {
-        let known = self.owners.borrow().get(&file).copied();
-        known.unwrap_or_else(|| {
-            let owner = self.space.owner(file);
-            let mut owners = self.owners.borrow_mut();
-            if owners.len() >= OWNERS_MAX {
-                owners.clear();
-            }
-            owners.insert(file, owner);
-            owner
-        })
+            && (!self.policy.same_owner_only || self.owners.are_one(self.space, uses, sources))
     }
 
     /// Space is given back only if nothing of the extent is used any more.

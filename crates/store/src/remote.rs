@@ -16,7 +16,7 @@ use opendal::{BytesRange, EntryMode, ErrorKind, Operator};
 
 use crate::open::Place;
 use crate::remote_answer::{ENTRIES_MAX, excess, is_stalled, listing, too_many_entries};
-use crate::remote_http::refusal;
+use crate::remote_http::{reason, refusal};
 use crate::remote_services::Service;
 use crate::walk::{Directories, Entry, walk};
 use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
@@ -359,17 +359,6 @@ impl Remote {
 fn is_beyond_end(error: &opendal::Error) -> bool {
     error.kind() == ErrorKind::RangeNotSatisfied
         || refusal(error).is_some_and(|refused| refused.status == http::StatusCode::RANGE_NOT_SATISFIABLE)
-}
-
-/// What went wrong, without the addresses and headers that OpenDAL adds.
-fn reason(error: &opendal::Error) -> String {
-    let mut text = error.message().to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 #[async_trait]

@@ -196,3 +196,68 @@ pub(crate) async fn words(answer: reqwest::Response) -> Result<Vec<u8>> {
     }
     Ok(whole)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use bytes::Bytes;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn answer(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> reqwest::Response {
+        http::Response::new(reqwest::Body::wrap_stream(pieces)).into()
+    }
+
+    /// A body of `count` pieces of so many bytes, each of which comes after so many seconds.
+    fn slow(count: u64, bytes: usize, seconds: u64) -> reqwest::Response {
+        answer(stream::iter(0..count).then(move |_| async move {
+            sleep(Duration::from_secs(seconds)).await;
+            Ok(Bytes::from(vec![7; bytes]))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_or_hangs_is_given_up_in_seconds() {
+        for (bytes, seconds) in [(1, 1), (1, 9), (1, 20), (100, 1), (1 << 20, 1 << 20)] {
+            let started = Instant::now();
+            let error = words(slow(u64::MAX, bytes, seconds)).await.unwrap_err();
+            assert!(is_stalled(&error), "{error}");
+            assert!(started.elapsed() <= Duration::from_secs(15), "{:?}", started.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_comes_to_its_end_and_the_readers_own_time_does_not_count() {
+        assert_eq!(words(slow(1000, 2 << 10, 1)).await.unwrap().len(), 2_048_000);
+        let mut body = Box::pin(pieces(slow(100, 2 << 10, 1), Body::Object));
+        let mut count = 0;
+        while let Some(piece) = body.next().await {
+            count += piece.unwrap().len();
+            sleep(Duration::from_secs(600)).await;
+        }
+        assert_eq!(count, 204_800);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_object_has_an_end() {
+        let most = usize::try_from(ANSWER_MAX_BYTES).unwrap();
+        let error = words(slow(u64::MAX, 1 << 20, 0)).await.unwrap_err();
+        assert_eq!(excess(&error).unwrap().limit, ANSWER_MAX_BYTES);
+        assert_eq!(words(slow(64, 1 << 20, 0)).await.unwrap().len(), most);
+        // Pages of a listing have one together.
+        let pages = listing(async {
+            for page in 0.. {
+                if let Err(error) = words(slow(60, 1 << 20, 0)).await {
+                    return (page, error);
+                }
+            }
+            panic!("no end")
+        });
+        let (pages, error) = pages.await;
+        assert_eq!((pages, excess(&error).unwrap().limit), (8, LISTING_MAX_BYTES));
+        let asked = listing(async { (0..).find(|_| count_request().is_err()) });
+        assert_eq!(asked.await, Some(1024));
+    }
+}

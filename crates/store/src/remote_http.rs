@@ -134,6 +134,17 @@ pub(crate) fn refusal(error: &Error) -> Option<&Refused> {
     cause(error)
 }
 
+/// What went wrong, without the addresses and headers that OpenDAL adds.
+pub(crate) fn reason(error: &Error) -> String {
+    let mut text = error.message().to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
 /// Whether the token or password was not accepted.
 fn is_unauthorized(error: &Error) -> bool {
     refusal(error).is_some_and(|refused| refused.status == StatusCode::UNAUTHORIZED)
