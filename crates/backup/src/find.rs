@@ -114,7 +114,7 @@ pub fn find(
     cancel: Cancel,
 ) -> impl Iterator<Item = Result<Listed>> {
     let mut list = List::new(reader, selection, Depth::All);
-    let mut next = move || -> Option<Result<Listed>> {
+    let next = move || -> Option<Result<Listed>> {
         loop {
             if let Err(stopped) = cancel.check() {
                 return Some(Err(stopped.into()));
@@ -125,5 +125,5 @@ pub fn find(
             }
         }
     };
-    std::iter::from_fn(move || next())
+    std::iter::from_fn(next)
 }

@@ -100,11 +100,7 @@ impl Restore {
                 By::Numbers => Owner::Numbers,
                 By::Own => Owner::Own,
             },
-            special: if self.no_special {
-                Special::LeaveOut
-            } else {
-                Special::AsStored
-            },
+            special: self.special(),
             threads: app.settings.threads,
             progress: progress.clone(),
             cancel: app.cancel.clone(),
@@ -150,6 +146,14 @@ impl Restore {
         let text = format!("{}; {}", self.summary(&report), duration(start.elapsed()));
         app.out.result("restore", with_exit(fields, exit), text)?;
         Ok(exit)
+    }
+
+    fn special(&self) -> Special {
+        if self.no_special {
+            Special::LeaveOut
+        } else {
+            Special::AsStored
+        }
     }
 
     fn summary(&self, report: &RestoreReport) -> String {

@@ -220,6 +220,9 @@ impl Spread {
     }
 }
 
+/// What one place has of a pack, and why it could not tell.
+type Surveyed = (Vec<(usize, Listed)>, Vec<Failure>);
+
 /// The pack that a name of a pack or shard belongs to.
 fn pack_of(name: &Name) -> PackId {
     match name.kind() {
@@ -452,7 +455,7 @@ impl Core {
             }
         });
         let (mut objects, mut failures) = (Vec::new(), Vec::new());
-        let is_enough = |answers: &[Option<(Vec<(usize, Listed)>, Vec<Failure>)>]| {
+        let is_enough = |answers: &[Option<Surveyed>]| {
             let whole = |answer: &&Option<_>| matches!(answer, Some((_, failures)) if Vec::is_empty(failures));
             answers.len() - answers.iter().filter(whole).count() <= self.placement.tolerance()
         };
