@@ -35,6 +35,25 @@ pub enum Owner {
     Own,
 }
 
+/// Whether what gives rights to whoever runs or opens a file is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Special {
+    /// As it was stored.
+    #[default]
+    AsStored,
+    /// Set-id bits, file capabilities and devices are left out: for a snapshot that somebody else may have made up.
+    LeaveOut,
+}
+
+/// The extended attribute that holds a file's capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
+/// Set-user-id and set-group-id.
+const SET_ID: u32 = 0o6000;
+/// Why something special was not set.
+pub(crate) const LEFT_OUT: &str = "left out, as --no-special asks";
+
+const FOREIGN: &str = "it belongs to another owner";
+
 /// Users and groups of this system by name.
 #[derive(Debug, Default)]
 struct Accounts {
@@ -102,6 +121,7 @@ pub(crate) enum Handle<'a> {
 pub(crate) struct Apply {
     accounts: Accounts,
     owner: Owner,
+    pub(crate) special: Special,
     /// Effective user and group: what new files belong to.
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -112,7 +132,7 @@ pub(crate) struct Apply {
 }
 
 impl Apply {
-    pub(crate) fn new(owner: Owner) -> Self {
+    pub(crate) fn new(owner: Owner, special: Special) -> Self {
         let accounts = if owner == Owner::Names {
             Accounts::load()
         } else {
@@ -121,6 +141,7 @@ impl Apply {
         Self {
             accounts,
             owner,
+            special,
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             umask: umask(),
@@ -165,9 +186,11 @@ impl Apply {
         };
         let denied = self.set_owner(&handle, now, entry, report);
         let xattrs_set = self.set_xattrs(&handle, now, entry, report);
-        let mode = entry.mode & !denied;
-        if denied & entry.mode != 0 {
-            report.0.not_set("set-id bit", "it belongs to another owner", report.1);
+        let mode = self.mode(entry) & !denied;
+        if self.mode(entry) != entry.mode {
+            report.0.not_set("set-id bit", LEFT_OUT, report.1);
+        } else if denied & entry.mode != 0 {
+            report.0.not_set("set-id bit", FOREIGN, report.1);
         }
         let changed = now.mode != mode || (now.uid, now.gid) != self.owner(entry) || xattrs_set;
         if !is_link && changed {
@@ -190,14 +213,39 @@ impl Apply {
         let (uid, gid) = self.owner(entry);
         let mut ours = place.names(&mut buffer);
         ours.retain(|name| is_ours(name));
-        (now.uid, now.gid, now.mode, now.mtime) == (uid, gid, entry.mode, Some(entry.mtime))
+        (now.uid, now.gid, now.mode, now.mtime) == (uid, gid, self.mode(entry), Some(entry.mtime))
             && ours
                 .iter()
-                .all(|name| entry.xattrs.iter().any(|(wanted, _)| wanted == name))
-            && entry
-                .xattrs
-                .iter()
+                .all(|name| self.xattrs(entry).any(|(wanted, _)| wanted == name))
+            && self
+                .xattrs(entry)
                 .all(|(name, value)| place.has_xattr(name, value, &mut buffer))
+    }
+
+    /// The mode that an entry shall have.
+    fn mode(&self, entry: &Entry) -> u32 {
+        match self.special {
+            Special::AsStored => entry.mode,
+            Special::LeaveOut => entry.mode & !SET_ID,
+        }
+    }
+
+    /// The extended attributes that an entry shall have.
+    fn xattrs<'e>(&self, entry: &'e Entry) -> impl Iterator<Item = &'e (Vec<u8>, Vec<u8>)> + use<'e> {
+        let without = self.no_capability(entry).is_some();
+        entry
+            .xattrs
+            .iter()
+            .filter(move |(name, _)| !without || name != CAPABILITY)
+    }
+
+    /// Why an entry's capabilities are not restored: nobody gets a file with rights that were given to another's.
+    fn no_capability(&self, entry: &Entry) -> Option<&'static str> {
+        let is_foreign = self.owner == Owner::Own && entry.uid != self.uid;
+        match self.special {
+            Special::LeaveOut => Some(LEFT_OUT),
+            Special::AsStored => is_foreign.then_some(FOREIGN),
+        }
     }
 
     /// Set-id bits that must not be set because the owner or group could not be.
@@ -240,6 +288,11 @@ impl Apply {
 
     /// Sets what differs and removes what should not be there; whether anything was changed.
     fn set_xattrs(&self, handle: &Place<'_>, now: Now, entry: &Entry, report: (&Tally, &dyn Fn() -> Vec<u8>)) -> bool {
+        if let Some(why) = self.no_capability(entry)
+            && entry.xattrs.iter().any(|(name, _)| name == CAPABILITY)
+        {
+            report.0.not_set("file capability", why, report.1);
+        }
         if !now.xattrs && entry.xattrs.is_empty() {
             return false;
         }
@@ -251,11 +304,11 @@ impl Apply {
         };
         let mut changed = false;
         for name in present.iter().filter(|name| is_ours(name)) {
-            if entry.xattrs.iter().all(|(wanted, _)| wanted != name) {
+            if self.xattrs(entry).all(|(wanted, _)| wanted != name) {
                 changed |= handle.remove_xattr(name).is_ok();
             }
         }
-        for (name, value) in &entry.xattrs {
+        for (name, value) in self.xattrs(entry) {
             if present.contains(name) && handle.has_xattr(name, value, &mut buffer) {
                 continue;
             }

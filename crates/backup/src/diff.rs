@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::tree::{Entry, Kind};
-use drystone_vault::Reader;
+use drystone_vault::{Cancel, Reader};
 
 use crate::browse::Selection;
 use crate::browse_walk::Entries;
@@ -54,6 +54,7 @@ pub struct Diff {
     path: Vec<u8>,
     over: bool,
     single: Option<Change>,
+    cancel: Cancel,
 }
 
 /// The two sides of a directory, of which one may be missing.
@@ -124,6 +125,7 @@ impl Diff {
             path: Vec::new(),
             over: false,
             single: None,
+            cancel: Cancel::default(),
         };
         if let (Some(before), Some(after)) = (before, after) {
             diff.single = compare(before, after).map(|difference| Change {
@@ -143,11 +145,18 @@ impl Diff {
         diff
     }
 
+    /// Ends with `Interrupted` once `cancel` asks for it, however long nothing differs.
+    pub fn until(mut self, cancel: Cancel) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
     fn advance(&mut self) -> Result<Option<Change>> {
         if let Some(change) = self.single.take() {
             return Ok(Some(change));
         }
         while let Some(pair) = self.stack.last_mut() {
+            self.cancel.check()?;
             let filled = pair
                 .first
                 .fill(&self.first)

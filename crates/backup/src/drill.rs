@@ -28,7 +28,7 @@ use self::scratch::Scratch;
 use crate::browse::Selection;
 use crate::error::Result;
 use crate::patterns::Patterns;
-use crate::restore::{NotSet, Overwrite, Owner, RestoreMode, RestoreOptions, Sample, Sparse, restore_sample};
+use crate::restore::{NotSet, Overwrite, Owner, RestoreMode, RestoreOptions, Sample, Sparse, Special, restore_sample};
 
 /// What becomes of what was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -147,6 +147,7 @@ fn restoring(options: &DrillOptions, scratch: &Scratch) -> RestoreOptions {
         overwrite: Overwrite::Always,
         sparse: Sparse::AsStored,
         owner: Owner::Numbers,
+        special: Special::AsStored,
         threads: options.threads,
         progress: options.progress.clone(),
         cancel: options.cancel.clone(),

@@ -16,6 +16,7 @@ use crate::browse::Selection;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::dump_header::{Header, record, write_padding};
 use crate::error::{Error, Result};
+use crate::restore::links::{Identity, identity};
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -43,10 +44,13 @@ fn output(source: io::Error) -> Error {
     Error::Output { source }
 }
 
-fn write_zeros(out: &mut dyn Write, mut bytes: u64) -> io::Result<()> {
+/// Writes zeros, which may be more than anybody waits for.
+fn write_zeros(out: &mut dyn Write, mut bytes: u64, watch: Watch<'_>) -> Result<()> {
     while bytes > 0 {
+        watch.cancel.check()?;
         let count = bytes.min(ZEROS.len() as u64);
-        out.write_all(ZEROS.get(..count as usize).unwrap_or(&ZEROS))?;
+        out.write_all(ZEROS.get(..count as usize).unwrap_or(&ZEROS))
+            .map_err(output)?;
         bytes -= count;
     }
     Ok(())
@@ -72,7 +76,7 @@ fn content(reader: &Reader, recipe: &Recipe, (out, done): (&mut dyn Write, &mut 
                 *done += bytes.len() as u64;
             }
             PieceData::Zeros(bytes) | PieceData::Hole(bytes) => {
-                write_zeros(out, bytes).map_err(output)?;
+                write_zeros(out, bytes, watch)?;
                 *done += bytes;
             }
         }
@@ -115,7 +119,7 @@ pub fn dump_tar(reader: &Reader, selection: &Selection, out: &mut dyn Write, wat
         }
     }
     // The end: two empty records.
-    write_zeros(tar.out, 1024).map_err(output)?;
+    write_zeros(tar.out, 1024, watch)?;
     tar.out.flush().map_err(output)?;
     Ok(tar.report)
 }
@@ -124,7 +128,8 @@ struct Tar<'a> {
     reader: &'a Reader,
     out: &'a mut dyn Write,
     watch: Watch<'a>,
-    links: HashMap<(u64, u64), Vec<u8>>,
+    /// The first name of each file that has several; the kind is part of what it is, as in a restore.
+    links: HashMap<Identity, Vec<u8>>,
     report: DumpReport,
 }
 
@@ -134,7 +139,7 @@ impl Tar<'_> {
         self.report.entries += 1;
         Progress::add(&self.watch.progress.files, 1);
         let is_dir = matches!(entry.kind, Kind::Dir(_));
-        if let (Some(link), false) = (entry.hard_link, is_dir) {
+        if let Some(link) = identity(entry) {
             if let Some(first) = self.links.get(&link) {
                 let header = Header {
                     kind: b'1',
@@ -185,7 +190,7 @@ impl Tar<'_> {
                 let missing = recipe.size_bytes.saturating_sub(done);
                 let what = format!("its last {missing} bytes are zeros in the tar, since they cannot be read: {error}");
                 self.report.problems.push(path, what);
-                write_zeros(self.out, missing).map_err(output)?;
+                write_zeros(self.out, missing, self.watch)?;
             }
             other => other?,
         }

@@ -1,7 +1,7 @@
 //! Finding entries of a snapshot by name, type, size and time.
 
 use drystone_format::tree::{Entry, Kind, Time};
-use drystone_vault::Reader;
+use drystone_vault::{Cancel, Reader};
 
 use crate::browse::{Depth, List, Listed, Selection};
 use crate::error::Result;
@@ -105,11 +105,25 @@ impl FindOptions {
     }
 }
 
-/// Everything below `selection` that is looked for; errors as for [`List`].
-pub fn find(reader: &Reader, selection: &Selection, options: FindOptions) -> impl Iterator<Item = Result<Listed>> {
-    List::new(reader, selection, Depth::All).filter(move |listed| {
-        listed
-            .as_ref()
-            .map_or(true, |Listed { path, entry }| options.matches(path, entry))
-    })
+/// Everything below `selection` that is looked for; errors as for [`List`], and `Interrupted` once `cancel` asks for it,
+/// however long nothing matches.
+pub fn find(
+    reader: &Reader,
+    selection: &Selection,
+    options: FindOptions,
+    cancel: Cancel,
+) -> impl Iterator<Item = Result<Listed>> {
+    let mut list = List::new(reader, selection, Depth::All);
+    let next = move || -> Option<Result<Listed>> {
+        loop {
+            if let Err(stopped) = cancel.check() {
+                return Some(Err(stopped.into()));
+            }
+            match list.next()? {
+                Ok(Listed { path, entry }) if !options.matches(&path, &entry) => {}
+                found => return Some(found),
+            }
+        }
+    };
+    std::iter::from_fn(next)
 }

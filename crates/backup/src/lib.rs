@@ -50,6 +50,6 @@ pub use filters::{Filters, FiltersBuilder, Marker, parse_list};
 pub use find::{FileKind, FindOptions, find};
 pub use names::Names;
 pub use patterns::Patterns;
-pub use restore::{NotSet, Overwrite, Owner, RestoreMode, RestoreOptions, RestoreReport, Sparse, restore};
+pub use restore::{NotSet, Overwrite, Owner, RestoreMode, RestoreOptions, RestoreReport, Sparse, Special, restore};
 pub use stream::backup_stream;
 pub use tracked::Distrust;

@@ -10,7 +10,7 @@
 mod content;
 mod dir;
 mod enter;
-mod links;
+pub(crate) mod links;
 mod share;
 pub(crate) mod tally;
 mod write;
@@ -30,7 +30,7 @@ use self::share::Share;
 pub use self::tally::{NotSet, RestoreReport};
 use self::tally::{Tally, add};
 use self::write::Work;
-pub use crate::apply::Owner;
+pub use crate::apply::{Owner, Special};
 use crate::browse::Selection;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::error::{Error, Result};
@@ -92,6 +92,8 @@ pub struct RestoreOptions {
     pub sparse: Sparse,
     /// How to find owners.
     pub owner: Owner,
+    /// Whether set-id bits, file capabilities and devices are restored.
+    pub special: Special,
     /// Threads that write, at least 1. For a slow place more than there are processors pay.
     pub threads: usize,
     /// Counts files and bytes.

@@ -82,6 +82,41 @@ pub(crate) fn credential(name: &str) -> Option<String> {
     process_environment(name)?.into_string().ok()
 }
 
+/// Begins the names of variables that hold credentials of places, as docs/places.md and the usual tools of these name them.
+const CREDENTIALS: [&str; 11] = [
+    "AWS_",
+    "AZBLOB_",
+    "AZURE_",
+    "B2_",
+    "DRYSTONE_",
+    "GCS_",
+    "GOOGLE_",
+    "OS_",
+    "RCLONE_",
+    "ST_",
+    "SWIFT_",
+];
+/// Are parts of the names of other variables that hold secrets.
+const SECRET_PARTS: [&str; 6] = ["PASSPHRASE", "PASSWORD", "SECRET", "TOKEN", "CREDENTIAL", "API_KEY"];
+
+/// Variables that hold secrets: no program that reaches a place gets them.
+pub(crate) fn secret_variables() -> Vec<OsString> {
+    let is_secret = |name: &OsString| {
+        let upper = name.to_string_lossy().to_ascii_uppercase();
+        let is_credential = CREDENTIALS.iter().any(|start| upper.starts_with(start));
+        is_credential || SECRET_PARTS.iter().any(|part| upper.contains(part))
+    };
+    let all = std::env::vars_os().map(|(name, _)| name);
+    all.filter(is_secret).collect()
+}
+
+/// Variables of drystone's own: a command that gives a passphrase has no use for them, but may need those of others.
+pub(crate) fn own_variables() -> Vec<OsString> {
+    let all = std::env::vars_os().map(|(name, _)| name);
+    all.filter(|name| name.to_string_lossy().starts_with("DRYSTONE_"))
+        .collect()
+}
+
 /// The process's environment, or a test's.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 

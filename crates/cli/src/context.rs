@@ -1,11 +1,13 @@
 //! The world outside as the engine wants it: clock, randomness, runtime; and the wish to stop that signals carry.
 //!
-//! - The first SIGINT or SIGTERM asks everything to stop in good order, the second ends the process at once.
+//! - The first SIGINT or SIGTERM asks everything to stop in good order, the second ends the process at once. Calls to places
+//!   over a network end within a second of the first, whatever these do or do not answer.
 
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use drystone_format::tree::Time;
+use drystone_store::Stop;
 use drystone_store::spread::{Spread, Troubles};
 use drystone_vault::{Cancel, Clock, Context, Entropy, Vault};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -26,12 +28,25 @@ pub(crate) struct App {
     pub(crate) out: Output,
     /// Set by a signal.
     pub(crate) cancel: Cancel,
+    /// Set by the same signal; ends calls to places.
+    pub(crate) stop: Stop,
     /// What the engine takes.
     pub(crate) context: Context,
     /// The places of the vaults that were opened, to be asked at the end what went wrong with them.
     watched: Mutex<Vec<Spread>>,
     // Outlives everything that holds its handle.
-    _runtime: tokio::runtime::Runtime,
+    _runtime: Waiting,
+}
+
+/// The runtime. What still waits when it goes, such as a name that is being looked up, is not waited for.
+struct Waiting(Option<tokio::runtime::Runtime>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl App {
@@ -44,8 +59,8 @@ impl App {
             .enable_all()
             .build()
             .map_err(|error| failed("cannot start threads", error))?;
-        let cancel = Cancel::default();
-        listen(&cancel, out).map_err(|error| failed("cannot listen to signals", error))?;
+        let (cancel, stop) = (Cancel::default(), Stop::default());
+        listen(&cancel, &stop, out).map_err(|error| failed("cannot listen to signals", error))?;
         let context = Context {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
@@ -58,9 +73,10 @@ impl App {
             settings,
             out,
             cancel,
+            stop,
             context,
             watched: Mutex::default(),
-            _runtime: runtime,
+            _runtime: Waiting(Some(runtime)),
         })
     }
 
@@ -86,6 +102,14 @@ impl App {
         } else {
             exit
         }
+    }
+
+    /// Why a command failed: because it was asked to, if it was, whatever that looked like from below.
+    pub(crate) fn reason(&self, failure: Failure) -> Failure {
+        if self.cancel.is_cancelled() && matches!(failure.exit, Exit::Error | Exit::Damaged) {
+            return Failure::from(drystone_vault::Error::Interrupted);
+        }
+        failure
     }
 
     /// The time now.
@@ -129,9 +153,9 @@ fn trouble_lines(troubles: &Troubles) -> Vec<String> {
     lines
 }
 
-fn listen(cancel: &Cancel, out: Output) -> std::io::Result<()> {
+fn listen(cancel: &Cancel, stop: &Stop, out: Output) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let cancel = cancel.clone();
+    let (cancel, stop) = (cancel.clone(), stop.clone());
     std::thread::Builder::new()
         .name("drystone-signal".to_owned())
         .spawn(move || {
@@ -140,6 +164,7 @@ fn listen(cancel: &Cancel, out: Output) -> std::io::Result<()> {
                     Exit::Interrupted.now();
                 }
                 cancel.cancel();
+                stop.ask();
                 out.note("stopping; what is stored so far will be reused (once more to stop at once)");
             }
         })?;

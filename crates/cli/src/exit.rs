@@ -207,6 +207,12 @@ impl From<drystone_store::Error> for Failure {
                 (Exit::Damaged, "drystone check")
             }
             E::TooFew { .. } => (Exit::Error, "drystone doctor"),
+            E::Stopped { .. } => (Exit::Interrupted, "run the same command again"),
+            E::Foreign { .. } => (Exit::Error, "look at it, remove it, and run the same command again"),
+            E::Endless { .. } => (
+                Exit::Error,
+                "look at what lies at the place, or who answers in its stead",
+            ),
             E::Full { .. } => (Exit::Error, "free some space, then run the same command again"),
             E::Denied { advice, .. } => (Exit::Error, *advice),
             E::ReadOnly { .. } => (Exit::Error, "check owner, mode and mount of the place"),

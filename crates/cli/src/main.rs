@@ -25,12 +25,21 @@ use crate::exit::{Exit, Failure, Result};
 use crate::output::{Form, Output};
 
 fn main() -> ExitCode {
+    // Keys and passphrases are in memory: no core file has them, and no other process of this user reads them.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors, and go to standard output.
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            let _ = error.print();
+            // What it quotes of the command line may be the name of a file that somebody else made.
+            match output::tamed(&error.render().to_string()) {
+                Some(tame) if exit == Exit::Usage => {
+                    let form = Form::Text;
+                    Output { form, quiet: false }.say(tame.trim_end());
+                }
+                _ => drop(error.print()),
+            }
             return exit.into();
         }
     };
@@ -59,5 +68,5 @@ fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
     let exit = verbs::run(&cli.verb, &app);
     // Also after a failure: a place that is away may be why.
     let finished = app.finish(*exit.as_ref().unwrap_or(&Exit::Error));
-    exit.map(|_| finished)
+    exit.map(|_| finished).map_err(|failure| app.reason(failure))
 }

@@ -25,7 +25,7 @@ use drystone_vault::{
 use zeroize::Zeroizing;
 
 use crate::args::Spot;
-use crate::config::{KeySource, Passphrase, Settings};
+use crate::config::{KeySource, Passphrase, Settings, own_variables};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{local_time, shown, shown_path};
@@ -431,7 +431,11 @@ pub(crate) fn read_passphrase(source: &Passphrase) -> Result<Zeroizing<String>> 
 
 fn run_command(command: &str) -> Result<Zeroizing<String>> {
     let failed = |why: String| Failure::usage(format!("the passphrase command `{command}` {why}"));
-    let output = Command::new("sh")
+    let mut shell = Command::new("sh");
+    for name in own_variables() {
+        shell.env_remove(name);
+    }
+    let output = shell
         .args(["-c", command])
         .stdin(Stdio::inherit())
         .stderr(Stdio::inherit())

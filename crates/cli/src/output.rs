@@ -2,7 +2,9 @@
 //!
 //! - Standard output carries results only; everything else (progress, warnings, failures) goes to standard error.
 //! - Every JSON object carries `schema` and `type`; docs/json.md describes them.
-//! - Bytes that are not UTF-8 and control characters are escaped for people, and kept lossless in JSON.
+//! - Nothing that came from outside reaches a terminal as it is: every line for people goes through [`safe`], whoever wrote it
+//!   (a server, `ssh`, another user's file, a label). JSON is exact.
+//! - Bytes that are not UTF-8 are escaped for people, and kept lossless in JSON.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, StdoutLock, Write};
@@ -71,18 +73,27 @@ impl Output {
         }
     }
 
-    /// Prints a line to standard error, always.
+    /// Prints a line, or several, to standard error, always.
     pub(crate) fn say(self, text: impl fmt::Display) {
-        // Nobody is left to be told that standard error is gone.
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        print_error(&safe(&text.to_string(), LineEnds::Kept));
+    }
+
+    /// Prints one line to standard error, always; a line end in it is shown, so that nobody can forge a line of ours.
+    fn say_line(self, text: impl fmt::Display) {
+        print_error(&safe(&text.to_string(), LineEnds::Shown));
+    }
+
+    /// Prints a JSON object on one line of standard error.
+    pub(crate) fn say_object(self, kind: &str, fields: Value) {
+        print_error(&object(kind, fields).to_string());
     }
 
     /// Reports something odd that the command gets along with.
     pub(crate) fn warning(self, text: impl fmt::Display) {
         if self.is_json() {
-            self.say(object("warning", json!({ "message": text.to_string() })));
+            self.say_object("warning", json!({ "message": text.to_string() }));
         } else {
-            self.say(format_args!("warning: {text}"));
+            self.say_line(format_args!("warning: {text}"));
         }
     }
 
@@ -92,7 +103,7 @@ impl Output {
             return;
         }
         for problem in problems.iter().take(PROBLEMS_SHOWN) {
-            self.say(problem);
+            self.say_line(problem);
         }
         let more = problems.count().saturating_sub(PROBLEMS_SHOWN as u64);
         if more > 0 {
@@ -110,12 +121,12 @@ impl Output {
                 "code": failure.exit as u8, "name": failure.exit.word(),
                 "message": failure.message, "next": failure.next,
             });
-            self.say(object("error", fields));
+            self.say_object("error", fields);
             return;
         }
-        self.say(format_args!("drystone: {}", failure.message));
+        self.say_line(format_args!("drystone: {}", failure.message));
         if let Some(next) = &failure.next {
-            self.say(format_args!("next: {next}"));
+            self.say_line(format_args!("next: {next}"));
         }
     }
 }
@@ -126,14 +137,18 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Prints a line.
+    /// Prints a line, or several, for people.
     pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<()> {
-        writeln!(self.out, "{text}").map_err(|error| Failure::output(&error))
+        self.print(&safe(&text.to_string(), LineEnds::Kept))
     }
 
     /// Prints a JSON object of this type on one line.
     pub(crate) fn object(&mut self, kind: &str, fields: Value) -> Result<()> {
-        self.line(object(kind, fields))
+        self.print(&object(kind, fields).to_string())
+    }
+
+    fn print(&mut self, text: &str) -> Result<()> {
+        writeln!(self.out, "{text}").map_err(|error| Failure::output(&error))
     }
 
     /// Prints what is buffered.
@@ -150,6 +165,11 @@ impl Write for Lines {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
+}
+
+fn print_error(text: &str) {
+    // Nobody is left to be told that standard error is gone.
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// `fields` with `schema` and `type` in front.
@@ -207,11 +227,7 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for piece in bytes.utf8_chunks() {
         for letter in piece.valid().chars() {
-            if letter.is_control() {
-                text.extend(letter.escape_default())
-            } else {
-                text.push(letter)
-            }
+            push_safe(&mut text, letter, LineEnds::Shown);
         }
         for byte in piece.invalid() {
             // Writing to a string cannot fail.
@@ -219,6 +235,45 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// What becomes of line ends in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LineEnds {
+    /// They end lines.
+    Kept,
+    /// They are escaped.
+    Shown,
+}
+
+/// The text made safe, if it was not.
+pub(crate) fn tamed(text: &str) -> Option<String> {
+    Some(safe(text, LineEnds::Kept)).filter(|safe| safe != text)
+}
+
+/// The text without anything that a terminal, or the eye, may take for something else.
+fn safe(text: &str, ends: LineEnds) -> String {
+    let mut safe = String::with_capacity(text.len());
+    text.chars().for_each(|letter| push_safe(&mut safe, letter, ends));
+    safe
+}
+
+fn push_safe(text: &mut String, letter: char, ends: LineEnds) {
+    let is_end = letter == '\n' && ends == LineEnds::Kept;
+    if (letter.is_control() || is_format(letter)) && !is_end {
+        text.extend(letter.escape_default())
+    } else {
+        text.push(letter)
+    }
+}
+
+/// Whether a letter only changes how others are shown: category Cf of Unicode 16, and the separators of lines and paragraphs.
+fn is_format(letter: char) -> bool {
+    matches!(letter,
+        '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+        | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
 }
 
 /// A path, as [`shown`].
@@ -343,6 +398,15 @@ mod tests {
     #[test]
     fn hostile_names_reach_no_terminal_and_survive_in_json() {
         assert_eq!(shown(b"a\x1b[31m\xff\xfe \xc3\xa9\n"), "a\\u{1b}[31m\\xff\\xfe é\\n");
+        assert_eq!(
+            shown("cod.\u{202e}gpj\u{200b}\u{feff}".as_bytes()),
+            "cod.\\u{202e}gpj\\u{200b}\\u{feff}"
+        );
+        let text = "a\u{1b}]0;x\u{7}\u{9b}2J\r\u{2028}\nb";
+        assert_eq!(safe(text, LineEnds::Kept), "a\\u{1b}]0;x\\u{7}\\u{9b}2J\\r\\u{2028}\nb");
+        assert!(!safe(text, LineEnds::Shown).contains('\n'));
+        // What was made safe before stays as it is.
+        assert_eq!(safe(&shown(b"\x1b\n"), LineEnds::Kept), "\\u{1b}\\n");
         assert_eq!(path_object(b"\xc3\xa9"), json!({ "path": "é" }));
         assert_eq!(path_object(b"a\xff"), json!({ "path_bytes": "61ff" }));
     }

@@ -10,7 +10,7 @@ use drystone_store::{OpenOptions, Store};
 use drystone_vault::{Connect, Reach, Vault};
 use tokio::runtime::Handle;
 
-use crate::config::{Settings, credential};
+use crate::config::{Settings, credential, secret_variables};
 use crate::context::App;
 use crate::exit::{Failure, Result};
 
@@ -78,7 +78,11 @@ impl Connector {
         app.context.entropy.fill(&mut seed);
         Self {
             runtime: app.context.runtime.clone(),
-            options: OpenOptions::new(&credential, u64::from_le_bytes(seed)),
+            options: OpenOptions {
+                stop: app.stop.clone(),
+                hidden: secret_variables().into(),
+                ..OpenOptions::new(&credential, u64::from_le_bytes(seed))
+            },
         }
     }
 }

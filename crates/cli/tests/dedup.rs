@@ -147,6 +147,31 @@ fn a_watch_runs_until_it_is_stopped() {
     assert_eq!(child.0.wait().unwrap().code(), Some(0));
 }
 
+#[test]
+fn watching_leaves_small_files_alone_that_others_cannot_read() {
+    let home = Home::new();
+    let Some(disk) = Mounted::new(&home) else { return };
+    let private = fs::Permissions::from_mode(0o600);
+    for name in ["mount/pin", "mount/guess"] {
+        home.write(name, &noise(40 << 10));
+        fs::set_permissions(home.path(name), private.clone()).unwrap();
+    }
+    let place = disk.mount.to_str().unwrap();
+    for (more, freed) in [(vec![], 0), (vec!["--private-size-cutoff", "0"], 40 << 10)] {
+        let arguments = ["dedup", "watch", "--flush", "--every", "1h", "--json", place];
+        let mut child = Killed(home.command(arguments.iter().chain(&more)).spawn().unwrap());
+        let mut line = String::new();
+        let mut out = BufReader::new(child.0.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        assert_eq!(crate::runner::json_lines(&line)[0]["freed_bytes"], freed);
+    }
+    let help = home.run(["dedup", "--help"]).ok().out();
+    assert!(
+        help.contains("--same-owner") && help.contains("somebody has the same data"),
+        "{help}"
+    );
+}
+
 /// A process that does not outlive its test.
 struct Killed(Child);
 

@@ -15,6 +15,7 @@ mod dedup;
 mod drill;
 mod forget;
 mod help;
+mod hostile;
 #[path = "../../reflink/tests/main/image.rs"]
 mod image;
 mod init;

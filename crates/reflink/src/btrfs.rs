@@ -33,6 +33,9 @@ const WALK_ABOVE: u64 = 6;
 /// Looking for single extents costs about as much as streaming so many.
 const STREAM_ABOVE: u64 = 32;
 
+/// The bit of a file's mode that lets everybody read it.
+pub(crate) const EVERYBODY_READS: u32 = 0o004;
+
 /// Which files may be touched.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
@@ -40,6 +43,8 @@ pub struct Scope {
     pub subvolumes: Option<BTreeSet<u64>>,
     /// Only files of this size and above, bytes.
     pub min_file_bytes: u64,
+    /// Of files that not everybody may read, only those of this size and above, bytes.
+    pub private_min_bytes: u64,
     /// Not what lies under these: subvolume, and path in it.
     pub excluded: Vec<(u64, Vec<u8>)>,
 }
@@ -126,6 +131,7 @@ impl BtrfsSpace {
         let subvolumes = self.scope.subvolumes.as_ref();
         let in_scope = inode.is_file()
             && inode.size >= self.scope.min_file_bytes
+            && (inode.mode & EVERYBODY_READS != 0 || inode.size >= self.scope.private_min_bytes)
             && subvolumes.is_none_or(|known| known.contains(&file.subvolume))
             && !excluded;
         Known { file, inode, in_scope }

@@ -13,6 +13,7 @@ mod execute;
 mod files;
 mod lookup;
 mod map;
+mod owners;
 mod plan;
 mod progress;
 mod read;

@@ -14,7 +14,7 @@ const FILES_MAX: usize = 1 << 20;
 pub fn files_of_size(target: &Target, bytes: u64) -> Result<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     if !target.is_searched() {
-        walk(target.place(), &mut |file| {
+        walk(target.place(), &mut |file, _| {
             if file.size == bytes && found.len() < FILES_MAX {
                 found.push(file.path);
             }

@@ -9,6 +9,7 @@ use std::fmt;
 use crate::candidates::Candidates;
 use crate::cover::{Cover, Index, Run, Source};
 use crate::error::Result;
+use crate::owners::Owners;
 use crate::progress::{Cancel, Progress};
 use crate::space::{Extent, NO_PRINT, Print, Space, Use, Uses};
 
@@ -39,6 +40,8 @@ pub struct Policy {
     pub never_rewrite: bool,
     /// Share only extents that are equal as a whole.
     pub whole_only: bool,
+    /// Share only among files of one owner: what a file shares tells who can read it that somebody has the same.
+    pub same_owner_only: bool,
 }
 
 impl fmt::Display for Policy {
@@ -48,6 +51,7 @@ impl fmt::Display for Policy {
             (self.same_subvolume_only, ", within each subvolume"),
             (self.never_rewrite, ", without copies"),
             (self.whole_only, ", whole extents only"),
+            (self.same_owner_only, ", within each owner's files"),
         ];
         words
             .iter()
@@ -111,6 +115,8 @@ struct Planner<'a> {
     policy: Policy,
     index: Index,
     fates: Vec<Fate>,
+    /// Owners of files that were asked for.
+    owners: Owners,
     plan: Plan,
 }
 
@@ -131,6 +137,7 @@ pub fn plan(
         policy,
         index: Index::new(memory_bytes / INDEX_SHARE),
         fates: vec![Fate::Open; count],
+        owners: Owners::default(),
         plan: Plan {
             policy,
             uses: vec![Uses::default(); count],
@@ -311,7 +318,8 @@ impl Planner<'_> {
             return false;
         };
         let has = |subvolume| sources.list.iter().any(|source| source.file.subvolume == subvolume);
-        !self.policy.same_subvolume_only || uses.list.iter().all(|own| has(own.file.subvolume))
+        (!self.policy.same_subvolume_only || uses.list.iter().all(|own| has(own.file.subvolume)))
+            && (!self.policy.same_owner_only || self.owners.are_one(self.space, uses, sources))
     }
 
     /// Space is given back only if nothing of the extent is used any more.

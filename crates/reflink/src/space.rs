@@ -119,6 +119,12 @@ pub trait Space: Sync {
     /// Opens a file for reading and for being shared into.
     fn open(&self, file: FileId) -> Result<OwnedFd>;
 
+    /// The user that a file belongs to, if it can be found out.
+    fn owner(&self, file: FileId) -> Option<u32> {
+        let stat = rustix::fs::fstat(self.open(file).ok()?).ok()?;
+        Some(stat.st_uid)
+    }
+
     /// Where a file is, for people: from the top of the file system, or of what was walked.
     fn path(&self, file: FileId) -> Option<Vec<u8>>;
 

@@ -49,6 +49,8 @@ pub struct Target {
 pub struct Known<'a> {
     /// Only files of this size and above, bytes.
     pub min_file_bytes: u64,
+    /// Of files that not everybody may read, only those of this size and above, bytes.
+    pub private_min_bytes: u64,
     /// Directories and files that are left alone.
     pub exclude: &'a [PathBuf],
     /// Directory for what was read of data without checksums; nothing is remembered without one.
@@ -319,7 +321,11 @@ impl Target {
             0 => String::new(),
             bytes => format!(", from {bytes} bytes"),
         };
-        format!("{part}{from}{without}")
+        let private = match known.private_min_bytes {
+            0 => String::new(),
+            bytes => format!(", of files that others cannot read from {bytes} bytes"),
+        };
+        format!("{part}{from}{private}{without}")
     }
 
     /// Says where on this file system `path` is, with the subvolumes under it; nothing if it is on another.
@@ -362,6 +368,7 @@ impl Target {
             let mut scope = Scope {
                 subvolumes: self.subvolumes.clone(),
                 min_file_bytes: known.min_file_bytes,
+                private_min_bytes: known.private_min_bytes,
                 excluded: Vec::new(),
             };
             for path in known.exclude {
@@ -388,6 +395,7 @@ impl Target {
             name: &self.name,
             cache: cache.as_deref(),
             min_file_bytes: known.min_file_bytes,
+            private_min_bytes: known.private_min_bytes,
             exclude: &exclude,
         };
         Ok(Box::new(WalkedSpace::open(walk, progress, cancel)?))

@@ -20,8 +20,8 @@ pub(crate) struct FoundFile {
     pub(crate) ctime_ns: i64,
 }
 
-/// Calls `visit` for each regular file under `root`; returns how many files and directories could not be looked at.
-pub(crate) fn walk(root: &OwnedFd, visit: &mut dyn FnMut(FoundFile) -> Result<()>) -> Result<u64> {
+/// Calls `visit` for each regular file under `root`, with its mode; returns how many files and directories could not be looked at.
+pub(crate) fn walk(root: &OwnedFd, visit: &mut dyn FnMut(FoundFile, u32) -> Result<()>) -> Result<u64> {
     let about = fstat(root).map_err(|source| Error::io(".", "look at", source))?;
     let directory = open_directory(root, b".").map_err(|source| Error::io(".", "list", source))?;
     let mut pending = vec![(directory, Vec::new())];
@@ -50,7 +50,7 @@ pub(crate) fn walk(root: &OwnedFd, visit: &mut dyn FnMut(FoundFile) -> Result<()
         let mut path = path.clone();
         path.extend(name);
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile if stat.st_dev == about.st_dev => visit(found(&stat, path))?,
+            FileType::RegularFile if stat.st_dev == about.st_dev => visit(found(&stat, path), stat.st_mode)?,
             FileType::Directory if stat.st_dev == about.st_dev && pending.len() < DEPTH_MAX => {
                 match pending.last().map(|(parent, _)| open_child(parent, name)) {
                     Some(Ok(child)) => {

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::{Errno, pwrite};
 
+use crate::btrfs::EVERYBODY_READS;
 use crate::error::{Error, Result};
 use crate::map::Map;
 use crate::progress::{Cancel, Progress};
@@ -64,6 +65,8 @@ pub struct Walk<'a> {
     pub cache: Option<&'a Path>,
     /// Only files of this size and above, bytes.
     pub min_file_bytes: u64,
+    /// Of files that not everybody may read, only those of this size and above, bytes.
+    pub private_min_bytes: u64,
     /// Directories and files in it that are left alone.
     pub exclude: &'a [PathBuf],
 }
@@ -128,11 +131,14 @@ impl WalkedSpace {
         let least = made.map_or(0, |made| (made.st_ctime.max(0) as u64) << WALKS_A_SECOND_BITS);
         self.generation = map.begin(least)?;
         let mut batch = Vec::new();
-        let mut unreadable = walk(&self.root, &mut |found: FoundFile| {
+        let mut unreadable = walk(&self.root, &mut |found: FoundFile, mode| {
             cancel.check()?;
             let path = Path::new(OsStr::from_bytes(&found.path));
             let is_excluded = about.exclude.iter().any(|top| path.starts_with(top));
-            if found.size >= about.min_file_bytes.max(1) && !is_excluded {
+            let is_private = mode & EVERYBODY_READS == 0;
+            let private = if is_private { about.private_min_bytes } else { 0 };
+            let least = about.min_file_bytes.max(private).max(1);
+            if found.size >= least && !is_excluded {
                 batch.push(found);
             }
             if batch.len() >= BATCH {

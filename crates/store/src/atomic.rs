@@ -3,6 +3,7 @@
 //! - An object is written to `tmp/`, synced, renamed without replacing, and its directory synced: it is whole or absent.
 //! - A directory is used only after its entry in its parent was synced, whoever made it.
 //! - `Existed` is answered after syncing what exists, since another process may still be about to do so.
+//! - No link below the place is followed (`beneath.rs`).
 //! - A temporary file is locked by its writer; what can be locked by another belongs to nobody and is removed at open.
 
 use std::collections::HashSet;
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::Put;
+use crate::{Put, beneath};
 
 /// The directory of temporary files, below the vault's.
 pub(crate) const TMP: &str = "tmp";
@@ -174,8 +175,8 @@ impl Directory {
 
     /// Makes sure that an existing object outlives a power cut, then reports it as such.
     fn confirm(&self, path: &str) -> Result<Put, Failure> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.root(), path, flags, Mode::empty()).during("opening")?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let file = beneath::open(self.root(), path, flags, Mode::empty()).during("opening")?;
         rustix::fs::fdatasync(&file).during("syncing")?;
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         self.settle(parent).during("syncing the directories above")?;
@@ -185,24 +186,32 @@ impl Directory {
 
     /// Removes an object, durably; whether it was there.
     pub(crate) fn delete(&self, path: &str) -> Result<bool, Failure> {
-        match rustix::fs::unlinkat(self.root(), path, AtFlags::empty()) {
+        let (parent, name) = match beneath::parent(self.root(), path) {
+            Err(Errno::NOENT) => return Ok(false),
+            outcome => outcome.during("deleting")?,
+        };
+        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
             Err(Errno::NOENT) => return Ok(false),
             outcome => outcome.during("deleting")?,
         }
-        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        self.sync_directory(parent).during("syncing the directory of")?;
+        rustix::fs::fsync(&parent).during("syncing the directory of")?;
         Ok(true)
     }
 
     /// Size of the regular file at `path`, if there is anything.
     pub(crate) fn size_of(&self, path: &str) -> io::Result<Option<u64>> {
-        match rustix::fs::statat(self.root(), path, AtFlags::SYMLINK_NOFOLLOW) {
+        let (parent, name) = match beneath::parent(self.root(), path) {
+            Err(Errno::NOENT) => return Ok(None),
+            outcome => outcome?,
+        };
+        match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno.into()),
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 Ok(Some(u64::try_from(stat.st_size).unwrap_or(0)))
             }
-            Ok(_) => Err(io::Error::other("it is not a regular file")),
+            // The caller says what it is instead.
+            Ok(_) => Err(Errno::LOOP.into()),
         }
     }
 
@@ -211,13 +220,14 @@ impl Directory {
         if path.is_empty() || self.settled.lock().contains(path) {
             return Ok(());
         }
-        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        self.settle(parent)?;
-        match rustix::fs::mkdirat(self.root(), path, DIRECTORY_MODE) {
+        self.settle(path.rsplit_once('/').map_or("", |(parent, _)| parent))?;
+        let (parent, name) = beneath::parent(self.root(), path)?;
+        match rustix::fs::mkdirat(&parent, name, DIRECTORY_MODE) {
+            // That it is a directory shows when it is opened.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
-        self.sync_directory(parent)?;
+        rustix::fs::fsync(&parent)?;
         self.settled.lock().insert(path.to_string());
         Ok(())
     }
@@ -226,14 +236,11 @@ impl Directory {
         if path.is_empty() {
             return Ok(rustix::fs::fsync(&self.root)?);
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(self.root(), path, flags, Mode::empty())?;
-        Ok(rustix::fs::fsync(&directory)?)
+        Ok(rustix::fs::fsync(beneath::directory(self.root(), path)?)?)
     }
 
     fn remove_leftovers(&self) -> io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let tmp = rustix::fs::openat(self.root(), TMP, flags, Mode::empty())?;
+        let tmp = beneath::directory(self.root(), TMP)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         for entry in rustix::fs::Dir::read_from(&tmp)? {
             let entry = entry?;
@@ -255,7 +262,8 @@ impl Directory {
 /// A file in `tmp/`, locked while it lives and removed unless published.
 struct Temporary<'a> {
     root: BorrowedFd<'a>,
-    path: String,
+    tmp: OwnedFd,
+    name: String,
     file: File,
     published: bool,
 }
@@ -265,8 +273,10 @@ impl<'a> Temporary<'a> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
-            let path = format!("{TMP}/{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-            let file = match rustix::fs::openat(root, &path, flags, FILE_MODE) {
+            // Anew each time, since somebody may have removed it.
+            let tmp = beneath::directory(root, TMP)?;
+            let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let file = match rustix::fs::openat(&tmp, &name, flags, FILE_MODE) {
                 // Another host or an earlier process with this process id.
                 Err(Errno::EXIST) => continue,
                 outcome => File::from(outcome?),
@@ -275,7 +285,8 @@ impl<'a> Temporary<'a> {
             if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK) {
                 return Ok(Self {
                     root,
-                    path,
+                    tmp,
+                    name,
                     file,
                     published: false,
                 });
@@ -285,7 +296,8 @@ impl<'a> Temporary<'a> {
 
     /// Gives the file its final name; `false` if something has that name.
     fn publish(&mut self, path: &str) -> io::Result<bool> {
-        match rustix::fs::renameat_with(self.root, &self.path, self.root, path, RenameFlags::NOREPLACE) {
+        let (parent, name) = beneath::parent(self.root, path)?;
+        match rustix::fs::renameat_with(&self.tmp, &self.name, &parent, name, RenameFlags::NOREPLACE) {
             Ok(()) => self.published = true,
             Err(Errno::EXIST) => return Ok(false),
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => return self.publish_by_link(path),
@@ -296,7 +308,8 @@ impl<'a> Temporary<'a> {
 
     /// For file systems that cannot rename without replacing (NFS, some FUSE): the temporary name goes when dropped.
     fn publish_by_link(&self, path: &str) -> io::Result<bool> {
-        match rustix::fs::linkat(self.root, &self.path, self.root, path, AtFlags::empty()) {
+        let (parent, name) = beneath::parent(self.root, path)?;
+        match rustix::fs::linkat(&self.tmp, &self.name, &parent, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Err(io::Error::new(
@@ -309,7 +322,8 @@ impl<'a> Temporary<'a> {
 
     /// Puts the file in the place of a damaged one.
     fn replace(&mut self, path: &str) -> io::Result<bool> {
-        rustix::fs::renameat(self.root, &self.path, self.root, path)?;
+        let (parent, name) = beneath::parent(self.root, path)?;
+        rustix::fs::renameat(&self.tmp, &self.name, &parent, name)?;
         self.published = true;
         Ok(true)
     }
@@ -318,7 +332,7 @@ impl<'a> Temporary<'a> {
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if !self.published {
-            let _ = rustix::fs::unlinkat(self.root, &self.path, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.tmp, &self.name, AtFlags::empty());
         }
     }
 }
@@ -375,7 +389,7 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .collect();
-        assert_eq!(left, [place.path().join(&alive.path)]);
+        assert_eq!(left, [place.path().join(TMP).join(&alive.name)]);
     }
 
     #[test]

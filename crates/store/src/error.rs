@@ -88,6 +88,42 @@ pub enum Error {
         /// What is known about it.
         reason: String,
     },
+    /// A place answers with more than any honest one has to say; it was not read to the end.
+    #[error("{place}: {name}: {what}; see what lies there, or who answers in its stead")]
+    Endless {
+        /// The object, or the prefix of a listing.
+        name: String,
+        /// The place.
+        place: String,
+        /// How much was read before it was given up.
+        what: String,
+    },
+    /// The wish to stop ended the call.
+    #[error("{place}: stopped, as was asked for")]
+    Stopped {
+        /// The place.
+        place: String,
+    },
+    /// Something that is no object lies where an object or a directory of objects should be.
+    #[error("{place}: {name} is {found}, and drystone follows or opens no such thing; look at it, then remove it")]
+    Foreign {
+        /// What is in the way, as a path below the place.
+        name: String,
+        /// The place.
+        place: String,
+        /// What it is.
+        found: &'static str,
+    },
+    /// The place hangs: it gave no answer in time, or next to nothing of one.
+    #[error("{place}: no answer while working on {name}: {reason}; try again later")]
+    Silent {
+        /// The object.
+        name: String,
+        /// The place.
+        place: String,
+        /// How long it was waited for.
+        reason: String,
+    },
     /// The bytes of an object, or of a shard, are not what was stored: altered, cut short, or of something else.
     #[error("{place}: {name} is damaged or not of this vault: {what}; run `drystone repair`")]
     Unsound {
@@ -203,7 +239,13 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later without anyone changing anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Unavailable { .. })
+        matches!(self, Error::Unavailable { .. } | Error::Silent { .. })
+    }
+
+    /// Whether other calls to the same place have little hope for a while.
+    pub(crate) fn is_of_place(&self) -> bool {
+        let is_elsewhere = matches!(self, Error::NoPlace { .. } | Error::NotDirectory { .. });
+        is_elsewhere || self.is_transient() || matches!(self, Error::Endless { .. } | Error::Stopped { .. })
     }
 
     /// Whether the object, and not the place, is missing.

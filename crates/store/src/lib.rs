@@ -3,11 +3,12 @@
 //! - An object appears whole or not at all, and never changes once it is there.
 //! - [`Store::put`] returns when the bytes are as durable as [`Traits::durable_on_return`] says.
 //! - A listing is complete or an error; names that are not drystone's are left out of it.
-//! - Behaviour is added by decorators with the same interface: [`Retry`], [`Limit`], [`Record`], [`Fail`], [`Crash`], [`Spares`].
+//! - Behaviour is added by decorators with the same interface: [`Retry`], [`Limit`], [`Record`], [`Fail`], [`Crash`], [`Spares`], [`Stoppable`].
 //! - [`Spread`] makes one store of several places, any k of which are enough.
 //! - Object names are made and parsed in `name.rs` only, the order of fsync and rename is kept in `atomic.rs` only.
 
 mod atomic;
+mod beneath;
 #[cfg(feature = "testing")]
 pub mod conformance;
 pub mod crash;
@@ -22,6 +23,8 @@ mod open;
 pub mod placement;
 pub mod record;
 mod remote;
+mod remote_answer;
+mod remote_frames;
 mod remote_http;
 mod remote_services;
 mod remote_sftp;
@@ -31,6 +34,7 @@ mod remote_url;
 pub mod retry;
 mod spares;
 pub mod spread;
+pub mod stop;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod walk;
@@ -53,6 +57,7 @@ pub use record::Record;
 pub use retry::Retry;
 pub use spares::Spares;
 pub use spread::{Spread, SpreadOptions, SpreadPlace};
+pub use stop::{Stop, Stoppable};
 
 /// A place that holds named immutable objects.
 ///

@@ -1,7 +1,8 @@
 //! A store in a directory of a local file system: one file per object.
 //!
 //! - Everything goes through the directory that was opened: one that is unmounted or replaced later is not mixed up with it.
-//! - Symbolic links are not followed below it; what is not a regular file is no object.
+//! - No symbolic link below it is followed, on the way or at the end (`beneath.rs`); what is not a regular file is no object,
+//!   and what stands where an object or a directory of objects should be is named, with what to do about it.
 //! - Files are made with mode 0600, directories with 0700.
 //! - Blocking calls run on tokio's threads for such, so the methods need a tokio runtime.
 
@@ -13,13 +14,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::atomic::{self, Directory, Existing, Failure};
 use crate::error::NO_DIRECTORY;
+use crate::remote_answer::{ENTRIES_MAX, too_many_entries};
 use crate::walk::Page;
-use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits, beneath};
 
 /// What an error names when the place as a whole is meant.
 const WHOLE: &str = "its directory";
@@ -107,7 +109,37 @@ fn whole_error(place: String, during: &'static str, source: io::Error) -> Error 
 
 impl Inner {
     fn error(&self, name: &Name, during: &'static str, source: impl Into<io::Error>) -> Error {
-        Error::from_io(&self.place, name.as_str(), during, source.into())
+        let source = source.into();
+        // What the file of an object is written through comes into question too.
+        let paths = [
+            (name.as_str(), FileType::RegularFile),
+            (atomic::TMP, FileType::Directory),
+        ];
+        let mut foreign = paths
+            .iter()
+            .filter_map(|(path, kind)| self.foreign(path, *kind, &source));
+        foreign
+            .next()
+            .unwrap_or_else(|| Error::from_io(&self.place, name.as_str(), during, source))
+    }
+
+    /// What stands in the way, if that is what the system means.
+    fn foreign(&self, path: &str, wanted: FileType, source: &io::Error) -> Option<Error> {
+        let code = source.raw_os_error()?;
+        let told = [
+            Errno::LOOP,
+            Errno::NOTDIR,
+            Errno::ISDIR,
+            Errno::XDEV,
+            Errno::NXIO,
+            Errno::NODEV,
+        ];
+        if !told.iter().any(|errno| errno.raw_os_error() == code) {
+            return None;
+        }
+        let (name, found) = beneath::foreign(self.directory.root(), path, wanted)?;
+        let place = self.place.clone();
+        Some(Error::Foreign { name, place, found })
     }
 
     /// An object is missing, unless it is the whole directory that is.
@@ -153,8 +185,8 @@ impl Inner {
 
     fn get(&self, name: &Name, range: Range) -> Result<Bytes> {
         // Without NONBLOCK, opening a pipe that took the object's name would wait for ever.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(self.directory.root(), name.as_str(), flags, Mode::empty()) {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let file = match beneath::open(self.directory.root(), name.as_str(), flags, Mode::empty()) {
             Err(Errno::NOENT) => return Err(self.missing(name)),
             outcome => File::from(outcome.map_err(|errno| self.error(name, "opening", errno))?),
         };
@@ -162,7 +194,7 @@ impl Inner {
             .metadata()
             .map_err(|source| self.error(name, "reading the size of", source))?;
         if !metadata.is_file() {
-            return Err(self.error(name, "opening", io::Error::other("it is not a regular file")));
+            return Err(self.error(name, "opening", Errno::LOOP));
         }
         let (offset, len) = range.resolve(name, &self.place, metadata.len())?;
         self.read(name, &file.into(), offset, len)
@@ -263,15 +295,24 @@ impl Inner {
 
     /// Names in one directory, none if it does not exist; those that are not UTF-8 are foreign and left out.
     fn entries(&self, directory: &str) -> Result<Vec<String>> {
-        let failed = |errno: Errno| Error::from_io(&self.place, directory, "listing", errno.into());
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let path = if directory.is_empty() { "." } else { directory };
-        let opened = match rustix::fs::openat(self.directory.root(), path, flags, Mode::empty()) {
+        let failed = |errno: Errno| {
+            let source = io::Error::from(errno);
+            let foreign = self.foreign(directory, FileType::Directory, &source);
+            foreign.unwrap_or_else(|| Error::from_io(&self.place, directory, "listing", source))
+        };
+        let opened = match beneath::directory(self.directory.root(), directory) {
             Err(Errno::NOENT) => return Ok(Vec::new()),
             outcome => outcome.map_err(failed)?,
         };
         let mut names = Vec::new();
-        for entry in Dir::new(opened).map_err(failed)? {
+        for (count, entry) in Dir::new(opened).map_err(failed)?.enumerate() {
+            if count > ENTRIES_MAX {
+                return Err(Error::Endless {
+                    name: directory.to_string(),
+                    place: self.place.clone(),
+                    what: too_many_entries().to_string(),
+                });
+            }
             if let Ok(name) = entry.map_err(failed)?.file_name().to_str()
                 && !matches!(name, "." | "..")
             {
@@ -284,7 +325,7 @@ impl Inner {
     /// Size of a listed object; `None` if it was deleted meanwhile or is not a regular file.
     fn listed_size(&self, name: &Name) -> Result<Option<u64>> {
         match self.directory.size_of(name.as_str()) {
-            Err(source) if source.kind() == io::ErrorKind::Other => Ok(None),
+            Err(source) if source.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Ok(None),
             outcome => outcome.map_err(|source| self.error(name, "listing", source)),
         }
     }

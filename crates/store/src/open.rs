@@ -3,7 +3,7 @@
 //! - A plain path or `file://` is a local directory; every other place is reached over a network, with retries and a limit of requests.
 //! - Credentials are looked up by their usual names; the URL of a place holds none (docs/places.md).
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
@@ -12,21 +12,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::timeout;
 
 use crate::limit::Limits;
 use crate::remote_services::{self, KNOWN};
 use crate::remote_url::{malformed, shown};
 use crate::retry::Policy;
-use crate::{Error, Limit, Local, Result, Retry, Store};
+use crate::{Error, Limit, Local, Result, Retry, Stop, Stoppable, Store};
 
 /// What opening a place needs to know beside its URL.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct OpenOptions<'a> {
     /// Looks up a credential by its usual name, such as `AWS_SECRET_ACCESS_KEY`: from the environment, a profile, a keyring.
     pub credentials: &'a (dyn Fn(&str) -> Option<String> + Sync),
     /// How often and how soon requests over a network are repeated. Its seed must be another at each
     /// opening, on every machine: temporary names are made from it.
     pub retry: Policy,
+    /// Ends every call to a place over a network soon after it was asked.
+    pub stop: Stop,
+    /// Variables of the environment that hold secrets: no program that is started to reach a place gets them.
+    pub hidden: Arc<[OsString]>,
 }
 
 impl<'a> OpenOptions<'a> {
@@ -38,7 +43,13 @@ impl<'a> OpenOptions<'a> {
             max_delay: Duration::from_secs(15),
             seed,
         };
-        Self { credentials, retry }
+        let stop = Stop::default();
+        Self {
+            credentials,
+            retry,
+            stop,
+            hidden: Arc::default(),
+        }
     }
 }
 
@@ -65,6 +76,8 @@ pub(crate) trait Place: Store {
 
 /// Calls that opening a place takes at most, about three seconds in all: one that is gone is not to hold up the others.
 const KNOCKS: u32 = 3;
+/// Time that opening a place may take in all: one that hangs is not to hold them up for long.
+const KNOCK_LIMIT: Duration = Duration::from_secs(15);
 
 /// Opens an existing place. Over a network this takes a request, and all calls need the same tokio runtime.
 ///
@@ -82,8 +95,14 @@ pub async fn open(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Store>
             ..options.retry
         },
     );
-    knock.repeat(|| place.check()).await.0?;
-    Ok(decorated(&place, options))
+    let knocked = async { knock.repeat(|| place.check()).await.0 };
+    let knocked = async {
+        timeout(KNOCK_LIMIT, knocked)
+            .await
+            .unwrap_or_else(|_| Err(no_answer(&place)))
+    };
+    options.stop.limit(place.place(), knocked).await?;
+    Ok(stoppable(decorated(&place, options), options))
 }
 
 /// Makes a new place, or opens one that is empty or holds a vault's objects only. Buckets and containers are not made.
@@ -95,8 +114,21 @@ pub async fn create(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Stor
         return Ok(Arc::new(Local::create(Path::new(OsStr::from_bytes(&path)))?));
     };
     let store = decorated(&place, options);
-    store.repeat(|| place.make()).await.0?;
-    Ok(store)
+    let made = async { store.repeat(|| place.make()).await.0 };
+    options.stop.limit(place.place(), made).await?;
+    Ok(stoppable(store, options))
+}
+
+fn no_answer(place: &Arc<dyn Place>) -> Error {
+    Error::Silent {
+        name: "the place".to_string(),
+        place: place.place().to_string(),
+        reason: format!("it gives no answer within {} seconds", KNOCK_LIMIT.as_secs()),
+    }
+}
+
+fn stoppable(store: Arc<Retry>, options: &OpenOptions<'_>) -> Arc<dyn Store> {
+    Arc::new(Stoppable::new(store, options.stop.clone()))
 }
 
 fn decorated(place: &Arc<dyn Place>, options: &OpenOptions<'_>) -> Arc<Retry> {

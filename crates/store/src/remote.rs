@@ -3,7 +3,7 @@
 //! - No condition of a server is relied on: a put looks first, and of several puts at once more than one may be told `Created`.
 //! - A service that shows an object while it is being written gets it under a temporary name first.
 //! - A listing that the service gives out of order, or breaks off, is an error.
-//! - Nothing is read beyond what was asked for or the format allows.
+//! - Nothing is read beyond what was asked for or the format allows; a listing that does not end is given up.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,8 @@ use opendal::options::{ListOptions, ReaderOptions};
 use opendal::{BytesRange, EntryMode, ErrorKind, Operator};
 
 use crate::open::Place;
-use crate::remote_http::refusal;
+use crate::remote_answer::{ENTRIES_MAX, excess, is_stalled, listing, too_many_entries};
+use crate::remote_http::{reason, refusal};
 use crate::remote_services::Service;
 use crate::walk::{Directories, Entry, walk};
 use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
@@ -100,6 +101,14 @@ impl Remote {
     /// Sorts an error by what the caller does about it.
     fn error(&self, name: &str, during: &'static str, error: &opendal::Error) -> Error {
         let (name, place) = (name.to_string(), self.place.clone());
+        if let Some(excess) = excess(error) {
+            let what = excess.to_string();
+            return Error::Endless { name, place, what };
+        }
+        if is_stalled(error) {
+            let reason = format!("{during}: {}", reason(error));
+            return Error::Silent { name, place, reason };
+        }
         let refused = refusal(error);
         let status = refused.map_or(0, |refused| refused.status.as_u16());
         // Few servers have a status for it; S3, Swift and WebDAV servers say it in words.
@@ -280,7 +289,12 @@ impl Remote {
         let path = self.directory(directory);
         let list = async {
             let mut entries = self.operator.lister(&path).await?;
+            let mut count = 0;
             while let Some(entry) = entries.try_next().await? {
+                count += 1;
+                if count > ENTRIES_MAX {
+                    return Err(too_many_entries().into());
+                }
                 let name = entry
                     .path()
                     .strip_prefix(path.trim_start_matches('/'))
@@ -296,7 +310,7 @@ impl Remote {
             }
             Ok::<_, opendal::Error>(())
         };
-        match list.await {
+        match listing(list).await {
             Err(error) if self.service.directories && error.kind() == ErrorKind::NotFound => Ok(()),
             outcome => outcome.map_err(|error| self.error(WHOLE, "listing", &error)),
         }
@@ -314,10 +328,14 @@ impl Remote {
             .operator
             .lister_options(&self.directory(&prefix.directory()), options)
             .await?;
-        let mut found: Vec<Listed> = Vec::new();
+        let (mut found, mut count): (Vec<Listed>, usize) = (Vec::new(), 0);
         while found.len() < limit
             && let Some(entry) = entries.try_next().await?
         {
+            count += 1;
+            if count > ENTRIES_MAX {
+                return Err(too_many_entries().into());
+            }
             let Some(Ok(name)) = entry.path().strip_prefix(&self.base).map(Name::parse) else {
                 continue;
             };
@@ -343,17 +361,6 @@ fn is_beyond_end(error: &opendal::Error) -> bool {
         || refusal(error).is_some_and(|refused| refused.status == http::StatusCode::RANGE_NOT_SATISFIABLE)
 }
 
-/// What went wrong, without the addresses and headers that OpenDAL adds.
-fn reason(error: &opendal::Error) -> String {
-    let mut text = error.message().to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
-}
-
 #[async_trait]
 impl Directories for Remote {
     async fn entries(&self, directory: &str) -> Result<Vec<Entry>> {
@@ -373,7 +380,7 @@ impl Place for Remote {
         let outcome = match self.service.directories {
             // OpenDAL answers for the root itself without asking; a listing asks.
             true if !self.base.is_empty() => self.operator.stat(&self.base).await.map(|found| found.is_dir()),
-            _ => self.first_entry().await.map(|()| true),
+            _ => listing(self.first_entry()).await.map(|()| true),
         };
         match outcome {
             Ok(true) => Ok(()),
@@ -461,8 +468,7 @@ impl Store for Remote {
     async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
         let capability = self.operator.info().capability();
         if capability.list_with_recursive && capability.list_with_start_after {
-            return self
-                .list_flat(prefix, after, limit)
+            return listing(self.list_flat(prefix, after, limit))
                 .await
                 .map_err(|error| match error.kind() {
                     ErrorKind::NotFound => self.no_place(),

@@ -1,7 +1,9 @@
 //! How requests to other machines travel: one HTTP client with limits in time, and refusals that tell what they are.
 //!
-//! - A connection must stand within ten seconds; after that, sixty seconds without any byte moved end a request. A slow
-//!   line is no reason to give up, however long a body takes.
+//! - A connection must stand within ten seconds, and an answer begin within fifteen. An upload is given up after sixty seconds in
+//!   which no byte moved: a slow line is no reason to give up, however long a body takes. What an answer may take stands in
+//!   `remote_answer.rs`.
+//! - No redirect is followed: what a request carries is meant for the host that the user named.
 //! - An answer that some caller treats in its own way (denied, full, busy) becomes a [`Refused`] here, whatever the service makes of it.
 //! - No credential is ever part of an error.
 
@@ -11,24 +13,32 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
 use http::{HeaderValue, Request, Response, StatusCode, header};
+use opendal::raw::Operation;
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
 use parking_lot::Mutex;
 use reqwest::Client;
+use reqwest::redirect::Policy;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use crate::remote_answer::{Body, cause, count_request, pieces, stalled};
 use crate::remote_swift::Login;
 
 /// Time for a connection to stand.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Time without any progress after which a request has failed.
+/// Time for an answer to begin, and between its pieces.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+/// Time without any progress after which an upload has failed.
 pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// Bodies of requests up to this length get no more time than requests without.
+const SMALL_BYTES: usize = 64 << 10;
 /// Bytes of a body handed on at once: the grain in which its progress is seen.
 const PIECE_BYTES: usize = 64 << 10;
 /// Most bytes of a refusal that are read and shown.
 const REASON_MAX_BYTES: usize = 1 << 10;
+/// Time that the text of a refusal may take.
+const REASON_LIMIT: Duration = Duration::from_secs(5);
 
 /// An answer that refuses the request.
 #[derive(Debug, Error)]
@@ -54,13 +64,16 @@ impl Transport {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(CONNECT_LIMIT)
+            .redirect(Policy::none())
             .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { client, login })
     }
 
     async fn send(&self, request: Request<Buffer>) -> Result<Response<HttpBody>> {
+        count_request()?;
         let (mut parts, body) = request.into_parts();
+        let is_read = parts.extensions.get::<Operation>() == Some(&Operation::Read);
         if parts.method.as_str() == "MOVE" {
             // What is there already stays: without this, servers remove the target first, and readers miss it.
             parts.headers.insert("overwrite", HeaderValue::from_static("F"));
@@ -68,6 +81,11 @@ impl Transport {
         let is_head = parts.method == http::Method::HEAD;
         // Swift accepts, and drops, an upload that lost a race for its name against another.
         let may_be_lost = self.login.is_some() && parts.method == http::Method::PUT;
+        let limit = if body.len() > SMALL_BYTES {
+            IDLE_LIMIT
+        } else {
+            ANSWER_LIMIT
+        };
         let progress = Arc::new(Progress::default());
         let mut request = self
             .client
@@ -81,12 +99,17 @@ impl Transport {
         }
         let answer = tokio::select! {
             answer = request.send() => answer.map_err(unreachable)?,
-            () = progress.stalled() => return Err(stalled()),
+            () = progress.stalled(limit) => return Err(stalled()),
         };
         if is_refusal(answer.status()) || may_be_lost && answer.status() == StatusCode::ACCEPTED {
             return Err(refused(answer).await);
         }
-        Ok(translate(answer, is_head))
+        let body = if is_read && answer.status().is_success() {
+            Body::Object
+        } else {
+            Body::Words
+        };
+        Ok(translate(answer, is_head, body))
     }
 }
 
@@ -108,14 +131,18 @@ impl HttpTransport for Transport {
 
 /// The refusal that an error came from.
 pub(crate) fn refusal(error: &Error) -> Option<&Refused> {
+    cause(error)
+}
+
+/// What went wrong, without the addresses and headers that OpenDAL adds.
+pub(crate) fn reason(error: &Error) -> String {
+    let mut text = error.message().to_string();
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
-        if let Some(refused) = inner.downcast_ref() {
-            return Some(refused);
-        }
+        text = format!("{text}: {inner}");
         source = inner.source();
     }
-    None
+    text
 }
 
 /// Whether the token or password was not accepted.
@@ -125,37 +152,67 @@ fn is_unauthorized(error: &Error) -> bool {
 
 /// Whether an answer is treated here; the services know what others mean.
 fn is_refusal(status: StatusCode) -> bool {
-    status.is_server_error() || matches!(status.as_u16(), 401 | 403 | 408 | 409 | 413 | 416 | 423 | 425 | 429)
+    is_redirect(status)
+        || status.is_server_error()
+        || matches!(status.as_u16(), 401 | 403 | 408 | 409 | 413 | 416 | 423 | 425 | 429)
+}
+
+/// Whether an answer sends the client elsewhere; 304 is about a cache.
+fn is_redirect(status: StatusCode) -> bool {
+    status.is_redirection() && status != StatusCode::NOT_MODIFIED
 }
 
 /// The error for an answer that is a refusal.
-pub(crate) async fn refused(mut answer: reqwest::Response) -> Error {
+pub(crate) async fn refused(answer: reqwest::Response) -> Error {
     let status = answer.status();
-    let mut text = Vec::new();
-    while let Ok(Ok(Some(piece))) = tokio::time::timeout(IDLE_LIMIT, answer.chunk()).await {
-        text.extend(piece.iter().take(REASON_MAX_BYTES - text.len()));
-        if text.len() == REASON_MAX_BYTES {
-            break;
+    let target = answer.headers().get(header::LOCATION).filter(|_| is_redirect(status));
+    let target = target.map(|target| host_of(&String::from_utf8_lossy(target.as_bytes())));
+    let said = reason_of(answer).await;
+    let reason = match target {
+        Some(host) => {
+            format!("the server sends requests on to {host}; nothing was sent there. Name that address if it is right")
         }
-    }
-    let text = String::from_utf8_lossy(&text);
-    let reason = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        None => said,
+    };
     Error::new(ErrorKind::Unexpected, "refused").set_source(Refused { status, reason })
+}
+
+/// The host that an address names, without what may be secret in it.
+fn host_of(address: &str) -> String {
+    match url::Url::parse(address) {
+        Ok(url) => url.host_str().unwrap_or("an address without a host").to_string(),
+        Err(_) => "another path of the same host".to_string(),
+    }
+}
+
+/// The beginning of a body, on one line; what does not come soon is not waited for.
+async fn reason_of(mut answer: reqwest::Response) -> String {
+    let mut text = Vec::new();
+    let read = async {
+        while let Ok(Some(piece)) = answer.chunk().await {
+            text.extend(piece.iter().take(REASON_MAX_BYTES - text.len()));
+            if text.len() == REASON_MAX_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(REASON_LIMIT, read).await;
+    let text = String::from_utf8_lossy(&text);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The error for a request that met no answer. Its text names no address, since that may hold a signature.
 pub(crate) fn unreachable(error: reqwest::Error) -> Error {
+    if error.is_timeout() {
+        return stalled();
+    }
     Error::new(ErrorKind::Unexpected, "no answer")
         .with_temporary(!error.is_builder())
         .set_source(error.without_url())
 }
 
-fn stalled() -> Error {
-    Error::new(ErrorKind::Unexpected, "no byte moved for a minute").set_temporary()
-}
-
 /// The answer as OpenDAL takes it; the length that a HEAD tells is not that of its body.
-fn translate(answer: reqwest::Response, is_head: bool) -> Response<HttpBody> {
+fn translate(answer: reqwest::Response, is_head: bool, body: Body) -> Response<HttpBody> {
     let mut translated = Response::new(());
     *translated.status_mut() = answer.status();
     *translated.headers_mut() = answer.headers().clone();
@@ -165,23 +222,7 @@ fn translate(answer: reqwest::Response, is_head: bool) -> Response<HttpBody> {
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse().ok())
         .filter(|_| !is_head);
-    translated.map(|()| HttpBody::new(Box::pin(pieces(answer)), size))
-}
-
-/// The body of an answer; a piece that does not come in time is an error.
-fn pieces(answer: reqwest::Response) -> impl Stream<Item = Result<Buffer>> + Send + Sync {
-    stream::try_unfold(Box::pin(answer.bytes_stream()), |mut rest| async move {
-        loop {
-            match tokio::time::timeout(IDLE_LIMIT, rest.next()).await {
-                Err(_) => return Err(stalled()),
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(error))) => return Err(unreachable(error)),
-                // An empty piece would be taken for the end.
-                Ok(Some(Ok(piece))) if piece.is_empty() => {}
-                Ok(Some(Ok(piece))) => return Ok(Some((Buffer::from(piece), rest))),
-            }
-        }
-    })
+    translated.map(|()| HttpBody::new(Box::pin(pieces(answer, body)), size))
 }
 
 /// When a byte of a request was last taken by the connection.
@@ -200,9 +241,9 @@ impl Progress {
     }
 
     /// Ends when nothing has moved for too long.
-    async fn stalled(&self) {
+    async fn stalled(&self, limit: Duration) {
         loop {
-            let end = *self.0.lock() + IDLE_LIMIT;
+            let end = *self.0.lock() + limit;
             if end <= Instant::now() {
                 return;
             }
@@ -258,7 +299,7 @@ mod tests {
             progress: Arc::clone(&progress),
         };
         let started = Instant::now();
-        let mut stalled = Box::pin(progress.stalled());
+        let mut stalled = Box::pin(progress.stalled(IDLE_LIMIT));
         let mut sent = 0;
         while !upload.is_end_stream() {
             assert!((&mut stalled).now_or_never().is_none(), "given up after {sent} bytes");

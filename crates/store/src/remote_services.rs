@@ -83,7 +83,10 @@ const OTHER: Service = Service {
 /// The place that a URL means, nothing being sent yet; `None` for a local one.
 pub(crate) fn place(url: &str, options: &OpenOptions<'_>) -> Result<Option<Arc<dyn Place>>> {
     let remote = match scheme(url) {
-        Some(("sftp", _)) => return Ok(Some(Arc::new(Sftp::new(url, options.retry.seed)?))),
+        Some(("sftp", _)) => {
+            let sftp = Sftp::new(url, options.retry.seed, Arc::clone(&options.hidden))?;
+            return Ok(Some(Arc::new(sftp)));
+        }
         None | Some(("file", _)) => return Ok(None),
         Some(("s3", _)) => s3(url, options)?,
         Some(("swift", _)) => swift(url, options)?,

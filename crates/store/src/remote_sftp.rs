@@ -4,9 +4,11 @@
 //!   renamed to its own: it appears whole or not at all, and what is there already stays.
 //! - What is under a foreign name, or is no regular file, is left alone.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -17,7 +19,8 @@ use openssh_sftp_client::file::File;
 use tokio::io::AsyncSeek;
 
 use crate::open::Place;
-use crate::remote_ssh::{Outcome, Ssh, WHOLE, limited};
+use crate::remote_answer::{ENTRIES_MAX, too_many_entries};
+use crate::remote_ssh::{Outcome, Ssh, WHOLE, limited, limited_data};
 use crate::remote_url::PlaceUrl;
 use crate::walk::{Directories, Entry, walk};
 use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
@@ -44,7 +47,7 @@ pub(crate) struct Sftp {
 
 impl Sftp {
     /// The directory that an `sftp://` URL names; nothing is sent. `writer` is a number that no other process has.
-    pub(crate) fn new(url: &str, writer: u64) -> Result<Self> {
+    pub(crate) fn new(url: &str, writer: u64, hidden: Arc<[OsString]>) -> Result<Self> {
         let url = PlaceUrl::parse(url, &["key", "known_hosts"])?;
         url.need_host("an SFTP URL has the form sftp://user@host:port/path")?;
         let base = match url.path.strip_prefix("~/") {
@@ -53,7 +56,7 @@ impl Sftp {
         };
         Ok(Self {
             base: base.trim_end_matches('/').to_string(),
-            ssh: Ssh::new(url),
+            ssh: Ssh::new(url, hidden),
             writer,
             writes: AtomicU64::new(0),
         })
@@ -159,7 +162,7 @@ impl Sftp {
                     let piece = bytes.slice(start..start + len);
                     async move {
                         seek(&mut file, offset)?;
-                        limited(file.write_all(&piece)).await
+                        limited_data(file.write_all(&piece)).await
                     }
                 });
                 pieces.buffer_unordered(PIECES).try_collect::<()>().await?;
@@ -240,19 +243,23 @@ fn seek(file: &mut File, offset: u64) -> Outcome<()> {
 
 async fn sync(client: &Client, file: &mut File) -> Outcome<()> {
     match client.support_fsync() {
-        true => limited(file.sync_all()).await,
+        true => limited_data(file.sync_all()).await,
         false => Ok(()),
     }
 }
 
-/// Reads exactly `len` bytes from `offset`, or up to the end of the file.
-async fn read_piece(mut file: File, offset: u64, len: usize) -> Outcome<BytesMut> {
+/// Reads exactly `len` bytes from `offset`, or up to the end of the file; in one go or in crumbs, it takes no longer.
+async fn read_piece(file: File, offset: u64, len: usize) -> Outcome<BytesMut> {
+    limited_data(read_crumbs(file, offset, len)).await
+}
+
+async fn read_crumbs(mut file: File, offset: u64, len: usize) -> Outcome<BytesMut> {
     let mut bytes = BytesMut::new();
     while bytes.len() < len {
         // A server may answer with less than was asked for; the client would go on where the whole would have ended.
         seek(&mut file, offset + bytes.len() as u64)?;
         let left = u32::try_from(len - bytes.len()).unwrap_or(u32::MAX);
-        match limited(file.read(left, BytesMut::new())).await? {
+        match file.read(left, BytesMut::new()).await? {
             Some(read) if !read.is_empty() => bytes.extend_from_slice(&read),
             _ => break,
         }
@@ -302,8 +309,17 @@ impl Directories for Sftp {
         let path = self.path(directory);
         let listed = self.ssh.run(WHOLE, "listing", async |client| {
             let mut entries = Box::pin(limited(client.fs().open_dir(&path)).await?.read_dir());
-            let mut found = Vec::new();
+            let (mut found, mut count) = (Vec::new(), 0);
             while let Some(entry) = limited(async { entries.next().await.transpose() }).await? {
+                // Foreign ones count too.
+                count += 1;
+                if count > ENTRIES_MAX {
+                    return Ok(Err(Error::Endless {
+                        name: directory.to_string(),
+                        place: self.place().to_string(),
+                        what: too_many_entries().to_string(),
+                    }));
+                }
                 let metadata = entry.metadata();
                 let is_file = metadata.file_type().is_none_or(|kind| kind.is_file());
                 // A name that is not UTF-8 is foreign.
@@ -315,11 +331,11 @@ impl Directories for Sftp {
                     size: metadata.len().filter(|_| is_file),
                 });
             }
-            Ok(found)
+            Ok(Ok(found))
         });
         match listed.await {
             Err(Error::NotFound { .. }) => Ok(Vec::new()),
-            outcome => outcome,
+            outcome => outcome?,
         }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! - One connection serves all requests; one that breaks is replaced by the next request.
 //! - No request waits longer than a minute, and `ssh` never asks anything.
+//! - `ssh` gets none of the variables that the caller named as secrets.
 
+use std::ffi::OsString;
 use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openssh_sftp_client::error::{Error as SftpError, SftpErrorKind};
 use openssh_sftp_client::{Sftp as Client, SftpOptions};
@@ -14,7 +17,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::remote_http::{CONNECT_LIMIT, IDLE_LIMIT};
+use crate::remote_frames::Frames;
+use crate::remote_http::{ANSWER_LIMIT, CONNECT_LIMIT, IDLE_LIMIT};
 use crate::remote_url::PlaceUrl;
 use crate::{Error, Result};
 
@@ -22,6 +26,8 @@ use crate::{Error, Result};
 pub(crate) const WHOLE: &str = "the place";
 /// Most bytes of what `ssh` says that are shown.
 const REASON_MAX_BYTES: u64 = 1 << 10;
+/// Time that it may take to say it.
+const REASON_LIMIT: Duration = Duration::from_secs(1);
 const DENIED: &str =
     "check user and key (`?key=`, the agent or ~/.ssh/config), the server's host key, and the owner of the directory";
 
@@ -33,6 +39,8 @@ pub(crate) type Outcome<T> = std::result::Result<T, SftpError>;
 pub(crate) struct Ssh {
     /// The URL of the place, for host, user and options.
     pub(crate) url: PlaceUrl,
+    /// Variables of the environment that `ssh` does not get.
+    hidden: Arc<[OsString]>,
     connection: Mutex<Option<Arc<Connection>>>,
 }
 
@@ -45,10 +53,20 @@ struct Connection {
 
 /// Waits for one request, but not for ever.
 pub(crate) async fn limited<T>(request: impl Future<Output = Outcome<T>>) -> Outcome<T> {
-    let stalled = |_| SftpError::IOError(io::Error::new(io::ErrorKind::TimedOut, "no answer for a minute"));
-    timeout(IDLE_LIMIT, request)
-        .await
-        .unwrap_or_else(|elapsed| Err(stalled(elapsed)))
+    within(ANSWER_LIMIT, request).await
+}
+
+/// The same for data, many pieces of which share a line that may be slow.
+pub(crate) async fn limited_data<T>(request: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    within(IDLE_LIMIT, request).await
+}
+
+async fn within<T>(limit: Duration, request: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    let stalled = || {
+        let what = format!("no answer for {} seconds", limit.as_secs());
+        SftpError::IOError(io::Error::new(io::ErrorKind::TimedOut, what))
+    };
+    timeout(limit, request).await.unwrap_or_else(|_| Err(stalled()))
 }
 
 /// Whether the server answered that the request failed for a reason that the protocol has no word for.
@@ -61,9 +79,10 @@ fn is_failure(error: &SftpError) -> bool {
 
 impl Ssh {
     /// Nothing is sent before the first request.
-    pub(crate) fn new(url: PlaceUrl) -> Self {
+    pub(crate) fn new(url: PlaceUrl, hidden: Arc<[OsString]>) -> Self {
         Self {
             url,
+            hidden,
             connection: Mutex::default(),
         }
     }
@@ -99,6 +118,9 @@ impl Ssh {
                 .arg(format!("-oUserKnownHostsFile={file}")),
         };
         ssh.arg("--").arg(&self.url.host).arg("sftp");
+        for name in self.hidden.iter() {
+            ssh.env_remove(name);
+        }
         ssh.stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -131,13 +153,17 @@ impl Ssh {
             return Err(failed(io::Error::other("no pipes")));
         };
         // ConnectTimeout covers the line only, so a server that says nothing is waited for here.
-        let greeting = timeout(2 * CONNECT_LIMIT, Client::new(stdin, stdout, SftpOptions::new()));
+        let stdout = Frames::new(stdout);
+        let greeting = timeout(
+            CONNECT_LIMIT + Duration::from_secs(2),
+            Client::new(stdin, stdout, SftpOptions::new()),
+        );
         if let Ok(Ok(client)) = greeting.await {
             return Ok(Connection { client, _ssh: ssh });
         }
         let mut said = Vec::new();
         let mut listening = stderr.take(REASON_MAX_BYTES);
-        let _ = timeout(CONNECT_LIMIT, listening.read_to_end(&mut said)).await;
+        let _ = timeout(REASON_LIMIT, listening.read_to_end(&mut said)).await;
         Err(self.not_connected(&String::from_utf8_lossy(&said)))
     }
 
@@ -153,12 +179,17 @@ impl Ssh {
         if refused.iter().any(|words| said.contains(words)) {
             return self.denied(WHOLE, "logging in to");
         }
-        let reason = match said.trim() {
-            "" => "ssh gives no answer".to_string(),
-            said => said.lines().collect::<Vec<_>>().join("; "),
-        };
         let name = WHOLE.to_string();
-        Error::Unavailable { name, place, reason }
+        match said.trim() {
+            "" => {
+                let reason = "ssh gives no answer".to_string();
+                Error::Silent { name, place, reason }
+            }
+            said => {
+                let reason = said.lines().collect::<Vec<_>>().join("; ");
+                Error::Unavailable { name, place, reason }
+            }
+        }
     }
 
     fn denied(&self, name: &str, during: &'static str) -> Error {
@@ -191,7 +222,12 @@ impl Ssh {
                     *present = None;
                 }
                 let reason = format!("{during}: {error}");
-                Error::Unavailable { name, place, reason }
+                match error {
+                    SftpError::IOError(error) if error.kind() == io::ErrorKind::TimedOut => {
+                        Error::Silent { name, place, reason }
+                    }
+                    _ => Error::Unavailable { name, place, reason },
+                }
             }
         }
     }

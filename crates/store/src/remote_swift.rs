@@ -12,7 +12,8 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::remote_http::{IDLE_LIMIT, refused, unreachable};
+use crate::remote_answer::words;
+use crate::remote_http::{ANSWER_LIMIT, refused, unreachable};
 
 /// Stands for the address of the objects until the login names it.
 pub(crate) const PLACEHOLDER: &str = "http://swift.invalid";
@@ -115,7 +116,7 @@ impl Login {
         let answer = client
             .post(url)
             .json(&question)
-            .timeout(IDLE_LIMIT)
+            .timeout(ANSWER_LIMIT)
             .send()
             .await
             .map_err(unreachable)?;
@@ -123,7 +124,8 @@ impl Login {
             return Err(refused(answer).await);
         }
         let token = header(&answer, "x-subject-token")?;
-        let answer: Value = answer.json().await.map_err(unreachable)?;
+        let answer: Value = serde_json::from_slice(&words(answer).await?)
+            .map_err(|_| malformed("the answer to the login is no JSON"))?;
         let storage_url = storage_url(&answer, region.as_deref())
             .ok_or_else(|| malformed("the catalogue of the login has no object store for the region"))?;
         Ok(Session { storage_url, token })
@@ -135,7 +137,7 @@ async fn v1(client: &Client, auth_url: &str, user: &str, key: &str) -> Result<Se
         .get(auth_url)
         .header("x-auth-user", user)
         .header("x-auth-key", key)
-        .timeout(IDLE_LIMIT);
+        .timeout(ANSWER_LIMIT);
     let answer = question.send().await.map_err(unreachable)?;
     if !answer.status().is_success() {
         return Err(refused(answer).await);

@@ -1,16 +1,26 @@
 //! A decorator that repeats calls which failed for a reason that passes.
 //!
 //! - Only transient errors are repeated, with delays that double up to a limit and vary by a seed.
+//! - A call to a place that hangs is repeated once. If it hangs again, all calls fail at once for [`REST`]: a place that hangs
+//!   costs one wait, not one for each object.
 //! - A put whose reply was lost is still answered `Created` if it made the object.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use crate::{Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+
+/// Calls made in all if each of them hangs.
+const CALLS_IF_SILENT: u32 = 2;
+/// How long a place that hangs is left alone.
+pub const REST: Duration = Duration::from_secs(30);
 
 /// How often and how soon to repeat.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +41,8 @@ pub struct Retry {
     inner: Arc<dyn Store>,
     policy: Policy,
     random: AtomicU64,
+    /// Until when the place is left alone, and what it did.
+    rest: Mutex<Option<(Instant, String)>>,
 }
 
 impl Retry {
@@ -40,7 +52,36 @@ impl Retry {
             inner,
             policy,
             random: AtomicU64::new(policy.seed),
+            rest: Mutex::default(),
         }
+    }
+
+    /// Why the place is left alone now.
+    fn resting(&self, name: &(dyn fmt::Display + Sync)) -> Option<Error> {
+        let rest = self.rest.lock();
+        let (_, reason) = rest.as_ref().filter(|(until, _)| *until > Instant::now())?;
+        Some(Error::Silent {
+            name: name.to_string(),
+            place: self.inner.place().to_string(),
+            reason: reason.clone(),
+        })
+    }
+
+    /// The outcome of `call` about `name`, unless the place rests, and how many calls it took.
+    async fn call<T, F>(&self, name: &(dyn fmt::Display + Sync), call: impl Fn() -> F) -> (Result<T>, u32)
+    where
+        F: Future<Output = Result<T>>,
+    {
+        if let Some(error) = self.resting(name) {
+            return (Err(error), 0);
+        }
+        let (outcome, calls) = self.repeat(call).await;
+        match &outcome {
+            Ok(_) => *self.rest.lock() = None,
+            Err(Error::Silent { reason, .. }) => *self.rest.lock() = Some((Instant::now() + REST, reason.clone())),
+            Err(_) => {}
+        }
+        (outcome, calls)
     }
 
     /// The outcome of `call`, and how many calls it took.
@@ -51,6 +92,8 @@ impl Retry {
         let mut calls = 1;
         loop {
             match call().await {
+                Err(Error::Silent { .. }) if calls < self.policy.attempts.min(CALLS_IF_SILENT) => calls += 1,
+                Err(error @ Error::Silent { .. }) => return (Err(error), calls),
                 Err(error) if error.is_transient() && calls < self.policy.attempts => {
                     tokio::time::sleep(self.delay(calls)).await;
                     calls += 1;
@@ -91,7 +134,7 @@ impl Store for Retry {
     }
 
     async fn put(&self, name: &Name, bytes: Bytes) -> Result<Put> {
-        let (outcome, calls) = self.repeat(|| self.inner.put(name, bytes.clone())).await;
+        let (outcome, calls) = self.call(name, || self.inner.put(name, bytes.clone())).await;
         let outcome = outcome?;
         // After a lost reply the object may be our own. For packs and shards, whose names say what they are, it makes no
         // difference.
@@ -103,18 +146,18 @@ impl Store for Retry {
     }
 
     async fn get(&self, name: &Name, range: Range) -> Result<Bytes> {
-        self.repeat(|| self.inner.get(name, range)).await.0
+        self.call(name, || self.inner.get(name, range)).await.0
     }
 
     async fn stat(&self, name: &Name) -> Result<u64> {
-        self.repeat(|| self.inner.stat(name)).await.0
+        self.call(name, || self.inner.stat(name)).await.0
     }
 
     async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
-        self.repeat(|| self.inner.list(prefix, after, limit)).await.0
+        self.call(prefix, || self.inner.list(prefix, after, limit)).await.0
     }
 
     async fn delete(&self, name: &Name) -> Result<()> {
-        self.repeat(|| self.inner.delete(name)).await.0
+        self.call(name, || self.inner.delete(name)).await.0
     }
 }

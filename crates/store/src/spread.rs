@@ -271,7 +271,7 @@ impl Core {
             .map(|failure| failure.position)
             .collect();
         // A place that answers but cannot read what it has will not be able to later.
-        let is_broken = |failure: &Failure| matches!(failure.error, Error::Io { .. });
+        let is_broken = |failure: &Failure| matches!(failure.error, Error::Io { .. } | Error::Foreign { .. });
         let all_answered = failures.iter().filter(is_silent).all(is_broken);
         let is_seen = found == Amount::Some || failures.iter().any(is_unsound);
         let (place, name) = (self.label.clone(), name.to_string());

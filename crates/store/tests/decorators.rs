@@ -233,3 +233,111 @@ async fn limit_keeps_the_count_of_requests() {
         "{elapsed:?}"
     );
 }
+
+/// A place that hangs for a minute and then says so, and counts who asked.
+#[derive(Debug, Default)]
+struct Hangs(std::sync::atomic::AtomicU32);
+
+impl Hangs {
+    async fn hang<T>(&self) -> drystone_store::Result<T> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Err(Error::Silent {
+            name: "x".to_string(),
+            place: "hangs".to_string(),
+            reason: "it sends nothing".to_string(),
+        })
+    }
+
+    fn calls(&self) -> u32 {
+        self.0.swap(0, std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Hangs {
+    fn place(&self) -> &str {
+        "hangs"
+    }
+
+    fn traits(&self) -> drystone_store::Traits {
+        Memory::new().traits()
+    }
+
+    async fn put(&self, _: &Name, _: Bytes) -> drystone_store::Result<Put> {
+        self.hang().await
+    }
+
+    async fn get(&self, _: &Name, _: Range) -> drystone_store::Result<Bytes> {
+        self.hang().await
+    }
+
+    async fn stat(&self, _: &Name) -> drystone_store::Result<u64> {
+        self.hang().await
+    }
+
+    async fn list(
+        &self,
+        _: &Prefix,
+        _: Option<&Name>,
+        _: usize,
+    ) -> drystone_store::Result<Vec<drystone_store::Listed>> {
+        self.hang().await
+    }
+
+    async fn delete(&self, _: &Name) -> drystone_store::Result<()> {
+        self.hang().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_hangs_costs_two_waits_and_then_rests() {
+    let hangs = Arc::new(Hangs::default());
+    let store = Retry::new(hangs.clone(), POLICY);
+    let name = Name::header();
+    assert!(matches!(store.stat(&name).await, Err(Error::Silent { .. })));
+    assert_eq!(hangs.calls(), 2);
+    assert!(matches!(
+        store.list(&Prefix::All, None, 1).await,
+        Err(Error::Silent { .. })
+    ));
+    assert!(matches!(store.put(&name, "x".into()).await, Err(Error::Silent { .. })));
+    assert_eq!(hangs.calls(), 0, "it is left alone");
+    tokio::time::advance(drystone_store::retry::REST).await;
+    assert!(store.delete(&name).await.is_err());
+    assert_eq!(hangs.calls(), 2, "it gets another chance");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wish_to_stop_ends_every_call_within_a_second() {
+    use drystone_store::stop::GRACE;
+    let stop = drystone_store::Stop::default();
+    let hangs: Arc<dyn Store> = Arc::new(Retry::new(Arc::new(Hangs::default()), POLICY));
+    let store = Arc::new(drystone_store::Stoppable::new(hangs, stop.clone()));
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.get(&Name::header(), Range::All).await }
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!waiting.is_finished());
+    let asked = tokio::time::Instant::now();
+    stop.ask();
+    assert!(matches!(waiting.await.unwrap(), Err(Error::Stopped { .. })));
+    assert_eq!(asked.elapsed(), GRACE);
+    assert!(GRACE < Duration::from_secs(1));
+    let name = Name::header();
+    for outcome in [
+        store.put(&name, "x".into()).await.map(drop),
+        store.stat(&name).await.map(drop),
+        store.list(&Prefix::All, None, 1).await.map(drop),
+        store.delete(&name).await,
+    ] {
+        assert!(matches!(outcome, Err(Error::Stopped { .. })), "{outcome:?}");
+    }
+    assert_eq!(asked.elapsed(), GRACE, "later calls end at once");
+    // What answers at once is still done within the grace.
+    let stop = drystone_store::Stop::default();
+    let store = drystone_store::Stoppable::new(Arc::new(Memory::new()), stop.clone());
+    stop.ask();
+    assert_eq!(store.put(&name, "x".into()).await.unwrap(), Put::Created);
+}

@@ -126,7 +126,8 @@ async fn what_is_no_regular_file_is_no_object() {
             store.put(&key(), Bytes::from_static(b"new")).await.map(|_| ()),
         ] {
             assert!(
-                matches!(&outcome, Err(Error::Io { name, .. }) if name == key().as_str()),
+                matches!(&outcome, Err(error @ Error::Foreign { name, .. })
+                    if name == key().as_str() && error.to_string().contains("remove it")),
                 "{outcome:?}"
             );
         }
@@ -144,6 +145,61 @@ async fn a_directory_that_was_replaced_by_a_link_fails_the_listing() {
     symlink(elsewhere.path(), place.path().join("packs")).unwrap();
     assert!(store.list(&Prefix::Packs, None, 10).await.is_err());
     assert!(store.list(&Prefix::All, None, 10).await.is_err());
+}
+
+/// Every operation, of an object below a directory and of one beside it.
+async fn outcomes(store: &Local, name: &Name) -> Vec<std::result::Result<(), Error>> {
+    vec![
+        store.get(name, Range::All).await.map(drop),
+        store.stat(name).await.map(drop),
+        store.put(name, Bytes::from_static(b"new")).await.map(drop),
+        store.delete(name).await,
+    ]
+}
+
+#[tokio::test]
+async fn no_link_below_the_place_is_followed() {
+    let (name, _) = pack(1, 100);
+    let parts: Vec<&str> = name.as_str().split('/').collect();
+    let fan_out = parts[..parts.len() - 1].join("/");
+    for link in [parts[0].to_string(), fan_out] {
+        let (place, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // What the link leads to looks just as the place does.
+        let there = elsewhere
+            .path()
+            .join(name.as_str().strip_prefix(&link).unwrap().trim_start_matches('/'));
+        fs::create_dir_all(there.parent().unwrap()).unwrap();
+        fs::write(&there, b"not ours").unwrap();
+        let at = place.path().join(&link);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        symlink(elsewhere.path(), &at).unwrap();
+        let store = Local::open(place.path()).unwrap();
+        for outcome in outcomes(&store, &name).await {
+            let told = |error: &Error| error.to_string().contains(&format!("{link} is a symbolic link"));
+            assert!(matches!(&outcome, Err(error) if told(error)), "{outcome:?}");
+        }
+        let listed = store.list(&Prefix::Packs, None, 10).await;
+        assert!(
+            matches!(&listed, Err(Error::Foreign { name, .. }) if *name == link),
+            "{listed:?}"
+        );
+        assert_eq!(fs::read(&there).unwrap(), b"not ours");
+    }
+}
+
+#[tokio::test]
+async fn temporary_files_are_written_and_removed_at_the_place_only() {
+    let (place, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(elsewhere.path().join("1-1"), b"a file of somebody else").unwrap();
+    symlink(elsewhere.path(), place.path().join("tmp")).unwrap();
+    let store = Local::open(place.path()).unwrap();
+    let outcome = store.put(&key(), Bytes::from_static(b"x")).await;
+    let Err(error @ Error::Foreign { .. }) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(error.to_string().contains("tmp is a symbolic link"), "{error}");
+    let left: Vec<_> = fs::read_dir(elsewhere.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod conformance;
 mod crash;
 mod decorators;
 mod front;
+mod hostile;
 mod local;
 mod processes;
 mod servers;

@@ -51,8 +51,8 @@ fn options(credentials: Lookup<'_>) -> OpenOptions<'_> {
     static SEED: AtomicU32 = AtomicU32::new(1);
     let seed = SEED.fetch_add(1, Ordering::Relaxed).into();
     OpenOptions {
-        credentials,
         retry: Policy { seed, ..ONCE },
+        ..OpenOptions::new(credentials, seed)
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use drystone_format::header::Trust;
@@ -30,6 +30,7 @@ use crate::losses::Losses;
 use crate::parallel::each;
 use crate::place::Place;
 use crate::problem::Problems;
+use crate::unreadable::Unreadable;
 use crate::vault::Vault;
 
 /// Set in the index's pack kind when an owner wrote the pack.
@@ -50,6 +51,10 @@ pub(crate) struct Catalog {
     synced_with: RwLock<Arc<Standing>>,
     /// Packs whose tails cannot be read.
     unreadable: Mutex<Problems>,
+    /// Those of them that are not read again.
+    known_bad: Unreadable,
+    /// Whether they were read again in this process, since something was missing.
+    reread: AtomicBool,
     /// Lists of verified packs that cannot be read, and why.
     bad_lists: Mutex<Vec<(Name, String)>>,
     /// Damaged packs that were turned to for lack of a sound one.
@@ -77,6 +82,8 @@ impl Catalog {
             condemned: RwLock::default(),
             synced_with: RwLock::default(),
             unreadable: Mutex::default(),
+            known_bad: Unreadable::open(vault.state().clone())?,
+            reread: AtomicBool::new(false),
             bad_lists: Mutex::default(),
             missed: Mutex::default(),
             dropped: AtomicU64::new(0),
@@ -117,6 +124,7 @@ impl Catalog {
         if !gone.is_empty() {
             self.index.retain(&|pack| !gone.contains(pack))?;
         }
+        self.known_bad.retain(&live);
         let (mut new, mut unreadable) = (Vec::new(), Problems::default());
         for (id, size) in live {
             if self.losses.is_gone(&id) && is_condemned(&id) {
@@ -126,7 +134,10 @@ impl Catalog {
                     format!("has {size} bytes, which is not what it had; bring it back from a copy of the vault");
                 unreadable.push(Name::pack(&id).as_str(), what);
             } else if self.index.has_pack(&id).is_none() {
-                new.push((id, size));
+                match self.known_bad.reason(&id, size) {
+                    Some(reason) => unreadable.push(Name::pack(&id).as_str(), reason),
+                    None => new.push((id, size)),
+                }
             }
         }
         *self.unreadable.lock() = unreadable;
@@ -134,6 +145,7 @@ impl Catalog {
             self.learn_all(&new)?;
             self.index.flush()?;
         }
+        self.known_bad.save()?;
         *self.condemned.write() = condemned;
         *self.synced_with.write() = standing;
         self.remember()
@@ -174,6 +186,15 @@ impl Catalog {
         self.load_verified()
     }
 
+    /// Reads packs again that earlier runs could not read: somebody may have mended one.
+    pub(crate) fn reread(&self) -> Result<()> {
+        if self.known_bad.is_empty() {
+            return Ok(());
+        }
+        self.known_bad.clear();
+        self.refresh()
+    }
+
     /// Brings the index in step again if it dropped a damaged part of itself since the last time; says whether.
     fn mend(&self) -> Result<bool> {
         let is_whole = || self.index.dropped_runs() == self.dropped.load(Ordering::Acquire);
@@ -208,6 +229,9 @@ impl Catalog {
     fn learn(&self, id: &PackId, size: u64) -> Result<()> {
         let learned = read_tail(&self.place, &self.secrets, id, size)
             .and_then(|(tail, size)| Ok(self.index.insert(entries(*id, size, &tail))?));
+        if let Err(error) = &learned {
+            self.known_bad.add(id, size, error);
+        }
         match learned {
             Err(error) if error.is_damage() => {
                 self.unreadable.lock().push(Name::pack(id).as_str(), error);
@@ -293,6 +317,10 @@ impl Catalog {
                 }
                 sound => Ok(sound),
             },
+            None if !self.known_bad.is_empty() && !self.reread.swap(true, Ordering::Relaxed) => {
+                self.reread()?;
+                self.find(id, &|_| true)
+            }
             found => Ok(found),
         }
     }

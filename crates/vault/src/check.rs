@@ -4,13 +4,15 @@
 //! - What is missing while a place does not answer is out of reach, not lost.
 //! - A damaged pack is a problem only if some snapshot needs what no other pack has.
 //! - Memory is bounded: levels of a hostile tree that hold too much are not entered.
-//! - Trees that several snapshots share are walked once, as long as the list of those seen fits its bound.
+//! - Trees that several snapshots share are walked once, as long as the list of those seen fits its bound; nodes of recipes too.
+//! - The wish to stop is heard at every part of every recipe.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use drystone_format::limits::TREE_DEPTH_MAX;
-use drystone_format::recipe::{Part, Recipe};
+use drystone_format::recipe::{Part, Recipe, decode_node};
 use drystone_format::tree::{Entry, Kind};
 use drystone_store::Name;
 
@@ -25,6 +27,11 @@ use crate::vault::Vault;
 
 /// Trees remembered as sound, so that they are not walked again: 16 bytes each.
 const SEEN_MAX: usize = 2 << 20;
+
+/// Nodes of recipes remembered with what they miss: 24 bytes each, and forgotten together when there are more.
+const NODES_MAX: usize = 1 << 20;
+/// Nodes read for one file at most: with 1024 parts of a KiB each they make 16 TiB.
+const FILE_NODES_MAX: u64 = 16 << 20;
 
 /// What to do about what is missing while a place is.
 const AWAY: &str = "bring back the place that is away, or give it up with `drystone place remove`";
@@ -68,7 +75,23 @@ struct Checker<'a> {
     /// Some place is not there or does not answer.
     is_cut_off: bool,
     seen: HashSet<u128>,
+    /// What the nodes of recipes that were looked at miss, bytes.
+    nodes: HashMap<u128, u64>,
     report: CheckReport,
+}
+
+/// A node of a recipe that is being looked at.
+struct Node {
+    key: u128,
+    depth: u8,
+    parts: IntoIter<Part>,
+    missing_bytes: u64,
+}
+
+/// A name of a node for a map: the same bytes mean another thing at another depth or length.
+fn node_key(id: &[u8; 32], depth: u8, bytes: u64) -> u128 {
+    let wide = id.first_chunk().map_or(0, |first| u128::from_be_bytes(*first));
+    wide ^ u128::from(depth) << 64 ^ u128::from(bytes)
 }
 
 /// A directory whose entries are being looked at.
@@ -87,6 +110,7 @@ impl Vault {
         // Snapshots first, packs after: of a backup that ends meanwhile nothing seems to be missing.
         let (snapshots, problems) = self.snapshots()?;
         let catalog = self.fresh_catalog()?;
+        catalog.reread()?;
         catalog.forget_missed();
         let mut report = CheckReport {
             redundancy: self.redundancy()?,
@@ -112,6 +136,7 @@ impl Vault {
             options,
             is_cut_off: self.place.is_cut_off(),
             seen: HashSet::new(),
+            nodes: HashMap::new(),
             report,
         };
         for (id, snapshot) in snapshots {
@@ -199,21 +224,17 @@ impl Checker<'_> {
     }
 
     fn file(&mut self, recipe: &Recipe, path: &[u8]) -> Result<()> {
-        let mut missing_bytes = 0;
-        for part in self.reader.parts(recipe) {
-            match part {
-                Ok(Part::Chunk { id, bytes }) => {
-                    let found = self.catalog.locate_sound(&id)?;
-                    if found.is_none_or(|location| u64::from(location.chunk_bytes) != bytes) {
-                        missing_bytes += bytes;
-                        // Says which damaged pack is missed here, if it is one.
-                        self.catalog.locate(&id)?;
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => return self.problem(path, error, "the file cannot be restored"),
+        let missing_bytes = match self.missing_bytes(recipe) {
+            Ok(Some(missing_bytes)) => missing_bytes,
+            Ok(None) => {
+                let what = "its recipe has more parts than any file; not all of it was looked at, and nothing of it \
+                            should be restored: find out who wrote this snapshot, then forget it";
+                self.report.problems.push(path, what);
+                Progress::add(&self.options.progress.problems, 1);
+                return Ok(());
             }
-        }
+            Err(error) => return self.problem(path, error, "the file cannot be restored"),
+        };
         if missing_bytes > 0 {
             let (all_bytes, is_cut_off) = (recipe.size_bytes, self.is_cut_off);
             let next = if is_cut_off { AWAY } else { "back the file up again" };
@@ -222,6 +243,62 @@ impl Checker<'_> {
             Progress::add(&self.options.progress.problems, 1);
         }
         Ok(())
+    }
+
+    /// How many bytes of a file are in no sound pack; `None` if its recipe has no end to speak of.
+    ///
+    /// A node that was looked at before is not read again, so a recipe costs what is stored of it, whatever it states.
+    fn missing_bytes(&mut self, recipe: &Recipe) -> Result<Option<u64>> {
+        let whole = Node {
+            key: 0,
+            depth: recipe.depth,
+            parts: recipe.parts.clone().into_iter(),
+            missing_bytes: 0,
+        };
+        let (mut stack, mut read) = (vec![whole], 0_u64);
+        while let Some(node) = stack.last_mut() {
+            self.options.cancel.check()?;
+            let Some(part) = node.parts.next() else {
+                let Some(done) = stack.pop() else { break };
+                let Some(above) = stack.last_mut() else {
+                    return Ok(Some(done.missing_bytes));
+                };
+                above.missing_bytes = above.missing_bytes.saturating_add(done.missing_bytes);
+                if self.nodes.len() >= NODES_MAX {
+                    self.nodes.clear();
+                }
+                self.nodes.insert(done.key, done.missing_bytes);
+                continue;
+            };
+            let Part::Chunk { id, bytes } = part else { continue };
+            if node.depth == 0 {
+                let found = self.catalog.locate_sound(&id)?;
+                if found.is_none_or(|location| u64::from(location.chunk_bytes) != bytes) {
+                    node.missing_bytes = node.missing_bytes.saturating_add(bytes);
+                    // Says which damaged pack is missed here, if it is one.
+                    self.catalog.locate(&id)?;
+                }
+                continue;
+            }
+            let key = node_key(&id.0, node.depth, bytes);
+            if let Some(missing_bytes) = self.nodes.get(&key) {
+                node.missing_bytes = node.missing_bytes.saturating_add(*missing_bytes);
+                continue;
+            }
+            read += 1;
+            if read > FILE_NODES_MAX {
+                return Ok(None);
+            }
+            let depth = node.depth - 1;
+            let parts = decode_node(&self.reader.chunk(&id)?, node.depth, bytes)?.into_iter();
+            stack.push(Node {
+                key,
+                depth,
+                parts,
+                missing_bytes: 0,
+            });
+        }
+        Ok(Some(0))
     }
 
     /// Where to note what cannot be found.

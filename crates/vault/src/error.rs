@@ -249,6 +249,7 @@ impl Error {
                 | drystone_store::Error::Short { .. }
                 | drystone_store::Error::TooLarge { .. }
                 | drystone_store::Error::Unsound { .. }
+                | drystone_store::Error::Foreign { .. }
                 | drystone_store::Error::Lost { .. }
                 | drystone_store::Error::TooFew { .. } => true,
                 drystone_store::Error::Io { source, .. } => {

@@ -37,6 +37,7 @@ mod scrub;
 mod slots;
 mod snapshots;
 mod stats;
+mod unreadable;
 mod vault;
 
 pub use check::{CheckOptions, CheckReport};

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::judge::BySignature;
+use crate::progress::Cancel;
 use crate::reach::Site;
 
 /// Names asked for in one listing call.
@@ -27,6 +28,8 @@ const LIST_PAGE: usize = 1000;
 /// How long a place may take before others are asked as well. A busy disk answers late and is not helped by more reads:
 /// with half a second, restoring 4 GB from three places on one disk took three times as long as from one.
 const HEDGE_AFTER: Duration = Duration::from_secs(2);
+/// Time between two looks at the wish to stop, while waiting.
+const LOOK: Duration = Duration::from_millis(200);
 /// How long a place that failed is left alone.
 const REST: Duration = Duration::from_secs(30);
 
@@ -227,6 +230,18 @@ impl Place {
         if let Some(stale) = self.store.traits().stale_list {
             self.runtime.block_on(tokio::time::sleep(2 * stale));
         }
+    }
+
+    /// The same, for who can be asked to stop: two hours are long.
+    pub(crate) fn settle_until(&self, cancel: &Cancel) -> Result<()> {
+        let mut left = self.store.traits().stale_list.map_or(Duration::ZERO, |stale| 2 * stale);
+        while !left.is_zero() {
+            cancel.check()?;
+            let slice = left.min(LOOK);
+            self.runtime.block_on(tokio::time::sleep(slice));
+            left -= slice;
+        }
+        Ok(())
     }
 
     /// Durable on return, as far as the store says so.

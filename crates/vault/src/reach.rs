@@ -294,7 +294,7 @@ fn why_absent(error: &drystone_store::Error) -> String {
     match error {
         E::NoPlace { place, .. } if !place.contains("://") => "there is no such directory (is it mounted?)".to_owned(),
         E::NoPlace { advice, .. } => (*advice).to_owned(),
-        E::Unavailable { reason, .. } => reason.clone(),
+        E::Unavailable { reason, .. } | E::Silent { reason, .. } => reason.clone(),
         E::Denied { advice, .. } => format!("permission denied; {advice}"),
         error => error.to_string(),
     }

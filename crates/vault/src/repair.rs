@@ -22,6 +22,7 @@ use crate::places::{mend_marks, unsound_marks};
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::slots::owner_key;
+use crate::unreadable::Unreadable;
 use crate::vault::Vault;
 
 /// Packs whose holdings are asked for in one go.
@@ -138,6 +139,7 @@ impl Vault {
     pub fn repair_index(&self) -> Result<RepairReport> {
         let dir = self.index_dir();
         Index::clear(&dir)?;
+        Unreadable::forget(self.state())?;
         let catalog = Catalog::open(self, &dir)?;
         let stats = catalog.index.stats();
         Ok(RepairReport {

@@ -68,6 +68,7 @@ impl Vault {
     /// Reads and verifies packs, in the order of their names.
     pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
         let catalog = self.catalog()?;
+        catalog.reread()?;
         let mut packs = catalog.index.packs();
         packs.sort_by_key(|pack| pack.pack);
         let chosen = self.choose(&packs, options.share)?;

@@ -68,7 +68,8 @@ pub(crate) fn read_slots(place: &Place) -> Result<(Vec<(Slot, Bytes)>, Problems)
     for name in names {
         let object = match place.get(&name, Range::All) {
             Ok(object) => object,
-            Err(error @ Error::Store(drystone_store::Error::Unavailable { .. })) => return Err(error),
+            Err(Error::Store(error)) if error.is_transient() => return Err(error.into()),
+            Err(Error::Store(error @ drystone_store::Error::Stopped { .. })) => return Err(error.into()),
             Err(error) => {
                 problems.push(name.as_str(), error);
                 continue;

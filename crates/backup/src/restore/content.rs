@@ -130,6 +130,8 @@ impl Filler<'_> {
         let mut parts = self.reader.parts(recipe);
         let mut pending: Option<(u64, Part)> = None;
         loop {
+            // A hole may be larger than anybody waits for.
+            self.cancel.check()?;
             let start = filling.next.fetch_add(SHARE_BYTES, Ordering::Relaxed);
             if start >= recipe.size_bytes {
                 return Ok(Filled::Done);
@@ -222,6 +224,7 @@ impl Filler<'_> {
     fn zero(&self, filling: &Filling, offset: u64, bytes: u64, buffer: &mut Vec<u8>) -> Result<Filled, Failure> {
         let mut at = offset;
         while at < offset + bytes {
+            self.cancel.check()?;
             let count = (offset + bytes - at).min(ZEROS.len() as u64);
             buffer.resize(count as usize, 0);
             let read = filling.read(buffer, at)?;

@@ -23,7 +23,7 @@ use super::dir::{Dir, Ongoing, OpenDirs};
 use super::links::{Claim, Links, identity};
 use super::tally::{Failure, add};
 use super::{Overwrite, RestoreOptions};
-use crate::apply::{Apply, Handle, Now};
+use crate::apply::{Apply, Handle, LEFT_OUT, Now, Special};
 use crate::error::Error;
 
 /// What all threads of a restore share.
@@ -94,7 +94,7 @@ impl<'a> Work<'a> {
         Self {
             options,
             filler,
-            apply: Apply::new(options.owner),
+            apply: Apply::new(options.owner, options.special),
             open: OpenDirs::default(),
             links: Links::default(),
             stopped: AtomicBool::new(false),
@@ -338,6 +338,11 @@ impl<'a> Work<'a> {
     }
 
     fn special(&self, spot: Spot<'_>, kind: FileType, device: u64) -> Result<Made, Failure> {
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if is_device && self.options.special == Special::LeaveOut {
+            self.filler.tally.not_set("the device itself", LEFT_OUT, || spot.path());
+            return Ok(Made::Kept);
+        }
         let make = || mknodat(spot.at, spot.name(), kind, Mode::RUSR | Mode::WUSR, device);
         let is_it = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == kind && stat.st_rdev == device;
         match self.make_named(spot, &make, &is_it)? {

@@ -3,6 +3,7 @@
 use drystone_backup::{Change, Depth, Diff, Difference, Error, FileKind, FindOptions, List, Patterns, Selection, find};
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::{Kind, Time};
+use drystone_vault::Cancel;
 
 use crate::vaults::{Fixture, entry, noise};
 
@@ -90,7 +91,7 @@ fn entries_are_found_by_what_they_are() {
         newer: None,
         older: None,
     };
-    let found = |options: FindOptions| names(find(&reader, &Selection::whole(&snapshot), options));
+    let found = |options: FindOptions| names(find(&reader, &Selection::whole(&snapshot), options, Cancel::default()));
     assert_eq!(found(any.clone()).len(), 9);
     let patterns = Patterns::new(["*.jpg", "/etc/*"]).unwrap();
     let by_name = FindOptions {
@@ -195,4 +196,34 @@ fn a_damaged_directory_ends_there_and_the_listing_goes_on() {
         });
     }
     assert_eq!(seen, ["/broken", "/broken/!first", "damage in /broken", "/good"]);
+}
+
+#[test]
+fn the_wish_to_stop_is_heard_where_nothing_is_found_and_nothing_differs() {
+    let fixture = Fixture::new();
+    let before = sample(&fixture, |_| {});
+    let after = sample(&fixture, |user| user.retain(|entry| entry.name != b"link"));
+    let reader = fixture.vault.reader().unwrap();
+    let (before, after) = (Selection::whole(&before), Selection::whole(&after));
+    let cancel = Cancel::default();
+    cancel.cancel();
+    let nothing = FindOptions {
+        patterns: Patterns::new(&["no such name".to_owned()]).unwrap(),
+        kinds: Vec::new(),
+        min_bytes: None,
+        max_bytes: None,
+        newer: None,
+        older: None,
+    };
+    let mut found = find(&reader, &before, nothing, cancel.clone());
+    assert!(matches!(
+        found.next(),
+        Some(Err(Error::Vault(drystone_vault::Error::Interrupted)))
+    ));
+    let mut changes = Diff::new((&reader, &before), (&reader, &after)).until(cancel);
+    assert!(matches!(
+        changes.next(),
+        Some(Err(Error::Vault(drystone_vault::Error::Interrupted)))
+    ));
+    assert!(changes.next().is_none());
 }

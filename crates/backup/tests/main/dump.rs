@@ -158,3 +158,69 @@ fn a_damaged_file_is_filled_up_and_the_next_is_good() {
     let _ = std::io::Write::write_all(&mut tar.stdin.take().unwrap(), &bytes);
     assert_eq!(tar.wait_with_output().unwrap().stdout, b"good");
 }
+
+/// Asks to stop at the first bytes that it is given, and takes everything.
+struct Stops<'a>(&'a Cancel, u64);
+
+impl std::io::Write for Stops<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.cancel();
+        self.1 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_hole_larger_than_anything_does_not_make_a_dump_deaf() {
+    let fixture = Fixture::new();
+    let snapshot = fixture.put(|putter| {
+        let entries = vec![entry("f", putter.sparse(&[Ok(b"start"), Err(1 << 60)]))];
+        putter.dir(entries)
+    });
+    let reader = fixture.vault.reader().unwrap();
+    let selection = Selection::find(&reader, &snapshot, b"/f").unwrap();
+    for whole in [false, true] {
+        let (progress, cancel) = (Progress::default(), Cancel::default());
+        let watch = Watch {
+            progress: &progress,
+            cancel: &cancel,
+        };
+        let mut out = Stops(&cancel, 0);
+        let outcome = match whole {
+            false => cat(&reader, &selection, &mut out, watch),
+            true => dump_tar(&reader, &Selection::whole(&snapshot), &mut out, watch).map(drop),
+        };
+        assert!(outcome.is_err());
+        assert!(out.1 < 1 << 20, "{}", out.1);
+    }
+}
+
+#[test]
+fn a_hard_link_in_a_tar_is_to_the_same_kind_of_thing() {
+    let fixture = Fixture::new();
+    let snapshot = fixture.put(|putter| {
+        let link = Some((1, 2));
+        let device = Entry {
+            hard_link: link,
+            ..entry("a", Kind::Fifo)
+        };
+        let file = Entry {
+            hard_link: link,
+            ..entry("b", putter.file(b"content"))
+        };
+        let other = Entry {
+            name: b"c".to_vec(),
+            ..file.clone()
+        };
+        putter.dir(vec![device, file, other])
+    });
+    let (tar, _) = dump(&fixture, &Selection::whole(&snapshot));
+    // Kinds of the headers (POSIX ustar, byte 156): a pipe, a file, a link to the file.
+    let headers = tar.chunks(512).filter(|block| block.get(257..262) == Some(b"ustar"));
+    let kinds: Vec<u8> = headers.map(|header| header[156]).filter(|kind| *kind != b'x').collect();
+    assert_eq!(kinds, *b"601");
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use drystone_backup::{Error, RestoreReport, Selection};
+use drystone_backup::{Error, Owner, RestoreOptions, RestoreReport, Selection, Special};
 use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind};
 use drystone_store::Name;
@@ -320,5 +320,95 @@ fn as_another_user() {
         let yes = rustix::fs::getxattr(target.join("closed/readable"), "user.yes", &mut buffer);
         assert_eq!(yes, Ok(1));
         fs::set_permissions(target.join("closed"), fs::Permissions::from_mode(0o055)).unwrap();
+    }
+}
+
+#[test]
+fn nothing_special_is_restored_where_that_is_asked_for() {
+    let (fixture, target) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let is_root = rustix::process::geteuid().is_root();
+    // cap_setuid, permitted and effective (capabilities(7), version 2).
+    let capability = [1, 0, 0, 2, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let snapshot = fixture.put(|putter| {
+        let mut set_id = entry("set-id", putter.file(b"s"));
+        set_id.mode = 0o6755;
+        let mut capable = entry("capable", putter.file(b"c"));
+        capable.xattrs = vec![(b"security.capability".to_vec(), capability.to_vec())];
+        let null = entry("null", Kind::CharDevice { major: 1, minor: 3 });
+        let disk = entry("disk", Kind::BlockDevice { major: 8, minor: 0 });
+        let pipe = entry("pipe", Kind::Fifo);
+        putter.dir(vec![set_id, capable, null, disk, pipe])
+    });
+    let has_capability = || {
+        let mut buffer = [0; 64];
+        rustix::fs::getxattr(target.path().join("capable"), "security.capability", &mut buffer).is_ok()
+    };
+    let mode = || fs::metadata(target.path().join("set-id")).unwrap().mode() & 0o7777;
+    if is_root {
+        // What an earlier restore gave goes again.
+        fixture.restore(&snapshot, &options(target.path()));
+        assert!(has_capability() && mode() == 0o6755);
+        fs::remove_file(target.path().join("null")).unwrap();
+        fs::remove_file(target.path().join("disk")).unwrap();
+    }
+    for _ in 0..2 {
+        let without = RestoreOptions {
+            special: Special::LeaveOut,
+            ..options(target.path())
+        };
+        let report = fixture.restore(&snapshot, &without);
+        assert!(report.problems.is_empty(), "{:?}", problems(&report));
+        assert!(!has_capability() && mode() == 0o755);
+        for name in ["null", "disk"] {
+            assert!(!target.path().join(name).exists(), "{name}");
+        }
+        assert!(target.path().join("pipe").exists());
+        let not_set: Vec<String> = report.not_set.iter().map(ToString::to_string).collect();
+        for what in [
+            "set-id bit of 1 entry",
+            "file capability of 1 entry",
+            "the device itself of 2 entries",
+        ] {
+            let told = not_set
+                .iter()
+                .any(|text| text.contains(what) && text.contains("--no-special"));
+            assert!(told, "{what}: {not_set:?}");
+        }
+    }
+}
+
+#[test]
+fn nobody_gets_capabilities_that_were_given_to_the_file_of_another() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("LEFT OUT: capabilities of another's file; they need root");
+        return;
+    }
+    let (fixture, target) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let capability = [1, 0, 0, 2, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let snapshot = fixture.put(|putter| {
+        let xattrs = vec![(b"security.capability".to_vec(), capability.to_vec())];
+        let mut foreign = entry("foreign", putter.file(b"f"));
+        (foreign.uid, foreign.xattrs) = (1234, xattrs.clone());
+        let mut own = entry("own", putter.file(b"o"));
+        own.xattrs = xattrs;
+        putter.dir(vec![foreign, own])
+    });
+    for _ in 0..2 {
+        let own = RestoreOptions {
+            owner: Owner::Own,
+            ..options(target.path())
+        };
+        let report = fixture.restore(&snapshot, &own);
+        let has = |name: &str| {
+            let mut buffer = [0; 64];
+            rustix::fs::getxattr(target.path().join(name), "security.capability", &mut buffer).is_ok()
+        };
+        assert!(!has("foreign") && has("own"));
+        let told = |text: String| text.contains("file capability of 1 entry") && text.contains("another owner");
+        assert!(
+            report.not_set.iter().any(|not_set| told(not_set.to_string())),
+            "{:?}",
+            report.not_set
+        );
     }
 }

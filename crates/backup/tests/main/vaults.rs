@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, Selection, Sparse};
+use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, Selection, Sparse, Special};
 use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
@@ -252,6 +252,7 @@ pub(crate) fn options(target: &std::path::Path) -> RestoreOptions {
         overwrite: Overwrite::Always,
         sparse: Sparse::AsStored,
         owner: Owner::Names,
+        special: Special::AsStored,
         threads: 3,
         progress: Arc::default(),
         cancel: Cancel::default(),

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{object, with_exit};
+use crate::output::with_exit;
 
 /// Write one file of a snapshot to standard output.
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ impl Cat {
         out.finish()?;
         if app.out.is_json() {
             app.out
-                .say(object("cat", with_exit(json!({ "bytes": bytes }), Exit::Done)));
+                .say_object("cat", with_exit(json!({ "bytes": bytes }), Exit::Done));
         }
         Ok(Exit::Done)
     }

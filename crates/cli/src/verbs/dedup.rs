@@ -25,7 +25,10 @@ Examples:
 
 Nothing but the kernel's own sharing, which compares first, touches files: contents, times and modes
 stay, read-only snapshots included. As root on Btrfs, duplicates are found in the checksums that the
-file system has; data without (chattr +C), and all of it elsewhere, is read once and remembered.";
+file system has; data without (chattr +C), and all of it elsewhere, is read once and remembered.
+
+What files share shows: whoever may read one of them sees that somebody has the same data, and can confirm
+a guess about a file of yours that is small. Where users do not trust each other, give --same-owner.";
 
 /// Free the space of duplicates on Btrfs and XFS, in place.
 #[derive(Debug, Args)]
@@ -75,6 +78,9 @@ struct Scope {
     /// Leave this directory or file alone (may be given several times)
     #[arg(long, value_name = "PATH")]
     exclude: Vec<PathBuf>,
+    /// Leave out files that others cannot read and that are smaller; `watch` takes 64KiB if this is not given
+    #[arg(long, value_name = "SIZE", value_parser = crate::args::size)]
+    private_size_cutoff: Option<u64>,
     #[command(flatten)]
     place: Place,
 }
@@ -111,6 +117,7 @@ impl Scope {
     fn known<'a>(&'a self, directory: &'a std::path::Path, reads: Reads) -> Known<'a> {
         Known {
             min_file_bytes: self.size_cutoff,
+            private_min_bytes: self.private_size_cutoff.unwrap_or(0),
             exclude: &self.exclude,
             cache_dir: Some(directory),
             reads,

@@ -12,7 +12,7 @@ use crate::context::App;
 use crate::entries::{file_size, kind_word};
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{count, object, problem_list, put_bytes, shown, with_exit};
+use crate::output::{count, problem_list, put_bytes, shown, with_exit};
 
 const EXAMPLES: &str = "\
   + added    - removed    M other content    T other type    m other owner, mode, time or xattrs
@@ -53,7 +53,8 @@ impl Diff {
         let base = second.selection.path().to_vec();
         let mut lines = app.out.lines();
         let (mut counts, mut problems) = ([0_u64; KINDS.len()], Problems::default());
-        for next in Changes::new((&first.reader, &first.selection), (&second.reader, &second.selection)) {
+        let changes = Changes::new((&first.reader, &first.selection), (&second.reader, &second.selection));
+        for next in changes.until(app.cancel.clone()) {
             app.cancel.check()?;
             let change = match next {
                 Ok(change) => change,
@@ -86,7 +87,7 @@ impl Diff {
                         .map(|((_, word), count)| ((*word).to_owned(), count.into())),
                 );
             }
-            lines.line(object("summary", with_exit(summary, exit)))?;
+            lines.object("summary", with_exit(summary, exit))?;
         }
         lines.finish()?;
         app.out.problems(&problems);

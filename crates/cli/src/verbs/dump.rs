@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{Lines, object, problem_list, with_exit};
+use crate::output::{Lines, problem_list, with_exit};
 use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
@@ -64,7 +64,7 @@ impl Dump {
                 "problems": problem_list(&report.problems),
                 "problem_count": report.problems.count(),
             });
-            app.out.say(object("dump", with_exit(fields, exit)));
+            app.out.say_object("dump", with_exit(fields, exit));
         }
         Ok(exit)
     }

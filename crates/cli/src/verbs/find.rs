@@ -94,7 +94,7 @@ impl Find {
         let mut found = Found::default();
         for spot in &spots {
             let chosen = open::choose(app, &vault, spot)?;
-            for next in find(&chosen.reader, &chosen.selection, options.clone()) {
+            for next in find(&chosen.reader, &chosen.selection, options.clone(), app.cancel.clone()) {
                 app.cancel.check()?;
                 let Some(listed) = found.take(next, || chosen.id.short().into_bytes())? else {
                     continue;

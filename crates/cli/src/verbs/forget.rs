@@ -12,7 +12,7 @@ use crate::args::span;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, local_time, object, problem_list, shown, with_exit};
+use crate::output::{counted, local_time, problem_list, shown, with_exit};
 use crate::verbs::snapshots::{Filter, fields};
 
 const EXAMPLES: &str = "\
@@ -181,7 +181,7 @@ fn list(app: &App, groups: &[Group]) -> Result<()> {
             if let Value::Object(fields) = &mut found {
                 fields.insert("keep".to_owned(), json!(reasons));
             }
-            lines.line(object("judged", found))?;
+            lines.object("judged", found)?;
             continue;
         }
         let paths: Vec<String> = snapshot.paths.iter().map(|path| shown(path)).collect();

@@ -12,7 +12,7 @@ use crate::config::Passphrase;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{local_time, object, problem_list, put_bytes, shown, shown_path, utc_time, with_exit};
+use crate::output::{local_time, problem_list, put_bytes, shown, shown_path, utc_time, with_exit};
 use crate::terminal;
 
 const EXAMPLES: &str = "\
@@ -207,7 +207,7 @@ fn list(app: &App) -> Result<Exit> {
             lines.object("key", fields(key))?;
         }
         let summary = json!({ "keys": keys.len(), "problems": problem_list(&problems) });
-        lines.line(object("summary", with_exit(summary, exit)))?;
+        lines.object("summary", with_exit(summary, exit))?;
     } else {
         for key in &keys {
             lines.line(row(key))?;

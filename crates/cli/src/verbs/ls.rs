@@ -11,7 +11,7 @@ use crate::context::App;
 use crate::entries;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{Lines, object, problem_list, with_exit};
+use crate::output::{Lines, problem_list, with_exit};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -114,7 +114,7 @@ impl Found {
                 "problems": problem_list(&self.problems),
                 "problem_count": self.problems.count(),
             });
-            lines.line(object("summary", with_exit(summary, exit)))?;
+            lines.object("summary", with_exit(summary, exit))?;
         }
         lines.finish()?;
         app.out.problems(&self.problems);

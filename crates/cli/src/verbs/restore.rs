@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, RestoreReport, Sparse, restore};
+use drystone_backup::{
+    Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, RestoreReport, Sparse, Special, restore,
+};
 use drystone_vault::Progress;
 use serde_json::json;
 
@@ -53,6 +55,9 @@ pub(crate) struct Restore {
     /// Owners by name where this system knows the name, by number, or all files to who restores them
     #[arg(long, value_name = "HOW", default_value = "names")]
     owner: By,
+    /// Leave out set-id bits, file capabilities and devices: for snapshots that others may have made up
+    #[arg(long)]
+    no_special: bool,
     /// Write nothing, only say what would be restored
     #[arg(long)]
     dry_run: bool,
@@ -95,6 +100,7 @@ impl Restore {
                 By::Numbers => Owner::Numbers,
                 By::Own => Owner::Own,
             },
+            special: self.special(),
             threads: app.settings.threads,
             progress: progress.clone(),
             cancel: app.cancel.clone(),
@@ -140,6 +146,14 @@ impl Restore {
         let text = format!("{}; {}", self.summary(&report), duration(start.elapsed()));
         app.out.result("restore", with_exit(fields, exit), text)?;
         Ok(exit)
+    }
+
+    fn special(&self) -> Special {
+        if self.no_special {
+            Special::LeaveOut
+        } else {
+            Special::AsStored
+        }
     }
 
     fn summary(&self, report: &RestoreReport) -> String {

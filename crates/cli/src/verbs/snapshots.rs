@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{count, counted, local_time, object, path_object, problem_list, shown, size, utc_time, with_exit};
+use crate::output::{count, counted, local_time, path_object, problem_list, shown, size, utc_time, with_exit};
 use crate::verbs::key::role_word;
 
 /// List snapshots.
@@ -58,7 +58,7 @@ impl Snapshots {
                 lines.object("snapshot", signed_fields(&vault, candidate))?;
             }
             let summary = json!({ "snapshots": snapshots.len(), "problems": problem_list(&problems) });
-            lines.line(object("summary", with_exit(summary, exit)))?;
+            lines.object("summary", with_exit(summary, exit))?;
             lines.finish()?;
             return Ok(exit);
         }

@@ -28,7 +28,7 @@ impl Stats {
                     .0
                     .iter()
                     .map(|(_, snapshot)| snapshot.totals.bytes)
-                    .sum(),
+                    .fold(0, u64::saturating_add),
             ),
             Role::Writer => None,
         };

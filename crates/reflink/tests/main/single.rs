@@ -138,6 +138,7 @@ fn targets_are_found_by_path_device_and_uuid_mounted_or_not() {
     let known = Known {
         reads: Reads::Needed,
         min_file_bytes: 0,
+        private_min_bytes: 0,
         exclude: &[],
         cache_dir: None,
     };

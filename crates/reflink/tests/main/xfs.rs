@@ -19,6 +19,7 @@ pub fn walked(disk: &Disk, cache: Option<&Path>) -> WalkedSpace {
         name: "test",
         cache,
         min_file_bytes: 0,
+        private_min_bytes: 0,
         exclude: &[],
     };
     WalkedSpace::open(about, &Progress::default(), &Cancel::default()).unwrap()
@@ -171,6 +172,7 @@ fn a_file_system_without_reflink_is_not_read_for_nothing() {
         name: "test",
         cache: None,
         min_file_bytes: 0,
+        private_min_bytes: 0,
         exclude: &[],
     };
     let refused = WalkedSpace::open(about, &Progress::default(), &Cancel::default()).unwrap_err();

@@ -1,13 +1,14 @@
 //! Asks several places for the same thing until enough have answered.
 //!
 //! - Begins with as many as are needed; one more is asked for each failure, and when an answer takes too long.
-//! - What is not needed any more is cancelled.
+//! - What is not needed any more is cancelled, and so are stragglers once the others have done enough.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 use super::place::Place;
 use crate::Error;
@@ -119,6 +120,51 @@ pub(super) async fn gather<T: Send + 'static>(
         }
     }
     Gathered { good, failed }
+}
+
+/// How many times the time that a hedged read waits for, and the time that the others took, stragglers are waited for.
+const STRAGGLERS_HEDGES: u32 = 10;
+const STRAGGLERS_SHARE: u32 = 3;
+
+/// Runs everything at once and gives the answers in the order of the questions. Once `is_enough` of them are there, the others
+/// are waited for no longer than ten times `hedge_after`, or three times as long as it took so far; those that have not ended by
+/// then are cancelled, and `None`.
+pub(super) async fn most<T, F>(
+    questions: impl IntoIterator<Item = F>,
+    is_enough: impl Fn(&[Option<T>]) -> bool,
+    hedge_after: Duration,
+) -> Vec<Option<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let (mut running, begun) = (JoinSet::new(), Instant::now());
+    for (number, question) in questions.into_iter().enumerate() {
+        running.spawn(async move { (number, question.await) });
+    }
+    let mut answers: Vec<Option<T>> = (0..running.len()).map(|_| None).collect();
+    let mut end: Option<Instant> = None;
+    loop {
+        if end.is_none() && is_enough(&answers) {
+            let grace = hedge_after
+                .saturating_mul(STRAGGLERS_HEDGES)
+                .max(begun.elapsed() * STRAGGLERS_SHARE);
+            end = Some(Instant::now() + grace);
+        }
+        let ended = match end {
+            None => running.join_next().await,
+            Some(end) => match tokio::time::timeout_at(end, running.join_next()).await {
+                Ok(ended) => ended,
+                Err(_) => return answers,
+            },
+        };
+        let Some((number, answer)) = ended.and_then(joined) else {
+            return answers;
+        };
+        if let Some(place) = answers.get_mut(number) {
+            *place = Some(answer);
+        }
+    }
 }
 
 /// Runs everything at once and gives the answers in the order of the questions; `None` if the program is ending.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use drystone_format::PackId;
 use drystone_format::shard::{Shape, payload_bytes};
 
-use super::gather::{Failure, all};
+use super::gather::{Failure, all, most};
 use super::merge::{Group, Merge};
 use super::shards::{Found, Source};
 use super::{Amount, Core, Spread};
@@ -219,6 +219,9 @@ impl Spread {
         self.core.survey(*pack).await.0
     }
 }
+
+/// What one place has of a pack, and why it could not tell.
+type Surveyed = (Vec<(usize, Listed)>, Vec<Failure>);
 
 /// The pack that a name of a pack or shard belongs to.
 fn pack_of(name: &Name) -> PackId {
@@ -452,9 +455,19 @@ impl Core {
             }
         });
         let (mut objects, mut failures) = (Vec::new(), Vec::new());
-        for (found, failed) in all(questions).await.unwrap_or_default() {
-            objects.extend(found);
-            failures.extend(failed);
+        let is_enough = |answers: &[Option<Surveyed>]| {
+            let whole = |answer: &&Option<_>| matches!(answer, Some((_, failures)) if Vec::is_empty(failures));
+            answers.len() - answers.iter().filter(whole).count() <= self.placement.tolerance()
+        };
+        let answers = most(questions, is_enough, self.hedge_after).await;
+        for (place, answer) in self.places.iter().zip(answers) {
+            match answer {
+                Some((found, failed)) => {
+                    objects.extend(found);
+                    failures.extend(failed);
+                }
+                None => failures.push(place.give_up(&Prefix::Shards)),
+            }
         }
         let order = |(position, _): &(usize, Listed)| self.place(*position).map(|place| place.read_order());
         objects.sort_by_key(order);

@@ -2,11 +2,12 @@
 //!
 //! - A place that fails midway contributes nothing more and is told; one whose names go back is treated as failed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Core;
-use super::gather::{Failure, all};
+use super::gather::{Failure, most};
 use super::place::Place;
 use crate::{Error, Listed, Name, Prefix};
 
@@ -16,6 +17,9 @@ pub(super) struct Merge<K> {
     /// What belongs together; names of one place come in the order of their keys.
     key: fn(&Name) -> K,
     page: usize,
+    /// How many places may be missing, and how long one is waited for before others are asked.
+    tolerance: usize,
+    hedge_after: Duration,
     pub(super) failures: Vec<Failure>,
 }
 
@@ -42,12 +46,15 @@ impl<K: Ord> Merge<K> {
             streams: Vec::new(),
             key,
             page,
+            tolerance: 0,
+            hedge_after: Duration::MAX,
             failures: Vec::new(),
         }
     }
 
     /// Adds what `place` lists under `prefix` after a name; if it is not to be asked now, that is a failure.
     pub(super) fn add(&mut self, core: &Core, place: &Arc<Place>, prefix: Prefix, after: Option<Name>) {
+        (self.tolerance, self.hedge_after) = (core.placement.tolerance(), core.hedge_after);
         match core.refusal(place, &prefix) {
             Some(error) => self.failures.push(place.failure(error)),
             None => self.streams.push(Stream {
@@ -92,8 +99,22 @@ impl<K: Ord> Merge<K> {
             let (place, prefix, last) = (Arc::clone(&stream.place), stream.prefix, stream.last.clone());
             async move { place.list(&prefix, last.as_ref(), page).await }
         });
-        let answers = all(reads).await.unwrap_or_default();
+        let missing: BTreeSet<usize> = self.failures.iter().map(|failure| failure.position).collect();
+        let is_enough = |answers: &[Option<Result<Vec<Listed>, Error>>]| {
+            let open = streams
+                .iter()
+                .zip(answers)
+                .filter(|(_, answer)| !matches!(answer, Some(Ok(_))));
+            let open = open.map(|(stream, _)| stream.place.position);
+            missing.iter().copied().chain(open).collect::<BTreeSet<_>>().len() <= self.tolerance
+        };
+        let answers = most(reads, is_enough, self.hedge_after).await;
         for (stream, answer) in streams.iter_mut().zip(answers) {
+            let Some(answer) = answer else {
+                stream.has_ended = true;
+                self.failures.push(stream.place.give_up(&stream.prefix));
+                continue;
+            };
             let answer = answer.and_then(|listed| stream.take(listed.into_iter().take(page)));
             if let Err(error) = answer {
                 stream.has_ended = true;

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use drystone_format::PackId;
@@ -14,7 +15,7 @@ use drystone_format::shard::{FOOTER_BYTES, Shape, seal_shard};
 use parking_lot::Mutex;
 
 use super::Core;
-use super::gather::{Asked, Failure, all};
+use super::gather::{Asked, Failure, most};
 use super::list::{HeldCopy, PackHoldings};
 use super::place::{Ease, Place};
 use super::shards::{Found, Source, shard_name};
@@ -61,15 +62,27 @@ impl Core {
         let payloads = self.cut(shape, bytes).await?;
         let spares = Arc::new(Mutex::new(VecDeque::from(self.placement.spares(&pack))));
         let homes = self.placement.homes(&pack);
-        let puts = (0..=u8::MAX).zip(payloads).zip(homes).map(|((number, payload), home)| {
+        let asked: Vec<Arc<AtomicUsize>> = homes.iter().map(|home| Arc::new(AtomicUsize::new(*home))).collect();
+        let puts = (0..=u8::MAX).zip(payloads).zip(homes.iter().zip(&asked));
+        let puts = puts.map(|((number, payload), (home, asked))| {
             let (core, spares) = (Arc::clone(self), Arc::clone(&spares));
+            let (home, asked) = (*home, Arc::clone(asked));
             async move {
                 let sealed = core.seal(shape, number, payload).await?;
                 let name = shard_name(&shape, number);
-                Ok(core.put_shard(&name, sealed, home, &spares).await)
+                Ok(core.put_shard(&name, sealed, home, (&spares, &asked)).await)
             }
         });
-        let stored: Result<Vec<Stored>> = all(puts).await.unwrap_or_default().into_iter().collect();
+        let is_put = |stored: &&Option<Result<Stored>>| matches!(stored, Some(Ok(Stored { put: Some(_), .. })));
+        let is_enough = |all: &[Option<Result<Stored>>]| all.iter().filter(is_put).count() >= self.needed.into();
+        let stored = most(puts, is_enough, self.hedge_after).await;
+        let stored = (0..=u8::MAX).zip(stored).zip(homes.iter().zip(&asked));
+        let stored: Result<Vec<Stored>> = stored
+            .map(|((number, stored), (home, asked))| {
+                let late = || Ok(self.without_shard(&shard_name(&shape, number), *home, asked.load(Ordering::Relaxed)));
+                stored.unwrap_or_else(late)
+            })
+            .collect();
         let put = self.verdict(&Name::pack(&pack), self.needed.into(), stored?)?;
         self.sizes.insert(pack, shape.pack_bytes());
         self.forget(&pack);
@@ -102,10 +115,19 @@ impl Core {
     }
 
     /// Stores a shard at its home, or at the first spare place that takes it.
-    async fn put_shard(&self, name: &Name, sealed: Bytes, home: usize, spares: &Mutex<VecDeque<usize>>) -> Stored {
+    ///
+    /// `asked` is the place that it waits for.
+    async fn put_shard(
+        &self,
+        name: &Name,
+        sealed: Bytes,
+        home: usize,
+        (spares, asked): (&Mutex<VecDeque<usize>>, &AtomicUsize),
+    ) -> Stored {
         let mut failures = Vec::new();
         let mut position = Some(home);
         while let Some(place) = position.and_then(|position| self.place(position)) {
+            asked.store(place.position, Ordering::Relaxed);
             match self.put_at(place, name, sealed.clone()).await {
                 Ok(put) => {
                     let put = Some(put);
@@ -118,6 +140,15 @@ impl Core {
         if let Some(home) = self.place(home) {
             home.note(|troubles| troubles.owed.add(name));
         }
+        Stored { put: None, failures }
+    }
+
+    /// A shard that the place that was `asked` did not store in time.
+    fn without_shard(&self, name: &Name, home: usize, asked: usize) -> Stored {
+        if let Some(home) = self.place(home) {
+            home.note(|troubles| troubles.owed.add(name));
+        }
+        let failures = self.place(asked).map(|place| place.give_up(name)).into_iter().collect();
         Stored { put: None, failures }
     }
 
@@ -362,9 +393,14 @@ impl Core {
         }
         let deletes = names.into_iter().filter_map(|(position, name)| {
             let place = Arc::clone(self.place(position)?);
-            Some(async move { delete_at(&place, &name).await })
+            Some((position, async move { delete_at(&place, &name).await }))
         });
-        failures.extend(all(deletes).await.unwrap_or_default().into_iter().flatten());
+        let (positions, deletes): (Vec<usize>, Vec<_>) = deletes.unzip();
+        let places: Vec<_> = positions
+            .into_iter()
+            .filter_map(|position| self.place(position))
+            .collect();
+        failures.extend(self.deletions(&Name::pack(&pack), &places, deletes).await);
         self.sizes.remove(&pack);
         self.forget(&pack);
         self.deleted(&Name::pack(&pack), failures)

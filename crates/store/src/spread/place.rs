@@ -74,6 +74,9 @@ pub(super) enum Ease {
     Absent,
 }
 
+/// How often the rest of a place that stays silent is doubled.
+const RESTS_DOUBLED: u32 = 4;
+
 /// A place at work.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -91,7 +94,19 @@ struct State {
     lies: bool,
     rests_until: Option<Instant>,
     slow_until: Option<Instant>,
+    /// Times in a row that it did not answer.
+    silences: u32,
     troubles: PlaceTroubles,
+}
+
+impl State {
+    /// Leaves the place alone for `rest`, and for twice as long each further time in a row.
+    fn rest(&mut self, rest: Duration) {
+        self.troubles.unanswered += 1;
+        let factor = 1 << self.silences.min(RESTS_DOUBLED);
+        self.silences += 1;
+        self.rests_until = Instant::now().checked_add(rest.saturating_mul(factor));
+    }
 }
 
 impl Place {
@@ -104,6 +119,7 @@ impl Place {
             lies: false,
             rests_until: None,
             slow_until: None,
+            silences: 0,
             troubles: PlaceTroubles::new(options.id, place, absent),
         };
         Self {
@@ -213,6 +229,18 @@ impl Place {
         state.slow_until = Instant::now().checked_add(self.rest);
     }
 
+    /// It let others wait for so long that they went on without it.
+    pub(super) fn give_up(&self, name: &dyn fmt::Display) -> Failure {
+        let reason = "the others went on without it, since they had waited for long".to_string();
+        let error = Error::Silent {
+            name: name.to_string(),
+            place: self.label().to_string(),
+            reason,
+        };
+        let outcome: Result<()> = self.observe(Err(error));
+        self.failure(outcome.err().unwrap_or_else(|| self.unavailable(name, String::new())))
+    }
+
     /// This error, as that of this place.
     pub(super) fn failure(&self, error: Error) -> Failure {
         let position = self.position;
@@ -293,17 +321,16 @@ impl Place {
     fn observe<T>(&self, outcome: Result<T>) -> Result<T> {
         let mut state = self.state.lock();
         match &outcome {
-            Ok(_) => state.rests_until = None,
+            Ok(_) => {
+                state.rests_until = None;
+                state.silences = 0;
+            }
             Err(Error::NotFound { .. } | Error::Short { .. } | Error::TooLarge { .. }) => {}
             Err(error) => {
                 state.troubles.failures += 1;
                 state.troubles.first_failure.get_or_insert_with(|| error.to_string());
-                if matches!(
-                    error,
-                    Error::Unavailable { .. } | Error::NoPlace { .. } | Error::NotDirectory { .. }
-                ) {
-                    state.troubles.unanswered += 1;
-                    state.rests_until = Instant::now().checked_add(self.rest);
+                if error.is_of_place() {
+                    state.rest(self.rest);
                 }
             }
         }

@@ -126,7 +126,7 @@ impl Core {
                     Ok(bytes) => Copy::Sound(bytes),
                     // It may be the only one to copy from; what it lacks is nobody's concern any more.
                     Err(_) if place.is_leaving() => Copy::Unknown,
-                    Err(Error::Unsound { .. } | Error::Io { .. }) => Copy::Unsound,
+                    Err(Error::Unsound { .. } | Error::Io { .. } | Error::Foreign { .. }) => Copy::Unsound,
                     Err(error) if error.is_not_found() => Copy::Missing,
                     Err(_) => Copy::Unknown,
                 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::gather::{Attempt, Failure, all, gather};
+use super::gather::{Attempt, Failure, gather, most};
 use super::pack::{Stored, delete_at};
 use super::place::Place;
 use super::{Amount, Core};
@@ -17,13 +17,19 @@ use crate::{Error, Kind, Listed, Name, Put, Range, Result};
 impl Core {
     pub(super) async fn put_small(self: &Arc<Self>, name: &Name, bytes: Bytes) -> Result<Put> {
         let least = self.least_copies();
-        let taking = self.places.iter().filter(|place| !place.is_leaving());
-        let puts = taking.map(|place| {
+        let taking: Vec<_> = self.places.iter().filter(|place| !place.is_leaving()).collect();
+        let puts = taking.iter().map(|place| {
             let (core, place) = (Arc::clone(self), Arc::clone(place));
             let (name, bytes) = (name.clone(), bytes.clone());
             async move { core.put_copies(&place, &name, bytes).await }
         });
-        let stored = all(puts).await.unwrap_or_default();
+        let enough = least.max(taking.len().saturating_sub(self.placement.tolerance()));
+        let is_put = |stored: &&Option<Stored>| stored.as_ref().is_some_and(|stored| stored.put.is_some());
+        let is_enough = |stored: &[Option<Stored>]| stored.iter().filter(is_put).count() >= enough;
+        let stored = most(puts, is_enough, self.hedge_after).await;
+        let stored = taking.iter().zip(stored);
+        let stored = stored.map(|(place, stored)| stored.unwrap_or_else(|| self.without(place, name)));
+        let stored: Vec<Stored> = stored.collect();
         let is_new = stored.iter().all(|stored| stored.put != Some(Put::Existed));
         self.verdict(name, least, stored)?;
         Ok(if is_new { Put::Created } else { Put::Existed })
@@ -77,16 +83,24 @@ impl Core {
                 put: Some(put),
                 failures: Vec::new(),
             },
-            Err(error) => {
-                // Nobody brings the presence of a run to a place that was away during the run.
-                if !matches!(name.kind(), Kind::Writer(..)) {
-                    place.note(|troubles| troubles.owed.add(&name.spare(place.spare)));
-                }
-                Stored {
-                    put: None,
-                    failures: vec![place.failure(error)],
-                }
-            }
+            Err(error) => Self::owed(place, name, place.failure(error)),
+        }
+    }
+
+    /// A copy that its place did not store in time.
+    fn without(&self, place: &Place, name: &Name) -> Stored {
+        let failure = place.give_up(name);
+        Self::owed(place, name, failure)
+    }
+
+    fn owed(place: &Place, name: &Name, failure: Failure) -> Stored {
+        // Nobody brings the presence of a run to a place that was away during the run.
+        if !matches!(name.kind(), Kind::Writer(..)) {
+            place.note(|troubles| troubles.owed.add(&name.spare(place.spare)));
+        }
+        Stored {
+            put: None,
+            failures: vec![failure],
         }
     }
 
@@ -152,8 +166,30 @@ impl Core {
         self.deleted(name, failures)
     }
 
+    /// The failures of deletions at these places; those that do not end in time are among them.
+    pub(super) async fn deletions<F>(
+        &self,
+        name: &Name,
+        places: &[&Arc<Place>],
+        deletes: impl IntoIterator<Item = F>,
+    ) -> Vec<Failure>
+    where
+        F: Future<Output = Option<Failure>> + Send + 'static,
+    {
+        let is_enough = |done: &[Option<Option<Failure>>]| {
+            let open = done.iter().zip(places).filter(|(done, _)| !matches!(done, Some(None)));
+            let open: BTreeSet<usize> = open.map(|(_, place)| place.position).collect();
+            open.len() <= self.placement.tolerance()
+        };
+        let done = most(deletes, is_enough, self.hedge_after).await;
+        let failures = places.iter().zip(done);
+        failures
+            .filter_map(|(place, done)| done.unwrap_or_else(|| Some(place.give_up(name))))
+            .collect()
+    }
+
     async fn delete_copies(self: &Arc<Self>, name: &Name, copies: Vec<&Arc<Place>>) -> Vec<Failure> {
-        let deletes = copies.into_iter().map(|place| {
+        let deletes = copies.iter().map(|place| {
             let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
             async move {
                 match core.refusal(&place, &name) {
@@ -162,6 +198,6 @@ impl Core {
                 }
             }
         });
-        all(deletes).await.unwrap_or_default().into_iter().flatten().collect()
+        self.deletions(name, &copies, deletes).await
     }
 }

@@ -123,3 +123,59 @@ async fn places_that_rest_are_asked_if_nobody_else_can_help() {
         .collect();
     world.assert_whole(&objects, "well again").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_others_go_on_without_a_place_that_hangs_and_it_is_named() {
+    for op in [Op::Put, Op::List, Op::Delete] {
+        let world = World::new(2, 3, 3);
+        let (name, bytes) = pack(1, 100_000);
+        world.spread.put(&name, bytes.clone()).await.unwrap();
+        world.spread.put(&Name::header(), "head".into()).await.unwrap();
+        let hangs = world.homes(&name)[0];
+        world.fails[hangs].add(Fault::delay(op, 100 * SLOW));
+        let started = Instant::now();
+        match op {
+            Op::Put => {
+                let (other, bytes) = pack(2, 100_000);
+                world.spread.put(&other, bytes).await.unwrap();
+                world
+                    .spread
+                    .put(&Name::key(&drystone_format::SlotId([1; 16])), "key".into())
+                    .await
+                    .unwrap();
+            }
+            Op::List => {
+                let prefix = drystone_store::Prefix::Packs;
+                assert_eq!(world.spread.list(&prefix, None, 10).await.unwrap().len(), 1);
+                assert_eq!(world.spread.list(&prefix, None, 10).await.unwrap().len(), 1);
+            }
+            _ => world.spread.delete(&Name::header()).await.unwrap(),
+        }
+        assert!(started.elapsed() <= 11 * HEDGE_AFTER, "{op:?}: {:?}", started.elapsed());
+        let troubles = &world.spread.troubles().places[hangs];
+        assert!(
+            troubles.unanswered > 0 && troubles.first_failure.is_some(),
+            "{op:?}: {troubles:?}"
+        );
+        assert!(troubles.is_silent());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_stays_silent_is_asked_less_and_less() {
+    let world = World::new(2, 3, 3);
+    world.fails[0].add(Fault::error(Op::Stat, Failure::Unavailable));
+    world.fails[0].add(Fault::error(Op::List, Failure::Unavailable));
+    let mut asked = 0;
+    for _ in 0..64 {
+        world
+            .spread
+            .list(&drystone_store::Prefix::Keys, None, 10)
+            .await
+            .unwrap();
+        asked += world.records[0].count(Op::List);
+        world.records[0].take();
+        tokio::time::advance(REST).await;
+    }
+    assert!((2..12).contains(&asked), "{asked}");
+}

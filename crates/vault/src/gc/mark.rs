@@ -129,6 +129,8 @@ impl Marker<'_> {
     fn recipe(&self, recipe: &Recipe) -> Result<()> {
         let mut stack = vec![(recipe.depth, recipe.parts.clone().into_iter())];
         while let Some((depth, parts)) = stack.last_mut() {
+            // Once the list of those entered is full, a hostile recipe may take as long as it states.
+            self.cancel.check()?;
             let (depth, Some(part)) = (*depth, parts.next()) else {
                 stack.pop();
                 continue;

@@ -227,7 +227,7 @@ impl<'a> Run<'a> {
             GcStep::Fence => self.fence(),
             GcStep::ListRoots => {
                 // A presence that was seen to be gone: the root that was put before it went must be listed.
-                self.vault.place.settle();
+                self.vault.place.settle_until(&self.options.cancel)?;
                 self.roots = self.vault.confirmed_root_ids()?.into_iter().collect();
                 Ok(())
             }
@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
         self.vault
             .epochs
             .put(epoch, &mut Source(&*self.vault.context.entropy))?;
-        self.vault.place.settle();
+        self.vault.place.settle_until(&self.options.cancel)?;
         self.vault.epochs.refresh()
     }
 

@@ -12,6 +12,7 @@ mod cost;
 mod crash;
 mod damage;
 mod damage_bits;
+mod endless;
 mod gc;
 mod gc_model;
 mod gc_stress;

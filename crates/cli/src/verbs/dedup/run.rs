@@ -19,6 +19,8 @@ use crate::output::{counted, duration, put_bytes, shown, size, with_exit};
 
 /// Problems shown to a person.
 const PROBLEMS_SHOWN: usize = 20;
+/// Files that others cannot read are left out by `watch` below this size, unless told otherwise.
+const WATCH_PRIVATE_CUTOFF: u64 = 64 << 10;
 /// Time between two looks at the wish to stop, while waiting.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -31,6 +33,9 @@ pub(super) struct Terms {
     /// Write no data: leave extents of which a part is nowhere else
     #[arg(long)]
     no_rewrite: bool,
+    /// Share only among files of one owner, so that nobody learns that another user has the same data
+    #[arg(long)]
+    same_owner: bool,
     /// Share only extents that are equal as a whole
     #[arg(long)]
     whole_files: bool,
@@ -152,8 +157,11 @@ impl Estimate {
 impl Watch {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        let mut run = self.run.clone();
+        // It runs again and again, so that others can try one guess after another at what a small file holds.
+        run.scope.private_size_cutoff.get_or_insert(WATCH_PRIVATE_CUTOFF);
         loop {
-            match self.run.run(app) {
+            match run.run(app) {
                 Ok(Exit::Interrupted) => return Ok(Exit::Done),
                 Err(failure) if failure.exit == Exit::Interrupted => return Ok(Exit::Done),
                 Err(failure) => app.out.failure(&failure),
@@ -224,6 +232,7 @@ impl Way<'_> {
             same_subvolume_only: self.terms.no_crossvol,
             never_rewrite: self.terms.no_rewrite,
             whole_only: self.terms.whole_files,
+            same_owner_only: self.terms.same_owner,
         };
         let options = Options {
             policy,
