@@ -1,7 +1,9 @@
 //! Which vault, and which key: opening the one that is meant, and creating it on first use.
 //!
 //! - The place is looked at before any key is asked for, so that a wrong path is not taken for a wrong key.
-//! - A generated key is durable before the vault that it opens is made.
+//! - A vault is made without being asked for only at the built-in place, and only where none was seen before.
+//! - A generated key is durable, and says which vault it is for, before anything of that vault is stored.
+//! - A kept key is tried on the vault that it names and on no other.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
@@ -12,20 +14,20 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use drystone_backup::Selection;
-use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
-use drystone_format::header::{Header, Trust};
+use drystone_format::header::Trust;
 use drystone_format::keys::Role;
 use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
-use drystone_store::{Name, Range, Store};
+use drystone_format::{RootId, VaultId};
+use drystone_store::Store;
 use drystone_vault::{
-    Context, CreateOptions, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault,
-    generate_key_file,
+    Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault,
+    VaultPin, generate_key_file, named_vaults, vault_line,
 };
 use zeroize::Zeroizing;
 
 use crate::args::Spot;
-use crate::config::{KeySource, Passphrase, Settings};
+use crate::config::{KeySource, Named, Passphrase, Settings};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{shown, shown_path};
@@ -45,12 +47,35 @@ pub(crate) fn open(app: &App) -> Result<Vault> {
 
 /// Opens the vault that these settings name.
 pub(crate) fn open_with(app: &App, settings: &Settings) -> Result<Vault> {
-    let reach = reach::reach(app, settings)?;
+    let reach = reach::reach(app, settings).map_err(|error| missing_or(settings, error.into()))?;
     let Some(store) = reach::first(&reach, app)?.cloned() else {
         let place = settings.vault.clone();
-        return Err(drystone_vault::Error::NoVault { place }.into());
+        return Err(missing_or(settings, drystone_vault::Error::NoVault { place }.into()));
     };
     open_in(app, settings, reach, &store)
+}
+
+/// Says that a vault was seen here before, if that is why there being none is worth more than `failure`.
+fn missing_or(settings: &Settings, failure: Failure) -> Failure {
+    if failure.exit != Exit::NoVault || settings.accept.new_vault {
+        return failure;
+    }
+    let known = Known::in_dir(&settings.known_dir);
+    for place in reach::named(&settings.vault) {
+        match known.at(&place) {
+            Ok(Some(known)) => return drystone_vault::Error::Emptied { place, known }.into(),
+            Ok(None) => {}
+            Err(error) => return error.into(),
+        }
+    }
+    failure
+}
+
+/// Why no vault is made at a place that was named: it is more likely elsewhere than not yet made.
+fn not_made(settings: &Settings) -> Failure {
+    let place = shown(settings.vault.as_bytes());
+    Failure::new(Exit::NoVault, format!("{place}: no vault here; is the disk mounted?"))
+        .next("check the path, or make a vault there: drystone init")
 }
 
 fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>) -> Result<Vault> {
@@ -59,7 +84,10 @@ fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>)
         cache_dir: settings.cache_dir.clone(),
         ..app.context.clone()
     };
-    let vault = Vault::open(reach, context, &unlock)?;
+    let vault = Vault::open(reach, context, &unlock.with)?;
+    if let Some(file) = &unlock.kept {
+        name_vault(file, &vault.pin())?;
+    }
     for warning in vault.warnings().iter().chain(vault.notes()) {
         app.out.warning(warning);
     }
@@ -74,29 +102,52 @@ fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>)
     Ok(vault)
 }
 
-/// Opens the vault, or makes it if the place is empty or does not exist.
+/// Opens the vault; makes it if nobody named a place and none was ever seen at the built-in one.
 pub(crate) fn open_or_create(app: &App) -> Result<(Vault, Option<Created>)> {
-    let reach = match reach::reach(app, &app.settings) {
+    let settings = &app.settings;
+    let reach = match reach::reach(app, settings) {
         Err(drystone_store::Error::NoPlace { .. }) => None,
         reach => Some(reach?),
     };
     if let Some(reach) = reach
         && let Some(store) = reach::first(&reach, app)?.cloned()
     {
-        return Ok((open_in(app, &app.settings, reach, &store)?, None));
+        return Ok((open_in(app, settings, reach, &store)?, None));
     }
-    if let Some(KeySource::File(file, _)) = &app.settings.key
+    let missing = missing_or(settings, not_made(settings));
+    if settings.named == Named::ByUser || missing.message != not_made(settings).message {
+        return Err(missing);
+    }
+    if let Some(KeySource::File(file, _)) = &settings.key
         && file.exists()
     {
         // Whoever has a key has a vault: it is more likely elsewhere (a disk that is not mounted) than not yet made.
-        let place = app.settings.vault.clone();
-        return Err(Failure::from(drystone_vault::Error::NoVault { place }).next(format!(
+        return Err(missing.next(format!(
             "mount or name the place that {} opens, or: drystone init",
             shown_path(file)
         )));
     }
-    let (vault, created) = create(app, &NewVault::default())?;
+    let recovery = if terminal::is_there() {
+        Recovery::Shown
+    } else {
+        Recovery::Later
+    };
+    let options = NewVault {
+        recovery,
+        ..NewVault::default()
+    };
+    let (vault, created) = create(app, &options)?;
     Ok((vault, Some(created)))
+}
+
+/// Whether a new vault gets a recovery code at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Recovery {
+    /// Yes: somebody sees it.
+    #[default]
+    Shown,
+    /// No: it would be printed into a log. `drystone key recovery` makes one later.
+    Later,
 }
 
 /// What a new vault is to be like beyond its place and key.
@@ -114,6 +165,8 @@ pub(crate) struct NewVault {
     pub(crate) places: Vec<String>,
     /// How many of how many shards are enough.
     pub(crate) spread: Option<(u8, u8)>,
+    /// Whether it gets a recovery code at once.
+    pub(crate) recovery: Recovery,
 }
 
 /// What came of making a vault, to be shown once.
@@ -123,7 +176,7 @@ pub(crate) struct Created {
     /// Its id.
     pub(crate) id: String,
     /// Opens it when all keys are lost.
-    pub(crate) recovery: RecoveryCode,
+    pub(crate) recovery: Option<RecoveryCode>,
     /// The key file that was generated, if one was.
     pub(crate) key_file: Option<PathBuf>,
 }
@@ -145,23 +198,22 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
             return Err(drystone_vault::Error::VaultExists { place }.into());
         }
     }
-    let recovery = RecoveryCode::generate(&*app.context.entropy);
+    let recovery = (options.recovery == Recovery::Shown).then(|| RecoveryCode::generate(&*app.context.entropy));
     let (mut locks, generated) = first_locks(app, options)?;
     locks.extend(options.recipients.iter().cloned().map(NewLock::Recipient));
     let mut slots: Vec<NewSlot> = locks
         .into_iter()
         .map(|lock| NewSlot {
             lock,
-            label: options.label.clone().unwrap_or_else(this_host),
+            label: options.label.clone().unwrap_or_default(),
             role: Role::Owner,
         })
         .collect();
-    let label = "recovery code".to_owned();
-    slots.push(NewSlot {
-        lock: NewLock::Recovery(recovery.clone()),
-        label,
+    slots.extend(recovery.iter().map(|code| NewSlot {
+        lock: NewLock::Recovery(code.clone()),
+        label: "recovery code".to_owned(),
         role: Role::Owner,
-    });
+    }));
     let data_sizes = match options.data_sizes {
         Some(sizes) => sizes,
         None => crate::config::default_data_sizes()?,
@@ -178,11 +230,20 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
         trust,
         slots,
     };
-    let vault = lay_out(app, (urls, stores), options.spread, &create)?;
+    let ready = |pin: &VaultPin| match &generated {
+        Some(Generated::Asked(file)) => append_line(file, &vault_line(pin)),
+        Some(Generated::Kept(file)) => {
+            append_line(file, &vault_line(pin))?;
+            let named = kept_file(app, &pin.vault);
+            fs::rename(file, &named).and_then(|()| sync_dir(&named))
+        }
+        None => name_given(app, pin),
+    };
+    let vault = lay_out(app, (urls, stores), options.spread, &create, &ready)?;
     let id = vault.id().to_string();
     let key_file = match generated {
         Some(Generated::Asked(file)) => Some(file),
-        Some(Generated::Kept(file)) => Some(rename_key(&file, &id)?),
+        Some(Generated::Kept(_)) => Some(kept_file(app, &vault.id())),
         None => None,
     };
     let place = vault.place().to_owned();
@@ -203,17 +264,18 @@ fn lay_out(
     (urls, stores): (Vec<String>, Vec<Arc<dyn Store>>),
     spread: Option<(u8, u8)>,
     options: &CreateOptions,
+    ready: &dyn Fn(&VaultPin) -> io::Result<()>,
 ) -> Result<Vault> {
     let context = app.context.clone();
     if let (1, None, Some(store)) = (urls.len(), spread, stores.first()) {
-        return Ok(Vault::create(store.clone(), context, options)?);
+        return Ok(Vault::create_known(store.clone(), context, options, ready)?);
     }
     let total = u8::try_from(urls.len()).map_err(|_| Failure::usage("at most 255 places make a vault"))?;
     let (needed, total) = spread.unwrap_or((total - 1, total));
     let used = PlaceUse::default();
     let places = urls.into_iter().zip(stores);
     let places = places.map(|(url, store)| NewPlace { store, url, used }).collect();
-    Ok(Vault::create_spread(places, (needed, total), context, options)?)
+    Ok(Vault::create_spread_known(places, (needed, total), context, options, ready)?)
 }
 
 /// The name of this machine.
@@ -292,12 +354,37 @@ pub(crate) fn write_new_key(file: &Path) -> Result<String> {
     Ok(key.recipient)
 }
 
-fn rename_key(file: &Path, id: &str) -> Result<PathBuf> {
-    let named = file.with_file_name(format!("{id}.{KEY_FILE_ENDING}"));
-    fs::rename(file, &named)
-        .and_then(|()| sync_dir(&named))
-        .map_err(|error| Failure::io("cannot rename the key file", file, &error))?;
-    Ok(named)
+/// The key file that is kept for a vault.
+fn kept_file(app: &App, vault: &VaultId) -> PathBuf {
+    app.settings.keys_dir.join(format!("{vault}.{KEY_FILE_ENDING}"))
+}
+
+/// Adds a line to a key file, durably.
+fn append_line(file: &Path, line: &str) -> io::Result<()> {
+    let mut to = fs::OpenOptions::new().append(true).open(file)?;
+    to.write_all(line.as_bytes())?;
+    to.sync_all()
+}
+
+/// Lets a key file say that it opens the vault `pin` too, if it does not yet.
+pub(crate) fn name_vault(file: &Path, pin: &VaultPin) -> Result<()> {
+    let named = named_vaults(&read_secret(file, "key file")?, &shown_path(file))?;
+    if named.contains(pin) {
+        return Ok(());
+    }
+    append_line(file, &vault_line(pin)).map_err(|error| Failure::io("cannot write the key file", file, &error))
+}
+
+/// A key file that names vaults, and makes another one, names that one too; files of other programs are left alone.
+fn name_given(app: &App, pin: &VaultPin) -> io::Result<()> {
+    let Some(KeySource::File(file, _)) = &app.settings.key else {
+        return Ok(());
+    };
+    let names_some = fs::read_to_string(file).is_ok_and(|text| named_vaults(&text, "").is_ok_and(|named| !named.is_empty()));
+    if names_some {
+        append_line(file, &vault_line(pin))?;
+    }
+    Ok(())
 }
 
 fn sync_dir(file: &Path) -> io::Result<()> {
@@ -325,26 +412,38 @@ fn public_key(file: &Path) -> Result<String> {
     }
 }
 
+/// What opens a vault, and the kept key file that it came from.
+struct Given {
+    with: Unlock,
+    kept: Option<PathBuf>,
+}
+
+impl From<Unlock> for Given {
+    fn from(with: Unlock) -> Self {
+        Self { with, kept: None }
+    }
+}
+
 /// What opens the vault at `store`: what was given, the key file kept for this vault, or what a person types.
-fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Unlock> {
+fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Given> {
     match &settings.key {
-        Some(KeySource::Passphrase(source)) => return Ok(Unlock::passphrase(&read_passphrase(source)?)),
+        Some(KeySource::Passphrase(source)) => return Ok(Unlock::passphrase(&read_passphrase(source)?).into()),
         Some(KeySource::File(file, passphrase)) => {
             let passphrase = passphrase.as_ref().map(read_passphrase).transpose()?;
             let content = read_secret(file, "key file")?;
             let passphrase = passphrase.as_ref().map(|text| text.as_str());
-            return Ok(Unlock::key_file(&content, &shown_path(file), passphrase)?);
+            return Ok(Unlock::key_file(&content, &shown_path(file), passphrase)?.into());
         }
         None => {}
     }
-    if let Some(unlock) = kept_key(app, store)? {
-        return Ok(unlock);
+    if let Some(kept) = kept_key(app, settings, store)? {
+        return Ok(kept);
     }
     match terminal::ask(&format!(
         "Passphrase or recovery code of {}",
         shown(store.place().as_bytes())
     )) {
-        Ok(Some(text)) => Ok(Unlock::passphrase(&text)),
+        Ok(Some(text)) => Ok(Unlock::passphrase(&text).into()),
         Ok(None) => Err(no_key(app, store.place())),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Failure::new(Exit::Interrupted, "interrupted")),
         Err(error) => Err(Failure::io(
@@ -367,51 +466,20 @@ fn no_key(app: &App, place: &str) -> Failure {
     )
 }
 
-/// The key kept for this vault; if it is not there by name (a header lost, a run that died), all that are kept.
-fn kept_key(app: &App, store: &Arc<dyn Store>) -> Result<Option<Unlock>> {
-    if let Some(id) = vault_id(app, store)? {
-        let file = app.settings.keys_dir.join(format!("{id}.{KEY_FILE_ENDING}"));
+/// The key kept for the vault at `store`, or for the one that this machine has seen there.
+fn kept_key(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Option<Given>> {
+    let mut vaults = Vault::ids_at(store, &app.context)?;
+    let known = Known::in_dir(&settings.known_dir).at(store.place())?;
+    // The key of the vault that was here opens no other, but then it is said what lies here instead.
+    vaults.extend(known.map(|pin| pin.vault));
+    for vault in vaults {
+        let file = kept_file(app, &vault);
         if file.exists() {
-            return Ok(Some(Unlock::key_file(
-                &read_secret(&file, "key file")?,
-                &shown_path(&file),
-                None,
-            )?));
+            let with = Unlock::key_file(&read_secret(&file, "key file")?, &shown_path(&file), None)?;
+            return Ok(Some(Given { with, kept: Some(file) }));
         }
     }
-    let Ok(entries) = fs::read_dir(&app.settings.keys_dir) else {
-        return Ok(None);
-    };
-    let mut all = Zeroizing::new(String::new());
-    for entry in entries.flatten() {
-        let file = entry.path();
-        if file.extension().is_some_and(|ending| ending == KEY_FILE_ENDING)
-            && let Ok(content) = read_secret(&file, "key file")
-            && Unlock::key_file(&content, "", None).is_ok()
-        {
-            all.push_str(&content);
-        }
-    }
-    if all.is_empty() {
-        return Ok(None);
-    }
-    Ok(Unlock::key_file(&all, &shown_path(&app.settings.keys_dir), None).ok())
-}
-
-/// The id in the vault's header, if that can be read; an error if the vault is newer than this program.
-fn vault_id(app: &App, store: &Arc<dyn Store>) -> Result<Option<String>> {
-    let name = Name::header();
-    let Ok(object) = app.context.runtime.block_on(store.get(&name, Range::All)) else {
-        return Ok(None);
-    };
-    match Header::decode(&object) {
-        Ok(header) => Ok(Some(header.vault.to_string())),
-        Err(source @ drystone_format::Error::Version { .. }) => {
-            let (object, place) = (name.to_string(), store.place().to_owned());
-            Err(drystone_vault::Error::Damaged { object, place, source }.into())
-        }
-        Err(_) => Ok(None),
-    }
+    Ok(None)
 }
 
 /// The passphrase, without the line end that files and commands put after it.

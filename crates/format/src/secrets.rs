@@ -8,7 +8,7 @@
 //!   written in. A credential unites all epochs that it learns of, and asks for those that it meets and does not know.
 
 use std::fmt;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, Weak};
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
@@ -160,7 +160,7 @@ pub trait EpochSource: Send + Sync {
 
 /// What a credential has learned since it was unlocked; clones of the secrets share it.
 #[derive(Clone, Default)]
-struct Learned(Arc<RwLock<Vec<Epoch>>>, Arc<RwLock<Option<Arc<dyn EpochSource>>>>);
+struct Learned(Arc<RwLock<Vec<Epoch>>>, Arc<RwLock<Option<Weak<dyn EpochSource>>>>);
 
 impl fmt::Debug for Learned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,10 +177,11 @@ impl Learned {
     }
 
     fn source(&self) -> Option<Arc<dyn EpochSource>> {
-        match self.1.read() {
+        let source = match self.1.read() {
             Ok(source) => source.clone(),
             Err(poisoned) => poisoned.into_inner().clone(),
-        }
+        };
+        source?.upgrade()
     }
 }
 
@@ -244,8 +245,11 @@ impl Secrets {
 
     /// All epochs that are known, ascending.
     pub fn all_epochs(&self) -> Vec<Epoch> {
-        let mut all = self.epochs.clone();
-        all.extend(self.learned.epochs());
+        let (mut all, learned) = (self.epochs.clone(), self.learned.epochs());
+        if learned.is_empty() {
+            return all;
+        }
+        all.extend(learned);
         all.sort_by_key(|epoch| epoch.number);
         all.dedup_by_key(|epoch| epoch.number);
         all
@@ -286,8 +290,8 @@ impl Secrets {
         }
     }
 
-    /// Sets where epochs are asked for that are not known.
-    pub fn set_source(&self, source: Arc<dyn EpochSource>) {
+    /// Sets where epochs are asked for that are not known, as long as somebody holds it.
+    pub fn set_source(&self, source: Weak<dyn EpochSource>) {
         match self.learned.1.write() {
             Ok(mut slot) => *slot = Some(source),
             Err(poisoned) => *poisoned.into_inner() = Some(source),

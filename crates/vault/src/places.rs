@@ -15,11 +15,12 @@ use drystone_store::{Name, Prefix, Range, Spares, Store};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
+use crate::open::{Sight, Unlocked};
 use crate::gc::delete_mark;
 use crate::place::Place;
 use crate::reach::{Site, is_rotten, mark_at, mark_of};
 use crate::slots::owner_key;
-use crate::vault::{Unlocked, Vault};
+use crate::vault::Vault;
 
 /// How a place is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +263,9 @@ impl Vault {
             place,
             secrets: self.secrets.clone(),
             slot: self.slot,
+            lock: self.slot_source.lock(),
+            sight: Sight::Proven,
+            named: vec![self.place.name().to_owned()],
             header: self.header().clone(),
             header_bytes: self.header_object(),
             warnings: Vec::new(),

@@ -103,7 +103,7 @@ pub fn plan(candidates: Vec<Candidate>, keep: &Keep, now: i64) -> Vec<Group> {
         let mut paths = candidate.snapshot.paths.clone();
         paths.sort();
         // Owners are trusted with each other's snapshots as with their own.
-        let writer = (candidate.role == Role::Writer).then_some(candidate.writer.0);
+        let writer = (candidate.role != Role::Owner).then_some(candidate.writer.0);
         let key = (candidate.snapshot.host.clone(), paths, writer);
         groups.entry(key).or_default().push(candidate);
     }
@@ -131,7 +131,7 @@ fn began(candidate: &Candidate) -> i64 {
     let FirstSeen { not_at, at } = candidate.seen;
     match candidate.role {
         Role::Owner => claimed,
-        Role::Writer => claimed.max(not_at.unwrap_or(i64::MIN)).min(at),
+        _ => claimed.max(not_at.unwrap_or(i64::MIN)).min(at),
     }
 }
 
@@ -150,7 +150,7 @@ fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64) -> Group {
         let tags = candidate.snapshot.tags.iter().filter(|tag| keep.tags.contains(tag));
         reasons.extend(tags.map(|tag| format!("tag {tag}")));
         let age = now.saturating_sub(candidate.seen.at);
-        if candidate.role == Role::Writer && age < keep.grace_seconds {
+        if candidate.role != Role::Owner && age < keep.grace_seconds {
             reasons.push(format!("a writer's, first seen {} days ago", age.max(0) / DAY));
         }
     }
@@ -171,7 +171,7 @@ fn by_time(credible: &[Timed], keep: &Keep) -> BTreeMap<usize, Vec<String>> {
         want(*at, "last");
     }
     let latest = credible.last().map_or(0, |(_, started, ..)| *started);
-    let is_writers = credible.last().is_some_and(|(.., role)| *role == Role::Writer);
+    let is_writers = credible.last().is_some_and(|(.., role)| *role != Role::Owner);
     for (at, started, ..) in credible {
         if keep
             .within_seconds
