@@ -14,7 +14,7 @@ use std::time::Duration;
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
 use drystone_format::limits::{DATA_CHUNK_MAX_BYTES, DATA_CHUNK_MIN_BYTES};
-use drystone_vault::Accept;
+use drystone_vault::{Accept, Known};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -235,7 +235,7 @@ impl Settings {
             Some(name) => match profiles.remove(&name) {
                 Some(profile) => (None, profile),
                 None => {
-                    refuse_words(&name, &profiles)?;
+                    refuse_words(&name, &profiles, &dirs.under("XDG_CONFIG_HOME", ".config")?.join("known"))?;
                     (Some(name.clone()), take_by_url(&mut profiles, &name))
                 }
             },
@@ -301,9 +301,13 @@ impl Settings {
     }
 }
 
-/// A single word that is neither a profile nor a directory is more likely mistyped than a new directory.
-fn refuse_words(text: &str, profiles: &BTreeMap<String, Profile>) -> Result<()> {
-    let is_word = |part: &&str| !part.is_empty() && !part.contains(['/', ':']) && !Path::new(part).exists();
+/// A single word that is neither a profile nor a directory, nor was a place before, is more likely mistyped than a new
+/// directory.
+fn refuse_words(text: &str, profiles: &BTreeMap<String, Profile>, known_dir: &Path) -> Result<()> {
+    let known = Known::in_dir(known_dir);
+    let was_place = |part: &str| !matches!(known.at(&crate::reach::absolute(part)), Ok(None));
+    let is_path = |part: &str| part.contains(['/', ':']) || Path::new(part).exists() || was_place(part);
+    let is_word = |part: &&str| !part.is_empty() && !is_path(part);
     if Path::new(text).exists() {
         return Ok(());
     }

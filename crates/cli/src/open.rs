@@ -6,9 +6,9 @@
 //! - A kept key is tried on the vault that it names and on no other.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use drystone_format::chunker::Sizes;
 use drystone_format::header::Trust;
 use drystone_format::keys::Role;
 use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
-use drystone_format::{RootId, VaultId};
+use drystone_format::RootId;
 use drystone_store::Store;
 use drystone_vault::{
     Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault,
-    VaultPin, generate_key_file, named_vaults, vault_line,
+    VaultPin, vault_line,
 };
 use zeroize::Zeroizing;
 
@@ -30,15 +30,13 @@ use crate::args::Spot;
 use crate::config::{KeySource, Named, Passphrase, Settings};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
+use crate::keyfile::{
+    Given, KEY_FILE_ENDING, append_line, kept_file, kept_key, name_given, name_vault, public_key, read_secret, sync_dir,
+    write_new_key,
+};
 use crate::output::{shown, shown_path};
 use crate::reach;
 use crate::terminal;
-
-/// Longest passphrase or key file read, bytes; more is not one.
-const SECRET_MAX_BYTES: u64 = 64 << 10;
-const KEY_FILE_ENDING: &str = "key";
-/// Begins the line of a key file that names its public key, in age's files as in ours.
-const PUBLIC_KEY: &str = "# public key: ";
 
 /// Opens the vault that flags, environment and configuration name.
 pub(crate) fn open(app: &App) -> Result<Vault> {
@@ -330,100 +328,6 @@ fn first_locks(app: &App, options: &NewVault) -> Result<(Vec<NewLock>, Option<Ge
     }
 }
 
-/// Generates a key, writes it to `file`, durably and readable for nobody else, and returns its public key.
-pub(crate) fn write_new_key(file: &Path) -> Result<String> {
-    let key = generate_key_file();
-    let failed = |error: io::Error| {
-        let failure = Failure::io("cannot write the key file", file, &error);
-        if error.kind() == io::ErrorKind::AlreadyExists {
-            failure.next("name another file")
-        } else {
-            failure
-        }
-    };
-    let mut to = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .map_err(failed)?;
-    to.write_all(key.content.as_bytes())
-        .and_then(|()| to.sync_all())
-        .map_err(failed)?;
-    sync_dir(file).map_err(failed)?;
-    Ok(key.recipient)
-}
-
-/// The key file that is kept for a vault.
-fn kept_file(app: &App, vault: &VaultId) -> PathBuf {
-    app.settings.keys_dir.join(format!("{vault}.{KEY_FILE_ENDING}"))
-}
-
-/// Adds a line to a key file, durably.
-fn append_line(file: &Path, line: &str) -> io::Result<()> {
-    let mut to = fs::OpenOptions::new().append(true).open(file)?;
-    to.write_all(line.as_bytes())?;
-    to.sync_all()
-}
-
-/// Lets a key file say that it opens the vault `pin` too, if it does not yet.
-pub(crate) fn name_vault(file: &Path, pin: &VaultPin) -> Result<()> {
-    let named = named_vaults(&read_secret(file, "key file")?, &shown_path(file))?;
-    if named.contains(pin) {
-        return Ok(());
-    }
-    append_line(file, &vault_line(pin)).map_err(|error| Failure::io("cannot write the key file", file, &error))
-}
-
-/// A key file that names vaults, and makes another one, names that one too; files of other programs are left alone.
-fn name_given(app: &App, pin: &VaultPin) -> io::Result<()> {
-    let Some(KeySource::File(file, _)) = &app.settings.key else {
-        return Ok(());
-    };
-    let names_some = fs::read_to_string(file).is_ok_and(|text| named_vaults(&text, "").is_ok_and(|named| !named.is_empty()));
-    if names_some {
-        append_line(file, &vault_line(pin))?;
-    }
-    Ok(())
-}
-
-fn sync_dir(file: &Path) -> io::Result<()> {
-    let dir = file
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
-}
-
-/// The public key that belongs to a key file, as its comment or the `.pub` file beside an ssh key says.
-fn public_key(file: &Path) -> Result<String> {
-    let content = read_secret(file, "key file")?;
-    if let Some(line) = content.lines().find_map(|line| line.strip_prefix(PUBLIC_KEY)) {
-        return Ok(line.trim().to_owned());
-    }
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".pub");
-    match fs::read_to_string(&beside) {
-        Ok(line) => Ok(line.trim().to_owned()),
-        Err(_) => Err(
-            Failure::usage(format!("{}: its public key is not known", shown_path(file)))
-                .next("drystone init --recipient PUBLIC-KEY"),
-        ),
-    }
-}
-
-/// What opens a vault, and the kept key file that it came from.
-struct Given {
-    with: Unlock,
-    kept: Option<PathBuf>,
-}
-
-impl From<Unlock> for Given {
-    fn from(with: Unlock) -> Self {
-        Self { with, kept: None }
-    }
-}
-
 /// What opens the vault at `store`: what was given, the key file kept for this vault, or what a person types.
 fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Given> {
     match &settings.key {
@@ -466,22 +370,6 @@ fn no_key(app: &App, place: &str) -> Failure {
     )
 }
 
-/// The key kept for the vault at `store`, or for the one that this machine has seen there.
-fn kept_key(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Option<Given>> {
-    let mut vaults = Vault::ids_at(store, &app.context)?;
-    let known = Known::in_dir(&settings.known_dir).at(store.place())?;
-    // The key of the vault that was here opens no other, but then it is said what lies here instead.
-    vaults.extend(known.map(|pin| pin.vault));
-    for vault in vaults {
-        let file = kept_file(app, &vault);
-        if file.exists() {
-            let with = Unlock::key_file(&read_secret(&file, "key file")?, &shown_path(&file), None)?;
-            return Ok(Some(Given { with, kept: Some(file) }));
-        }
-    }
-    Ok(None)
-}
-
 /// The passphrase, without the line end that files and commands put after it.
 pub(crate) fn read_passphrase(source: &Passphrase) -> Result<Zeroizing<String>> {
     let (text, origin) = match source {
@@ -511,27 +399,6 @@ fn run_command(command: &str) -> Result<Zeroizing<String>> {
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| failed("printed something that is not UTF-8".to_owned()))?;
     Ok(Zeroizing::new(text.to_owned()))
-}
-
-/// A small file that holds a secret; `-` is not special: secrets do not come through standard input.
-pub(crate) fn read_secret(file: &Path, what: &str) -> Result<Zeroizing<String>> {
-    use std::io::Read;
-    let failed = |error: io::Error| Failure {
-        exit: Exit::Usage,
-        ..Failure::io(&format!("cannot read the {what}"), file, &error)
-    };
-    let mut text = Zeroizing::new(String::new());
-    let from = File::open(file).map_err(failed)?;
-    from.take(SECRET_MAX_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
-    if text.len() as u64 > SECRET_MAX_BYTES {
-        return Err(Failure::usage(format!(
-            "{}: too large to be a {what}",
-            shown_path(file)
-        )));
-    }
-    Ok(text)
 }
 
 /// What `SNAPSHOT[:PATH]` means, ready to be read.

@@ -19,6 +19,7 @@ mod help;
 mod image;
 mod init;
 mod key;
+mod pins;
 mod place;
 mod recovery;
 mod restore;

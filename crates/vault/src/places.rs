@@ -186,10 +186,13 @@ impl Vault {
         if left.is_empty() {
             return Ok(self);
         }
-        let mut sites = self.sites.clone();
-        sites.retain(|site| !left.contains(&site.entry.id));
-        let list = self.next_list(&sites);
-        self.switch(list, sites)
+        let (gone, sites): (Vec<Site>, Vec<Site>) =
+            self.sites.iter().cloned().partition(|site| left.contains(&site.entry.id));
+        let (list, known) = (self.next_list(&sites), self.known());
+        let switched = self.switch(list, sites)?;
+        // Another vault may be made there from now on.
+        gone.iter().try_for_each(|site| known.forget_place(&site.entry.url))?;
+        Ok(switched)
     }
 
     /// The places as they are; that of a vault which was not spread so far is given an id.

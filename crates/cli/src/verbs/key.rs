@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::config::Passphrase;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
+use crate::keyfile;
 use crate::open;
 use crate::output::{local_time, object, problem_list, put_bytes, shown, shown_path, utc_time, with_exit};
 use crate::terminal;
@@ -120,7 +121,7 @@ impl Add {
         let mut fields = json!({ "id": id.to_string(), "role": role.word() });
         let mut text = format!("key {} added ({})", id.short(), role.word());
         if let Some(file) = &self.lock.generate {
-            open::name_vault(file, &vault.pin())?;
+            keyfile::name_vault(file, &vault.pin())?;
             put_bytes(
                 &mut fields,
                 "key_file",
@@ -139,7 +140,7 @@ impl Lock {
             return Ok(NewLock::Recipient(recipient.trim().to_owned()));
         }
         if let Some(file) = &self.generate {
-            return Ok(NewLock::Recipient(open::write_new_key(file)?));
+            return Ok(NewLock::Recipient(keyfile::write_new_key(file)?));
         }
         if let Some(file) = &self.new_passphrase_file {
             let text = open::read_passphrase(&Passphrase::File(file.clone()))?;

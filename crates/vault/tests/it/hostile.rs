@@ -329,7 +329,7 @@ fn a_key_that_an_interrupted_renewal_left_with_two_slots_opens_the_newer() {
     for _ in 0..4 {
         let (owner, store) = (Fixture::new(), Arc::new(Memory::new()));
         let vault = owner.create(store.clone()).unwrap();
-        let second = add_key(&vault, Role::Owner);
+        let second = add_key(&vault, Role::Member);
         let before = store.contents();
         let of_second = vault.keys().unwrap().0.into_iter().find(|slot| !slot.current).unwrap();
         vault
