@@ -212,22 +212,7 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
         label: "recovery code".to_owned(),
         role: Role::Owner,
     }));
-    let data_sizes = match options.data_sizes {
-        Some(sizes) => sizes,
-        None => crate::config::default_data_sizes()?,
-    };
-    let meta_sizes = Sizes::new(META_CHUNK_MIN_BYTES, META_CHUNK_MAX_BYTES).map_err(drystone_vault::Error::from)?;
-    let trust = if options.trust_everyone {
-        Trust::Everyone
-    } else {
-        Trust::Verified
-    };
-    let create = CreateOptions {
-        data_sizes,
-        meta_sizes,
-        trust,
-        slots,
-    };
+    let create = create_options(options, slots)?;
     let ready = |pin: &VaultPin| match &generated {
         Some(Generated::Asked(file)) => append_line(file, &vault_line(pin)),
         Some(Generated::Kept(file)) => {
@@ -254,6 +239,26 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
             key_file,
         },
     ))
+}
+
+/// What the engine takes for a new vault with these slots.
+fn create_options(options: &NewVault, slots: Vec<NewSlot>) -> Result<CreateOptions> {
+    let data_sizes = match options.data_sizes {
+        Some(sizes) => sizes,
+        None => crate::config::default_data_sizes()?,
+    };
+    let meta_sizes = Sizes::new(META_CHUNK_MIN_BYTES, META_CHUNK_MAX_BYTES).map_err(drystone_vault::Error::from)?;
+    let trust = if options.trust_everyone {
+        Trust::Everyone
+    } else {
+        Trust::Verified
+    };
+    Ok(CreateOptions {
+        data_sizes,
+        meta_sizes,
+        trust,
+        slots,
+    })
 }
 
 /// Makes the vault at its place or places. Of several, any one may be lost unless something else is asked for.

@@ -387,7 +387,7 @@ impl Vault {
             self.place.put(&Name::key(&slot.id), Bytes::from(slot.encode(vault_key)?))?;
         }
         self.secrets.learn(secrets.epochs.iter().cloned());
-        self.remember_epoch()?;
+        self.remember_epoch();
         Ok(outdated)
     }
 
@@ -402,7 +402,8 @@ impl Vault {
     /// Reads the key slots again: another owner may have started a key epoch since the vault was opened.
     pub fn refresh_keys(&self) -> Result<()> {
         self.secrets.learn(self.slot_source.read()?);
-        self.remember_epoch()
+        self.remember_epoch();
+        Ok(())
     }
 
     /// The slot whose id begins with `text`.

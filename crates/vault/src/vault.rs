@@ -197,15 +197,17 @@ impl Vault {
     }
 
     /// Remembers the newest key epoch outside of the cache.
-    pub(crate) fn remember_epoch(&self) -> Result<()> {
-        let newest = self.secrets.current()?;
+    pub(crate) fn remember_epoch(&self) {
+        let Ok(newest) = self.secrets.current() else { return };
         let seen = Seen {
             number: newest.number,
             hash: newest.hash(),
         };
         let new = KnownVault::new(self.secrets.vault_verify);
-        self.known()
-            .update(&self.secrets.vault, new, |vault| vault.see_epoch(seen, false))
+        // What cannot be written now is at the next opening, which says so.
+        let _ = self
+            .known()
+            .update(&self.secrets.vault, new, |vault| vault.see_epoch(seen, false));
     }
 
     /// Its configuration.
