@@ -86,15 +86,15 @@ class Vault:
         self.path, self.index, key = path, {}, None
         for name in os.listdir(os.path.join(path, "keys")):
             slot, signed, signature = self.parse(b"DRYSLOT", "keys", name)
-            if key := age_open(slot[8], passphrase, identities):
+            if key := age_open(slot[7], passphrase, identities):
                 break
         if key is None:
             raise SystemExit("this opens no key slot")
         self.id = slot[0]
-        secrets, _ = cbor(hpke_open(key[:32], b"drystone slot v1", self.id + slot[1] + slot[7], slot[9]))
+        secrets, _ = cbor(hpke_open(key[:32], b"drystone slot v1", self.id + slot[1] + slot[6], slot[8]))
         self.key, self.epochs = secrets[1], {epoch[0]: epoch for epoch in secrets[3]}
         verify(key[32:], b"drystone slot v1" + signed, signature)
-        if 6 not in secrets:
+        if slot[2] == 1:
             raise SystemExit("this is a writer key: it can back up, but not read what is stored")
         for pack in glob.glob("packs/??/*", root_dir=path):
             self.learn(os.path.join(path, pack))
@@ -124,7 +124,7 @@ class Vault:
         _, _, open_key, index_key = self.epochs[p[3]]
         trailer_key = hkdf(p[4], index_key, b"drystone trailer v1")
         frames, _ = cbor(self.opener(p[2], trailer_key, b"drystone trailer v1", p[1])(0, trailer))
-        aad = VERSION + self.id + bytes([p[1], p[2]]) + struct.pack(">I", p[3]) + p[4]
+        aad = VERSION + self.id + bytes([p[1], p[2]]) + struct.pack(">Q", p[3]) + p[4]
         key, offset = hpke_open(open_key, b"drystone pack key v1", aad, p[5]), 8
         opener = self.opener(p[2], key, b"drystone frame v1", p[1])
         for number, (size, rows) in enumerate(frames[0]):

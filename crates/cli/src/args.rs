@@ -50,6 +50,12 @@ pub(crate) struct Global {
     /// Directory for what can be rebuilt [env: DRYSTONE_CACHE_DIR]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
+    /// A place now holds another vault than this machine has seen there, or none any more: go on with what is there
+    #[arg(long, global = true)]
+    pub(crate) accept_new_vault: bool,
+    /// The vault has older key epochs or an older list of places than this machine has seen: go on with what is there
+    #[arg(long, global = true)]
+    pub(crate) accept_older: bool,
     /// Configuration file instead of $XDG_CONFIG_HOME/drystone/config.toml
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
 use drystone_format::limits::{DATA_CHUNK_MAX_BYTES, DATA_CHUNK_MIN_BYTES};
+use drystone_vault::{Accept, Known};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -132,8 +133,14 @@ pub(crate) struct Settings {
     pub(crate) vault: String,
     /// What opens it, if anything was given.
     pub(crate) key: Option<KeySource>,
+    /// Who named that place.
+    pub(crate) named: Named,
     /// Where generated keys are kept.
     pub(crate) keys_dir: PathBuf,
+    /// Where it is remembered which vault lies where.
+    pub(crate) known_dir: PathBuf,
+    /// What is accepted though it is remembered otherwise.
+    pub(crate) accept: Accept,
     /// Where rebuildable state is kept.
     pub(crate) cache_dir: PathBuf,
     /// Threads for work that needs a processor.
@@ -150,6 +157,15 @@ pub(crate) struct Settings {
     pub(crate) profile: Profile,
     /// What all this was made from.
     flags: Global,
+}
+
+/// Who named the place of the vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// Nobody: it is the built-in one, the only one at which a vault is made without being asked for.
+    Nowhere,
+    /// A flag, a variable or a profile.
+    ByUser,
 }
 
 /// What names and opens a second vault, as flags give it.
@@ -253,13 +269,16 @@ impl Settings {
         let (url, profile) = match named {
             Some(name) => match profiles.remove(&name) {
                 Some(profile) => (None, profile),
-                None => (Some(name.clone()), take_by_url(&mut profiles, &name)),
+                None => {
+                    refuse_words(&name, &profiles, &dirs.under("XDG_CONFIG_HOME", ".config")?.join("known"))?;
+                    (Some(name.clone()), take_by_url(&mut profiles, &name))
+                }
             },
             None => (None, profiles.remove(DEFAULT_PROFILE).unwrap_or_default()),
         };
-        let vault = match url.or_else(|| profile.vault.clone()) {
-            Some(url) => url,
-            None => dirs.default_vault()?,
+        let (vault, named) = match url.or_else(|| profile.vault.clone()) {
+            Some(url) => (url, Named::ByUser),
+            None => (dirs.default_vault()?, Named::Nowhere),
         };
         let cache_dir = flags
             .cache_dir
@@ -270,7 +289,13 @@ impl Settings {
         Ok(Self {
             vault,
             key: key_source(flags, env, &profile)?,
+            named,
             keys_dir: dirs.under("XDG_CONFIG_HOME", ".config")?.join("keys"),
+            known_dir: dirs.under("XDG_CONFIG_HOME", ".config")?.join("known"),
+            accept: Accept {
+                new_vault: flags.accept_new_vault,
+                older: flags.accept_older,
+            },
             cache_dir: match cache_dir {
                 Some(dir) => dir,
                 None => dirs.under("XDG_CACHE_HOME", ".cache")?,
@@ -309,6 +334,32 @@ impl Settings {
         };
         Self::load(&flags, &env)
     }
+}
+
+/// A single word that is neither a profile nor a directory, nor was a place before, is more likely mistyped than a new
+/// directory.
+fn refuse_words(text: &str, profiles: &BTreeMap<String, Profile>, known_dir: &Path) -> Result<()> {
+    let known = Known::in_dir(known_dir);
+    let was_place = |part: &str| !matches!(known.at(&crate::reach::absolute(part)), Ok(None));
+    let is_path = |part: &str| part.contains(['/', ':']) || Path::new(part).exists() || was_place(part);
+    let is_word = |part: &&str| !part.is_empty() && !is_path(part);
+    if Path::new(text).exists() {
+        return Ok(());
+    }
+    let Some(word) = text.split(',').map(str::trim).find(is_word) else {
+        return Ok(());
+    };
+    let shown = crate::output::shown(word.as_bytes());
+    let known: Vec<String> = profiles.keys().map(|name| format!("`{name}`")).collect();
+    let known = if known.is_empty() {
+        "there are none".to_owned()
+    } else {
+        known.join(", ")
+    };
+    Err(
+        Failure::usage(format!("`{shown}` is neither a profile ({known}) nor a directory that exists"))
+            .next(format!("check the name; a new directory is named with a slash: ./{shown}")),
+    )
 }
 
 /// A variable that must be text; an empty one counts as unset.

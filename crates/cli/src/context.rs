@@ -68,6 +68,8 @@ impl App {
             threads: settings.threads,
             memory_bytes: settings.memory_bytes,
             cache_dir: settings.cache_dir.clone(),
+            known_dir: settings.known_dir.clone(),
+            accept: settings.accept,
         };
         Ok(Self {
             settings,

@@ -137,6 +137,23 @@ impl From<drystone_vault::Error> for Failure {
         let (exit, next) = match &error {
             E::Store(_) | E::Format(_) => return from_below(error),
             E::NoVault { .. } => (Exit::NoVault, "drystone init"),
+            E::Emptied { .. } => (
+                Exit::NoVault,
+                "mount the disk and run the same command again; if the vault is gone for good: drystone init --accept-new-vault",
+            ),
+            E::OtherVault { .. } | E::OtherVaultKey { .. } => (
+                Exit::Error,
+                "check the path and what is mounted there; if the vault was replaced on purpose: --accept-new-vault",
+            ),
+            E::KeyOfOtherVault { .. } => (Exit::WrongKey, "check the path, or give a key of this vault"),
+            E::DifferentVaults { .. } => (Exit::Error, "run the same command without the places of the other vault"),
+            E::OlderKeys { .. } | E::OlderConfiguration { .. } => (
+                Exit::Error,
+                "name another place of the vault as well; if none has anything newer: --accept-older",
+            ),
+            E::Memory { .. } => (Exit::Error, "look at this file; docs/recovery.md says what is in it"),
+            E::OwnerStays { .. } => (Exit::Error, "drystone init, then drystone copy --to"),
+            E::NewerKeys { .. } => (Exit::WrongKey, "give another key; see `drystone key list`"),
             E::WrongKey { .. } => (
                 Exit::WrongKey,
                 "give another key with --key-file or --passphrase-file (a recovery code is a passphrase); \
@@ -187,7 +204,7 @@ fn from_below(error: drystone_vault::Error) -> Failure {
         drystone_vault::Error::Format(error) => {
             let (exit, next) = match &error {
                 F::Version { .. } => (Exit::Error, NEWER),
-                F::WriterKey { .. } | F::Epoch { .. } => (Exit::WrongKey, "give an owner key; see `drystone key list`"),
+                F::WriterKey { .. } | F::Right { .. } | F::Epoch { .. } => (Exit::WrongKey, "give an owner key; see `drystone key list`"),
                 _ => (Exit::Damaged, "drystone check"),
             };
             Failure::new(exit, &error).next(next)

@@ -7,6 +7,7 @@ mod config;
 mod context;
 mod entries;
 mod exit;
+mod keyfile;
 mod open;
 mod output;
 mod progress;

@@ -1,42 +1,42 @@
 //! Which vault, and which key: opening the one that is meant, and creating it on first use.
 //!
 //! - The place is looked at before any key is asked for, so that a wrong path is not taken for a wrong key.
-//! - A generated key is durable before the vault that it opens is made.
+//! - A vault is made without being asked for only at the built-in place, and only where none was seen before.
+//! - A generated key is durable, and says which vault it is for, before anything of that vault is stored.
+//! - A kept key is tried on the vault that it names and on no other.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use drystone_backup::Selection;
-use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
-use drystone_format::header::{Header, Trust};
+use drystone_format::header::Trust;
 use drystone_format::keys::Role;
 use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
-use drystone_store::{Name, Range, Store};
+use drystone_format::RootId;
+use drystone_store::Store;
 use drystone_vault::{
-    Context, CreateOptions, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Resolved, Unlock, Vault,
-    generate_key_file,
+    Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Resolved, Unlock,
+    Vault, VaultPin, vault_line,
 };
 use zeroize::Zeroizing;
 
 use crate::args::Spot;
-use crate::config::{KeySource, Passphrase, Settings, own_variables};
+use crate::config::{KeySource, Named, Passphrase, Settings, own_variables};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
+use crate::keyfile::{
+    Given, KEY_FILE_ENDING, append_line, kept_file, kept_key, name_given, name_vault, public_key, read_secret, sync_dir,
+    write_new_key,
+};
 use crate::output::{local_time, shown, shown_path};
 use crate::reach;
 use crate::terminal;
-
-/// Longest passphrase or key file read, bytes; more is not one.
-const SECRET_MAX_BYTES: u64 = 64 << 10;
-const KEY_FILE_ENDING: &str = "key";
-/// Begins the line of a key file that names its public key, in age's files as in ours.
-const PUBLIC_KEY: &str = "# public key: ";
 
 /// Opens the vault that flags, environment and configuration name.
 pub(crate) fn open(app: &App) -> Result<Vault> {
@@ -45,12 +45,35 @@ pub(crate) fn open(app: &App) -> Result<Vault> {
 
 /// Opens the vault that these settings name.
 pub(crate) fn open_with(app: &App, settings: &Settings) -> Result<Vault> {
-    let reach = reach::reach(app, settings)?;
+    let reach = reach::reach(app, settings).map_err(|error| missing_or(settings, error.into()))?;
     let Some(store) = reach::first(&reach, app)?.cloned() else {
         let place = settings.vault.clone();
-        return Err(drystone_vault::Error::NoVault { place }.into());
+        return Err(missing_or(settings, drystone_vault::Error::NoVault { place }.into()));
     };
     open_in(app, settings, reach, &store)
+}
+
+/// Says that a vault was seen here before, if that is why there being none is worth more than `failure`.
+fn missing_or(settings: &Settings, failure: Failure) -> Failure {
+    if failure.exit != Exit::NoVault || settings.accept.new_vault {
+        return failure;
+    }
+    let known = Known::in_dir(&settings.known_dir);
+    for place in reach::named(&settings.vault) {
+        match known.at(&place) {
+            Ok(Some(known)) => return drystone_vault::Error::Emptied { place, known }.into(),
+            Ok(None) => {}
+            Err(error) => return error.into(),
+        }
+    }
+    failure
+}
+
+/// Why no vault is made at a place that was named: it is more likely elsewhere than not yet made.
+fn not_made(settings: &Settings) -> Failure {
+    let place = shown(settings.vault.as_bytes());
+    Failure::new(Exit::NoVault, format!("{place}: no vault here; is the disk mounted?"))
+        .next("check the path, or make a vault there: drystone init")
 }
 
 fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>) -> Result<Vault> {
@@ -59,7 +82,10 @@ fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>)
         cache_dir: settings.cache_dir.clone(),
         ..app.context.clone()
     };
-    let vault = Vault::open(reach, context, &unlock)?;
+    let vault = Vault::open(reach, context, &unlock.with)?;
+    if let Some(file) = &unlock.kept {
+        name_vault(file, &vault.pin())?;
+    }
     for warning in vault.warnings().iter().chain(vault.notes()) {
         app.out.warning(warning);
     }
@@ -74,29 +100,52 @@ fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>)
     Ok(vault)
 }
 
-/// Opens the vault, or makes it if the place is empty or does not exist.
+/// Opens the vault; makes it if nobody named a place and none was ever seen at the built-in one.
 pub(crate) fn open_or_create(app: &App) -> Result<(Vault, Option<Created>)> {
-    let reach = match reach::reach(app, &app.settings) {
+    let settings = &app.settings;
+    let reach = match reach::reach(app, settings) {
         Err(drystone_store::Error::NoPlace { .. }) => None,
         reach => Some(reach?),
     };
     if let Some(reach) = reach
         && let Some(store) = reach::first(&reach, app)?.cloned()
     {
-        return Ok((open_in(app, &app.settings, reach, &store)?, None));
+        return Ok((open_in(app, settings, reach, &store)?, None));
     }
-    if let Some(KeySource::File(file, _)) = &app.settings.key
+    let missing = missing_or(settings, not_made(settings));
+    if settings.named == Named::ByUser || missing.message != not_made(settings).message {
+        return Err(missing);
+    }
+    if let Some(KeySource::File(file, _)) = &settings.key
         && file.exists()
     {
         // Whoever has a key has a vault: it is more likely elsewhere (a disk that is not mounted) than not yet made.
-        let place = app.settings.vault.clone();
-        return Err(Failure::from(drystone_vault::Error::NoVault { place }).next(format!(
+        return Err(missing.next(format!(
             "mount or name the place that {} opens, or: drystone init",
             shown_path(file)
         )));
     }
-    let (vault, created) = create(app, &NewVault::default())?;
+    let recovery = if terminal::is_there() {
+        Recovery::Shown
+    } else {
+        Recovery::Later
+    };
+    let options = NewVault {
+        recovery,
+        ..NewVault::default()
+    };
+    let (vault, created) = create(app, &options)?;
     Ok((vault, Some(created)))
+}
+
+/// Whether a new vault gets a recovery code at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Recovery {
+    /// Yes: somebody sees it.
+    #[default]
+    Shown,
+    /// No: it would be printed into a log. `drystone key recovery` makes one later.
+    Later,
 }
 
 /// What a new vault is to be like beyond its place and key.
@@ -114,6 +163,8 @@ pub(crate) struct NewVault {
     pub(crate) places: Vec<String>,
     /// How many of how many shards are enough.
     pub(crate) spread: Option<(u8, u8)>,
+    /// Whether it gets a recovery code at once.
+    pub(crate) recovery: Recovery,
 }
 
 /// What came of making a vault, to be shown once.
@@ -123,7 +174,7 @@ pub(crate) struct Created {
     /// Its id.
     pub(crate) id: String,
     /// Opens it when all keys are lost.
-    pub(crate) recovery: RecoveryCode,
+    pub(crate) recovery: Option<RecoveryCode>,
     /// The key file that was generated, if one was.
     pub(crate) key_file: Option<PathBuf>,
 }
@@ -145,44 +196,37 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
             return Err(drystone_vault::Error::VaultExists { place }.into());
         }
     }
-    let recovery = RecoveryCode::generate(&*app.context.entropy);
+    let recovery = (options.recovery == Recovery::Shown).then(|| RecoveryCode::generate(&*app.context.entropy));
     let (mut locks, generated) = first_locks(app, options)?;
     locks.extend(options.recipients.iter().cloned().map(NewLock::Recipient));
     let mut slots: Vec<NewSlot> = locks
         .into_iter()
         .map(|lock| NewSlot {
             lock,
-            label: options.label.clone().unwrap_or_else(this_host),
+            label: options.label.clone().unwrap_or_default(),
             role: Role::Owner,
         })
         .collect();
-    let label = "recovery code".to_owned();
-    slots.push(NewSlot {
-        lock: NewLock::Recovery(recovery.clone()),
-        label,
+    slots.extend(recovery.iter().map(|code| NewSlot {
+        lock: NewLock::Recovery(code.clone()),
+        label: "recovery code".to_owned(),
         role: Role::Owner,
-    });
-    let data_sizes = match options.data_sizes {
-        Some(sizes) => sizes,
-        None => crate::config::default_data_sizes()?,
+    }));
+    let create = create_options(options, slots)?;
+    let ready = |pin: &VaultPin| match &generated {
+        Some(Generated::Asked(file)) => append_line(file, &vault_line(pin)),
+        Some(Generated::Kept(file)) => {
+            append_line(file, &vault_line(pin))?;
+            let named = kept_file(app, &pin.vault);
+            fs::rename(file, &named).and_then(|()| sync_dir(&named))
+        }
+        None => name_given(app, pin),
     };
-    let meta_sizes = Sizes::new(META_CHUNK_MIN_BYTES, META_CHUNK_MAX_BYTES).map_err(drystone_vault::Error::from)?;
-    let trust = if options.trust_everyone {
-        Trust::Everyone
-    } else {
-        Trust::Verified
-    };
-    let create = CreateOptions {
-        data_sizes,
-        meta_sizes,
-        trust,
-        slots,
-    };
-    let vault = lay_out(app, (urls, stores), options.spread, &create)?;
+    let vault = lay_out(app, (urls, stores), options.spread, &create, &ready)?;
     let id = vault.id().to_string();
     let key_file = match generated {
         Some(Generated::Asked(file)) => Some(file),
-        Some(Generated::Kept(file)) => Some(rename_key(&file, &id)?),
+        Some(Generated::Kept(_)) => Some(kept_file(app, &vault.id())),
         None => None,
     };
     let place = vault.place().to_owned();
@@ -197,23 +241,44 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
     ))
 }
 
+/// What the engine takes for a new vault with these slots.
+fn create_options(options: &NewVault, slots: Vec<NewSlot>) -> Result<CreateOptions> {
+    let data_sizes = match options.data_sizes {
+        Some(sizes) => sizes,
+        None => crate::config::default_data_sizes()?,
+    };
+    let meta_sizes = Sizes::new(META_CHUNK_MIN_BYTES, META_CHUNK_MAX_BYTES).map_err(drystone_vault::Error::from)?;
+    let trust = if options.trust_everyone {
+        Trust::Everyone
+    } else {
+        Trust::Verified
+    };
+    Ok(CreateOptions {
+        data_sizes,
+        meta_sizes,
+        trust,
+        slots,
+    })
+}
+
 /// Makes the vault at its place or places. Of several, any one may be lost unless something else is asked for.
 fn lay_out(
     app: &App,
     (urls, stores): (Vec<String>, Vec<Arc<dyn Store>>),
     spread: Option<(u8, u8)>,
     options: &CreateOptions,
+    ready: &dyn Fn(&VaultPin) -> io::Result<()>,
 ) -> Result<Vault> {
     let context = app.context.clone();
     if let (1, None, Some(store)) = (urls.len(), spread, stores.first()) {
-        return Ok(Vault::create(store.clone(), context, options)?);
+        return Ok(Vault::create_known(store.clone(), context, options, ready)?);
     }
     let total = u8::try_from(urls.len()).map_err(|_| Failure::usage("at most 255 places make a vault"))?;
     let (needed, total) = spread.unwrap_or((total - 1, total));
     let used = PlaceUse::default();
     let places = urls.into_iter().zip(stores);
     let places = places.map(|(url, store)| NewPlace { store, url, used }).collect();
-    Ok(Vault::create_spread(places, (needed, total), context, options)?)
+    Ok(Vault::create_spread_known(places, (needed, total), context, options, ready)?)
 }
 
 /// The name of this machine.
@@ -268,83 +333,26 @@ fn first_locks(app: &App, options: &NewVault) -> Result<(Vec<NewLock>, Option<Ge
     }
 }
 
-/// Generates a key, writes it to `file`, durably and readable for nobody else, and returns its public key.
-pub(crate) fn write_new_key(file: &Path) -> Result<String> {
-    let key = generate_key_file();
-    let failed = |error: io::Error| {
-        let failure = Failure::io("cannot write the key file", file, &error);
-        if error.kind() == io::ErrorKind::AlreadyExists {
-            failure.next("name another file")
-        } else {
-            failure
-        }
-    };
-    let mut to = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .map_err(failed)?;
-    to.write_all(key.content.as_bytes())
-        .and_then(|()| to.sync_all())
-        .map_err(failed)?;
-    sync_dir(file).map_err(failed)?;
-    Ok(key.recipient)
-}
-
-fn rename_key(file: &Path, id: &str) -> Result<PathBuf> {
-    let named = file.with_file_name(format!("{id}.{KEY_FILE_ENDING}"));
-    fs::rename(file, &named)
-        .and_then(|()| sync_dir(&named))
-        .map_err(|error| Failure::io("cannot rename the key file", file, &error))?;
-    Ok(named)
-}
-
-fn sync_dir(file: &Path) -> io::Result<()> {
-    let dir = file
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
-}
-
-/// The public key that belongs to a key file, as its comment or the `.pub` file beside an ssh key says.
-fn public_key(file: &Path) -> Result<String> {
-    let content = read_secret(file, "key file")?;
-    if let Some(line) = content.lines().find_map(|line| line.strip_prefix(PUBLIC_KEY)) {
-        return Ok(line.trim().to_owned());
-    }
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".pub");
-    match fs::read_to_string(&beside) {
-        Ok(line) => Ok(line.trim().to_owned()),
-        Err(_) => Err(
-            Failure::usage(format!("{}: its public key is not known", shown_path(file)))
-                .next("drystone init --recipient PUBLIC-KEY"),
-        ),
-    }
-}
-
 /// What opens the vault at `store`: what was given, the key file kept for this vault, or what a person types.
-fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Unlock> {
+fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Given> {
     match &settings.key {
-        Some(KeySource::Passphrase(source)) => return Ok(Unlock::passphrase(&read_passphrase(source)?)),
+        Some(KeySource::Passphrase(source)) => return Ok(Unlock::passphrase(&read_passphrase(source)?).into()),
         Some(KeySource::File(file, passphrase)) => {
             let passphrase = passphrase.as_ref().map(read_passphrase).transpose()?;
             let content = read_secret(file, "key file")?;
             let passphrase = passphrase.as_ref().map(|text| text.as_str());
-            return Ok(Unlock::key_file(&content, &shown_path(file), passphrase)?);
+            return Ok(Unlock::key_file(&content, &shown_path(file), passphrase)?.into());
         }
         None => {}
     }
-    if let Some(unlock) = kept_key(app, store)? {
-        return Ok(unlock);
+    if let Some(kept) = kept_key(app, settings, store)? {
+        return Ok(kept);
     }
     match terminal::ask(&format!(
         "Passphrase or recovery code of {}",
         shown(store.place().as_bytes())
     )) {
-        Ok(Some(text)) => Ok(Unlock::passphrase(&text)),
+        Ok(Some(text)) => Ok(Unlock::passphrase(&text).into()),
         Ok(None) => Err(no_key(app, store.place())),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Failure::new(Exit::Interrupted, "interrupted")),
         Err(error) => Err(Failure::io(
@@ -365,53 +373,6 @@ fn no_key(app: &App, place: &str) -> Failure {
         "give --key-file or --passphrase-file, or set DRYSTONE_KEY_FILE, DRYSTONE_PASSPHRASE, \
          DRYSTONE_PASSPHRASE_FILE or DRYSTONE_PASSPHRASE_COMMAND (a recovery code is a passphrase)",
     )
-}
-
-/// The key kept for this vault; if it is not there by name (a header lost, a run that died), all that are kept.
-fn kept_key(app: &App, store: &Arc<dyn Store>) -> Result<Option<Unlock>> {
-    if let Some(id) = vault_id(app, store)? {
-        let file = app.settings.keys_dir.join(format!("{id}.{KEY_FILE_ENDING}"));
-        if file.exists() {
-            return Ok(Some(Unlock::key_file(
-                &read_secret(&file, "key file")?,
-                &shown_path(&file),
-                None,
-            )?));
-        }
-    }
-    let Ok(entries) = fs::read_dir(&app.settings.keys_dir) else {
-        return Ok(None);
-    };
-    let mut all = Zeroizing::new(String::new());
-    for entry in entries.flatten() {
-        let file = entry.path();
-        if file.extension().is_some_and(|ending| ending == KEY_FILE_ENDING)
-            && let Ok(content) = read_secret(&file, "key file")
-            && Unlock::key_file(&content, "", None).is_ok()
-        {
-            all.push_str(&content);
-        }
-    }
-    if all.is_empty() {
-        return Ok(None);
-    }
-    Ok(Unlock::key_file(&all, &shown_path(&app.settings.keys_dir), None).ok())
-}
-
-/// The id in the vault's header, if that can be read; an error if the vault is newer than this program.
-fn vault_id(app: &App, store: &Arc<dyn Store>) -> Result<Option<String>> {
-    let name = Name::header();
-    let Ok(object) = app.context.runtime.block_on(store.get(&name, Range::All)) else {
-        return Ok(None);
-    };
-    match Header::decode(&object) {
-        Ok(header) => Ok(Some(header.vault.to_string())),
-        Err(source @ drystone_format::Error::Version { .. }) => {
-            let (object, place) = (name.to_string(), store.place().to_owned());
-            Err(drystone_vault::Error::Damaged { object, place, source }.into())
-        }
-        Err(_) => Ok(None),
-    }
 }
 
 /// The passphrase, without the line end that files and commands put after it.
@@ -447,27 +408,6 @@ fn run_command(command: &str) -> Result<Zeroizing<String>> {
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| failed("printed something that is not UTF-8".to_owned()))?;
     Ok(Zeroizing::new(text.to_owned()))
-}
-
-/// A small file that holds a secret; `-` is not special: secrets do not come through standard input.
-pub(crate) fn read_secret(file: &Path, what: &str) -> Result<Zeroizing<String>> {
-    use std::io::Read;
-    let failed = |error: io::Error| Failure {
-        exit: Exit::Usage,
-        ..Failure::io(&format!("cannot read the {what}"), file, &error)
-    };
-    let mut text = Zeroizing::new(String::new());
-    let from = File::open(file).map_err(failed)?;
-    from.take(SECRET_MAX_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
-    if text.len() as u64 > SECRET_MAX_BYTES {
-        return Err(Failure::usage(format!(
-            "{}: too large to be a {what}",
-            shown_path(file)
-        )));
-    }
-    Ok(text)
 }
 
 /// What `SNAPSHOT[:PATH]` means, ready to be read.

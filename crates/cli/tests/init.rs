@@ -53,11 +53,11 @@ fn a_passphrase_makes_no_key_file() {
     let home = Home::new();
     home.write("pass", b"correct horse\n");
     let made = home
-        .run(["init", "--vault", "v", "--passphrase-file", "pass", "--json"])
+        .run(["init", "--vault", "./v", "--passphrase-file", "pass", "--json"])
         .ok()
         .object();
     assert!(made["key_file"].is_null() && made["recovery_code"].is_string());
-    assert!(!home.path("home/.config").exists());
+    assert!(!home.path("home/.config/drystone/keys").exists());
     home.run_with(["stats", "--vault", "v"], &[("DRYSTONE_PASSPHRASE", "correct horse")])
         .ok();
     home.run_with(["stats", "--vault", "v"], &[("DRYSTONE_PASSPHRASE", "wrong horse")])
@@ -76,7 +76,7 @@ fn a_passphrase_makes_no_key_file() {
 #[test]
 fn recipients_open_it_and_a_named_key_file_is_generated_where_it_is_wanted() {
     let home = Home::new();
-    home.run(["init", "--vault", "one", "--key-file", "my.key"])
+    home.run(["init", "--vault", "./one", "--key-file", "my.key"])
         .ok()
         .says(&["my.key"]);
     let key = String::from_utf8(home.read("my.key")).unwrap();
@@ -87,7 +87,7 @@ fn recipients_open_it_and_a_named_key_file_is_generated_where_it_is_wanted() {
     home.run([
         "init",
         "--vault",
-        "two",
+        "./two",
         "--recipient",
         recipient,
         "--chunk-size",
@@ -96,20 +96,23 @@ fn recipients_open_it_and_a_named_key_file_is_generated_where_it_is_wanted() {
         "mine",
     ])
     .ok();
-    let listed = home
-        .run(["key", "list", "--vault", "two", "--key-file", "my.key", "--json"])
-        .ok()
-        .json();
+    // The file says which vault it is for, until somebody who knows better adds another.
+    let list = ["key", "list", "--vault", "two", "--key-file", "my.key", "--json"];
+    let refused = home.run(list).code(12).says(&["my.key", "# drystone vault: "]).err();
+    let (_, line) = refused.split_once("# drystone vault: ").unwrap();
+    let line = line.split_once('`').unwrap().0;
+    home.write("my.key", format!("{key}# drystone vault: {line}\n").as_bytes());
+    let listed = home.run(list).ok().json();
     assert_eq!(listed[0]["recipient"], recipient);
     assert_eq!(listed[0]["label"], "mine");
-    assert!(!home.path("home/.config").exists());
+    assert!(!home.path("home/.config/drystone/keys").exists());
     // An existing key file locks a new vault, too.
-    home.run(["init", "--vault", "three", "--key-file", "my.key"]).ok();
+    home.run(["init", "--vault", "./three", "--key-file", "my.key"]).ok();
     home.run(["stats", "--vault", "three", "--key-file", "my.key"]).ok();
-    home.run(["init", "--vault", "four", "--recipient", "age1nonsense"])
+    home.run(["init", "--vault", "./four", "--recipient", "age1nonsense"])
         .code(12)
         .says(&["age1nonsense"]);
-    home.run(["init", "--vault", "five", "--chunk-size", "8"]).code(2);
+    home.run(["init", "--vault", "./five", "--chunk-size", "8"]).code(2);
 }
 
 #[test]
@@ -125,8 +128,8 @@ fn no_vault_is_made_where_something_else_is() {
         .code(2)
         .says(&["gopher", "file://", "s3://"]);
     assert_eq!(fs::read_dir(home.path("full")).unwrap().count(), 1);
-    home.run(["init", "--vault", "v"]).ok();
-    home.run(["init", "--vault", "v"]).code(1).says(&["already", "next:"]);
+    home.run(["init", "--vault", "./v"]).ok();
+    home.run(["init", "--vault", "./v"]).code(1).says(&["already", "next:"]);
 }
 
 #[test]
@@ -189,7 +192,7 @@ fn ssh_keys_open_a_vault_also_those_with_a_passphrase() {
     )
     .ok();
     // The public key beside an ssh key is found for a new vault.
-    home.run(["init", "--vault", "second", "--key-file", "plain"]).ok();
+    home.run(["init", "--vault", "./second", "--key-file", "plain"]).ok();
     home.run(["stats", "--vault", "second", "--key-file", "plain"]).ok();
 }
 
@@ -205,7 +208,7 @@ fn a_mistyped_recipient_leaves_nothing_behind() {
     home.run([
         "init",
         "--vault",
-        "v",
+        "./v",
         "--recipient",
         good,
         "--recipient",
@@ -213,7 +216,7 @@ fn a_mistyped_recipient_leaves_nothing_behind() {
     ])
     .code(12)
     .says(&["age1nonsense"]);
-    home.run(["init", "--vault", "v", "--recipient", good]).ok();
+    home.run(["init", "--vault", "./v", "--recipient", good]).ok();
 }
 
 #[test]

@@ -26,7 +26,11 @@ fn keys_come_and_go_and_the_last_owner_stays() {
         .ok();
     home.run(["stats", "--key-file", "third.key"]).ok();
     let second = list(&home).into_iter().find(|key| key["label"] == "second").unwrap();
-    home.run(["key", "remove", &second["id"].as_str().unwrap()[..8]]).ok();
+    let id = &second["id"].as_str().unwrap()[..8];
+    home.run(["key", "remove", id])
+        .code(1)
+        .says(&["sign for this vault for ever", "drystone copy", "--holder-still-trusted"]);
+    home.run(["key", "remove", id, "--holder-still-trusted"]).ok();
     home.run_with(["stats"], &[("DRYSTONE_PASSPHRASE", "new passphrase")])
         .code(12);
     home.run(["key", "remove", "ffffffff"])
@@ -34,7 +38,7 @@ fn keys_come_and_go_and_the_last_owner_stays() {
         .says(&["ffffffff", "drystone key list"]);
     while list(&home).len() > 1 {
         let other = list(&home).into_iter().find(|key| key["current"] == false).unwrap();
-        home.run(["key", "remove", other["id"].as_str().unwrap(), "--keep-epoch"])
+        home.run(["key", "remove", other["id"].as_str().unwrap(), "--holder-still-trusted"])
             .ok();
     }
     let last = list(&home).remove(0);
@@ -87,4 +91,68 @@ fn a_new_key_needs_exactly_one_lock() {
     home.run(["key", "add", "--new-passphrase"])
         .code(2)
         .says(&["no terminal"]);
+}
+
+#[test]
+fn every_role_does_what_it_may_and_is_told_what_it_may_not() {
+    let home = Home::backed_up();
+    for role in ["writer", "member", "reader"] {
+        let file = format!("{role}.key");
+        home.run(["key", "add", "--role", role, "--generate", &file, "--label", role]).ok();
+        assert!(list(&home).iter().any(|key| key["role"] == role && key["label"] == role));
+        let backs_up = role != "reader";
+        let run = |args: &[&str]| home.run(args.iter().copied().chain(["--key-file", &file]));
+        if backs_up {
+            run(&["backup", "src"]).ok();
+        } else {
+            run(&["backup", "src"]).code(12).says(&["reader key", "back up", "next:"]);
+        }
+        for reading in [["snapshots"].as_slice(), &["ls", "latest"], &["restore", "latest", "--target", role]] {
+            let _ = match role {
+                "writer" => run(reading).code(12).says(&["writer key", "next:"]),
+                _ => run(reading).ok(),
+            };
+        }
+        run(&["check"]).ok();
+        run(&["scrub"]).ok();
+        run(&["stats"]).ok();
+        let article = format!("{role} key");
+        for governing in [
+            ["forget", "latest"].as_slice(),
+            &["gc"],
+            &["key", "add", "--generate", "x.key"],
+            &["key", "recovery"],
+            &["place", "add", "./elsewhere"],
+        ] {
+            run(governing).code(12).says(&[&article, "next:"]);
+        }
+        assert!(!home.path("x.key").exists());
+    }
+    home.run(["key", "add", "--role", "king", "--generate", "x.key"])
+        .code(2)
+        .says(&["king", "owner, writer, member, reader"]);
+    // A member's key that is gone takes nothing of what it stored with it.
+    let member = list(&home).into_iter().find(|key| key["role"] == "member").unwrap();
+    home.run(["key", "remove", member["id"].as_str().unwrap()]).ok();
+    home.run(["snapshots", "--key-file", "member.key"]).code(12);
+    home.run(["backup", "src"]).ok();
+    home.run(["restore", "latest", "--target", "again", "--key-file", "reader.key"]).ok();
+    home.run(["check"]).ok();
+}
+
+#[test]
+fn neither_host_nor_label_nor_public_key_lie_open_at_the_place() {
+    let home = Home::new();
+    home.run(["init"]).ok();
+    assert_eq!(list(&home)[0]["label"], "", "the host's name says where the key is kept");
+    home.run(["key", "add", "--generate", "x.key", "--label", "attic-laptop"]).ok();
+    let recipient = String::from_utf8(home.read("x.key")).unwrap();
+    let recipient = recipient.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap();
+    for file in crate::runner::files_below(&home.vault()) {
+        let bytes = std::fs::read(&file).unwrap();
+        for text in ["attic-laptop", recipient] {
+            assert!(!bytes.windows(text.len()).any(|part| part == text.as_bytes()), "{text} in {file:?}");
+        }
+    }
+    assert!(list(&home).iter().any(|key| key["label"] == "attic-laptop" && key["recipient"] == recipient));
 }

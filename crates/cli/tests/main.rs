@@ -20,6 +20,7 @@ mod hostile;
 mod image;
 mod init;
 mod key;
+mod pins;
 mod place;
 mod recovery;
 mod restore;

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::secrets::{Role, epoch_number};
+
 /// Why bytes were refused. The caller adds which object and place they came from.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Error {
@@ -63,13 +65,21 @@ pub enum Error {
         /// What was attempted.
         what: &'static str,
     },
+    /// The credential's role does not allow this.
+    #[error("this key is a {} key: it cannot {what}; use an owner key", role.word())]
+    Right {
+        /// The role of the credential.
+        role: Role,
+        /// What was attempted.
+        what: &'static str,
+    },
     /// No secret for the key epoch that sealed this object.
-    #[error("{object} was sealed in key epoch {epoch}, which this key does not open")]
+    #[error("{object} was sealed in key epoch {} ({epoch:016x}), which this key does not know", epoch_number(*epoch))]
     Epoch {
         /// The object that was read.
         object: &'static str,
         /// The epoch named in it.
-        epoch: u32,
+        epoch: u64,
     },
     /// A codec failed on the payload, which means damage or a hostile writer, since the frame authenticated.
     #[error("{codec} cannot decompress this frame: {why}")]

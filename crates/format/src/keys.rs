@@ -14,7 +14,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::{Error, Result};
 use crate::random::{Random, array};
-pub use crate::secrets::{Certificate, Epoch, Role, Secrets};
+pub use crate::secrets::{Certificate, Epoch, EpochSource, Role, Secrets, epoch_number};
 
 /// Bytes that HPKE adds to a plaintext: the encapsulated key and the tag.
 pub const HPKE_OVERHEAD_BYTES: usize = 32 + 16;

@@ -59,7 +59,7 @@ pub fn seal_notice(secrets: &Secrets, kind: NoticeKind, payload: Vec<u8>, random
     let mut out = Writer::onto([kind.magic().as_slice(), &[FORMAT_VERSION]].concat());
     out.map(4)
         .uint(0)
-        .uint(epoch.number.into())
+        .uint(epoch.number)
         .uint(1)
         .bytes(&salt)
         .uint(2);
@@ -72,6 +72,18 @@ pub fn seal_notice(secrets: &Secrets, kind: NoticeKind, payload: Vec<u8>, random
 
 /// What the notice says, checked to be an owner's of this vault; to be decoded by its kind.
 pub fn open_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<Vec<u8>> {
+    let (epoch, salt, sealed) = signed_notice(secrets, kind, object)?;
+    sealer(secrets, kind, epoch, &salt)?.open(kind.object(), 0, &sealed)
+}
+
+/// Checks that `object` is an owner's notice of `kind` in this vault; what it says may be sealed in an epoch that this
+/// credential does not know.
+pub fn verify_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<()> {
+    signed_notice(secrets, kind, object).map(drop)
+}
+
+/// Key epoch, salt and sealed part of a notice whose signatures are right.
+fn signed_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<(u64, [u8; 32], Vec<u8>)> {
     let what = kind.object();
     within(what, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
     let (signed, signature) = split_signature(what, object)?;
@@ -79,7 +91,7 @@ pub fn open_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result
     let mut reader = Reader::new(what, body(what, kind.magic(), signed)?);
     reader.map(|reader, key| {
         match key {
-            0 => epoch = Some(reader.u32()?),
+            0 => epoch = Some(reader.uint()?),
             1 => salt = Some(reader.fixed()?),
             2 => certificate = Some(Certificate::decode(what, reader)?),
             3 => sealed = Some(reader.bytes("sealed part", ROOT_MAX_BYTES)?.to_vec()),
@@ -94,11 +106,14 @@ pub fn open_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result
     if certificate.role != Role::Owner {
         return Err(Error::Signature { object: what });
     }
-    let (epoch, salt) = (required(what, "key epoch", epoch)?, required(what, "salt", salt)?);
-    sealer(secrets, kind, epoch, &salt)?.open(what, 0, &required(what, "sealed part", sealed)?)
+    Ok((
+        required(what, "key epoch", epoch)?,
+        required(what, "salt", salt)?,
+        required(what, "sealed part", sealed)?,
+    ))
 }
 
-fn sealer(secrets: &Secrets, kind: NoticeKind, epoch: u32, salt: &[u8; 32]) -> Result<Sealer> {
+fn sealer(secrets: &Secrets, kind: NoticeKind, epoch: u64, salt: &[u8; 32]) -> Result<Sealer> {
     let key = secrets.epoch(kind.object(), epoch)?.index_key.trailer_key(salt);
     Sealer::new(
         Suite::ChaCha20Poly1305,

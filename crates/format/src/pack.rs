@@ -10,7 +10,7 @@ use ring::digest::{SHA256, digest};
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
 use crate::id::{ChunkId, PackId, VaultId, pack_id};
-use crate::keys::{Certificate, OpenKey, Secrets, Signature};
+use crate::keys::{Certificate, Secrets, Signature};
 use crate::limits::{
     CHUNK_MAX_BYTES, FORMAT_VERSION, FRAME_CHUNKS_MAX, FRAME_MAX_BYTES, PACK_FRAMES_MAX, PACK_MAX_BYTES,
     PACK_TAIL_MAX_BYTES,
@@ -57,7 +57,7 @@ pub struct Preamble {
     /// How it is sealed.
     pub suite: Suite,
     /// Which epoch's keys sealed it.
-    pub epoch: u32,
+    pub epoch: u64,
     /// Who wrote it.
     pub certificate: Certificate,
     salt: [u8; 32],
@@ -66,7 +66,7 @@ pub struct Preamble {
 
 impl Preamble {
     /// Associated data of the wrapped pack key.
-    fn key_aad(vault: &VaultId, kind: PackKind, suite: Suite, epoch: u32, salt: &[u8; 32]) -> Vec<u8> {
+    fn key_aad(vault: &VaultId, kind: PackKind, suite: Suite, epoch: u64, salt: &[u8; 32]) -> Vec<u8> {
         [
             &[FORMAT_VERSION],
             vault.0.as_slice(),
@@ -87,7 +87,7 @@ impl Preamble {
             .uint(2)
             .uint(self.suite as u64);
         out.uint(3)
-            .uint(self.epoch.into())
+            .uint(self.epoch)
             .uint(4)
             .bytes(&self.salt)
             .uint(5)
@@ -108,7 +108,7 @@ impl Preamble {
                     kind = Some(PackKind::from_code(reader.u8()?).ok_or_else(|| reader.malformed("unknown pack kind"))?)
                 }
                 2 => suite = Some(Suite::from_code(OBJECT, reader.u8()?)?),
-                3 => epoch = Some(reader.u32()?),
+                3 => epoch = Some(reader.uint()?),
                 4 => salt = Some(reader.fixed()?),
                 5 => wrapped = Some(reader.bytes("wrapped key", 256)?.to_vec()),
                 6 => certificate = Some(Certificate::decode(OBJECT, reader)?),
@@ -144,7 +144,7 @@ impl Preamble {
 
     /// What opens the frames of this pack; a writer's credential gets [`Error::WriterKey`].
     pub fn frame_sealer(&self, secrets: &Secrets) -> Result<Sealer> {
-        let open_key: &OpenKey = secrets.open_key(OBJECT, self.epoch)?;
+        let open_key = secrets.open_key(OBJECT, self.epoch)?;
         let aad = Self::key_aad(&self.vault, self.kind, self.suite, self.epoch, &self.salt);
         let key = open_key.open(OBJECT, KEY_INFO, &aad, &self.wrapped_key)?;
         let key: [u8; 32] = key

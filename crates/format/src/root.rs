@@ -75,7 +75,7 @@ pub fn seal_root(
         .text(kind.word())
         .uint(2)
         .bytes(&id.0);
-    out.uint(3).uint(epoch.number.into()).uint(4);
+    out.uint(3).uint(epoch.number).uint(4);
     secrets.certificate.encode(&mut out);
     out.uint(5).bytes(&sealed);
     let object = sign(out.finish(), DOMAIN, &secrets.writer_key)?;
@@ -88,7 +88,7 @@ pub fn seal_root(
 pub struct SignedRoot {
     /// Who wrote it.
     pub certificate: Certificate,
-    epoch: u32,
+    epoch: u64,
     sealed: Vec<u8>,
 }
 
@@ -104,7 +104,7 @@ pub fn verify_root(secrets: &Secrets, kind: RootKind, id: &RootId, object: &[u8]
             0 => vault = Some(VaultId(reader.fixed()?)),
             1 => word = Some(reader.text("kind")?),
             2 => found = Some(RootId(reader.fixed()?)),
-            3 => epoch = Some(reader.u32()?),
+            3 => epoch = Some(reader.uint()?),
             4 => certificate = Some(Certificate::decode(OBJECT, reader)?),
             5 => sealed = Some(reader.bytes("sealed part", ROOT_MAX_BYTES)?.to_vec()),
             _ => return Ok(false),

@@ -1,39 +1,78 @@
 //! What a credential knows and may do: roles, certificates, key epochs. Layout: docs/format.md, "Secrets".
 //!
-//! - A writer's credential holds no secret that opens content, and none that signs as the vault.
-//! - Every credential has a signing key of its own, certified by the vault.
-//! - Epochs ascend; what is written is sealed in the last one.
+//! - A writer's credential holds no secret that opens content; only an owner's holds one that signs as the vault.
+//! - Every credential has a signing key of its own, certified by the vault. It lasts as long as the credential: new key
+//!   epochs leave it alone.
+//! - What a reader's key signs counts for nobody: [`Certificate::verify`] is the one place that says so.
+//! - Key epochs have ids of number and chance, so that both sides of a split may make the next one; the highest is
+//!   written in. A credential unites all epochs that it learns of, and asks for those that it meets and does not know.
+
+use std::fmt;
+use std::sync::{Arc, RwLock, Weak};
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
 use crate::id::VaultId;
 use crate::keys::{DedupKey, IndexKey, OpenKey, SealKey, ShardKey, SignKey, Signature, VerifyKey};
 use crate::limits::EPOCHS_MAX;
-use crate::random::Random;
+use crate::random::{Random, array};
 
 /// What a credential may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Everything, reading included.
+    /// Everything, reading included, and signing for the vault.
     Owner,
     /// Back up and deduplicate; neither read content nor vouch for anybody.
     Writer,
+    /// Read and write, as a mounted volume or a peer does; sign nothing for the vault.
+    Member,
+    /// Read; what it signs counts for nobody.
+    Reader,
 }
 
 impl Role {
+    /// All of them, in the order of their codes.
+    pub const ALL: [Self; 4] = [Self::Owner, Self::Writer, Self::Member, Self::Reader];
+
+    /// The word that people read and write.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Writer => "writer",
+            Self::Member => "member",
+            Self::Reader => "reader",
+        }
+    }
+
+    /// Returns true if the credential opens what is stored.
+    pub fn may_read(self) -> bool {
+        self != Self::Writer
+    }
+
+    /// Returns true if what the credential signs counts: packs, roots, presences.
+    pub fn may_publish(self) -> bool {
+        self != Self::Reader
+    }
+
+    /// Returns true if the credential signs for the vault: keys, configuration, what is forgotten and collected.
+    pub fn may_govern(self) -> bool {
+        self == Self::Owner
+    }
+
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Owner => 0,
             Self::Writer => 1,
+            Self::Member => 2,
+            Self::Reader => 3,
         }
     }
 
     pub(crate) fn from_code(object: &'static str, code: u8) -> Result<Self> {
-        match code {
-            0 => Ok(Self::Owner),
-            1 => Ok(Self::Writer),
-            _ => Err(Error::malformed(object, 0, format!("unknown role {code}"))),
-        }
+        Self::ALL
+            .into_iter()
+            .find(|role| role.code() == code)
+            .ok_or_else(|| Error::malformed(object, 0, format!("unknown role {code}: written by a newer drystone")))
     }
 }
 
@@ -58,8 +97,19 @@ impl Certificate {
         })
     }
 
-    /// `Ok` if the vault that `verify` belongs to issued this certificate.
+    /// Checks that what this key signs counts in the vault that `verify` belongs to: the vault issued the certificate, to
+    /// a credential that may publish.
     pub fn verify(&self, object: &'static str, vault: &VaultId, verify: &VerifyKey) -> Result<()> {
+        self.verify_issued(object, vault, verify)?;
+        if self.role.may_publish() {
+            Ok(())
+        } else {
+            Err(Error::Signature { object })
+        }
+    }
+
+    /// Checks that the vault that `verify` belongs to issued this certificate, to whomever.
+    pub fn verify_issued(&self, object: &'static str, vault: &VaultId, verify: &VerifyKey) -> Result<()> {
         verify.verify(object, &Self::message(vault, &self.writer, self.role), &self.signature)
     }
 
@@ -112,14 +162,52 @@ impl Certificate {
 /// The keys of one epoch. Removing a key slot can start a new one, closed to the removed key.
 #[derive(Debug, Clone)]
 pub struct Epoch {
-    /// Number of the epoch, ascending from 0.
-    pub number: u32,
+    /// Id of the epoch: its number, then 32 random bits. See [`epoch_number`].
+    pub number: u64,
     /// What is written in this epoch is sealed to this key.
     pub seal_key: SealKey,
     /// Opens what was sealed in this epoch; absent in a writer's credential.
     pub open_key: Option<OpenKey>,
     /// Seals and opens the trailers of this epoch.
     pub index_key: IndexKey,
+}
+
+/// The number in the id of a key epoch, as people count them.
+pub fn epoch_number(id: u64) -> u32 {
+    (id >> 32) as u32
+}
+
+/// Finds key epochs that a credential does not know yet: others may have made some since its slot was read.
+pub trait EpochSource: Send + Sync {
+    /// The epochs that the credential's slots hold now; asked when an object names the epoch `unknown`.
+    fn epochs(&self, unknown: u64) -> Vec<Epoch>;
+}
+
+/// What a credential has learned since it was unlocked; clones of the secrets share it.
+#[derive(Clone, Default)]
+struct Learned(Arc<RwLock<Vec<Epoch>>>, Arc<RwLock<Option<Weak<dyn EpochSource>>>>);
+
+impl fmt::Debug for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Learned({} epochs)", self.epochs().len())
+    }
+}
+
+impl Learned {
+    fn epochs(&self) -> Vec<Epoch> {
+        match self.0.read() {
+            Ok(epochs) => epochs.clone(),
+            Err(poisoned) => poisoned.into_inner().clone(),
+        }
+    }
+
+    fn source(&self) -> Option<Arc<dyn EpochSource>> {
+        let source = match self.1.read() {
+            Ok(source) => source.clone(),
+            Err(poisoned) => poisoned.into_inner().clone(),
+        };
+        source?.upgrade()
+    }
 }
 
 /// Everything a credential knows: what a key slot holds once it is unlocked.
@@ -131,14 +219,15 @@ pub struct Secrets {
     pub vault_verify: VerifyKey,
     /// Decides ids and boundaries.
     pub dedup_key: DedupKey,
-    /// All epochs this credential knows, ascending; the last one is written in.
+    /// The epochs that the key slot held, ascending.
     pub epochs: Vec<Epoch>,
     /// Signs what this credential writes.
     pub writer_key: SignKey,
     /// The vault's word for that key.
     pub certificate: Certificate,
-    /// Signs as the vault; absent in a writer's credential.
+    /// Signs as the vault; only an owner's credential has it.
     pub vault_key: Option<SignKey>,
+    learned: Learned,
 }
 
 const SECRETS: &str = "key slot";
@@ -157,15 +246,20 @@ impl Secrets {
             writer_key,
             certificate,
             vault_key: Some(vault_key),
+            learned: Learned::default(),
         })
     }
 
     /// What this credential may do.
     pub fn role(&self) -> Role {
-        if self.vault_key.is_some() {
-            Role::Owner
-        } else {
-            Role::Writer
+        self.certificate.role
+    }
+
+    /// Says that this credential may not do `what`.
+    pub fn refused(&self, what: &'static str) -> Error {
+        match self.role() {
+            Role::Writer => Error::WriterKey { what },
+            role => Error::Right { role, what },
         }
     }
 
@@ -174,92 +268,161 @@ impl Secrets {
         ShardKey(self.dedup_key.derive(b"drystone shard v1"))
     }
 
-    /// The epoch that is written in.
-    pub fn current(&self) -> Result<&Epoch> {
-        self.epochs
-            .last()
+    /// All epochs that are known, ascending.
+    pub fn all_epochs(&self) -> Vec<Epoch> {
+        let (mut all, learned) = (self.epochs.clone(), self.learned.epochs());
+        if learned.is_empty() {
+            return all;
+        }
+        all.extend(learned);
+        all.sort_by_key(|epoch| epoch.number);
+        all.dedup_by_key(|epoch| epoch.number);
+        all
+    }
+
+    /// The epoch that is written in: the highest that is known.
+    pub fn current(&self) -> Result<Epoch> {
+        self.all_epochs()
+            .pop()
             .ok_or_else(|| Error::malformed(SECRETS, 0, "no key epoch"))
     }
 
-    /// The epoch with this number; `object` names what was sealed in it.
-    pub fn epoch(&self, object: &'static str, number: u32) -> Result<&Epoch> {
-        self.epochs
-            .iter()
-            .find(|epoch| epoch.number == number)
-            .ok_or(Error::Epoch { object, epoch: number })
+    /// The epoch with this id; `object` names what was sealed in it. One that is not known is asked for once.
+    pub fn epoch(&self, object: &'static str, number: u64) -> Result<Epoch> {
+        let is_it = |epoch: &Epoch| epoch.number == number;
+        let find = || self.epochs.iter().find(|epoch| is_it(epoch)).cloned().or_else(|| self.learned.epochs().into_iter().find(is_it));
+        if let Some(epoch) = find() {
+            return Ok(epoch);
+        }
+        if let Some(source) = self.learned.source() {
+            self.learn(source.epochs(number));
+        }
+        find().ok_or(Error::Epoch { object, epoch: number })
+    }
+
+    /// Adds epochs that other slots of the same credential hold; all clones of these secrets know them too.
+    pub fn learn(&self, epochs: impl IntoIterator<Item = Epoch>) {
+        let mut known: Vec<u64> = self.all_epochs().iter().map(|epoch| epoch.number).collect();
+        let mut learned = match self.learned.0.write() {
+            Ok(learned) => learned,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        for epoch in epochs {
+            if !known.contains(&epoch.number) && known.len() < EPOCHS_MAX as usize {
+                known.push(epoch.number);
+                learned.push(epoch);
+            }
+        }
+    }
+
+    /// Sets where epochs are asked for that are not known, as long as somebody holds it.
+    pub fn set_source(&self, source: Weak<dyn EpochSource>) {
+        match self.learned.1.write() {
+            Ok(mut slot) => *slot = Some(source),
+            Err(poisoned) => *poisoned.into_inner() = Some(source),
+        }
     }
 
     /// Opens what was sealed to the public key of epoch `number`; a writer gets [`Error::WriterKey`].
-    pub fn open_key(&self, object: &'static str, number: u32) -> Result<&OpenKey> {
-        self.epoch(object, number)?.open_key.as_ref().ok_or(Error::WriterKey {
-            what: "read what is stored",
-        })
+    pub fn open_key(&self, object: &'static str, number: u64) -> Result<OpenKey> {
+        self.epoch(object, number)?
+            .open_key
+            .ok_or_else(|| self.refused("read what is stored"))
     }
 
     /// A fresh credential of this vault with `role` and a signing key of its own; only an owner can make one.
     pub fn delegate(&self, random: &mut dyn Random, role: Role) -> Result<Self> {
-        let vault_key = self
-            .vault_key
-            .as_ref()
-            .ok_or(Error::WriterKey { what: "make new keys" })?;
         let writer_key = SignKey::generate(random);
-        let certificate = Certificate::issue(&self.vault, vault_key, writer_key.verify_key()?, role)?;
+        let certificate = Certificate::issue(
+            &self.vault,
+            self.vault_key.as_ref().ok_or_else(|| self.refused("make new keys"))?,
+            writer_key.verify_key()?,
+            role,
+        )?;
         let mut secrets = Self {
             writer_key,
             certificate,
+            epochs: self.all_epochs(),
+            learned: Learned::default(),
             ..self.clone()
         };
-        if role == Role::Writer {
-            secrets.vault_key = None;
-            secrets.epochs.iter_mut().for_each(|epoch| epoch.open_key = None);
-        }
+        secrets.limit_to(role);
         Ok(secrets)
+    }
+
+    /// Drops what a credential with `role` must not know.
+    fn limit_to(&mut self, role: Role) {
+        if !role.may_govern() {
+            self.vault_key = None;
+        }
+        if !role.may_read() {
+            self.epochs.iter_mut().for_each(|epoch| epoch.open_key = None);
+        }
     }
 
     /// Starts a new epoch: what is written from now on is closed to credentials that do not learn of it.
     pub fn advance(&mut self, random: &mut dyn Random) -> Result<()> {
         if self.vault_key.is_none() {
-            return Err(Error::WriterKey {
-                what: "start a key epoch",
-            });
+            return Err(self.refused("start a key epoch"));
         }
+        self.epochs = self.all_epochs();
         within(
             SECRETS,
             "number of key epochs",
             self.epochs.len() as u64 + 1,
             EPOCHS_MAX,
         )?;
-        let number = self
-            .current()?
-            .number
+        let number = epoch_number(self.current()?.number)
             .checked_add(1)
             .ok_or(Error::Crypto("key epochs exhausted"))?;
         self.epochs.push(Epoch::generate(random, number)?);
         Ok(())
     }
 
-    /// Appends the deterministic encoding; the result is secret and must be sealed.
+    /// Appends the deterministic encoding of all of it; secret, to be sealed.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_parts(self.role(), true, true)
+    }
+
+    /// The encoding of what all credentials of `role` share.
+    pub(crate) fn encode_shared(&self, role: Role) -> Vec<u8> {
+        self.encode_parts(role, true, false)
+    }
+
+    /// The encoding of what this credential alone has: its signing key and certificate.
+    pub(crate) fn encode_own(&self) -> Vec<u8> {
+        self.encode_parts(self.role(), false, true)
+    }
+
+    fn encode_parts(&self, role: Role, shared: bool, own: bool) -> Vec<u8> {
+        let mut limited = self.clone();
+        limited.epochs = self.all_epochs();
+        limited.limit_to(role);
+        let vault_key = limited.vault_key.as_ref().filter(|_| shared);
         let mut out = Writer::new();
-        out.map(if self.vault_key.is_some() { 7 } else { 6 });
-        out.uint(0)
-            .bytes(&self.vault.0)
-            .uint(1)
-            .bytes(&self.vault_verify.0)
-            .uint(2)
-            .bytes(&self.dedup_key.0);
-        out.uint(3).array(self.epochs.len());
-        for epoch in &self.epochs {
-            let open_key: &[u8] = epoch.open_key.as_ref().map_or(&[], |key| &key.0);
-            out.array(4)
-                .uint(epoch.number.into())
-                .bytes(&epoch.seal_key.0)
-                .bytes(open_key)
-                .bytes(&epoch.index_key.0);
+        out.map(usize::from(shared) * 4 + usize::from(own) * 2 + usize::from(vault_key.is_some()));
+        if shared {
+            out.uint(0)
+                .bytes(&self.vault.0)
+                .uint(1)
+                .bytes(&self.vault_verify.0)
+                .uint(2)
+                .bytes(&self.dedup_key.0);
+            out.uint(3).array(limited.epochs.len());
+            for epoch in &limited.epochs {
+                let open_key: &[u8] = epoch.open_key.as_ref().map_or(&[], |key| &key.0);
+                out.array(4)
+                    .uint(epoch.number)
+                    .bytes(&epoch.seal_key.0)
+                    .bytes(open_key)
+                    .bytes(&epoch.index_key.0);
+            }
         }
-        out.uint(4).bytes(&self.writer_key.0).uint(5);
-        self.certificate.encode(&mut out);
-        if let Some(vault_key) = &self.vault_key {
+        if own {
+            out.uint(4).bytes(&self.writer_key.0).uint(5);
+            self.certificate.encode(&mut out);
+        }
+        if let Some(vault_key) = vault_key {
             out.uint(6).bytes(&vault_key.0);
         }
         out.finish()
@@ -267,27 +430,34 @@ impl Secrets {
 
     /// Reads what [`encode`](Self::encode) wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
+        Self::decode_parts(&[bytes])
+    }
+
+    /// Reads secrets that lie in several parts, and checks that these fit each other.
+    pub(crate) fn decode_parts(parts: &[&[u8]]) -> Result<Self> {
         let (mut vault, mut verify, mut dedup, mut epochs) = (None, None, None, Vec::new());
         let (mut writer_key, mut certificate, mut vault_key) = (None, None, None);
-        let mut reader = Reader::new(SECRETS, bytes);
-        reader.map(|reader, key| {
-            match key {
-                0 => vault = Some(VaultId(reader.fixed()?)),
-                1 => verify = Some(VerifyKey(reader.fixed()?)),
-                2 => dedup = Some(DedupKey(reader.fixed()?)),
-                3 => {
-                    for _ in 0..reader.array("key epochs", EPOCHS_MAX)? {
-                        epochs.push(Epoch::decode(reader)?);
+        for part in parts {
+            let mut reader = Reader::new(SECRETS, part);
+            reader.map(|reader, key| {
+                match key {
+                    0 => vault = Some(VaultId(reader.fixed()?)),
+                    1 => verify = Some(VerifyKey(reader.fixed()?)),
+                    2 => dedup = Some(DedupKey(reader.fixed()?)),
+                    3 => {
+                        for _ in 0..reader.array("key epochs", EPOCHS_MAX)? {
+                            epochs.push(Epoch::decode(reader)?);
+                        }
                     }
+                    4 => writer_key = Some(SignKey(reader.fixed()?)),
+                    5 => certificate = Some(Certificate::decode(SECRETS, reader)?),
+                    6 => vault_key = Some(SignKey(reader.fixed()?)),
+                    _ => return Ok(false),
                 }
-                4 => writer_key = Some(SignKey(reader.fixed()?)),
-                5 => certificate = Some(Certificate::decode(SECRETS, reader)?),
-                6 => vault_key = Some(SignKey(reader.fixed()?)),
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
-        reader.end()?;
+                Ok(true)
+            })?;
+            reader.end()?;
+        }
         let secrets = Self {
             vault: required(SECRETS, "vault id", vault)?,
             vault_verify: required(SECRETS, "vault key", verify)?,
@@ -296,30 +466,52 @@ impl Secrets {
             writer_key: required(SECRETS, "writer key", writer_key)?,
             certificate: required(SECRETS, "certificate", certificate)?,
             vault_key,
+            learned: Learned::default(),
         };
-        secrets.current()?;
-        if !secrets.epochs.is_sorted_by(|one, two| one.number < two.number) {
-            return Err(Error::malformed(SECRETS, 0, "key epochs out of order"));
-        }
+        secrets.fits_its_role()?;
         Ok(secrets)
+    }
+
+    /// Checks the epochs, and that the credential knows what its role needs and nothing else.
+    fn fits_its_role(&self) -> Result<()> {
+        let malformed = |why: &str| Err(Error::malformed(SECRETS, 0, why));
+        self.current()?;
+        if !self.epochs.is_sorted_by(|one, two| one.number < two.number) {
+            return malformed("key epochs out of order");
+        }
+        let role = self.role();
+        let reads = |epoch: &Epoch| epoch.open_key.is_some() == role.may_read();
+        if self.vault_key.is_some() != role.may_govern() || !self.epochs.iter().all(reads) {
+            return malformed("secrets of another role than the certificate's");
+        }
+        Ok(())
     }
 }
 
 impl Epoch {
+    /// BLAKE3 of the id and the public key of this epoch: tells it from another that somebody made under its id.
+    pub fn hash(&self) -> [u8; 32] {
+        let public = [self.number.to_be_bytes().as_slice(), &self.seal_key.0].concat();
+        *blake3::hash(&[b"drystone key epoch v1".as_slice(), &public].concat()).as_bytes()
+    }
+
+    /// A new epoch of this number; its id ends in chance.
     fn generate(random: &mut dyn Random, number: u32) -> Result<Self> {
         let open_key = OpenKey::generate(random);
         let seal_key = open_key.seal_key()?;
+        let index_key = IndexKey::generate(random);
+        let chance: [u8; 4] = array(random);
         Ok(Self {
-            number,
+            number: u64::from(number) << 32 | u64::from(u32::from_be_bytes(chance)),
             seal_key,
             open_key: Some(open_key),
-            index_key: IndexKey::generate(random),
+            index_key,
         })
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         reader.array_of("key epoch", 4)?;
-        let number = reader.u32()?;
+        let number = reader.uint()?;
         let seal_key = SealKey(reader.fixed()?);
         let open_key = match reader.bytes("secret key", 32)? {
             [] => None,

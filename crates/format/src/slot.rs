@@ -2,7 +2,9 @@
 //!
 //! - The lock (an age file) opens a key pair of the slot; the secrets are sealed to that pair. So an owner can give every
 //!   slot new secrets (a new key epoch) without its passphrase.
-//! - What is shown of a slot (label, role) is signed by the vault, so it can be listed without unlocking it.
+//! - The credential's own signing key is sealed apart from what all credentials share: a new key epoch leaves it alone.
+//! - Role and lock stand in clear, since a key must find its slot; label, public key and writer key are sealed under the
+//!   index key, for credentials only. All of it is signed by the vault.
 //! - Each slot carries a copy of the vault header.
 
 use crate::cbor::{Reader, Unknown, Writer, required};
@@ -11,13 +13,35 @@ use crate::header::{body, sign, split_signature, verify};
 use crate::id::{SlotId, VaultId};
 use crate::keys::{OpenKey, Role, SealKey, Secrets, SignKey, VerifyKey};
 use crate::limits::{FORMAT_VERSION, HEADER_MAX_BYTES, SLOT_MAX_BYTES};
-use crate::random::Random;
+use crate::random::{Random, array};
+use crate::seal::{PackKind, Sealer, Suite};
 use crate::tree::Time;
 
 const OBJECT: &str = "key slot";
 const MAGIC: &[u8; 7] = b"DRYSLOT";
 const DOMAIN: &[u8] = b"drystone slot v1";
 const INFO: &[u8] = b"drystone slot v1";
+const OWN_INFO: &[u8] = b"drystone slot own v1";
+const NOTE_LABEL: &[u8] = b"drystone slot note v1";
+
+/// What credentials of the vault may know of a slot, and nobody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotNote {
+    /// The owner's name for it.
+    pub label: String,
+    /// The public key it is locked to, as age writes it; empty for passphrases.
+    pub recipient: String,
+    /// Verifies what the slot's credential signs.
+    pub writer: VerifyKey,
+}
+
+/// A [`SlotNote`], sealed under the index key of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SealedNote {
+    epoch: u64,
+    salt: [u8; 32],
+    sealed: Vec<u8>,
+}
 
 /// What unlocks a slot; the number is its code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,18 +86,18 @@ pub struct Slot {
     pub role: Role,
     /// What unlocks it.
     pub lock: Lock,
-    /// The owner's name for it.
-    pub label: String,
     /// When it was made.
     pub created: Time,
-    /// The public key it is locked to, as age writes it; empty for passphrases.
-    pub recipient: String,
+    /// What only credentials of the vault may know of it.
+    pub note: SealedNote,
     /// Secrets are sealed to this key, whose secret half is in `locked`.
     pub slot_key: SealKey,
-    /// An age file whose plaintext is the 32 bytes of the slot's secret key.
+    /// An age file whose plaintext is the slot's secret key and the vault's public key.
     pub locked: Vec<u8>,
-    /// The sealed secrets.
+    /// The sealed secrets that all credentials of the role share.
     pub sealed: Vec<u8>,
+    /// The sealed signing key and certificate of this credential; the same however often the slot is renewed.
+    pub own: Vec<u8>,
     /// A copy of the vault header object.
     pub header: Vec<u8>,
     /// Keys of a newer format, kept.
@@ -85,24 +109,84 @@ impl Slot {
         [self.vault.0.as_slice(), &self.id.0, &self.slot_key.0].concat()
     }
 
-    /// Seals `secrets` into this slot, replacing what it held.
+    /// Outlives the slot's id, which changes with each renewal.
+    fn own_aad(&self) -> Vec<u8> {
+        [self.vault.0.as_slice(), &self.slot_key.0].concat()
+    }
+
+    /// Seals the credential `secrets` into this slot, replacing what it held.
     pub fn fill(&mut self, secrets: &Secrets, random: &mut dyn Random) -> Result<()> {
         self.role = secrets.role();
-        self.sealed = self.slot_key.seal(random, INFO, &self.aad(), &secrets.encode())?;
+        self.own = self
+            .slot_key
+            .seal(random, OWN_INFO, &self.own_aad(), &secrets.encode_own())?;
+        self.renew(secrets, random)
+    }
+
+    /// Seals the epochs of `secrets`, an owner's, into this slot; its credential stays what it was.
+    pub fn renew(&mut self, secrets: &Secrets, random: &mut dyn Random) -> Result<()> {
+        let shared = secrets.encode_shared(self.role);
+        self.sealed = self.slot_key.seal(random, INFO, &self.aad(), &shared)?;
         Ok(())
     }
 
     /// The secrets, with the key that unlocking `locked` gave; checks that slot and secrets belong together.
     pub fn open(&self, slot_key: &OpenKey) -> Result<Secrets> {
-        let secrets = Secrets::decode(&slot_key.open(OBJECT, INFO, &self.aad(), &self.sealed)?)?;
-        if secrets.vault == self.vault {
-            Ok(secrets)
-        } else {
-            Err(Error::Authentication { object: OBJECT })
+        let shared = slot_key.open(OBJECT, INFO, &self.aad(), &self.sealed)?;
+        let own = slot_key.open(OBJECT, OWN_INFO, &self.own_aad(), &self.own)?;
+        let secrets = Secrets::decode_parts(&[&shared, &own])?;
+        if secrets.vault != self.vault || secrets.role() != self.role {
+            return Err(Error::Authentication { object: OBJECT });
         }
+        secrets
+            .certificate
+            .verify_issued(OBJECT, &secrets.vault, &secrets.vault_verify)?;
+        Ok(secrets)
     }
 
-    /// The object, signed with the vault's key; an error if it could not be read back (a label too long, say).
+    /// Seals what credentials may know of this slot, in the current epoch of `secrets`; an error if it could not be read
+    /// back (a label too long, say).
+    pub fn set_note(&mut self, secrets: &Secrets, note: &SlotNote, random: &mut dyn Random) -> Result<()> {
+        let (epoch, salt) = (secrets.current()?.number, array(random));
+        let mut out = Writer::new();
+        out.map(3).uint(0).text(&note.label).uint(1).text(&note.recipient);
+        out.uint(2).bytes(&note.writer.0);
+        let mut sealed = out.finish();
+        self.note_sealer(secrets, epoch, &salt)?.seal(0, &mut sealed, 0)?;
+        self.note = SealedNote { epoch, salt, sealed };
+        // A note that cannot be read back is refused before it is stored.
+        self.open_note(secrets).map(drop)
+    }
+
+    /// What credentials may know of this slot.
+    pub fn open_note(&self, secrets: &Secrets) -> Result<SlotNote> {
+        let sealer = self.note_sealer(secrets, self.note.epoch, &self.note.salt)?;
+        let bytes = sealer.open(OBJECT, 0, &self.note.sealed)?;
+        let (mut label, mut recipient, mut writer) = (None, None, None);
+        let mut reader = Reader::new(OBJECT, &bytes);
+        reader.map(|reader, key| {
+            match key {
+                0 => label = Some(reader.text("label")?),
+                1 => recipient = Some(reader.text("recipient")?),
+                2 => writer = Some(VerifyKey(reader.fixed()?)),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        reader.end()?;
+        Ok(SlotNote {
+            label: required(OBJECT, "label", label)?,
+            recipient: required(OBJECT, "recipient", recipient)?,
+            writer: required(OBJECT, "writer key", writer)?,
+        })
+    }
+
+    fn note_sealer(&self, secrets: &Secrets, epoch: u64, salt: &[u8; 32]) -> Result<Sealer> {
+        let key = secrets.epoch(OBJECT, epoch)?.index_key.trailer_key(salt);
+        Sealer::new(Suite::ChaCha20Poly1305, &key, NOTE_LABEL, &self.vault, PackKind::Meta)
+    }
+
+    /// The object, signed with the vault's key; an error if it could not be read back (a note too long, say).
     pub fn encode(&self, vault_key: &SignKey) -> Result<Vec<u8>> {
         let mut out = Writer::onto([MAGIC.as_slice(), &[FORMAT_VERSION]].concat());
         out.map(11 + self.unknown.len())
@@ -114,18 +198,18 @@ impl Slot {
             .uint(self.role.code().into())
             .uint(3)
             .uint(self.lock as u64)
-            .uint(4)
-            .text(&self.label)
-            .uint(5);
+            .uint(4);
         self.created.encode(&mut out);
-        out.uint(6)
-            .text(&self.recipient)
-            .uint(7)
-            .bytes(&self.slot_key.0)
-            .uint(8)
-            .bytes(&self.locked);
-        out.uint(9)
+        out.uint(5)
+            .array(3)
+            .uint(self.note.epoch)
+            .bytes(&self.note.salt)
+            .bytes(&self.note.sealed);
+        out.uint(6).bytes(&self.slot_key.0).uint(7).bytes(&self.locked);
+        out.uint(8)
             .bytes(&self.sealed)
+            .uint(9)
+            .bytes(&self.own)
             .uint(10)
             .bytes(&self.header)
             .unknown(&self.unknown);
@@ -139,9 +223,9 @@ impl Slot {
     pub fn decode(object: &[u8]) -> Result<Self> {
         within(OBJECT, "bytes", object.len() as u64, SLOT_MAX_BYTES as u64)?;
         let (signed, _) = split_signature(OBJECT, object)?;
-        let (mut vault, mut id, mut role, mut lock, mut label) = (None, None, None, None, None);
-        let (mut created, mut recipient, mut slot_key) = (None, String::new(), None);
-        let (mut locked, mut sealed, mut header) = (None, None, Vec::new());
+        let (mut vault, mut id, mut role, mut lock) = (None, None, None, None);
+        let (mut created, mut note, mut slot_key) = (None, None, None);
+        let (mut locked, mut sealed, mut own, mut header) = (None, None, None, Vec::new());
         let mut reader = Reader::new(OBJECT, body(OBJECT, MAGIC, signed)?);
         let unknown = reader.map(|reader, key| {
             match key {
@@ -149,12 +233,12 @@ impl Slot {
                 1 => id = Some(SlotId(reader.fixed()?)),
                 2 => role = Some(Role::from_code(OBJECT, reader.u8()?)?),
                 3 => lock = Some(Lock::from_code(reader.u8()?)?),
-                4 => label = Some(reader.text("label")?),
-                5 => created = Some(Time::decode(reader)?),
-                6 => recipient = reader.text("recipient")?,
-                7 => slot_key = Some(SealKey(reader.fixed()?)),
-                8 => locked = Some(reader.bytes("locked key", SLOT_MAX_BYTES)?.to_vec()),
-                9 => sealed = Some(reader.bytes("sealed secrets", SLOT_MAX_BYTES)?.to_vec()),
+                4 => created = Some(Time::decode(reader)?),
+                5 => note = Some(SealedNote::decode(reader)?),
+                6 => slot_key = Some(SealKey(reader.fixed()?)),
+                7 => locked = Some(reader.bytes("locked key", SLOT_MAX_BYTES)?.to_vec()),
+                8 => sealed = Some(reader.bytes("sealed secrets", SLOT_MAX_BYTES)?.to_vec()),
+                9 => own = Some(reader.bytes("sealed signing key", SLOT_MAX_BYTES)?.to_vec()),
                 10 => header = reader.bytes("header", HEADER_MAX_BYTES)?.to_vec(),
                 _ => return Ok(false),
             }
@@ -166,12 +250,12 @@ impl Slot {
             id: required(OBJECT, "id", id)?,
             role: required(OBJECT, "role", role)?,
             lock: required(OBJECT, "lock", lock)?,
-            label: required(OBJECT, "label", label)?,
             created: required(OBJECT, "time", created)?,
-            recipient,
+            note: required(OBJECT, "note", note)?,
             slot_key: required(OBJECT, "slot key", slot_key)?,
             locked: required(OBJECT, "locked key", locked)?,
             sealed: required(OBJECT, "sealed secrets", sealed)?,
+            own: required(OBJECT, "sealed signing key", own)?,
             header,
             unknown,
         })
@@ -181,5 +265,16 @@ impl Slot {
     pub fn verify(object: &[u8], vault_verify: &VerifyKey) -> Result<()> {
         let (signed, signature) = split_signature(OBJECT, object)?;
         verify(OBJECT, DOMAIN, signed, &signature, vault_verify)
+    }
+}
+
+impl SealedNote {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        reader.array_of("note", 3)?;
+        Ok(Self {
+            epoch: reader.uint()?,
+            salt: reader.fixed()?,
+            sealed: reader.bytes("sealed note", SLOT_MAX_BYTES)?.to_vec(),
+        })
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Catalog {
     parallel: usize,
     secrets: Arc<Secrets>,
     trust: Trust,
+    /// Keys of removed credentials.
+    revoked: Vec<[u8; 32]>,
     verified: RwLock<HashSet<PackId>>,
     epochs: Arc<Epochs>,
     /// Packs that are condemned, or about to be: nothing new relies on them.
@@ -77,6 +79,7 @@ impl Catalog {
             parallel: vault.place.parallel(vault.context.threads),
             secrets: vault.secrets.clone(),
             trust: vault.header().trust,
+            revoked: vault.revoked().iter().map(|key| key.0).collect(),
             verified: RwLock::default(),
             epochs: vault.epochs.clone(),
             condemned: RwLock::default(),
@@ -272,10 +275,10 @@ impl Catalog {
 
     /// Whether a new snapshot may rely on what this pack holds.
     pub(crate) fn is_reliable(&self, pack: &PackInfo) -> bool {
-        let trusted = self.trust == Trust::Everyone
+        let is_trusted = self.trust == Trust::Everyone
             || is_by_owner(pack)
-            || pack.writer == self.secrets.certificate.writer.0
-            || self.verified.read().contains(&pack.pack);
+            || pack.writer == self.secrets.certificate.writer.0;
+        let trusted = is_trusted && !self.revoked.contains(&pack.writer) || self.verified.read().contains(&pack.pack);
         trusted && !self.losses.is_damaged(&pack.pack) && !self.is_condemned(&pack.pack)
     }
 

@@ -33,6 +33,19 @@ pub struct Context {
     pub memory_bytes: usize,
     /// Local directory for what is rebuildable; one directory per vault is made in it.
     pub cache_dir: PathBuf,
+    /// Local directory for what this machine knows of places and vaults; must outlive the cache.
+    pub known_dir: PathBuf,
+    /// What the user accepts although this machine knows it otherwise.
+    pub accept: Accept,
+}
+
+/// Changes of what this machine knows that the user has accepted in so many words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Accept {
+    /// A place holds another vault than before, or none any more.
+    pub new_vault: bool,
+    /// A vault has older keys, an older configuration or a shorter history than before.
+    pub older: bool,
 }
 
 /// [`Entropy`] as `format` takes it.

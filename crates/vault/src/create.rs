@@ -15,11 +15,14 @@ use drystone_store::{Name, Prefix, Range, Store};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
+use crate::keys;
+use crate::known::VaultPin;
+use crate::open::{Sight, Unlocked, refuse_known};
 use crate::place::Place;
 use crate::places::{NewPlace, put_list, put_mark};
 use crate::reach::Site;
 use crate::slots::{NewSlot, new_slot, owner_key};
-use crate::vault::{Unlocked, Vault};
+use crate::vault::Vault;
 
 /// What a new vault is like.
 #[derive(Debug, Clone)]
@@ -40,6 +43,8 @@ struct NewVault {
     header: Header,
     header_bytes: Bytes,
     slots: Vec<(SlotId, Bytes)>,
+    /// Opens the first slot.
+    lock: keys::Unlocked,
 }
 
 impl Vault {
@@ -59,10 +64,23 @@ impl Vault {
         Ok(false)
     }
 
-    /// Makes a vault at one place and opens it; [`Error::VaultExists`] if there is one, or what is left of one.
+    /// Makes a vault at one place and opens it; [`Error::VaultExists`] if there is one, or what is left of one,
+    /// [`Error::Emptied`] if this machine has seen one there.
     pub fn create(store: Arc<dyn Store>, context: Context, options: &CreateOptions) -> Result<Self> {
+        Self::create_known(store, context, options, &|_| Ok(()))
+    }
+
+    /// The same, and tells `ready` id and key of the vault before anything of it is stored.
+    pub fn create_known(
+        store: Arc<dyn Store>,
+        context: Context,
+        options: &CreateOptions,
+        ready: &dyn Fn(&VaultPin) -> std::io::Result<()>,
+    ) -> Result<Self> {
         refuse_existing(&store, &context)?;
+        refuse_known(&[store.place()], &context)?;
         let new = NewVault::generate(&context, options, (1, 1))?;
+        new.announce(ready)?;
         let place = Place::new(store, context.runtime.clone());
         new.store(&place)?;
         Self::assemble(new.unlocked(place), context, None)
@@ -74,14 +92,28 @@ impl Vault {
     /// [`Error::VaultExists`] if there is a vault at one of the places.
     pub fn create_spread(
         places: Vec<NewPlace>,
+        spread: (u8, u8),
+        context: Context,
+        options: &CreateOptions,
+    ) -> Result<Self> {
+        Self::create_spread_known(places, spread, context, options, &|_| Ok(()))
+    }
+
+    /// The same, and tells `ready` id and key of the vault before anything of it is stored.
+    pub fn create_spread_known(
+        places: Vec<NewPlace>,
         (needed, total): (u8, u8),
         context: Context,
         options: &CreateOptions,
+        ready: &dyn Fn(&VaultPin) -> std::io::Result<()>,
     ) -> Result<Self> {
         places
             .iter()
             .try_for_each(|place| refuse_existing(&place.store, &context))?;
+        let urls: Vec<&str> = places.iter().map(|place| place.url.as_str()).collect();
+        refuse_known(&urls, &context)?;
         let new = NewVault::generate(&context, options, (needed, total))?;
+        new.announce(ready)?;
         let mut random = Source(&*context.entropy);
         let sites: Vec<Site> = places
             .into_iter()
@@ -140,16 +172,32 @@ impl NewVault {
             });
         }
         // All of them are made before the first is stored: a key that cannot be used leaves nothing behind.
-        let slots = options
+        let made = options
             .slots
             .iter()
             .map(|new| new_slot(context, &secrets, &header_bytes, new))
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        let slots = made.iter().map(|made| (made.id, made.object.clone())).collect();
+        let first = made.into_iter().find(|made| made.credential.role().may_govern());
+        let first = first.ok_or(Error::Stopped)?;
         Ok(Self {
-            secrets: Arc::new(secrets),
+            // What this run writes is signed with a key that a slot holds.
+            secrets: Arc::new(first.credential),
             header,
             header_bytes,
             slots,
+            lock: first.lock,
+        })
+    }
+
+    fn announce(&self, ready: &dyn Fn(&VaultPin) -> std::io::Result<()>) -> Result<()> {
+        let pin = VaultPin {
+            vault: self.secrets.vault,
+            key: self.secrets.vault_verify,
+        };
+        ready(&pin).map_err(|error| Error::BadKey {
+            origin: "new key file".to_owned(),
+            why: format!("cannot be written: {error}"),
         })
     }
 
@@ -172,10 +220,14 @@ impl NewVault {
 
     fn unlocked(self, place: Place) -> Unlocked {
         let slot = self.slots.first().map_or(SlotId([0; 16]), |(id, _)| *id);
+        let named = vec![place.name().to_owned()];
         Unlocked {
             place,
             secrets: self.secrets,
             slot,
+            lock: self.lock,
+            sight: Sight::Proven,
+            named,
             header: self.header,
             header_bytes: self.header_bytes,
             warnings: Vec::new(),

@@ -217,7 +217,7 @@ impl Vault {
     }
 
     fn look_at_habits(&self, findings: &mut Findings) -> Result<()> {
-        if self.role() == Role::Owner {
+        if self.role().may_read() {
             let (snapshots, problems) = self.snapshots()?;
             for problem in problems.iter() {
                 findings.push(Grade::Lost, problem.to_string(), "drystone repair");

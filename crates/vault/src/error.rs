@@ -3,6 +3,8 @@
 use drystone_format::{ChunkId, RootId};
 use thiserror::Error;
 
+use crate::known::VaultPin;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -43,6 +45,127 @@ pub enum Error {
         origin: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// A place holds another vault than the one that this machine has seen there.
+    #[error(
+        "{place}: vault {found} lies here, and this machine has seen vault {known} here before; nothing was read or \
+         written. If it was replaced on purpose, accept it with --accept-new-vault"
+    )]
+    OtherVault {
+        /// The place.
+        place: String,
+        /// The vault that this machine knows.
+        known: VaultPin,
+        /// The vault that lies there now.
+        found: VaultPin,
+    },
+    /// A vault has the id of one that this machine knows, and another key.
+    #[error(
+        "{place}: vault {found} has the id of a vault that this machine knows, and another key than {known}: somebody \
+         made it anew, or forged it; nothing was read or written. To trust it nevertheless: --accept-new-vault"
+    )]
+    OtherVaultKey {
+        /// The place.
+        place: String,
+        /// The vault that this machine knows.
+        known: VaultPin,
+        /// The vault that lies there now.
+        found: VaultPin,
+    },
+    /// A key file names other vaults than the one that it opened.
+    #[error(
+        "{place}: vault {found} lies here, and {origin} says that it is a key of {named}; nothing was read or written. If \
+         the key is for this vault too, add the line `# drystone vault: {}` to the file", found.line()
+    )]
+    KeyOfOtherVault {
+        /// The place.
+        place: String,
+        /// The key file.
+        origin: String,
+        /// The vaults that it names.
+        named: String,
+        /// The vault that lies there.
+        found: VaultPin,
+    },
+    /// A place is empty at which this machine has seen a vault.
+    #[error(
+        "{place}: no vault here, and this machine has seen vault {known} here before; is the disk mounted? If the vault is \
+         gone for good, accept a new one with --accept-new-vault"
+    )]
+    Emptied {
+        /// The place.
+        place: String,
+        /// The vault that was there.
+        known: VaultPin,
+    },
+    /// Several places were named that do not hold the same vault.
+    #[error("the places that were named hold different vaults: {places}; leave out those that do not belong to it")]
+    DifferentVaults {
+        /// Each place and its vault.
+        places: String,
+    },
+    /// The key epochs of a vault are older than those that this machine has seen.
+    #[error(
+        "{place}: keys/: the newest key epoch here is {found}, and this machine has seen {known}: the key slots were \
+         rolled back, and a removed key may open what is written now. Name another place of the vault, or accept it with \
+         --accept-older"
+    )]
+    OlderKeys {
+        /// The place.
+        place: String,
+        /// The epoch that this machine knows.
+        known: String,
+        /// The newest epoch there.
+        found: String,
+    },
+    /// The configuration of a vault is older than the one that this machine has seen.
+    #[error(
+        "{place}: {object} number {found} is the newest here, and this machine has seen {known}: the places that answered \
+         are stale or were rolled back. Name another place of the vault, or accept it with --accept-older"
+    )]
+    OlderConfiguration {
+        /// The place.
+        place: String,
+        /// What is older.
+        object: &'static str,
+        /// The number that this machine knows.
+        known: u64,
+        /// The newest number there.
+        found: u64,
+    },
+    /// What this machine knows cannot be read or written.
+    #[error(
+        "{}: cannot use what this machine knows of vaults: {why}; mend the file, or remove it to trust each vault anew on first use",
+        path.display()
+    )]
+    Memory {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A key that an owner holds cannot be taken back.
+    #[error(
+        "key {id} is an owner's: whoever kept a copy of it can sign for this vault for ever, so removing it protects nothing. \
+         Copy what you need into a new vault (`drystone init`, `drystone copy`). If its holder is still trusted and the key \
+         only to be tidied away: --holder-still-trusted"
+    )]
+    OwnerStays {
+        /// The slot.
+        id: String,
+    },
+    /// An object is sealed in a key epoch that this key does not know.
+    #[error(
+        "{place}: {object}: sealed in key epoch {} ({epoch:016x}), which this key does not know: it was removed, or its key \
+         slot is older than the object; ask an owner of the vault (`drystone key list`)", drystone_format::keys::epoch_number(*epoch)
+    )]
+    NewerKeys {
+        /// The object.
+        object: String,
+        /// The place.
+        place: String,
+        /// The epoch.
+        epoch: u64,
     },
     /// No slot has this id, or several do.
     #[error("no single key slot is meant by `{text}`; see `drystone key list`")]
@@ -231,18 +354,26 @@ fn unread(first: &str, count: u64) -> String {
 }
 
 impl Error {
-    /// Whether the bytes may well be there, at places that are not: no reason to count them as lost.
+    /// Whether the bytes may well be there, at places that are not, or under keys that this one does not know: no reason to
+    /// count them as lost.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::Store(drystone_store::Error::TooFew { .. }))
+        matches!(
+            self,
+            Self::Store(drystone_store::Error::TooFew { .. })
+                | Self::NewerKeys { .. }
+                | Self::Format(drystone_format::Error::Epoch { .. })
+        )
     }
 
     /// Whether stored bytes are missing or altered, so that other objects may still be fine.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Damaged { .. } | Self::WrongChunk { .. } | Self::MissingChunk { .. } => true,
+            Self::Damaged { .. } | Self::WrongChunk { .. } | Self::MissingChunk { .. } | Self::NewerKeys { .. } => true,
             Self::Format(error) => !matches!(
                 error,
-                drystone_format::Error::WriterKey { .. } | drystone_format::Error::Crypto(_)
+                drystone_format::Error::WriterKey { .. }
+                    | drystone_format::Error::Right { .. }
+                    | drystone_format::Error::Crypto(_)
             ),
             Self::Store(error) => match error {
                 drystone_store::Error::NotFound { .. }

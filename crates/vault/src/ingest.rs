@@ -150,7 +150,13 @@ pub struct Ingest {
 
 impl Vault {
     /// Starts taking data in; several runs may do so at once, here and elsewhere.
+    ///
+    /// What a reader's key signs counts for nobody, so it cannot.
     pub fn ingest(&self, options: IngestOptions) -> Result<Ingest> {
+        if !self.role().may_publish() {
+            return Err(self.secrets.refused("back up").into());
+        }
+        self.follow_keys()?;
         self.ingest_as(Arc::new(Registration::new(self)?), options)
     }
 

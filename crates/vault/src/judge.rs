@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use drystone_format::header::Header;
 use drystone_format::keys::Secrets;
-use drystone_format::notice::{NoticeKind, open_notice};
+use drystone_format::notice::{NoticeKind, verify_notice};
 use drystone_format::root::verify_root;
 use drystone_format::slot::Slot;
 use drystone_store::spread::Judge;
@@ -19,7 +19,7 @@ pub(crate) struct BySignature(pub(crate) Arc<Secrets>);
 impl Judge for BySignature {
     fn is_sound(&self, name: &Name, bytes: &[u8]) -> bool {
         let secrets = &*self.0;
-        let notice = |kind| open_notice(secrets, kind, bytes).is_ok();
+        let notice = |kind| verify_notice(secrets, kind, bytes).is_ok();
         match name.kind() {
             Kind::Header => Header::decode(bytes)
                 .is_ok_and(|header| header.vault == secrets.vault && header.vault_verify == secrets.vault_verify),

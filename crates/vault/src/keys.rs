@@ -13,12 +13,14 @@ use zeroize::Zeroizing;
 
 use crate::context::Entropy;
 use crate::error::{Error, Result};
+use crate::known::VaultPin;
 
 /// log2 of scrypt's N: 128 MiB and about 0.4 s, once per unlocking (OWASP's first choice, N = 2^17, r = 8, p = 1).
 const SCRYPT_LOG_N: u8 = 17;
 
 /// What the lock of a slot holds. Who knows only the slot's public key cannot make one, so it tells the vault's own words
 /// from those of somebody who can write to the place.
+#[derive(Clone)]
 pub(crate) struct Unlocked {
     /// Opens the slot's secrets.
     pub(crate) slot_key: OpenKey,
@@ -31,7 +33,36 @@ pub enum Unlock {
     /// A passphrase or recovery code.
     Passphrase(SecretString),
     /// Keys from a key file or an ssh key.
-    Identities(Vec<Box<dyn age::Identity + Send + Sync>>),
+    Identities {
+        /// The keys.
+        keys: Vec<Box<dyn age::Identity + Send + Sync>>,
+        /// The vaults that the file says they open, and the file; nothing else is opened with them.
+        named: Vec<VaultPin>,
+        /// The file, for messages.
+        origin: String,
+    },
+}
+
+/// Begins the line of a key file that names a vault; age takes it for a comment.
+const VAULT_LINE: &str = "# drystone vault: ";
+
+/// The line of a key file that says which vault the key opens.
+pub fn vault_line(pin: &VaultPin) -> String {
+    format!("{VAULT_LINE}{}\n", pin.line())
+}
+
+/// The vaults that a key file names; an error for a line that cannot be read.
+pub fn named_vaults(content: &str, origin: &str) -> Result<Vec<VaultPin>> {
+    let lines = content.lines().enumerate();
+    let named = lines.filter_map(|(at, line)| Some((at, line.trim().strip_prefix(VAULT_LINE.trim_end())?)));
+    named
+        .map(|(at, text)| {
+            VaultPin::parse(text).ok_or_else(|| Error::BadKey {
+                origin: origin.to_owned(),
+                why: format!("line {}: this line does not name a vault by id and key", at + 1),
+            })
+        })
+        .collect()
 }
 
 impl fmt::Debug for Unlock {
@@ -57,7 +88,11 @@ impl Unlock {
         if content.contains("PRIVATE KEY-----") {
             let identity = age::ssh::Identity::from_buffer(content.as_bytes(), Some(origin.to_owned()))
                 .map_err(|error| bad(format!("not a usable ssh key: {error}")))?;
-            return Ok(Self::Identities(vec![ssh_identity(identity, passphrase, &bad)?]));
+            return Ok(Self::Identities {
+                keys: vec![ssh_identity(identity, passphrase, &bad)?],
+                named: Vec::new(),
+                origin: origin.to_owned(),
+            });
         }
         let mut identities: Vec<Box<dyn age::Identity + Send + Sync>> = Vec::new();
         for (number, line) in content.lines().enumerate() {
@@ -73,7 +108,19 @@ impl Unlock {
         if identities.is_empty() {
             return Err(bad("holds no key".to_owned()));
         }
-        Ok(Self::Identities(identities))
+        Ok(Self::Identities {
+            keys: identities,
+            named: named_vaults(content, origin)?,
+            origin: origin.to_owned(),
+        })
+    }
+
+    /// The vaults that the key file names, if it names any, and the file.
+    pub(crate) fn named(&self) -> (&[VaultPin], &str) {
+        match self {
+            Self::Passphrase(_) => (&[], ""),
+            Self::Identities { named, origin, .. } => (named, origin),
+        }
     }
 
     /// Which locks this could open, likeliest first; trying scrypt in vain costs half a second.
@@ -83,7 +130,7 @@ impl Unlock {
                 &[Lock::Recovery, Lock::Passphrase]
             }
             Self::Passphrase(_) => &[Lock::Passphrase],
-            Self::Identities(_) => &[Lock::X25519, Lock::Ssh],
+            Self::Identities { .. } => &[Lock::X25519, Lock::Ssh],
         }
     }
 
@@ -98,8 +145,8 @@ impl Unlock {
                     .decrypt(std::iter::once(&identity as &dyn age::Identity))
                     .ok()?
             }
-            Self::Identities(identities) => decryptor
-                .decrypt(identities.iter().map(|identity| &**identity as &dyn age::Identity))
+            Self::Identities { keys, .. } => decryptor
+                .decrypt(keys.iter().map(|identity| &**identity as &dyn age::Identity))
                 .ok()?,
         };
         let (mut slot_key, mut vault_verify) = (Zeroizing::new([0; 32]), [0; 32]);

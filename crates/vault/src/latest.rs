@@ -1,6 +1,6 @@
 //! Which snapshot `latest` means, without any I/O.
 //!
-//! - Owners and members trust each other, and a client trusts itself: `latest` is the newest of theirs. It is never a snapshot of another writer
+//! - Owners trust each other, and a client trusts itself: `latest` is the newest of theirs. It is never a snapshot of another writer
 //!   as long as there is one of theirs, since a stolen writer key could otherwise choose what gets restored.
 //! - Where only writers published, one writer key alone is meant by `latest`; of several, one must be named.
 //! - A snapshot whose time cannot be true is passed over, and named.
@@ -36,7 +36,7 @@ pub struct Latest {
 
 /// Chooses among all snapshots; `own` is the key of this client, `named` that of the only signer that is meant.
 pub fn latest(all: Vec<Candidate>, own: &VerifyKey, named: Option<&VerifyKey>) -> Result<Latest, NoLatest> {
-    let is_trusted = |candidate: &Candidate| candidate.role != Role::Writer || candidate.writer == *own;
+    let is_trusted = |candidate: &Candidate| candidate.role == Role::Owner || candidate.writer == *own;
     let mut meant: Vec<Candidate> = match named {
         Some(key) => all.iter().filter(|one| one.writer == *key).cloned().collect(),
         None => all.iter().filter(|one| is_trusted(one)).cloned().collect(),

@@ -49,14 +49,14 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Returns the writer key whose snapshots compete only with its own; `None` for owners and members, who trust each other.
+    /// Returns the writer key whose snapshots compete only with its own; `None` for owners, who trust each other.
     pub fn signers(&self) -> Option<[u8; 32]> {
-        (self.role == Role::Writer).then_some(self.writer.0)
+        (self.role != Role::Owner).then_some(self.writer.0)
     }
 
     /// Returns true if a backup on a machine made it at the time it claims, rather than a copy of an older snapshot.
     fn is_original(&self) -> bool {
-        self.snapshot.origin.is_none() || self.role == Role::Writer
+        self.snapshot.origin.is_none() || self.role != Role::Owner
     }
 }
 
@@ -66,7 +66,7 @@ pub fn contradiction(candidate: &Candidate) -> Option<&'static str> {
     let FirstSeen { not_at, at } = candidate.seen;
     if started.seconds.max(finished.seconds) > at.saturating_add(SKEW) {
         Some("its time is later than it was first seen: it does not count, look at it")
-    } else if candidate.role == Role::Writer
+    } else if candidate.role != Role::Owner
         && not_at.is_some_and(|not_at| finished.seconds < not_at.saturating_sub(SKEW))
     {
         Some("its time is before a time when it was not there: it does not count, look at it")

@@ -279,8 +279,11 @@ impl Place {
     pub(crate) fn damaged(&self, object: &Name) -> impl FnOnce(drystone_format::Error) -> Error {
         let (object, place) = (object.to_string(), self.name().to_owned());
         move |source| match source {
-            // What the credential may not do is no damage.
-            source @ drystone_format::Error::WriterKey { .. } => Error::Format(source),
+            // What the credential may not do, or does not know, is no damage.
+            source @ (drystone_format::Error::WriterKey { .. } | drystone_format::Error::Right { .. }) => {
+                Error::Format(source)
+            }
+            drystone_format::Error::Epoch { epoch, .. } => Error::NewerKeys { object, place, epoch },
             source => Error::Damaged { object, place, source },
         }
     }

@@ -15,11 +15,12 @@ use drystone_store::{Name, Prefix, Range, Spares, Store};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
+use crate::open::{Sight, Unlocked};
 use crate::gc::delete_mark;
 use crate::place::Place;
 use crate::reach::{Site, is_rotten, mark_at, mark_of};
 use crate::slots::owner_key;
-use crate::vault::{Unlocked, Vault};
+use crate::vault::Vault;
 
 /// How a place is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,10 +186,13 @@ impl Vault {
         if left.is_empty() {
             return Ok(self);
         }
-        let mut sites = self.sites.clone();
-        sites.retain(|site| !left.contains(&site.entry.id));
-        let list = self.next_list(&sites);
-        self.switch(list, sites)
+        let (gone, sites): (Vec<Site>, Vec<Site>) =
+            self.sites.iter().cloned().partition(|site| left.contains(&site.entry.id));
+        let (list, known) = (self.next_list(&sites), self.known());
+        let switched = self.switch(list, sites)?;
+        // Another vault may be made there from now on.
+        gone.iter().try_for_each(|site| known.forget_place(&site.entry.url))?;
+        Ok(switched)
     }
 
     /// The places as they are; that of a vault which was not spread so far is given an id.
@@ -262,6 +266,9 @@ impl Vault {
             place,
             secrets: self.secrets.clone(),
             slot: self.slot,
+            lock: self.slot_source.lock(),
+            sight: Sight::Proven,
+            named: vec![self.place.name().to_owned()],
             header: self.header().clone(),
             header_bytes: self.header_object(),
             warnings: Vec::new(),

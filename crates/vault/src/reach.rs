@@ -346,7 +346,7 @@ fn limited(store: Arc<dyn Store>, entry: &PlaceEntry) -> Arc<dyn Store> {
 }
 
 /// `work` on each item, all at once: a place that does not answer delays only itself.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     std::thread::scope(|scope| {
         let work = &work;
         let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();

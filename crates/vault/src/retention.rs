@@ -98,7 +98,7 @@ fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64) -> Group {
         let tags = candidate.snapshot.tags.iter().filter(|tag| keep.tags.contains(tag));
         reasons.extend(tags.map(|tag| format!("tag {tag}")));
         let age = now.saturating_sub(candidate.seen.at);
-        if candidate.role == Role::Writer && age < keep.grace_seconds {
+        if candidate.role != Role::Owner && age < keep.grace_seconds {
             reasons.push(format!("a writer's, first seen {} days ago", age.max(0) / DAY));
         }
     }
@@ -119,7 +119,7 @@ fn by_time(credible: &[Timed], keep: &Keep) -> BTreeMap<usize, Vec<String>> {
         want(*at, "last");
     }
     let latest = credible.last().map_or(0, |(_, started, ..)| *started);
-    let is_writers = credible.last().is_some_and(|(.., role)| *role == Role::Writer);
+    let is_writers = credible.last().is_some_and(|(.., role)| *role != Role::Owner);
     for (at, started, ..) in credible {
         if keep
             .within_seconds

@@ -166,7 +166,7 @@ impl Vault {
         match result {
             Ok(chunks) => {
                 report.chunks += chunks;
-                if self.role() == Role::Owner {
+                if self.role().may_read() {
                     catalog.losses.mark_sound(&pack.pack)?;
                 }
                 Ok(true)
@@ -260,7 +260,7 @@ impl Vault {
         let size = object.len() as u64;
         let start = object.len() - tail_bytes(&object, size).map_err(damaged)?;
         let tail = Tail::open(object.get(start..).unwrap_or_default(), size, &self.secrets).map_err(damaged)?;
-        if self.role() == Role::Writer {
+        if !self.role().may_read() {
             return Ok(0);
         }
         let sealer = tail.preamble.frame_sealer(&self.secrets).map_err(damaged)?;

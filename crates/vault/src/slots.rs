@@ -3,21 +3,31 @@
 //! - A slot counts only if the vault's own key signed it, so nobody can slip in a slot of his own.
 //! - A rewritten slot gets a new name before the old one goes: at every moment the same locks open the vault.
 
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use drystone_format::header::Header;
-use drystone_format::keys::{OpenKey, Role, Secrets};
-use drystone_format::slot::{Lock, Slot};
+use drystone_format::keys::{Epoch, EpochSource, OpenKey, Role, Secrets, VerifyKey};
+use drystone_format::slot::{Lock, SealedNote, Slot, SlotNote};
 use drystone_format::tree::Time;
 use drystone_format::{SlotId, random};
 use drystone_store::{Kind, Name, Prefix, Range};
+use parking_lot::Mutex;
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
 use crate::gc::delete_slot;
 use crate::keys::{NewLock, Unlock, Unlocked};
+use crate::known::VaultPin;
 use crate::place::Place;
 use crate::problem::Problems;
 use crate::vault::Vault;
+
+/// How often one unknown key epoch makes a process read its slots again.
+const ASKED_MAX: u8 = 3;
+/// How many unknown key epochs do.
+const UNKNOWN_EPOCHS_MAX: usize = 256;
 
 /// A key slot to be made.
 #[derive(Debug, Clone)]
@@ -45,6 +55,8 @@ pub struct SlotInfo {
     pub created: Time,
     /// The public key it is locked to; empty for passphrases.
     pub recipient: String,
+    /// Verifies what its credential signs.
+    pub writer: VerifyKey,
     /// Whether it unlocked the vault just now.
     pub current: bool,
 }
@@ -87,14 +99,32 @@ pub(crate) fn read_slots(place: &Place) -> Result<(Vec<(Slot, Bytes)>, Problems)
     Ok((slots, problems))
 }
 
+/// A slot that was unlocked.
+pub(crate) struct Opened {
+    pub(crate) secrets: Secrets,
+    pub(crate) slot: Slot,
+    pub(crate) unlocked: Unlocked,
+}
+
+impl Opened {
+    /// The vault that the slot opens.
+    pub(crate) fn pin(&self) -> VaultPin {
+        VaultPin {
+            vault: self.secrets.vault,
+            key: self.secrets.vault_verify,
+        }
+    }
+}
+
 /// The secrets that `unlock` opens, and in which slot. Slots of the vault that `header` is of are tried first: one of
-/// another vault may have been copied here, for the same key.
+/// another vault may have been copied here, for the same key. Those of vaults that are not `wanted` are passed over.
 pub(crate) fn unlock(
     place: &Place,
     slots: &[(Slot, Bytes)],
     header: Option<&Header>,
     unlock: &Unlock,
-) -> Result<(Secrets, Slot)> {
+    wanted: &dyn Fn(&VaultPin) -> Result<()>,
+) -> Result<Opened> {
     let is_foreign = |slot: &Slot| header.is_some_and(|header| header.vault != slot.vault);
     let mut first_error = None;
     for (foreign, lock) in [false, true]
@@ -106,9 +136,15 @@ pub(crate) fn unlock(
             let Some(unlocked) = unlock.open(&slot.locked) else {
                 continue;
             };
-            match open_slot(slot, object, &unlocked) {
-                Ok(secrets) => return Ok(newest(slots, (secrets, slot), &unlocked)),
-                Err(error) => first_error = first_error.or(Some(place.damaged(&Name::key(&slot.id))(error))),
+            let opened = open_slot(slot, object, &unlocked).map_err(place.damaged(&Name::key(&slot.id)));
+            let opened = opened.and_then(|secrets| {
+                let slot = slot.clone();
+                let opened = Opened { secrets, slot, unlocked };
+                wanted(&opened.pin()).map(|()| opened)
+            });
+            match opened {
+                Ok(opened) => return Ok(opened),
+                Err(error) => first_error = first_error.or(Some(error)),
             }
         }
     }
@@ -135,57 +171,120 @@ fn open_slot(slot: &Slot, object: &[u8], unlocked: &Unlocked) -> drystone_format
     Ok(secrets)
 }
 
-/// The slot with the newest secrets among those that the same key opens: a renewal that was interrupted leaves both.
-fn newest(slots: &[(Slot, Bytes)], (secrets, slot): (Secrets, &Slot), unlocked: &Unlocked) -> (Secrets, Slot) {
-    let age = |secrets: &Secrets| secrets.current().map_or(0, |epoch| epoch.number);
-    let mut best = (secrets, slot);
-    for (slot, object) in slots.iter().filter(|(other, _)| other.slot_key == slot.slot_key) {
-        if let Ok(secrets) = open_slot(slot, object, unlocked)
-            && (secrets.vault, secrets.vault_verify) == (best.0.vault, best.0.vault_verify)
-            && age(&secrets) > age(&best.0)
-        {
-            best = (secrets, slot);
-        }
-    }
-    (best.0, best.1.clone())
+/// What the same key opens of other slots: a renewal that was interrupted leaves two, both sides of a split make one each.
+pub(crate) fn siblings(slots: &[(Slot, Bytes)], pin: &VaultPin, unlocked: &Unlocked) -> Vec<(SlotId, Secrets)> {
+    let Ok(slot_key) = unlocked.slot_key.seal_key() else {
+        return Vec::new();
+    };
+    let same = slots.iter().filter(|(slot, _)| slot.slot_key == slot_key);
+    let opened = same.filter_map(|(slot, object)| Some((slot.id, open_slot(slot, object, unlocked).ok()?)));
+    opened
+        .filter(|(_, secrets)| (secrets.vault, secrets.vault_verify) == (pin.vault, pin.key))
+        .collect()
 }
 
-/// The object of a new slot that holds a credential made from the owner's `secrets`.
-pub(crate) fn new_slot(context: &Context, secrets: &Secrets, header: &[u8], new: &NewSlot) -> Result<(SlotId, Bytes)> {
+/// Unlocked slots that are read again when an object names a key epoch that is not known.
+pub(crate) struct SlotSource {
+    place: Place,
+    pin: VaultPin,
+    unlocked: Unlocked,
+    asked: Mutex<HashMap<u64, u8>>,
+}
+
+impl SlotSource {
+    pub(crate) fn new(place: Place, pin: VaultPin, unlocked: Unlocked) -> Self {
+        Self {
+            place,
+            pin,
+            unlocked,
+            asked: Mutex::default(),
+        }
+    }
+
+    /// What opens the slots.
+    pub(crate) fn lock(&self) -> Unlocked {
+        self.unlocked.clone()
+    }
+
+    /// All key epochs that the slots at the place hold for this credential now.
+    pub(crate) fn read(&self) -> Result<Vec<Epoch>> {
+        let (slots, _) = read_slots(&self.place)?;
+        let secrets = siblings(&slots, &self.pin, &self.unlocked);
+        Ok(secrets.into_iter().flat_map(|(_, secrets)| secrets.epochs).collect())
+    }
+}
+
+impl EpochSource for SlotSource {
+    fn epochs(&self, unknown: u64) -> Vec<Epoch> {
+        // What is asked from within the runtime must not wait for it.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Vec::new();
+        }
+        {
+            // A writer can invent epochs: each is asked for a few times only, since lists of slots may lag.
+            let mut asked = self.asked.lock();
+            if asked.len() >= UNKNOWN_EPOCHS_MAX && !asked.contains_key(&unknown) {
+                return Vec::new();
+            }
+            let times = asked.entry(unknown).or_default();
+            if *times >= ASKED_MAX {
+                return Vec::new();
+            }
+            *times += 1;
+        }
+        self.read().unwrap_or_default()
+    }
+}
+
+/// A slot that is not stored yet.
+pub(crate) struct MadeSlot {
+    pub(crate) id: SlotId,
+    pub(crate) object: Bytes,
+    pub(crate) credential: Secrets,
+    pub(crate) lock: Unlocked,
+}
+
+/// A new slot that holds a credential made from the owner's `secrets`.
+pub(crate) fn new_slot(context: &Context, secrets: &Secrets, header: &[u8], new: &NewSlot) -> Result<MadeSlot> {
     let mut random = Source(&*context.entropy);
     let slot_key = OpenKey::generate(&mut random);
-    let slot = Slot {
+    let mut slot = Slot {
         vault: secrets.vault,
         id: SlotId(random::array(&mut random)),
         role: new.role,
         lock: new.lock.lock(),
-        label: new.label.clone(),
         created: context.clock.now(),
-        recipient: new.lock.recipient(),
+        note: SealedNote::default(),
         slot_key: slot_key.seal_key()?,
         locked: new.lock.wrap(&slot_key, &secrets.vault_verify)?,
         sealed: Vec::new(),
+        own: Vec::new(),
         header: header.to_vec(),
         unknown: Vec::new(),
     };
-    finish_slot(context, secrets, slot)
-}
-
-/// Fills `slot` with a fresh credential and signs it.
-fn finish_slot(context: &Context, secrets: &Secrets, mut slot: Slot) -> Result<(SlotId, Bytes)> {
-    let mut random = Source(&*context.entropy);
     let vault_key = owner_key(secrets)?;
-    slot.fill(&secrets.delegate(&mut random, slot.role)?, &mut random)?;
-    Ok((slot.id, Bytes::from(slot.encode(vault_key)?)))
+    let credential = secrets.delegate(&mut random, slot.role)?;
+    let note = SlotNote {
+        label: new.label.clone(),
+        recipient: new.lock.recipient(),
+        writer: credential.certificate.writer,
+    };
+    slot.fill(&credential, &mut random)?;
+    slot.set_note(secrets, &note, &mut random)?;
+    Ok(MadeSlot {
+        id: slot.id,
+        object: Bytes::from(slot.encode(vault_key)?),
+        credential,
+        lock: Unlocked {
+            slot_key,
+            vault_verify: secrets.vault_verify,
+        },
+    })
 }
 
 pub(crate) fn owner_key(secrets: &Secrets) -> Result<&drystone_format::keys::SignKey> {
-    secrets
-        .vault_key
-        .as_ref()
-        .ok_or(Error::Format(drystone_format::Error::WriterKey {
-            what: "change keys or configuration",
-        }))
+    let refused = || Error::Format(secrets.refused("change keys or configuration"));
+    secrets.vault_key.as_ref().ok_or_else(refused)
 }
 
 impl Vault {
@@ -198,23 +297,22 @@ impl Vault {
                 problems.push(Name::key(&slot.id).as_str(), error);
                 continue;
             }
-            let Slot {
-                id,
-                role,
-                lock,
-                label,
-                created,
-                recipient,
-                ..
-            } = slot;
+            let note = match slot.open_note(&self.secrets) {
+                Ok(note) => note,
+                Err(error) => {
+                    problems.push(Name::key(&slot.id).as_str(), error);
+                    continue;
+                }
+            };
             infos.push(SlotInfo {
-                id,
-                role,
-                lock,
-                label,
-                created,
-                recipient,
-                current: id == self.slot,
+                id: slot.id,
+                role: slot.role,
+                lock: slot.lock,
+                label: note.label,
+                created: slot.created,
+                recipient: note.recipient,
+                writer: note.writer,
+                current: slot.id == self.slot,
             });
         }
         infos.sort_by_key(|info| (info.created, info.id));
@@ -223,51 +321,90 @@ impl Vault {
 
     /// Adds a key; durable on return.
     pub fn add_key(&self, new: &NewSlot) -> Result<SlotId> {
-        let (id, object) = new_slot(&self.context, &self.secrets, &self.header_object(), new)?;
-        self.place.put(&Name::key(&id), object)?;
-        Ok(id)
+        let made = new_slot(&self.context, &self.secrets, &self.header_object(), new)?;
+        self.place.put(&Name::key(&made.id), made.object)?;
+        Ok(made.id)
     }
 
-    /// Removes a key; the last owner's cannot be. With [`NewEpoch::Start`] every remaining slot is renewed first.
+    /// Removes a key that signs nothing for the vault, and says what verifies its signatures: from now on the configuration
+    /// lists them as counting for nobody. With [`NewEpoch::Start`] every remaining slot is renewed first.
     ///
-    /// [`Error::Absent`] if one of several places is away: it would bring the removed slot back.
-    pub fn remove_key(&self, id: &SlotId, new_epoch: NewEpoch) -> Result<()> {
-        owner_key(&self.secrets)?;
-        self.place.all_there()?;
-        let (slots, _) = read_slots(&self.place)?;
-        let valid = |(slot, object): &&(Slot, Bytes)| {
-            slot.id != *id && Slot::verify(object, &self.secrets.vault_verify).is_ok()
-        };
-        let remaining: Vec<Slot> = slots.iter().filter(valid).map(|(slot, _)| slot.clone()).collect();
-        if !remaining.iter().any(|slot| slot.role == Role::Owner) {
-            return Err(Error::LastOwner { id: id.to_string() });
-        }
-        if !slots.iter().any(|(slot, _)| slot.id == *id) {
-            return Err(Error::NoSlot { text: id.to_string() });
+    /// [`Error::OwnerStays`] for an owner's key: whoever kept a copy of the vault's signing key is an owner for ever, on
+    /// every machine that has not seen the vault before. [`Error::Absent`] if one of several places is away: it would bring
+    /// the removed slot back.
+    pub fn remove_key(&self, id: &SlotId, new_epoch: NewEpoch) -> Result<Option<VerifyKey>> {
+        let (removed, remaining) = self.slot_to_remove(id)?;
+        if removed.as_ref().is_some_and(|slot| slot.role.may_govern()) {
+            return Err(Error::OwnerStays { id: id.to_string() });
         }
         let mut outdated = vec![*id];
         if new_epoch == NewEpoch::Start {
             outdated.extend(self.renew(remaining)?);
         }
-        outdated.iter().try_for_each(|id| delete_slot(&self.place, id))
+        outdated.iter().try_for_each(|id| delete_slot(&self.place, id))?;
+        let note = removed.and_then(|slot| slot.open_note(&self.secrets).ok());
+        Ok(note.map(|note| note.writer))
+    }
+
+    /// Tidies an owner's slot away whose holder is still trusted. It protects nothing: a copy of the key, or of what it
+    /// opened, still signs for the vault and reads all of it. The last owner's cannot be removed.
+    pub fn tidy_owner_key(&self, id: &SlotId) -> Result<()> {
+        self.slot_to_remove(id)?;
+        delete_slot(&self.place, id)
+    }
+
+    /// The slot `id`, unless it is not the vault's own, and all other slots of the vault.
+    fn slot_to_remove(&self, id: &SlotId) -> Result<(Option<Slot>, Vec<Slot>)> {
+        owner_key(&self.secrets)?;
+        self.place.all_there()?;
+        let (slots, _) = read_slots(&self.place)?;
+        if !slots.iter().any(|(slot, _)| slot.id == *id) {
+            return Err(Error::NoSlot { text: id.to_string() });
+        }
+        let valid = slots
+            .into_iter()
+            .filter(|(_, object)| Slot::verify(object, &self.secrets.vault_verify).is_ok());
+        let (removed, remaining): (Vec<Slot>, _) = valid.map(|(slot, _)| slot).partition(|slot| slot.id == *id);
+        if !remaining.iter().any(|slot: &Slot| slot.role.may_govern()) {
+            return Err(Error::LastOwner { id: id.to_string() });
+        }
+        Ok((removed.into_iter().next(), remaining))
     }
 
     /// Stores every slot again under a new name with the secrets of a new epoch; returns the outdated names.
     fn renew(&self, slots: Vec<Slot>) -> Result<Vec<SlotId>> {
         let mut random = Source(&*self.context.entropy);
+        self.secrets.learn(self.slot_source.read()?);
         let mut secrets = self.secrets.as_ref().clone();
         secrets.advance(&mut random)?;
+        let vault_key = owner_key(&secrets)?;
         let mut outdated = Vec::new();
-        for slot in slots {
-            let renewed = Slot {
-                id: SlotId(random::array(&mut random)),
-                ..slot
-            };
+        for mut slot in slots {
+            let note = slot.open_note(&self.secrets)?;
             outdated.push(slot.id);
-            let (id, object) = finish_slot(&self.context, &secrets, renewed)?;
-            self.place.put(&Name::key(&id), object)?;
+            slot.id = SlotId(random::array(&mut random));
+            slot.renew(&secrets, &mut random)?;
+            slot.set_note(&secrets, &note, &mut random)?;
+            self.place.put(&Name::key(&slot.id), Bytes::from(slot.encode(vault_key)?))?;
         }
+        self.secrets.learn(secrets.epochs.iter().cloned());
+        self.remember_epoch();
         Ok(outdated)
+    }
+
+    /// Reads the key slots again, unless they were read a moment ago, when the vault was opened.
+    pub(crate) fn follow_keys(&self) -> Result<()> {
+        if self.fresh_keys.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.refresh_keys()
+    }
+
+    /// Reads the key slots again: another owner may have started a key epoch since the vault was opened.
+    pub fn refresh_keys(&self) -> Result<()> {
+        self.secrets.learn(self.slot_source.read()?);
+        self.remember_epoch();
+        Ok(())
     }
 
     /// The slot whose id begins with `text`.

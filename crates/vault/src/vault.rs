@@ -1,23 +1,22 @@
-//! A vault: opening it with a key, from any of its places.
+//! A vault: what every verb holds, put together from what `open.rs` unlocked and `reach.rs` found.
 //!
-//! - A place that cannot be used is passed over as long as one that can is named.
-//! - A damaged or lost header is replaced by the copy in the key slot for the run, and reported.
-//! - The vault's signing key is remembered locally, so that a swapped vault under the same id is noticed.
+//! - Nothing local is needed: the cache is made anew, and what this machine knows is only compared.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use drystone_format::chunker::Chunker;
 use drystone_format::header::Header;
 use drystone_format::id::ChunkHasher;
-use drystone_format::keys::{Role, Secrets};
+use drystone_format::keys::{Role, Secrets, VerifyKey};
 use drystone_format::places::Places;
 use drystone_format::{ChunkId, SlotId, VaultId};
 use drystone_index::{Index, State};
-use drystone_store::{Name, Range};
+use drystone_store::Store;
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
@@ -26,22 +25,12 @@ use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::gc::epochs::Epochs;
 use crate::keys::Unlock;
+use crate::known::{Known, KnownVault, Seen, VaultPin};
+use crate::open::{Unlocked, unlock_named, vaults_at};
 use crate::place::Place;
-use crate::problem::Problems;
-use crate::reach::{Reach, Site, newest_named, newest_places, sites, spares, too_few};
+use crate::reach::{Reach, Site, newest_named, newest_places, sites, too_few};
 use crate::reader::Reader;
-use crate::slots::{read_slots, unlock};
-
-/// A vault whose secrets are known.
-pub(crate) struct Unlocked {
-    pub(crate) place: Place,
-    pub(crate) secrets: Arc<Secrets>,
-    pub(crate) slot: SlotId,
-    pub(crate) header: Header,
-    pub(crate) header_bytes: Bytes,
-    pub(crate) warnings: Vec<String>,
-    pub(crate) notes: Vec<String>,
-}
+use crate::slots::SlotSource;
 
 /// An opened vault. All methods may be called from many threads.
 pub struct Vault {
@@ -49,12 +38,17 @@ pub struct Vault {
     pub(crate) context: Context,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) slot: SlotId,
+    pub(crate) slot_source: Arc<SlotSource>,
+    /// The slots have just been read.
+    pub(crate) fresh_keys: AtomicBool,
     pub(crate) hasher: ChunkHasher,
     pub(crate) epochs: Arc<Epochs>,
     header: Header,
     header_bytes: Bytes,
     warnings: Vec<String>,
     notes: Vec<String>,
+    /// What the configuration says of removed credentials.
+    revoked: Vec<VerifyKey>,
     pub(crate) places: Option<Places>,
     pub(crate) sites: Vec<Site>,
     state: Arc<State>,
@@ -72,22 +66,13 @@ impl Vault {
     /// that can be read, [`Error::Damaged`] with the format's `Version` if the vault is newer than this program.
     pub fn open(reach: impl Into<Reach>, context: Context, unlock_with: &Unlock) -> Result<Self> {
         let reach = reach.into();
-        let mut first_error = None;
-        for store in &reach.named {
-            let place = Place::new(store.clone(), context.runtime.clone());
-            match unlock_at(place, unlock_with) {
-                Ok(unlocked) => return Self::open_at(&reach, context, unlocked),
-                Err(error) => first_error = first_error.or(Some(error)),
-            }
-        }
-        for store in &reach.named {
-            for spares in spares(store, &context.runtime).unwrap_or_default() {
-                if let Ok(unlocked) = unlock_at(Place::new(spares, context.runtime.clone()), unlock_with) {
-                    return Self::open_at(&reach, context, unlocked);
-                }
-            }
-        }
-        Err(first_error.unwrap_or_else(|| Error::NoVault { place: String::new() }))
+        let unlocked = unlock_named(&reach, &context, unlock_with)?;
+        Self::open_at(&reach, context, unlocked)
+    }
+
+    /// The vaults that a place says it holds, without any key: its header's, or, if that is lost, its key slots'.
+    pub fn ids_at(store: &Arc<dyn Store>, context: &Context) -> Result<Vec<VaultId>> {
+        vaults_at(store, context)
     }
 
     /// Goes from the place that was unlocked to all places of the vault.
@@ -107,19 +92,35 @@ impl Vault {
             }
             reached = Some((list, sites));
         }
+        let is_named = |site: &Site| site.store.as_ref().is_ok_and(|store| unlocked.named.iter().any(|name| name == store.place()));
+        if let Some((_, sites)) = &reached
+            && !sites.iter().all(is_named)
+        {
+            unlocked.unite_all()?;
+        }
         Self::assemble(unlocked, context, reached)
     }
 
-    pub(crate) fn assemble(unlocked: Unlocked, context: Context, reached: Option<(Places, Vec<Site>)>) -> Result<Self> {
+    pub(crate) fn assemble(mut unlocked: Unlocked, context: Context, reached: Option<(Places, Vec<Site>)>) -> Result<Self> {
+        let (places, sites) = reached.map_or((None, Vec::new()), |(list, sites)| (Some(list), sites));
+        unlocked.recall(
+            &context,
+            &known_places(&unlocked, &sites),
+            places.as_ref().map_or(0, |list: &Places| list.generation),
+        )?;
+        let slot_source = Arc::new(SlotSource::new(unlocked.place.clone(), unlocked.pin(), unlocked.lock));
         let Unlocked {
             place,
             secrets,
             slot,
             header,
             header_bytes,
-            mut warnings,
+            warnings,
             notes,
+            ..
         } = unlocked;
+        let weak = Arc::downgrade(&slot_source);
+        secrets.set_source(weak);
         let dir = local_dir(&context, &secrets.vault);
         DirBuilder::new()
             .recursive(true)
@@ -130,22 +131,6 @@ impl Vault {
                 source,
             })?;
         let state = Arc::new(open_state(&dir.join("state.sqlite"))?);
-        match state.get(PINNED)? {
-            Some(pinned) if pinned != secrets.vault_verify.0 => {
-                let source = drystone_format::Error::Signature { object: "vault" };
-                return Err(Error::Damaged {
-                    object: Name::header().to_string(),
-                    place: place.name().to_owned(),
-                    source,
-                });
-            }
-            Some(_) => {}
-            None => state.set(PINNED, &secrets.vault_verify.0)?,
-        }
-        let (places, sites) = reached.map_or((None, Vec::new()), |(list, sites)| (Some(list), sites));
-        if let Some(list) = &places {
-            warnings.extend(pin_generation(&state, list.generation)?);
-        }
         let frames = Frames::new(place.clone(), secrets.clone(), context.memory_bytes / 2)?;
         let frames = Arc::new(frames);
         let hasher = ChunkHasher::new(&secrets.dedup_key);
@@ -156,11 +141,14 @@ impl Vault {
             context,
             secrets,
             slot,
+            slot_source,
+            fresh_keys: AtomicBool::new(true),
             hasher,
             header,
             header_bytes,
             warnings,
             notes,
+            revoked: Vec::new(),
             places,
             sites,
             state,
@@ -179,6 +167,47 @@ impl Vault {
     /// What the credential it was opened with may do.
     pub fn role(&self) -> Role {
         self.secrets.role()
+    }
+
+    /// Refuses `what` unless the credential signs for the vault.
+    pub fn may_govern(&self, what: &'static str) -> Result<()> {
+        if self.role().may_govern() {
+            Ok(())
+        } else {
+            Err(self.secrets.refused(what).into())
+        }
+    }
+
+    /// Keys of removed credentials: what they signed counts only as far as an owner has verified or stated it.
+    pub fn revoked(&self) -> &[VerifyKey] {
+        &self.revoked
+    }
+
+    /// The id and key of the vault.
+    pub fn pin(&self) -> VaultPin {
+        VaultPin {
+            vault: self.secrets.vault,
+            key: self.secrets.vault_verify,
+        }
+    }
+
+    /// What this machine knows of places and vaults.
+    pub fn known(&self) -> Known {
+        Known::in_dir(&self.context.known_dir)
+    }
+
+    /// Remembers the newest key epoch outside of the cache.
+    pub(crate) fn remember_epoch(&self) {
+        let Ok(newest) = self.secrets.current() else { return };
+        let seen = Seen {
+            number: newest.number,
+            hash: newest.hash(),
+        };
+        let new = KnownVault::new(self.secrets.vault_verify);
+        // What cannot be written now is at the next opening, which says so.
+        let _ = self
+            .known()
+            .update(&self.secrets.vault, new, |vault| vault.see_epoch(seen, false));
     }
 
     /// Its configuration.
@@ -241,6 +270,7 @@ impl Vault {
 
     /// The same, compared with the place now and not only when it was opened.
     pub(crate) fn fresh_catalog(&self) -> Result<&Arc<Catalog>> {
+        self.follow_keys()?;
         if let Some(catalog) = self.catalog.get() {
             catalog.refresh()?;
         }
@@ -282,147 +312,26 @@ impl Vault {
     }
 }
 
-/// Reads header and key slots at one place, and opens the secrets.
-fn unlock_at(place: Place, unlock_with: &Unlock) -> Result<Unlocked> {
-    let header = read_header(&place)?;
-    let (slots, problems) = read_slots(&place)?;
-    let mut warnings: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    if slots.is_empty() {
-        return Err(no_slots(&place, &header, &problems));
-    }
-    let known = header.as_ref().ok().map(|(header, _)| header);
-    let (secrets, slot) = unlock(&place, &slots, known, unlock_with).map_err(|error| also_damaged(error, &problems))?;
-    let is_ours = |header: &Header| header.vault == secrets.vault && header.vault_verify == secrets.vault_verify;
-    let reason = match header {
-        Ok((header, header_bytes)) if is_ours(&header) => {
-            return Ok(Unlocked {
-                place,
-                secrets: Arc::new(secrets),
-                slot: slot.id,
-                header,
-                header_bytes,
-                warnings,
-                notes: Vec::new(),
-            });
-        }
-        Ok(_) => "it is another vault's".to_owned(),
-        Err(lost) => lost.reason(&place, &slot.header)?,
-    };
-    warnings.push(format!(
-        "{}: the vault header is damaged ({reason}); its copy in the key slot is used; run `drystone repair header`",
-        Name::header()
-    ));
-    let header = Header::decode(&slot.header).map_err(place.damaged(&Name::key(&slot.id)))?;
-    Ok(Unlocked {
-        place,
-        secrets: Arc::new(secrets),
-        slot: slot.id,
-        header,
-        header_bytes: Bytes::from(slot.header),
-        warnings,
-        notes: Vec::new(),
-    })
-}
-
-/// Remembers the newest list of places; says so if only an older one is found.
-fn pin_generation(state: &State, generation: u64) -> Result<Option<String>> {
-    let pinned = state.get(PLACES_GENERATION)?.and_then(|bytes| bytes.try_into().ok());
-    let pinned = pinned.map_or(0, u64::from_be_bytes);
-    if generation < pinned {
-        return Ok(Some(format!(
-            "places/: the list of places has generation {generation}, and {pinned} was seen before: the places that \
-             answered are stale or were rolled back; name another one with --vault"
-        )));
-    }
-    if generation > pinned {
-        state.set(PLACES_GENERATION, &generation.to_be_bytes())?;
-    }
-    Ok(None)
-}
-
-/// A header that cannot be used.
-enum LostHeader {
-    /// It is not there, or not as long as it was.
-    Missing(String),
-    /// It cannot be read.
-    Damaged(drystone_format::Error, Bytes),
-}
-
-impl LostHeader {
-    /// Why the `copy` is used; an error if the vault is of a newer format.
-    fn reason(self, place: &Place, copy: &[u8]) -> Result<String> {
-        match self {
-            Self::Missing(reason) => Ok(reason),
-            Self::Damaged(source @ drystone_format::Error::Version { .. }, object) => {
-                // A version that differs from that of its own copy is no version but a flipped bit.
-                let differs = object.iter().zip(copy).filter(|(one, other)| one != other).count();
-                if object.len() == copy.len() && differs == 1 {
-                    Ok("its version number is altered".to_owned())
-                } else {
-                    Err(place.damaged(&Name::header())(source))
-                }
-            }
-            Self::Damaged(source, _) => Ok(source.to_string()),
-        }
-    }
-}
-
-fn read_header(place: &Place) -> Result<Result<(Header, Bytes), LostHeader>> {
-    match place.get(&Name::header(), Range::All) {
-        Ok(object) => Ok(match Header::decode(&object) {
-            Ok(header) => Ok((header, object)),
-            Err(error) => Err(LostHeader::Damaged(error, object)),
-        }),
-        Err(Error::Store(error)) if error.is_not_found() => Ok(Err(LostHeader::Missing("it is missing".to_owned()))),
-        Err(error) if error.is_damage() => Ok(Err(LostHeader::Missing(error.to_string()))),
-        Err(error) => Err(error),
-    }
-}
-
-/// Why a vault without a single key slot that can be read does not open.
-fn no_slots(place: &Place, header: &Result<(Header, Bytes), LostHeader>, problems: &Problems) -> Error {
-    let name = place.name().to_owned();
-    match (header, problems.iter().next()) {
-        (Err(LostHeader::Damaged(source @ drystone_format::Error::Version { .. }, _)), _) => {
-            place.damaged(&Name::header())(source.clone())
-        }
-        (_, Some(problem)) => Error::BadKey {
-            origin: name,
-            why: format!("no usable key slot: {problem}"),
-        },
-        (Err(LostHeader::Missing(_)), None) => Error::NoVault { place: name },
-        (Err(LostHeader::Damaged(..)) | Ok(_), None) => Error::BadKey {
-            origin: name,
-            why: "all key slots (keys/) are missing; without one nothing can be opened: bring one back from a copy of the vault"
-                .to_owned(),
-        },
-    }
-}
-
-/// A wrong key may be the right one for a slot that cannot be read: names those too.
-fn also_damaged(mut error: Error, problems: &Problems) -> Error {
-    if let Error::WrongKey { damaged, .. } = &mut error {
-        problems
-            .iter()
-            .for_each(|problem| damaged.push_str(&format!("; {problem}")));
-    }
-    error
-}
-
 /// Opens the local state; one that is damaged where it matters here is set aside at once and begun anew.
 fn open_state(path: &Path) -> Result<State> {
     let state = State::open(path)?;
-    let mut keys = crate::losses::KEYS.iter().chain(&[PINNED]);
+    let mut keys = crate::losses::KEYS.iter();
     match keys.try_for_each(|key| state.get(key).map(drop)) {
         Err(drystone_index::Error::StateDamaged { .. }) => Ok(State::open(path)?),
         other => Ok(other.map(|()| state)?),
     }
 }
 
-/// State key of the newest generation of the list of places, eight bytes big-endian.
-const PLACES_GENERATION: &str = "places_generation";
-/// State key under which the vault's signing key is remembered.
-const PINNED: &str = "vault_verify";
+/// The places at which the vault is known to lie from now on: as they were named, and as the list of places has them.
+fn known_places(unlocked: &Unlocked, sites: &[Site]) -> Vec<String> {
+    if sites.is_empty() {
+        return unlocked.named.clone();
+    }
+    let there = sites.iter().filter_map(|site| Some((site, site.store.as_ref().ok()?)));
+    there
+        .flat_map(|(site, store)| [site.entry.url.clone(), store.place().to_owned()])
+        .collect()
+}
 
 fn local_dir(context: &Context, vault: &VaultId) -> PathBuf {
     context.cache_dir.join(vault.to_string())

@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 
 use drystone_format::VaultId;
-use drystone_format::keys::Role;
 use drystone_format::recipe::{Part, Recipe};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_index::{StateReader, StateWriter};
@@ -158,7 +157,7 @@ impl Lookup<'_> {
             _ => return Ok(None),
         };
         // What is below the first level of a long recipe cannot be seen by a writer.
-        if recipe.depth > 0 && self.memo.to.role() == Role::Writer {
+        if recipe.depth > 0 && !self.memo.to.role().may_read() {
             return Ok(None);
         }
         match self.memo.reader.contains_all(&recipe) {

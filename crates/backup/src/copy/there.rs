@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use drystone_format::keys::Role;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::{RootId, VaultId};
 use drystone_vault::Vault;
@@ -30,10 +29,10 @@ pub(crate) struct There {
 }
 
 impl There {
-    /// What `to` has; a writer's credential knows only of those that are `wanted`.
+    /// What `to` has; a credential that reads nothing knows only of those that are `wanted`.
     pub(crate) fn read(to: &Vault, wanted: impl Iterator<Item = Identity>) -> Result<Self> {
         let mut there = Self::default();
-        if to.role() == Role::Owner {
+        if to.role().may_read() {
             for (id, snapshot) in to.snapshots()?.0 {
                 let (identity, lost) = identity(to, id, &snapshot);
                 there.add(identity, lost, id);
@@ -71,7 +70,7 @@ impl There {
 
     /// A copy was published.
     pub(crate) fn published(&mut self, to: &Vault, identity: Identity, lost: u64, id: RootId) {
-        if to.role() == Role::Writer {
+        if !to.role().may_read() {
             // Best effort: what is not remembered is copied again.
             let _ = to
                 .state()

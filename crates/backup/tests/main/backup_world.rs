@@ -75,6 +75,8 @@ impl World {
             threads: 2,
             memory_bytes: 64 << 20,
             cache_dir: cache.path().to_owned(),
+            known_dir: cache.path().join("known"),
+            accept: drystone_vault::Accept::default(),
         };
         let (vault, key) = create(store.clone(), &context, small());
         Self {

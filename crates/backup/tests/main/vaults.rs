@@ -94,6 +94,8 @@ impl Fixture {
             threads: 2,
             memory_bytes: 64 << 20,
             cache_dir: cache.path().to_owned(),
+            known_dir: cache.path().join("known"),
+            accept: drystone_vault::Accept::default(),
         };
         let calls = Arc::new(Record::new(store.clone()));
         let (vault, key) = create(calls.clone(), &context, data_sizes);

@@ -9,7 +9,7 @@ use crate::args::size;
 use crate::config::data_sizes;
 use crate::context::App;
 use crate::exit::{Exit, Result};
-use crate::open::{self, Created, NewVault};
+use crate::open::{self, Created, NewVault, Recovery};
 use crate::output::{put_bytes, shown, shown_path};
 use crate::reach::{absolute, spread};
 
@@ -39,7 +39,7 @@ pub(crate) struct Init {
     /// Public key that opens the vault: age1…, ssh-ed25519 …, ssh-rsa …
     #[arg(long, value_name = "KEY")]
     recipient: Vec<String>,
-    /// Name of the first key, by default this host's
+    /// Name of the first key; only keys of the vault can read it
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
     /// All who write into this vault trust each other: deduplicate against packs no owner has scrubbed
@@ -57,6 +57,7 @@ impl Init {
             trust_everyone: self.trust_writers,
             places: self.place.clone(),
             spread: self.spread,
+            recovery: Recovery::Shown,
         };
         let (_, created) = open::create(app, &options)?;
         report(app, &created)?;
@@ -85,7 +86,7 @@ pub(crate) fn report(app: &App, created: &Created) -> Result<()> {
         let mut fields = json!({
             "vault": created.place,
             "vault_id": created.id,
-            "recovery_code": created.recovery.to_string(),
+            "recovery_code": created.recovery.as_ref().map(ToString::to_string),
         });
         if let Some(file) = &created.key_file {
             put_bytes(
@@ -100,11 +101,18 @@ pub(crate) fn report(app: &App, created: &Created) -> Result<()> {
     if let Some(file) = &created.key_file {
         app.out.say(format_args!("Its key is in {}", shown_path(file)));
     }
+    let Some(recovery) = &created.recovery else {
+        app.out.say(
+            "It has no recovery code yet, since there is no terminal to show one on. Fetch one, and keep a copy of the key\n\
+             elsewhere: without both, nobody can open the vault when this machine is lost.\n\n    drystone key recovery\n",
+        );
+        return Ok(());
+    };
     app.out.say(format_args!(
         "\n    Recovery code:  {}\n\n\
          Write it down and keep it somewhere else. It opens the vault when the key is lost,\n\
          and it is shown only now. Without it and without a key, nobody can open the vault.\n",
-        created.recovery
+        recovery
     ));
     Ok(())
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::config::Passphrase;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
+use crate::keyfile;
 use crate::open;
 use crate::output::{local_time, problem_list, put_bytes, shown, shown_path, utc_time, with_exit};
 use crate::terminal;
@@ -19,7 +20,8 @@ const EXAMPLES: &str = "\
 Examples:
   drystone key list
   drystone key add --new-passphrase-file new.txt
-  drystone key add --writer --generate web-server.key    a key that can back up, but read nothing
+  drystone key add --role writer --generate web.key      a key that can back up, but read nothing
+  drystone key add --role reader --recipient \"$(cat key.pub)\"  one that can restore, but change nothing
   drystone key add --recipient \"$(cat id_ed25519.pub)\"   an ssh key opens the vault
   drystone key recovery                                  a new recovery code
   drystone key remove 1a2b3c4d";
@@ -51,8 +53,12 @@ enum What {
 struct Add {
     #[command(flatten)]
     lock: Lock,
-    /// The key can back up and deduplicate, but read nothing back
-    #[arg(long)]
+    /// What the key may do: owner, everything; writer, back up, but read nothing; member, back up and read, but neither
+    /// forget, collect nor manage; reader, read and restore
+    #[arg(long, value_name = "ROLE", value_parser = role, default_value = "owner", hide_default_value = true)]
+    role: Role,
+    /// The same as --role writer
+    #[arg(long, conflicts_with = "role")]
     writer: bool,
     /// A name for it
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -84,6 +90,9 @@ struct Remove {
     /// Do not start a new key epoch: whoever kept a copy of the removed key's secrets can read later backups too
     #[arg(long)]
     keep_epoch: bool,
+    /// Tidy an owner's key away although that protects nothing: its holder can still read and change everything
+    #[arg(long)]
+    holder_still_trusted: bool,
 }
 
 impl Key {
@@ -101,20 +110,18 @@ impl Key {
 impl Add {
     fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
-        if vault.role() == Role::Writer {
-            let what = "add keys";
-            return Err(drystone_vault::Error::from(drystone_format::Error::WriterKey { what }).into());
-        }
+        vault.may_govern("add keys")?;
         let lock = self.lock.make()?;
-        let role = if self.writer { Role::Writer } else { Role::Owner };
+        let role = if self.writer { Role::Writer } else { self.role };
         let id = vault.add_key(&NewSlot {
             lock,
             label: self.label.clone(),
             role,
         })?;
-        let mut fields = json!({ "id": id.to_string(), "role": role_word(role) });
-        let mut text = format!("key {} added ({})", id.short(), role_word(role));
+        let mut fields = json!({ "id": id.to_string(), "role": role.word() });
+        let mut text = format!("key {} added ({})", id.short(), role.word());
         if let Some(file) = &self.lock.generate {
+            keyfile::name_vault(file, &vault.pin())?;
             put_bytes(
                 &mut fields,
                 "key_file",
@@ -133,7 +140,7 @@ impl Lock {
             return Ok(NewLock::Recipient(recipient.trim().to_owned()));
         }
         if let Some(file) = &self.generate {
-            return Ok(NewLock::Recipient(open::write_new_key(file)?));
+            return Ok(NewLock::Recipient(keyfile::write_new_key(file)?));
         }
         if let Some(file) = &self.new_passphrase_file {
             let text = open::read_passphrase(&Passphrase::File(file.clone()))?;
@@ -158,29 +165,35 @@ impl Remove {
     fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let id = vault.find_key(&self.id)?;
-        let epoch = if self.keep_epoch {
-            NewEpoch::Keep
+        let (keys, _) = vault.keys()?;
+        let is_owner = keys.iter().any(|key| key.id == id && key.role == Role::Owner);
+        let (new_epoch, what) = if is_owner && self.holder_still_trusted {
+            vault.tidy_owner_key(&id)?;
+            (false, "; whoever kept a copy of it can still read and change everything")
+        } else if self.keep_epoch {
+            vault.remove_key(&id, NewEpoch::Keep)?;
+            (false, "; copies of its secrets still open what is backed up from now on")
         } else {
-            NewEpoch::Start
+            vault.remove_key(&id, NewEpoch::Start)?;
+            (true, "; what is backed up from now on is closed to copies of it")
         };
-        vault.remove_key(&id, epoch)?;
-        let fields = json!({ "id": id.to_string(), "new_epoch": !self.keep_epoch });
-        let renewed = if self.keep_epoch {
-            ""
-        } else {
-            "; what is backed up from now on is closed to copies of it"
-        };
-        app.out.result(
-            "key_removed",
-            fields,
-            format_args!("key {} removed{renewed}", id.short()),
-        )?;
+        let fields = json!({ "id": id.to_string(), "new_epoch": new_epoch });
+        app.out
+            .result("key_removed", fields, format_args!("key {} removed{what}", id.short()))?;
         Ok(Exit::Done)
     }
 }
 
+/// The role that a word means.
+fn role(text: &str) -> Result<Role, String> {
+    let words = Role::ALL.map(Role::word);
+    let found = Role::ALL.into_iter().find(|role| role.word() == text);
+    found.ok_or_else(|| format!("`{text}` is no role; there are {}", words.join(", ")))
+}
+
 fn recovery(app: &App) -> Result<Exit> {
     let vault = open::open(app)?;
+    vault.may_govern("add keys")?;
     let code = RecoveryCode::generate(&*app.context.entropy);
     let (lock, label) = (NewLock::Recovery(code.clone()), "recovery code".to_owned());
     let id: SlotId = vault.add_key(&NewSlot {
@@ -218,21 +231,13 @@ fn list(app: &App) -> Result<Exit> {
     Ok(exit)
 }
 
-/// The word for a role.
-pub(crate) fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Owner => "owner",
-        Role::Writer => "writer",
-    }
-}
-
 fn row(key: &SlotInfo) -> String {
     let recipient: String = key.recipient.chars().take(RECIPIENT_SHOWN).collect();
     let text = format!(
         "{} {} {:<6}  {:<10}  {}  {}  {}",
         key.id.short(),
         if key.current { "*" } else { " " },
-        role_word(key.role),
+        key.role.word(),
         key.lock.word(),
         local_time(key.created),
         shown(key.label.as_bytes()),
@@ -244,7 +249,7 @@ fn row(key: &SlotInfo) -> String {
 fn fields(key: &SlotInfo) -> Value {
     json!({
         "id": key.id.to_string(),
-        "role": role_word(key.role),
+        "role": key.role.word(),
         "lock": key.lock.word(),
         "label": key.label,
         "created": utc_time(key.created),

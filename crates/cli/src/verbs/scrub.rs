@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use clap::Args;
-use drystone_format::keys::Role;
 use drystone_vault::ScrubOptions;
 use serde_json::json;
 
@@ -57,7 +56,7 @@ impl Scrub {
             _ => Exit::Damaged,
         };
         app.out.problems(&report.problems);
-        if vault.role() == Role::Writer {
+        if !vault.role().may_read() {
             app.out
                 .warning("a writer key verifies packs as a whole, not the content of their chunks");
         }

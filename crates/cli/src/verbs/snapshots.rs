@@ -15,7 +15,6 @@ use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{count, counted, local_time, path_object, problem_list, shown, size, utc_time, with_exit};
-use crate::verbs::key::role_word;
 
 /// List snapshots.
 #[derive(Debug, Args)]
@@ -116,8 +115,8 @@ fn row(vault: &Vault, candidate: &Candidate) -> String {
     if totals.problems > 0 {
         text.push_str(&format!("  ({})", counted(totals.problems, "problem")));
     }
-    if candidate.role == Role::Writer {
-        text.push_str(&format!("  (by writer key {})", vault.signer_name(&candidate.writer)));
+    if candidate.role != Role::Owner {
+        text.push_str(&format!("  (by {} key {})", candidate.role.word(), vault.signer_name(&candidate.writer)));
     }
     if let Some(why) = contradiction(candidate) {
         text.push_str(&format!("  ({why})"));
@@ -130,7 +129,7 @@ fn signed_fields(vault: &Vault, candidate: &Candidate) -> Value {
     let mut found = fields(&candidate.id, &candidate.snapshot);
     if let Value::Object(fields) = &mut found {
         fields.insert("signer".to_owned(), json!(vault.signer_name(&candidate.writer)));
-        fields.insert("signer_role".to_owned(), json!(role_word(candidate.role)));
+        fields.insert("signer_role".to_owned(), json!(candidate.role.word()));
         fields.insert("doubt".to_owned(), json!(contradiction(candidate)));
     }
     found

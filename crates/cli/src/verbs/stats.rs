@@ -2,7 +2,6 @@
 
 use clap::Args;
 use drystone_backup::last_drills;
-use drystone_format::keys::Role;
 use serde_json::json;
 
 use crate::context::App;
@@ -21,17 +20,11 @@ impl Stats {
         let vault = open::open(app)?;
         let stats = vault.stats()?;
         // A writer's key cannot read snapshots.
-        let source_bytes: Option<u64> = match vault.role() {
-            Role::Owner => Some(
-                vault
-                    .snapshots()?
-                    .0
-                    .iter()
-                    .map(|(_, snapshot)| snapshot.totals.bytes)
-                    .fold(0, u64::saturating_add),
-            ),
-            Role::Writer => None,
+        let bytes = || -> Result<u64> {
+            let (snapshots, _) = vault.snapshots()?;
+            Ok(snapshots.iter().map(|(_, snapshot)| snapshot.totals.bytes).fold(0, u64::saturating_add))
         };
+        let source_bytes = vault.role().may_read().then(bytes).transpose()?;
         let drills = last_drills(&vault)?;
         let stored = stats.data_bytes + stats.meta_bytes;
         let fields = json!({

@@ -9,14 +9,14 @@ use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
 use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks, Places};
 use drystone_format::recipe::{Part, Recipe};
 use drystone_format::seal::{Compressed, PackKind, Suite};
-use drystone_format::slot::{Lock, Slot};
+use drystone_format::slot::{Lock, SealedNote, Slot, SlotNote};
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_format::{ChunkId, PlaceId, Random, RootId, SlotId, VaultId};
 
 /// The bytes 0, 1, 2 and so on, across calls.
 #[derive(Default)]
-pub(crate) struct Counting(u8);
+pub(crate) struct Counting(pub(crate) u8);
 
 impl Random for Counting {
     fn fill(&mut self, bytes: &mut [u8]) {
@@ -130,17 +130,26 @@ pub(crate) fn slot() -> Slot {
         id: SlotId([0xbb; 16]),
         role: Role::Owner,
         lock: Lock::X25519,
-        label: "key file".to_owned(),
         created: TIME,
-        recipient: "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj".to_owned(),
+        note: SealedNote::default(),
         slot_key: slot_key().seal_key().unwrap(),
         locked: unhex(LOCKED),
         sealed: Vec::new(),
+        own: Vec::new(),
         header: header_bytes(),
         unknown: Vec::new(),
     };
     slot.fill(&secrets(), &mut Counting::default()).unwrap();
+    slot.set_note(&secrets(), &slot_note(), &mut Counting(0x50)).unwrap();
     slot
+}
+
+pub(crate) fn slot_note() -> SlotNote {
+    SlotNote {
+        label: "key file".to_owned(),
+        recipient: "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj".to_owned(),
+        writer: secrets().certificate.writer,
+    }
 }
 
 pub(crate) fn slot_bytes() -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use drystone_format::codec::{CODECS, Codec};
 use drystone_format::id::{ChunkHasher, pack_id};
-use drystone_format::keys::{IndexKey, Role, Secrets};
+use drystone_format::keys::{IndexKey, Role, Secrets, epoch_number};
 use drystone_format::pack::{PackedChunk, Preamble, SealedPack, Tail, tail_bytes};
 use drystone_format::seal::{PackKind, Suite};
 use drystone_format::{Error, Result, VaultId};
@@ -41,7 +41,7 @@ fn every_codec_cipher_and_kind_round_trips() {
                 assert_eq!(pack.id, pack_id(&pack.bytes));
                 assert_eq!((pack.kind, contents(&pack, &secrets())), (kind, expected.to_vec()));
                 let preamble = open(&pack.bytes, &secrets()).unwrap().preamble;
-                assert_eq!((preamble.kind, preamble.suite, preamble.epoch), (kind, suite, 0));
+                assert_eq!((preamble.kind, preamble.suite, epoch_number(preamble.epoch)), (kind, suite, 0));
             }
         }
     }
@@ -92,10 +92,8 @@ fn a_writer_indexes_packs_but_reads_none() {
 #[test]
 fn other_vaults_and_keys_open_nothing() {
     let pack = example_pack();
-    let other_vault = Secrets {
-        vault: VaultId([1; 16]),
-        ..secrets()
-    };
+    let mut other_vault = secrets();
+    other_vault.vault = VaultId([1; 16]);
     assert!(matches!(
         open(&pack.bytes, &other_vault).map(drop),
         Err(Error::Authentication { .. })
@@ -121,7 +119,7 @@ fn other_vaults_and_keys_open_nothing() {
     other_epoch.epochs[0].number = 9;
     assert!(matches!(
         open(&pack.bytes, &other_epoch).map(drop),
-        Err(Error::Epoch { epoch: 0, .. })
+        Err(Error::Epoch { epoch, .. }) if epoch_number(epoch) == 0
     ));
 }
 
@@ -155,7 +153,7 @@ fn packs_of_every_epoch_open_and_later_ones_are_closed_to_old_copies() {
     }
     assert!(matches!(
         open(&second.bytes, &old).map(drop),
-        Err(Error::Epoch { epoch: 1, .. })
+        Err(Error::Epoch { epoch, .. }) if epoch_number(epoch) == 1
     ));
 }
 

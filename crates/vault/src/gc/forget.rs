@@ -3,7 +3,6 @@
 //! - A root that is named counts as absent for everybody from then on, also where a place that was away brings it back.
 
 use drystone_format::epoch::Epoch;
-use drystone_format::keys::Role;
 use drystone_format::root::{RootKind, open_root};
 use drystone_format::snapshot::Snapshot;
 use drystone_format::{RootId, keys::Certificate};
@@ -74,11 +73,8 @@ impl Vault {
 
     /// Drops snapshots; durable on return. Needs an owner's key. Nothing is freed before the next gc.
     pub fn forget(&self, ids: &[RootId]) -> Result<()> {
-        if self.role() != Role::Owner {
-            return Err(drystone_format::Error::WriterKey {
-                what: "forget snapshots",
-            }
-            .into());
+        if !self.role().may_govern() {
+            return Err(self.secrets.refused("forget snapshots").into());
         }
         if ids.is_empty() {
             return Ok(());

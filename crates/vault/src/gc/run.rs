@@ -10,7 +10,6 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use drystone_format::epoch::Epoch;
-use drystone_format::keys::Role;
 use drystone_format::{PackId, RootId};
 use drystone_store::{Kind, Name, Prefix, RootKind};
 
@@ -106,11 +105,8 @@ impl Vault {
     /// while it is away: nothing is deleted then. Needs an owner's key. Runs beside any
     /// number of others, here and elsewhere; what they may rely on stays for a later run.
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
-        if self.role() != Role::Owner {
-            return Err(drystone_format::Error::WriterKey {
-                what: "collect garbage",
-            }
-            .into());
+        if !self.role().may_govern() {
+            return Err(self.secrets.refused("collect garbage").into());
         }
         let mut run = Run::new(self, options)?;
         if options.dry_run {

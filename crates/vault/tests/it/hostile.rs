@@ -300,7 +300,7 @@ fn roots_and_slots_under_another_name() {
 #[test]
 fn slots_and_header_of_another_vault_with_the_same_key() {
     for _ in 0..4 {
-        let (owner, store, other_store) = (Fixture::new(), Arc::new(Memory::new()), Arc::new(Memory::new()));
+        let (owner, store, other_store) = (Fixture::new(), Arc::new(Memory::new()), Arc::new(Memory::named("other")));
         let vault = owner.create(store.clone()).unwrap();
         let (id, _) = back_up(&vault, &[("file", b"content")]).unwrap();
         let other = owner.create(other_store.clone()).unwrap();
@@ -329,7 +329,7 @@ fn a_key_that_an_interrupted_renewal_left_with_two_slots_opens_the_newer() {
     for _ in 0..4 {
         let (owner, store) = (Fixture::new(), Arc::new(Memory::new()));
         let vault = owner.create(store.clone()).unwrap();
-        let second = add_key(&vault, Role::Owner);
+        let second = add_key(&vault, Role::Member);
         let before = store.contents();
         let of_second = vault.keys().unwrap().0.into_iter().find(|slot| !slot.current).unwrap();
         vault
@@ -492,7 +492,7 @@ fn a_nest_deeper_than_the_format_allows() {
         (lines(&report.problems).as_str(), report.entries),
         ("", TREE_DEPTH_MAX as u64 - 1)
     );
-    let vault = owner.create(Arc::new(Memory::new())).unwrap();
+    let vault = owner.create(Arc::new(Memory::named("other"))).unwrap();
     nest(&vault, TREE_DEPTH_MAX + 10);
     let found = check(&vault).problems;
     assert_eq!(found.count(), 1);

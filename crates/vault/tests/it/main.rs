@@ -19,6 +19,7 @@ mod gc_stress;
 mod golden;
 mod hostile;
 mod latest;
+mod pins;
 mod places;
 mod reading;
 mod round_trip;

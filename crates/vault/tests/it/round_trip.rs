@@ -115,7 +115,7 @@ fn keys_can_be_added_and_removed_but_not_the_last() {
         })
         .unwrap();
     let (before, _) = back_up(&vault, &[("old", b"old")]).unwrap();
-    vault.remove_key(&own, NewEpoch::Start).unwrap();
+    vault.tidy_owner_key(&own).unwrap();
 
     assert!(matches!(fixture.open(store.clone()), Err(Error::WrongKey { .. })));
     let wrong = drystone_vault::Vault::open(store.clone(), fixture.context(), &Unlock::passphrase("wrong"));

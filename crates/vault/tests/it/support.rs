@@ -21,7 +21,7 @@ use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_store::{Memory, Name, Prefix, Store};
 use drystone_vault::{
-    Cancel, CheckOptions, CheckReport, Clock, Context, CreateOptions, Entropy, Finished, Ingest, IngestOptions,
+    Accept, Cancel, CheckOptions, CheckReport, Clock, Context, CreateOptions, Entropy, Finished, Ingest, IngestOptions,
     NewLock, NewSlot, PieceData, Problems, Progress, Reader, ScrubOptions, ScrubReport, Unlock, Vault,
     generate_key_file,
 };
@@ -142,6 +142,8 @@ pub(crate) fn context_in(cache: &Path) -> Context {
         threads: 2,
         memory_bytes: 64 << 20,
         cache_dir: cache.to_owned(),
+        known_dir: cache.join("known"),
+        accept: Accept::default(),
     }
 }
 

@@ -265,7 +265,7 @@ fn make_golden_vault() {
                 Role::Owner,
             ),
             slot(NewLock::Recipient(owner.recipient), "key file", Role::Owner),
-            slot(NewLock::Recipient(removed.recipient.clone()), "removed", Role::Owner),
+            slot(NewLock::Recipient(removed.recipient.clone()), "removed", Role::Member),
         ],
     };
     let vault = Vault::create(store.clone(), fixture.context(), &options).unwrap();

@@ -1,0 +1,449 @@
+//! What a machine knows of places and vaults, key epochs, and roles: nobody who lacks the key moves a client anywhere else.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drystone_format::chunker::Sizes;
+use drystone_format::header::{Header, Trust};
+use drystone_format::keys::{OpenKey, Role, Secrets, epoch_number};
+use drystone_format::pack::PackedChunk;
+use drystone_format::root::open_root;
+use drystone_format::seal::PackKind;
+use drystone_format::slot::{Lock, SealedNote, Slot, SlotNote};
+use drystone_format::tree::Time;
+use drystone_format::{Random, RootId, SlotId, VaultId};
+use drystone_store::{Kind, Memory, Name, Prefix, RootKind, Store};
+use drystone_vault::{Accept, Error, NewEpoch, PlaceChange, Unlock, Vault, vault_line};
+
+use crate::spread_world::World;
+use crate::support::{
+    Fixture, add_key, back_up, check, craft_pack, files, lines, noise, plant, random, scrub, secrets,
+};
+
+const FILE: &[(&str, &[u8])] = &[("file", b"content")];
+
+/// Opens with `accept`.
+fn accepting(fixture: &Fixture, store: &Arc<Memory>, accept: Accept) -> drystone_vault::Result<Vault> {
+    let mut context = fixture.context();
+    context.accept = accept;
+    Vault::open(store.clone(), context, &fixture.unlock())
+}
+
+const NEW_VAULT: Accept = Accept {
+    new_vault: true,
+    older: false,
+};
+const OLDER: Accept = Accept {
+    new_vault: false,
+    older: true,
+};
+
+/// Loses everything local but what this machine knows.
+fn lose_cache(fixture: &Fixture) {
+    for entry in std::fs::read_dir(fixture.cache.path()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "known" {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+}
+
+/// A vault of a stranger at a place called `/v`, under any id, with a slot for this public key.
+fn forged(id: Option<VaultId>, recipient: &str) -> Arc<Memory> {
+    let store = Arc::new(Memory::named("/v"));
+    let mut bytes = [0; 16];
+    random().fill(&mut bytes);
+    let stranger = Secrets::generate(&mut random(), id.unwrap_or(VaultId(bytes))).unwrap();
+    let vault_key = stranger.vault_key.clone().unwrap();
+    let header = Header {
+        vault: stranger.vault,
+        created: Time::default(),
+        generation: 0,
+        vault_verify: stranger.vault_verify,
+        data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
+        meta_sizes: Sizes::new(256, 1792).unwrap(),
+        trust: Trust::Verified,
+        spread: (1, 1),
+        unknown: Vec::new(),
+    };
+    let header = header.encode(&vault_key).unwrap();
+    let slot_key = OpenKey::generate(&mut random());
+    let mut locked = Vec::new();
+    let to: age::x25519::Recipient = recipient.parse().unwrap();
+    let encryptor = age::Encryptor::with_recipients(std::iter::once(&to as &dyn age::Recipient)).unwrap();
+    let mut writer = encryptor.wrap_output(&mut locked).unwrap();
+    writer.write_all(slot_key.expose()).unwrap();
+    writer.write_all(&stranger.vault_verify.0).unwrap();
+    writer.finish().unwrap();
+    let mut slot = Slot {
+        vault: stranger.vault,
+        id: SlotId([7; 16]),
+        role: Role::Owner,
+        lock: Lock::X25519,
+        created: Time::default(),
+        note: SealedNote::default(),
+        slot_key: slot_key.seal_key().unwrap(),
+        locked,
+        sealed: Vec::new(),
+        own: Vec::new(),
+        header: header.clone(),
+        unknown: Vec::new(),
+    };
+    let credential = stranger.delegate(&mut random(), Role::Owner).unwrap();
+    let note = SlotNote {
+        label: String::new(),
+        recipient: String::new(),
+        writer: credential.certificate.writer,
+    };
+    slot.fill(&credential, &mut random()).unwrap();
+    slot.set_note(&stranger, &note, &mut random()).unwrap();
+    store.overwrite(&Name::key(&slot.id), slot.encode(&vault_key).unwrap().into());
+    store.overwrite(&Name::header(), header.into());
+    store
+}
+
+fn slots(store: &Memory) -> Vec<(Name, Bytes)> {
+    let all = store.contents().into_iter();
+    all.filter(|(name, _)| Prefix::Keys.covers(name)).collect()
+}
+
+/// Puts the key slots of before in the stead of those of now.
+fn replay(store: &Memory, before: &[(Name, Bytes)]) {
+    slots(store).iter().for_each(|(name, _)| store.remove(name));
+    before.iter().for_each(|(name, object)| store.overwrite(name, object.clone()));
+}
+
+/// Whether these secrets open what the root says.
+fn opens(secrets: &Secrets, store: &Memory, id: &RootId) -> bool {
+    let object = store.contents()[&Name::root(RootKind::Snapshot, id)].clone();
+    open_root(secrets, RootKind::Snapshot, id, &object).is_ok()
+}
+
+#[test]
+fn a_place_that_holds_another_vault_is_refused_even_without_a_cache() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    back_up(&vault, FILE).unwrap();
+    let (writer, ids) = (add_key(&vault, Role::Writer), vault.pin());
+    writer.open(store.clone()).unwrap();
+    lose_cache(&fixture);
+    for victim in [&fixture, &writer] {
+        let swapped = forged(None, &victim.recipient);
+        let error = victim.open(swapped.clone()).map(drop).unwrap_err();
+        assert!(matches!(&error, Error::OtherVault { known, .. } if *known == ids), "{error}");
+        assert!(error.to_string().starts_with("/v: ") && error.to_string().contains("--accept-new-vault"));
+        let same_id = forged(Some(ids.vault), &victim.recipient);
+        let error = victim.open(same_id.clone()).map(drop).unwrap_err();
+        assert!(matches!(&error, Error::OtherVaultKey { known, .. } if *known == ids), "{error}");
+        // Wherever it lies: the id is known.
+        let elsewhere = Arc::new(Memory::named("/elsewhere"));
+        same_id.contents().into_iter().for_each(|(name, object)| elsewhere.overwrite(&name, object));
+        assert!(matches!(victim.open(elsewhere), Err(Error::OtherVaultKey { .. })));
+        // A slot of the stranger beside those of the vault changes nothing.
+        let mixed = Arc::new(Memory::named("/v"));
+        let both = slots(&swapped).into_iter().chain(store.contents());
+        both.for_each(|(name, object)| mixed.overwrite(&name, object));
+        assert_eq!(victim.open(mixed).unwrap().pin(), ids);
+        let accepted = accepting(victim, &swapped, NEW_VAULT).unwrap().pin();
+        assert_eq!(victim.open(swapped).unwrap().pin(), accepted, "accepted once is remembered");
+        assert!(matches!(victim.open(store.clone()), Err(Error::OtherVault { .. })));
+    }
+}
+
+#[test]
+fn a_key_file_that_names_its_vault_opens_no_other_on_a_new_machine() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let pin = fixture.create(store.clone()).unwrap().pin();
+    let mut named = fixture.elsewhere();
+    named.key += &vault_line(&pin);
+    assert_eq!(named.open(store.clone()).unwrap().notes(), [""; 0], "nothing has to be trusted");
+    for id in [None, Some(pin.vault)] {
+        let machine = named.elsewhere();
+        let error = machine.open(forged(id, &fixture.recipient)).map(drop).unwrap_err();
+        assert!(matches!(&error, Error::KeyOfOtherVault { found, .. } if *found != pin), "{error}");
+        assert!(error.to_string().contains(&pin.vault.to_string()), "{error}");
+        let machine = named.elsewhere();
+        let accepted = accepting(&machine, &forged(id, &fixture.recipient), NEW_VAULT);
+        assert!(matches!(accepted, Err(Error::KeyOfOtherVault { .. })), "the file must say so itself");
+    }
+    let bare = fixture.elsewhere();
+    let note = lines_of(bare.open(store.clone()).unwrap().notes());
+    assert!(note.contains("first time") && note.contains(&pin.vault.to_string()), "{note}");
+    assert_eq!(lines_of(bare.open(store).unwrap().notes()), "");
+    for bad in ["# drystone vault: \n", "# drystone vault: 00 11\n"] {
+        assert!(Unlock::key_file(&(fixture.key.clone() + bad), "k", None).is_err());
+    }
+}
+
+fn lines_of(lines: &[String]) -> String {
+    lines.join("\n")
+}
+
+#[test]
+fn an_emptied_place_is_neither_opened_nor_used_for_another_vault() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let pin = fixture.create(store).unwrap().pin();
+    lose_cache(&fixture);
+    let empty = Arc::new(Memory::named("/v"));
+    for error in [fixture.open(empty.clone()).map(drop).unwrap_err(), fixture.create(empty.clone()).map(drop).unwrap_err()] {
+        assert!(matches!(&error, Error::Emptied { known, .. } if *known == pin), "{error}");
+        assert!(error.to_string().contains("is the disk mounted?"));
+    }
+    assert!(empty.contents().is_empty());
+    assert!(matches!(accepting(&fixture, &empty, NEW_VAULT), Err(Error::NoVault { .. })));
+}
+
+#[test]
+fn old_key_slots_that_come_back_are_refused() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    let (removed, writer) = (add_key(&vault, Role::Member), add_key(&vault, Role::Writer));
+    writer.open(store.clone()).unwrap();
+    let before = slots(&store);
+    let old = secrets(&removed, &store);
+    let id = vault.keys().unwrap().0.iter().find(|key| key.role == Role::Member).unwrap().id;
+    vault.remove_key(&id, NewEpoch::Start).unwrap();
+    for fixture in [&fixture, &writer] {
+        let (root, _) = back_up(&fixture.open(store.clone()).unwrap(), FILE).unwrap();
+        assert!(!opens(&old, &store, &root), "closed to the removed key");
+    }
+    let now = slots(&store);
+    replay(&store, &before);
+    for fixture in [&fixture, &writer] {
+        lose_cache(fixture);
+        let error = fixture.open(store.clone()).map(drop).unwrap_err();
+        assert!(matches!(error, Error::OlderKeys { .. }), "{error}");
+        assert!(error.to_string().contains("--accept-older") && error.to_string().starts_with("/v: keys/"));
+    }
+    accepting(&fixture, &store, OLDER).unwrap();
+    fixture.open(store.clone()).unwrap();
+    // What is there again is newer than what was accepted.
+    replay(&store, &now);
+    fixture.open(store.clone()).unwrap();
+    replay(&store, &before);
+    assert!(matches!(fixture.open(store), Err(Error::OlderKeys { .. })));
+}
+
+#[test]
+fn old_key_slots_at_one_of_three_places_win_nothing() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["/a", "/b", "/c"], (2, 3));
+    let removed = add_key(&vault, Role::Member);
+    let before = slots(&world.store("/a"));
+    let old = secrets(&removed, &world.store("/a"));
+    let id = vault.keys().unwrap().0.iter().find(|key| key.role == Role::Member).unwrap().id;
+    vault.remove_key(&id, NewEpoch::Start).unwrap();
+    replay(&world.store("/a"), &before);
+    // Also on a machine that knows nothing, and whichever places are named.
+    for names in [["/a"].as_slice(), &["/a", "/b"], &["/c", "/a"]] {
+        for machine in [fixture.copy(), fixture.elsewhere()] {
+            let (root, _) = back_up(&world.open(&machine, names).unwrap(), FILE).unwrap();
+            assert!(!opens(&old, &world.store("/b"), &root), "{names:?}");
+        }
+    }
+}
+
+#[test]
+fn named_places_that_hold_different_vaults_are_refused() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["/a", "/b", "/c"], (2, 3));
+    let pin = vault.pin();
+    let stranger = forged(None, &fixture.recipient);
+    let odd = Arc::new(Memory::named("/a"));
+    stranger.contents().into_iter().for_each(|(name, object)| odd.overwrite(&name, object));
+    world.take("/a");
+    world.bring("/a", odd);
+    for machine in [fixture.copy(), fixture.elsewhere()] {
+        for names in [["/a", "/b", "/c"].as_slice(), &["/b", "/a"]] {
+            let error = world.open(&machine, names).map(drop).unwrap_err();
+            assert!(matches!(error, Error::DifferentVaults { .. } | Error::OtherVault { .. }), "{error}");
+            assert!(error.to_string().contains("/a: "), "{error}");
+        }
+        // Left out, it is one place that is not there.
+        assert_eq!(world.open(&machine, &["/b", "/c"]).unwrap().pin(), pin);
+    }
+}
+
+#[test]
+fn an_older_list_of_places_is_refused() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    drop(world.create(&fixture, &["/a", "/b"], (1, 2)));
+    let name = |store: &Memory| {
+        let names = store.contents().into_keys();
+        names.filter(|name| Prefix::Places.covers(name)).collect::<Vec<_>>()
+    };
+    let before: Vec<_> = name(&world.store("/a"));
+    let vault = world.open(&fixture, &["/a"]).unwrap();
+    let change = PlaceChange {
+        add: vec![world.new_place("/c")],
+        remove: Vec::new(),
+        spread: None,
+    };
+    drop(vault.change_places(change).unwrap());
+    for place in ["/a", "/b"] {
+        let store = world.store(place);
+        name(&store).iter().filter(|name| !before.contains(name)).for_each(|name| store.remove(name));
+    }
+    world.take("/c");
+    lose_cache(&fixture);
+    let error = world.open(&fixture, &["/a"]).map(drop).unwrap_err();
+    assert!(matches!(error, Error::OlderConfiguration { known: 2, found: 1, .. }), "{error}");
+    world.open(&fixture.elsewhere(), &["/a"]).unwrap();
+}
+
+#[test]
+fn both_sides_of_a_split_may_start_the_next_key_epoch() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    let writer = add_key(&vault, Role::Writer);
+    let gone = [add_key(&vault, Role::Member), add_key(&vault, Role::Member)];
+    let other = Arc::new(Memory::named("/v"));
+    store.contents().into_iter().for_each(|(name, object)| other.overwrite(&name, object));
+    let mut roots = Vec::new();
+    for (side, gone) in [&store, &other].into_iter().zip(&gone) {
+        let owner = fixture.elsewhere().open(side.clone()).unwrap();
+        let held = secrets(gone, side).certificate.writer;
+        let id = owner.keys().unwrap().0.iter().find(|key| key.writer == held).unwrap().id;
+        assert_eq!(owner.remove_key(&id, NewEpoch::Start).unwrap(), Some(held));
+        roots.push(back_up(&owner, FILE).unwrap().0);
+        back_up(&writer.elsewhere().open(side.clone()).unwrap(), FILE).unwrap();
+    }
+    // They meet again.
+    other.contents().into_iter().for_each(|(name, object)| store.overwrite(&name, object));
+    let owner = fixture.elsewhere().open(store.clone()).unwrap();
+    for root in &roots {
+        assert_eq!(files(&owner, root).unwrap()[0].1, b"content");
+    }
+    assert_eq!(lines(&check(&owner).problems), "");
+    assert_eq!(lines(&scrub(&owner).problems), "");
+    let machine = writer.elsewhere();
+    back_up(&machine.open(store.clone()).unwrap(), FILE).unwrap();
+    back_up(&machine.open(store).unwrap(), FILE).unwrap();
+}
+
+#[test]
+fn an_open_vault_follows_a_new_key_epoch_and_takes_it_for_no_damage() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    back_up(&vault, FILE).unwrap();
+    let removed = add_key(&vault, Role::Member);
+    let reading = removed.open(store.clone()).unwrap();
+    reading.index().unwrap();
+    let old = secrets(&removed, &store);
+    let other = fixture.open(store.clone()).unwrap();
+    let id = other.keys().unwrap().0.iter().find(|key| key.role == Role::Member).unwrap().id;
+    other.remove_key(&id, NewEpoch::Start).unwrap();
+    let (root, _) = back_up(&other, &[("new", &noise(1, 50_000))]).unwrap();
+    let losses = vault.loss_epoch().unwrap();
+    // The one that keeps its slot reads what is new, and writes where the removed key cannot follow.
+    assert_eq!(lines(&check(&vault).problems), "");
+    assert_eq!(files(&vault, &root).unwrap()[0].1, noise(1, 50_000));
+    assert_eq!(lines(&check(&vault).problems), "");
+    assert_eq!(vault.loss_epoch().unwrap(), losses);
+    let (mine, _) = back_up(&vault, &[("mine", b"mine")]).unwrap();
+    assert!(!opens(&old, &store, &mine));
+    // The removed one says why it cannot, and calls nothing damaged.
+    let error = reading.snapshot(&root).unwrap_err();
+    assert!(matches!(error, Error::NewerKeys { .. }), "{error}");
+    assert!(error.to_string().contains("key epoch 1"), "{error}");
+    let losses = reading.loss_epoch().unwrap();
+    check(&reading);
+    scrub(&reading);
+    assert_eq!(reading.loss_epoch().unwrap(), losses);
+    assert!(matches!(removed.open(store), Err(Error::WrongKey { .. })));
+}
+
+#[test]
+fn epochs_that_a_writer_invents_damage_nothing() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    let (root, _) = back_up(&vault, FILE).unwrap();
+    let mut hostile = secrets(&add_key(&vault, Role::Writer), &store);
+    let current = hostile.current().unwrap();
+    for number in 1..300_u64 {
+        hostile.epochs.truncate(1);
+        let mut made = current.clone();
+        made.number = current.number + number;
+        hostile.epochs.push(made);
+        let chunk = PackedChunk {
+            id: vault.hasher().id(&number.to_be_bytes()),
+            bytes: 8,
+        };
+        plant(&store, craft_pack(&hostile, PackKind::Data, &[(number.to_be_bytes().to_vec(), vec![chunk])]));
+    }
+    let fresh = fixture.elsewhere().open(store).unwrap();
+    assert_eq!(files(&fresh, &root).unwrap()[0].1, b"content");
+    assert_eq!(epoch_number(current.number), 0);
+    let found = check(&fresh);
+    let found = lines(&found.problems) + &lines(&found.harmless);
+    assert!(found.contains("does not know"), "{found}");
+    assert_eq!(fresh.loss_epoch().unwrap(), 0);
+    back_up(&fresh, FILE).unwrap();
+}
+
+#[test]
+fn what_a_reader_signs_is_reported_and_counts_for_nobody() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create_trusting(store.clone(), Trust::Everyone).unwrap();
+    let (root, _) = back_up(&vault, FILE).unwrap();
+    let reader = add_key(&vault, Role::Reader);
+    let reading = reader.open(store.clone()).unwrap();
+    assert_eq!(files(&reading, &root).unwrap()[0].1, b"content");
+    let refused = back_up(&reading, FILE).unwrap_err();
+    assert!(refused.to_string().contains("reader key") && !refused.is_damage(), "{refused}");
+    let bytes = noise(5, 900);
+    let chunk = PackedChunk {
+        id: vault.hasher().id(&bytes),
+        bytes: 900,
+    };
+    let held = secrets(&reader, &store);
+    let name = plant(&store, craft_pack(&held, PackKind::Data, &[(bytes.clone(), vec![chunk])]));
+    let fresh = fixture.elsewhere().open(store.clone()).unwrap();
+    assert!(!fresh.contains(&vault.hasher().id(&bytes)).unwrap());
+    let found = check(&fresh);
+    assert!((lines(&found.problems) + &lines(&found.harmless)).contains(name.as_str()));
+    for refused in [
+        reading.forget(&[root]).unwrap_err(),
+        reading.gc(&drystone_vault::GcOptions::default()).map(drop).unwrap_err(),
+        reading.tidy_owner_key(&SlotId([0; 16])).unwrap_err(),
+    ] {
+        assert!(refused.to_string().contains("reader key") && !refused.is_damage(), "{refused}");
+    }
+}
+
+#[test]
+fn an_owners_key_is_not_taken_back_by_removing_it() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    let second = add_key(&vault, Role::Owner);
+    let id = vault.keys().unwrap().0.iter().find(|key| !key.current).unwrap().id;
+    let before = store.contents();
+    for epoch in [NewEpoch::Start, NewEpoch::Keep] {
+        let error = vault.remove_key(&id, epoch).unwrap_err();
+        assert!(matches!(error, Error::OwnerStays { .. }), "{error}");
+        assert!(error.to_string().contains("drystone copy") && error.to_string().contains("--holder-still-trusted"));
+    }
+    assert_eq!(store.contents(), before, "nothing was changed");
+    vault.tidy_owner_key(&id).unwrap();
+    assert!(matches!(second.open(store.clone()), Err(Error::WrongKey { .. })));
+    let own = vault.keys().unwrap().0[0].id;
+    assert!(matches!(vault.tidy_owner_key(&own), Err(Error::LastOwner { .. })));
+}
+
+#[test]
+fn a_writer_still_knows_its_own_packs_after_another_key_is_removed() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    let (writer, gone) = (add_key(&vault, Role::Writer), add_key(&vault, Role::Reader));
+    let bytes = noise(3, 50_000);
+    back_up(&writer.open(store.clone()).unwrap(), &[("file", &bytes)]).unwrap();
+    let held = secrets(&gone, &store).certificate.writer;
+    let id = vault.keys().unwrap().0.iter().find(|key| key.writer == held).unwrap().id;
+    vault.remove_key(&id, NewEpoch::Start).unwrap();
+    let (_, again) = back_up(&writer.elsewhere().open(store.clone()).unwrap(), &[("file", &bytes)]).unwrap();
+    assert_eq!(again.new_bytes, 0);
+    let names = store.contents().into_keys();
+    assert_eq!(names.filter(|name| matches!(name.kind(), Kind::Key(_))).count(), 2);
+    let _: &dyn Store = &*store;
+}
