@@ -56,11 +56,6 @@ fn keys() -> ShardKeys {
     ShardKeys::new(&owner(7))
 }
 
-/// Those of a writer of the same vault.
-fn writer_keys(seed: u8) -> ShardKeys {
-    ShardKeys::new(&owner(7).delegate(&mut Counting(seed), Role::Writer).unwrap())
-}
-
 /// A present place, as any other.
 fn place(n: u8, store: Arc<dyn Store>) -> SpreadPlace {
     SpreadPlace {
