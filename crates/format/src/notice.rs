@@ -6,7 +6,7 @@
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
-use crate::header::{body, sign, split_signature, verify};
+use crate::header::{body, sign, split_signature, verify, version};
 use crate::id::PackId;
 use crate::keys::{Certificate, Role, Secrets};
 use crate::limits::{FORMAT_VERSION, ROOT_MAX_BYTES};
@@ -55,7 +55,7 @@ pub fn seal_notice(secrets: &Secrets, kind: NoticeKind, payload: Vec<u8>, random
     let epoch = secrets.current()?;
     let salt: [u8; 32] = array(random);
     let mut sealed = payload;
-    sealer(secrets, kind, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
+    sealer(secrets, kind, FORMAT_VERSION, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
     let mut out = Writer::onto([kind.magic().as_slice(), &[FORMAT_VERSION]].concat());
     out.map(4)
         .uint(0)
@@ -95,18 +95,13 @@ pub fn open_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result
         return Err(Error::Signature { object: what });
     }
     let (epoch, salt) = (required(what, "key epoch", epoch)?, required(what, "salt", salt)?);
-    sealer(secrets, kind, epoch, &salt)?.open(what, 0, &required(what, "sealed part", sealed)?)
+    sealer(secrets, kind, version(signed), epoch, &salt)?.open(what, 0, &required(what, "sealed part", sealed)?)
 }
 
-fn sealer(secrets: &Secrets, kind: NoticeKind, epoch: u32, salt: &[u8; 32]) -> Result<Sealer> {
+fn sealer(secrets: &Secrets, kind: NoticeKind, version: u8, epoch: u32, salt: &[u8; 32]) -> Result<Sealer> {
     let key = secrets.epoch(kind.object(), epoch)?.index_key.trailer_key(salt);
-    Sealer::new(
-        Suite::ChaCha20Poly1305,
-        &key,
-        kind.domain(),
-        &secrets.vault,
-        PackKind::Meta,
-    )
+    let aad = [kind.domain(), &[version], &secrets.vault.0, &[PackKind::Meta as u8]].concat();
+    Sealer::bound(Suite::ChaCha20Poly1305, &key, &aad)
 }
 
 /// An owner's word that the packs `packs` hold what their trailers claim.

@@ -47,7 +47,7 @@ pub use fail::Fail;
 pub use limit::Limit;
 pub use local::Local;
 pub use memory::Memory;
-pub use name::{Kind, Name, Prefix, RootKind, ShardId};
+pub use name::{Kind, Name, Prefix, RootKind, RootName, ShardId, SpareOf};
 pub use open::{OpenOptions, create, open};
 pub use record::Record;
 pub use retry::Retry;

@@ -236,6 +236,7 @@ impl Catalog {
             let list = self.place.get(&name, Range::All);
             match list.and_then(|list| open_verified(&self.secrets, &list).map_err(self.place.damaged(&name))) {
                 Ok(packs) => self.verified.write().extend(packs),
+                Err(error) if error.is_absence() => return Err(error),
                 Err(error) if error.is_damage() => self.bad_lists.lock().push((name, error.to_string())),
                 Err(error) => return Err(error),
             }

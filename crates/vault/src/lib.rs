@@ -29,6 +29,7 @@ mod reach;
 mod reader;
 mod repair;
 pub mod retention;
+mod roots;
 mod scrub;
 mod slots;
 mod snapshots;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drystone_format::keys::Secrets;
 use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks, Places};
-use drystone_format::{PlaceId, RootId, random};
+use drystone_format::id::object_hash;
+use drystone_format::{PlaceId, random};
 use drystone_store::spread::Spread;
 use drystone_store::{Name, Prefix, Range, Spares, Store};
 
@@ -347,7 +348,7 @@ pub(crate) fn put_list(
 ) -> Result<()> {
     let mut random = Source(&*context.entropy);
     let object = Bytes::from(list.seal(secrets, &mut random)?);
-    let name = Name::places(list.generation, &RootId(random::array(&mut random)));
+    let name = Name::places(list.generation, &object_hash(&object));
     place.put(&name, object.clone())?;
     // A place that is being emptied takes nothing else, but whoever knows no other must find those that have what it had.
     let leaving = sites.iter().filter(|site| site.entry.marks.has(PlaceMarks::LEAVING));

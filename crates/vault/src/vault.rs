@@ -25,6 +25,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::gc::epochs::Epochs;
+use crate::roots::RootNames;
 use crate::keys::Unlock;
 use crate::place::Place;
 use crate::problem::Problems;
@@ -51,6 +52,7 @@ pub struct Vault {
     pub(crate) slot: SlotId,
     pub(crate) hasher: ChunkHasher,
     pub(crate) epochs: Arc<Epochs>,
+    pub(crate) root_names: RootNames,
     header: Header,
     header_bytes: Bytes,
     warnings: Vec<String>,
@@ -152,6 +154,7 @@ impl Vault {
         let epochs = Arc::new(Epochs::new(place.clone(), secrets.clone()));
         Ok(Self {
             epochs,
+            root_names: RootNames::default(),
             place,
             context,
             secrets,

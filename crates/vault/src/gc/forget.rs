@@ -4,10 +4,10 @@
 
 use drystone_format::epoch::Epoch;
 use drystone_format::keys::Role;
-use drystone_format::root::{RootKind, open_root};
+use drystone_format::RootId;
+use drystone_format::root::RootName;
 use drystone_format::snapshot::Snapshot;
-use drystone_format::{RootId, keys::Certificate};
-use drystone_store::{Name, Range};
+use drystone_store::Name;
 
 use crate::context::Source;
 use crate::error::{Error, Result};
@@ -35,23 +35,11 @@ impl Vault {
                     role: certificate.role,
                     seen: sightings.get(&id).unwrap_or(FirstSeen { not_at: None, at: now }),
                 }),
-                Err(error) if error.is_damage() => {
-                    problems.push(Name::root(RootKind::Snapshot, &id).as_str(), error);
-                }
+                Err(error) if error.is_damage() => problems.push(self.shown_root(&id), error),
                 Err(error) => return Err(error),
             }
         }
         Ok((plan(candidates, keep, now), problems))
-    }
-
-    /// A snapshot and who signed it.
-    pub(crate) fn signed_snapshot(&self, id: &RootId) -> Result<(Snapshot, Certificate)> {
-        let name = Name::root(RootKind::Snapshot, id);
-        let object = self.place.get(&name, Range::All)?;
-        let damaged = |source| self.place.damaged(&name)(source);
-        let root = open_root(&self.secrets, RootKind::Snapshot, id, &object).map_err(damaged)?;
-        let snapshot = Snapshot::decode(&root.payload).map_err(damaged)?;
-        Ok((snapshot, root.certificate))
     }
 
     /// Writes down which snapshots this machine has seen by now.
@@ -75,14 +63,14 @@ impl Vault {
             return Ok(());
         }
         self.epochs.refresh()?;
+        let names: Vec<RootName> = ids.iter().map(|id| self.names_of(id)).collect::<Result<Vec<_>>>()?.concat();
         let epoch = Epoch {
-            roots: ids.iter().copied().collect(),
+            forgotten: names.iter().map(|root| (root.registration, root.number, root.hash)).collect(),
             ..Epoch::default()
         };
         self.epochs.put(&epoch, &mut Source(&*self.context.entropy))?;
         self.place.settle();
-        ids.iter()
-            .try_for_each(|id| self.place.delete(&Name::root(RootKind::Snapshot, id)))
+        names.iter().try_for_each(|root| self.place.delete(&Name::root(root)))
     }
 
     /// The snapshot whose id begins with `text`, readable or not.

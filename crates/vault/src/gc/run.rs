@@ -4,27 +4,29 @@
 //! - While a place is away nothing is copied, and packs with anything live in them stay as they are.
 //! - Only what was marked from all roots decides; a root or tree that cannot be read stops it before anything is deleted.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use drystone_format::epoch::Epoch;
+use drystone_format::epoch::{Epoch, Forgotten};
 use drystone_format::keys::Role;
-use drystone_format::{PackId, RootId};
-use drystone_store::{Kind, Name, Prefix, RootKind};
+use drystone_format::root::{RootKind, RootName, RootState};
+use drystone_format::{PackId, RegistrationId};
+use drystone_store::{Kind, Name, Prefix};
 
 use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::gc::live::Keys;
 use crate::gc::mark::{Job, Marker};
-use crate::gc::protocol::{self, GcStep, Registered, Standing};
+use crate::gc::protocol::{self, Gaps, GcStep, Published, Registered, Registrations, Roots, Standing};
 use crate::gc::registration::Registration;
 use crate::gc::sweep::{Copied, Sweep, Uses};
 use crate::parallel::each;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
+use crate::roots::{UNLISTED, report_doubles};
 use crate::vault::Vault;
 
 /// How to collect garbage.
@@ -41,6 +43,8 @@ pub struct GcOptions {
     /// Looks at such a run that are closer together than this count once; at the third without a new sign of life it is
     /// given up. By the wall clock, as a courtesy: a wrong one costs such a run its work, never data.
     pub silence: Duration,
+    /// Whether roots that are missing though their writers state them hold everything of these writers up.
+    pub gaps: Gaps,
     /// Counts files, packs and stored bytes.
     pub progress: Arc<Progress>,
     /// Stops it.
@@ -55,6 +59,7 @@ impl Default for GcOptions {
             dry_run: false,
             wait: Duration::ZERO,
             silence: Duration::from_secs(900),
+            gaps: Gaps::Keep,
             progress: Arc::default(),
             cancel: Cancel::default(),
         }
@@ -87,9 +92,9 @@ pub struct GcReport {
     /// Packs that stand condemned and wait for runs to end.
     pub waiting_packs: u64,
     /// The runs that they wait for.
-    pub waiting_for: Vec<RootId>,
+    pub waiting_for: Vec<RegistrationId>,
     /// Runs that gave no sign of life and were given up.
-    pub given_up: Vec<RootId>,
+    pub given_up: Vec<RegistrationId>,
     /// Packs with little live in them, left alone since a place is away: what is copied would lie at too few.
     pub uncopied_packs: u64,
     /// Packs that nothing needs, left alone since a run that is under way may have written them.
@@ -112,6 +117,7 @@ impl Vault {
             }
             .into());
         }
+        refuse_unknown(self.listed_kinds(), self.place())?;
         let mut run = Run::new(self, options)?;
         if options.dry_run {
             run.check_places()?;
@@ -130,6 +136,30 @@ impl Vault {
     }
 }
 
+/// What is said of objects that their writers have not signed.
+pub(crate) const COUNTS_FOR_NOBODY: &str = "it counts for nobody; remove it from the place if you do not know it";
+
+/// Whether an object is what its name says, but not signed by whom its name says.
+pub(crate) fn counts_for_nobody(error: &Error) -> bool {
+    use drystone_format::Error as E;
+    let Error::Damaged { source, .. } = error else {
+        return false;
+    };
+    let is_foreign = matches!(source, E::Magic { .. } | E::Malformed { .. } | E::Limit { .. });
+    is_foreign || matches!(source, E::Authentication { .. } | E::Signature { .. })
+}
+
+/// What a kind of root needs must be known before anything is deleted.
+fn refuse_unknown(listed: &[RootKind], place: &str) -> Result<()> {
+    let unknown = listed.iter().find(|kind| !RootKind::KNOWN.contains(kind));
+    unknown.map_or(Ok(()), |kind| {
+        Err(Error::UnknownKind {
+            kind: kind.word().to_owned(),
+            place: place.to_owned(),
+        })
+    })
+}
+
 pub(super) struct Run<'a> {
     pub(super) vault: &'a Vault,
     pub(super) options: &'a GcOptions,
@@ -144,7 +174,12 @@ pub(super) struct Run<'a> {
     pub(super) fences: Arc<Standing>,
     /// Keys of runs under way: what they have just stored is no garbage.
     pub(super) running: HashSet<[u8; 32]>,
-    pub(super) marked: BTreeSet<RootId>,
+    /// The key of each writer.
+    keys: HashMap<RegistrationId, [u8; 32]>,
+    /// Registrations that had a presence when the run began.
+    registered: BTreeSet<RegistrationId>,
+    /// Roots whose trees are to be marked.
+    pub(super) unmarked: Vec<Job>,
     /// Packs that are needed no more, once what is live in them is copied.
     pub(super) leave: Vec<PackId>,
     pub(super) holders: Vec<PackId>,
@@ -157,7 +192,16 @@ pub(super) struct Run<'a> {
     pub(super) copied: Copied,
     pub(super) has_put: bool,
     pub(super) writers: Vec<Registered>,
-    pub(super) roots: BTreeSet<RootId>,
+    /// The names of their presences.
+    pub(super) presences: Vec<(RegistrationId, Name)>,
+    /// Presences and roots that their writers have not signed.
+    pub(super) forged: BTreeSet<Name>,
+    /// All roots that were listed the last time, whether they count or not.
+    pub(super) roots: BTreeSet<RootName>,
+    /// Those that were read.
+    pub(super) read: Roots,
+    /// What presences and roots say together.
+    pub(super) registrations: Registrations,
     pub(super) report: GcReport,
 }
 
@@ -182,7 +226,9 @@ impl<'a> Run<'a> {
             named: Arc::default(),
             fences: Arc::default(),
             running: HashSet::new(),
-            marked: BTreeSet::new(),
+            keys: HashMap::new(),
+            registered: BTreeSet::new(),
+            unmarked: Vec::new(),
             leave: Vec::new(),
             holders: Vec::new(),
             remains: BTreeSet::new(),
@@ -191,7 +237,11 @@ impl<'a> Run<'a> {
             copied: Copied::default(),
             has_put: false,
             writers: Vec::new(),
+            presences: Vec::new(),
+            forged: BTreeSet::new(),
             roots: BTreeSet::new(),
+            read: Roots::default(),
+            registrations: Registrations::default(),
             report: GcReport::default(),
         })
     }
@@ -228,8 +278,7 @@ impl<'a> Run<'a> {
             GcStep::ListRoots => {
                 // A presence that was seen to be gone: the root that was put before it went must be listed.
                 self.vault.place.settle();
-                self.roots = self.vault.confirmed_root_ids()?.into_iter().collect();
-                Ok(())
+                self.list_roots()
             }
             GcStep::GiveUp => self.give_up(),
             GcStep::MarkAgain => {
@@ -246,10 +295,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn own(&self) -> RootId {
+    pub(super) fn own(&self) -> RegistrationId {
         self.registration
             .as_ref()
-            .map_or(RootId([0; RootId::LEN]), |registration| registration.id())
+            .map_or(RegistrationId([0; RegistrationId::LEN]), |registration| registration.id())
     }
 
     pub(super) fn put(&mut self, epoch: &Epoch) -> Result<Arc<Standing>> {
@@ -268,38 +317,85 @@ impl<'a> Run<'a> {
         self.before = self.catalog.synced_with();
         // After the packs were listed: whoever has stored one of these and is not over is registered now.
         let own = self.own();
-        for (id, _, presence) in self.presences()? {
-            if let Some(presence) = presence.filter(|_| id != own) {
-                self.running.insert(presence.writer.0);
+        let found = self.presences()?;
+        self.list_roots()?;
+        self.vault.note_seen(&self.roots.iter().map(|root| root.hash).collect::<Vec<_>>())?;
+        let writers: Vec<Registered> = found.iter().map(|found| found.registered.clone()).collect();
+        let registrations = Registrations::new(&writers, &self.read, &self.before, self.options.gaps);
+        for found in found {
+            self.registered.insert(found.registered.id);
+            self.keys.extend(found.writer.map(|key| (found.registered.id, key)));
+        }
+        let running = registrations.running().filter(|id| **id != own);
+        self.running.extend(running.filter_map(|id| self.keys.get(id)));
+        Ok(())
+    }
+
+    /// Lists the roots, and reads those that are new: their trees are to be marked, and what they say of their writers counts.
+    pub(super) fn list_roots(&mut self) -> Result<()> {
+        let names = self.vault.confirmed_root_names(&Prefix::AllRoots)?;
+        self.roots = names.into_iter().collect();
+        let listed = self.roots.iter().map(|root| (root.registration, root.number, root.hash));
+        self.read.retain(&listed.collect());
+        let standing = self.vault.epochs.standing();
+        for root in &self.roots {
+            let name = Name::root(root);
+            if self.read.has(root) || self.forged.contains(&name) || !standing.counts(root) {
+                continue;
+            }
+            match self.read_root(root) {
+                Ok((published, tree, writer)) => {
+                    self.read.insert(root, published);
+                    self.keys.insert(root.registration, writer);
+                    self.unmarked.extend(tree);
+                }
+                // Removed since it was listed, by somebody who forgot it before.
+                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(error) if counts_for_nobody(&error) => {
+                    let what = format!("{error}; {COUNTS_FOR_NOBODY}");
+                    self.report.problems.push(name.as_str(), what);
+                    self.forged.insert(name);
+                }
+                Err(error) => {
+                    return Err(Error::Unmarked {
+                        object: name.to_string(),
+                        why: error.to_string(),
+                    });
+                }
             }
         }
-        let roots = self.vault.confirmed_root_ids()?;
-        self.vault.note_seen(&roots)?;
-        self.roots = roots.into_iter().collect();
+        self.put_together();
         Ok(())
+    }
+
+    /// What a root says of its writer, the tree that it makes live, if its kind counts, and its writer's key.
+    fn read_root(&self, root: &RootName) -> Result<(Published, Option<Job>, [u8; 32])> {
+        let signed = self.vault.signed_root(root)?;
+        let mut job = None;
+        if self.vault.is_listed(root.kind) {
+            let mut path = root.hash.short().into_bytes();
+            path.push(b':');
+            let tree = self.vault.opened_snapshot(&signed)?.tree;
+            job = Some(Job { tree, path });
+        }
+        let published = Published {
+            previous: signed.previous,
+            seen: signed.epochs,
+            is_last: signed.state == RootState::Last,
+        };
+        Ok((published, job, signed.certificate.writer.0))
+    }
+
+    /// Puts together what presences and roots say.
+    pub(super) fn put_together(&mut self) {
+        let standing = self.vault.epochs.standing();
+        self.registrations = Registrations::new(&self.writers, &self.read, &standing, self.options.gaps);
     }
 
     /// Marks from the roots that are not marked yet.
     fn mark_new(&mut self) -> Result<()> {
-        let standing = self.vault.epochs.standing();
-        let mut jobs = Vec::new();
-        for id in self.roots.difference(&self.marked) {
-            if standing.is_absent(id) {
-                continue;
-            }
-            let snapshot = self.vault.snapshot(id).map_err(|error| Error::Unmarked {
-                object: Name::root(RootKind::Snapshot, id).to_string(),
-                why: error.to_string(),
-            })?;
-            let mut path = id.short().into_bytes();
-            path.push(b':');
-            jobs.push(Job {
-                tree: snapshot.tree,
-                path,
-            });
-        }
+        let jobs = std::mem::take(&mut self.unmarked);
         self.report.snapshots += jobs.len() as u64;
-        self.marked.extend(&self.roots);
         self.marker.mark(jobs)
     }
 
@@ -379,16 +475,11 @@ impl<'a> Run<'a> {
     }
 
     fn condemn(&mut self) -> Result<()> {
-        let void = self.before.void();
-        // One of several places may be rolled back to what it was years ago: what was forgotten is remembered for ever.
-        let roots = match self.vault.place.as_spread() {
-            Some(_) => self.before.absent(),
-            None => void.clone(),
-        };
         let epoch = Epoch {
             packs: self.leave.iter().copied().collect(),
-            roots,
-            fenced: void,
+            fences: BTreeSet::new(),
+            cuts: self.before.cuts(),
+            forgotten: self.kept_forgotten(),
         };
         let has_pack = |pack: &PackId| self.catalog.index.has_pack(pack).is_some();
         let is_spent = |old: &Epoch| protocol::is_spent(old, &has_pack, &self.roots);
@@ -399,6 +490,18 @@ impl<'a> Run<'a> {
         }
         self.report.condemned_packs = epoch.packs.len() as u64;
         Ok(())
+    }
+
+    /// What was forgotten, as far as it must be remembered: one of several places may be rolled back to what it was years ago;
+    /// at one place, the numbers of a registration without gaps are needed as long as anything is left of it.
+    fn kept_forgotten(&self) -> BTreeSet<Forgotten> {
+        let is_spread = self.vault.place.as_spread().is_some();
+        let is_needed = |id: &RegistrationId| {
+            let has_root = self.roots.iter().any(|root| root.registration == *id);
+            has_root || self.registered.contains(id)
+        };
+        let forgotten = self.before.forgotten().copied();
+        forgotten.filter(|(id, ..)| is_spread || is_needed(id)).collect()
     }
 
     /// Copies what turned out to be needed since the first mark, or what others have condemned meanwhile.
@@ -424,8 +527,7 @@ impl<'a> Run<'a> {
 
     fn delete(&mut self) -> Result<()> {
         let standing = self.vault.epochs.standing();
-        let is_over = |id: &RootId| self.is_over(id);
-        let deletable = protocol::deletable(&self.named, &self.writers, &self.own(), &is_over);
+        let deletable = protocol::deletable(&self.named, &self.registrations, &self.own());
         let condemned = standing.condemned();
         let mut found = Vec::new();
         self.vault.place.for_each(&Prefix::Packs, |listed| {
@@ -446,10 +548,10 @@ impl<'a> Run<'a> {
         self.report.waiting_packs += waiting.len() as u64;
         self.report.deleted_packs += going.len() as u64;
         self.report.deleted_bytes += going.iter().map(|(_, listed)| listed.size).sum::<u64>();
-        let absent: Vec<RootId> = self.roots.iter().filter(|id| standing.is_absent(id)).copied().collect();
-        for id in absent {
-            self.vault.place.delete(&Name::root(RootKind::Snapshot, &id))?;
-            self.roots.remove(&id);
+        let absent: Vec<RootName> = self.roots.iter().filter(|root| !standing.counts(root)).copied().collect();
+        for root in absent {
+            self.vault.place.delete(&Name::root(&root))?;
+            self.roots.remove(&root);
         }
         self.delete_remains()?;
         if self.report.waiting_packs > 0 {
@@ -480,6 +582,18 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> GcReport {
+        for (id, number) in self.registrations.missing() {
+            let what = format!(
+                "its root number {number} is neither here nor forgotten: until it is back, nothing that its writer may rely on is \
+                 deleted; run `drystone gc --without-missing` if it is lost"
+            );
+            self.report.problems.push(format!("registration {id}"), what);
+        }
+        let is_signed = |root: &&RootName| self.read.has(root);
+        report_doubles(self.roots.iter().filter(is_signed).copied(), &mut self.report.problems);
+        for root in self.roots.iter().filter(|root| !self.vault.is_listed(root.kind)) {
+            self.report.problems.push(Name::root(root).as_str(), UNLISTED);
+        }
         self.report.problems.append(self.vault.epochs.problems());
         self.report.problems.append(self.copied.problems);
         self.report
