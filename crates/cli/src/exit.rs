@@ -153,6 +153,7 @@ impl From<drystone_vault::Error> for Failure {
             ),
             E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
             E::Absent { .. } => (Exit::Error, "drystone doctor"),
+            E::UnknownKind { .. } => (Exit::Error, NEWER),
             E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),
             E::NoSnapshot { .. } | E::AmbiguousSnapshot { .. } => (Exit::Error, "drystone snapshots"),
             E::Damaged {

@@ -179,7 +179,9 @@ pub enum Error {
         place: String,
     },
     /// The vault has a kind of roots in use that this program does not know.
-    #[error("{place}: roots of the kind `{kind}` are in use in this vault, and this program does not know what they need; nothing was deleted: collect garbage with a newer drystone")]
+    #[error(
+        "{place}: roots of the kind `{kind}` are in use in this vault, and this program does not know what they need; nothing was deleted: collect garbage with a newer drystone"
+    )]
     UnknownKind {
         /// The kind.
         kind: String,

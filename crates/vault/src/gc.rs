@@ -15,8 +15,8 @@ mod run;
 mod sweep;
 mod waiting;
 
-pub use run::{GcOptions, GcReport};
 pub(crate) use run::{COUNTS_FOR_NOBODY, counts_for_nobody};
+pub use run::{GcOptions, GcReport};
 
 use drystone_format::SlotId;
 use drystone_store::Name;

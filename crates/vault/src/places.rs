@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drystone_format::id::object_hash;
 use drystone_format::keys::Secrets;
 use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks, Places};
-use drystone_format::id::object_hash;
 use drystone_format::{PlaceId, random};
 use drystone_store::spread::Spread;
 use drystone_store::{Name, Prefix, Range, Spares, Store};

@@ -151,8 +151,7 @@ impl Vault {
 }
 
 /// What is said of roots of kinds that the vault does not list.
-pub(crate) const UNLISTED: &str =
-    "roots of this kind are not in use in this vault: it counts for nobody; remove it from the place if you do not know it";
+pub(crate) const UNLISTED: &str = "roots of this kind are not in use in this vault: it counts for nobody; remove it from the place if you do not know it";
 
 /// Says which of these roots, all of them signed by their writers, have a number of their registration twice.
 pub(crate) fn report_doubles(roots: impl IntoIterator<Item = RootName>, problems: &mut Problems) {

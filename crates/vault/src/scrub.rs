@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drystone_format::PackId;
+use drystone_format::id::object_hash;
 use drystone_format::id::pack_id;
 use drystone_format::keys::Role;
 use drystone_format::limits::ROOT_MAX_BYTES;
 use drystone_format::notice::seal_verified;
 use drystone_format::pack::{Tail, tail_bytes};
 use drystone_format::tree::Time;
-use drystone_format::PackId;
-use drystone_format::id::object_hash;
 use drystone_index::PackInfo;
 use drystone_store::spread::Verify;
 use drystone_store::{Name, Prefix, Range};

@@ -25,12 +25,12 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::gc::epochs::Epochs;
-use crate::roots::RootNames;
 use crate::keys::Unlock;
 use crate::place::Place;
 use crate::problem::Problems;
 use crate::reach::{Reach, Site, newest_named, newest_places, sites, spares, too_few};
 use crate::reader::Reader;
+use crate::roots::RootNames;
 use crate::slots::{read_slots, unlock};
 
 /// A vault whose secrets are known.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
-use drystone_format::keys::Secrets;
 use drystone_format::Random;
+use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::id::object_hash;
+use drystone_format::keys::Secrets;
 use drystone_store::{Kind, Listed, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 

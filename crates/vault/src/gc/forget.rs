@@ -2,9 +2,9 @@
 //!
 //! - A root that is named counts as absent for everybody from then on, also where a place that was away brings it back.
 
+use drystone_format::RootId;
 use drystone_format::epoch::Epoch;
 use drystone_format::keys::Role;
-use drystone_format::RootId;
 use drystone_format::root::RootName;
 use drystone_format::snapshot::Snapshot;
 use drystone_store::Name;
@@ -63,9 +63,16 @@ impl Vault {
             return Ok(());
         }
         self.epochs.refresh()?;
-        let names: Vec<RootName> = ids.iter().map(|id| self.names_of(id)).collect::<Result<Vec<_>>>()?.concat();
+        let names: Vec<RootName> = ids
+            .iter()
+            .map(|id| self.names_of(id))
+            .collect::<Result<Vec<_>>>()?
+            .concat();
         let epoch = Epoch {
-            forgotten: names.iter().map(|root| (root.registration, root.number, root.hash)).collect(),
+            forgotten: names
+                .iter()
+                .map(|root| (root.registration, root.number, root.hash))
+                .collect(),
             ..Epoch::default()
         };
         self.epochs.put(&epoch, &mut Source(&*self.context.entropy))?;

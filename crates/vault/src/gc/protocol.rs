@@ -203,11 +203,6 @@ impl Writer {
         self.known.unreadable.extend(&standing.unreadable);
     }
 
-    /// Packs that it must not rely on: what was condemned stays so, even when the epoch that says so is gone.
-    pub fn condemned(&self) -> BTreeSet<PackId> {
-        self.known.condemned()
-    }
-
     /// Returns true if a pack of its list may have been deleted before it registered: whoever deletes puts an epoch first, and
     /// whoever removes an epoch has put another after that.
     pub fn must_list_again(&self, standing: &Standing) -> bool {
@@ -304,7 +299,10 @@ pub fn cuts(fences: &Standing, registrations: &Registrations) -> BTreeMap<Regist
 /// Returns true if an epoch names nothing that is there. To be removed only by who has put another since it read this one.
 pub fn is_spent(epoch: &Epoch, has_pack: &dyn Fn(&PackId) -> bool, roots: &BTreeSet<RootName>) -> bool {
     let names = |root: &RootName| {
-        let is_cut = epoch.cuts.get(&root.registration).is_some_and(|count| root.number >= *count);
+        let is_cut = epoch
+            .cuts
+            .get(&root.registration)
+            .is_some_and(|count| root.number >= *count);
         is_cut || epoch.forgotten.contains(&(root.registration, root.number, root.hash))
     };
     !epoch.packs.iter().any(has_pack) && !roots.iter().any(names)

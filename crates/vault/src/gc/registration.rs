@@ -141,7 +141,11 @@ impl Registration {
         }
         let (number, previous, seen) = {
             let writer = self.writer.lock();
-            (writer.next_number(), writer.advance().map(|(_, hash)| hash), writer.seen())
+            (
+                writer.next_number(),
+                writer.advance().map(|(_, hash)| hash),
+                writer.seen(),
+            )
         };
         let root = NewRoot {
             kind,

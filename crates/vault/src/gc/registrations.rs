@@ -133,7 +133,10 @@ impl Registrations {
     /// Writers with roots that say only by a presence that they are over.
     pub fn over_by_presence(&self) -> impl Iterator<Item = &RegistrationId> {
         let is_meant = |known: &Known| known.is_over && !known.ends_by_root && !known.is_cut && known.published > 0;
-        self.0.iter().filter(move |(_, known)| is_meant(known)).map(|(id, _)| id)
+        self.0
+            .iter()
+            .filter(move |(_, known)| is_meant(known))
+            .map(|(id, _)| id)
     }
 
     /// A number that grows with every sign of life of a writer.
@@ -148,9 +151,8 @@ impl Registrations {
 
     /// Writers that may rely on what `epoch` names, beside `own`.
     pub fn unaware(&self, epoch: &EpochName, own: &RegistrationId) -> BTreeSet<RegistrationId> {
-        let unaware = |(id, known): &(&RegistrationId, &Known)| {
-            *id != own && !known.is_over && !known.aware.contains(epoch)
-        };
+        let unaware =
+            |(id, known): &(&RegistrationId, &Known)| *id != own && !known.is_over && !known.aware.contains(epoch);
         self.0.iter().filter(unaware).map(|(id, _)| *id).collect()
     }
 
@@ -192,7 +194,10 @@ impl Chain<'_> {
         let missing = stated.iter().filter(|name| !complete.contains(name));
         known.missing = missing.map(|(number, _)| self.first_missing(*number, &complete)).max();
         known.is_over |= is_cut && (known.missing.is_none() || gaps == Gaps::Accept);
-        let published = stated.iter().chain(self.forgotten).map(|(number, _)| number.saturating_add(1));
+        let published = stated
+            .iter()
+            .chain(self.forgotten)
+            .map(|(number, _)| number.saturating_add(1));
         known.published = published.max().unwrap_or(0);
         let beats = presences.iter().map(|presence| presence.beat.saturating_add(1));
         known.life = beats.max().unwrap_or(0).saturating_add(known.published);
@@ -296,7 +301,13 @@ mod tests {
         let mut standing = Standing::default();
         let forgotten = numbers.iter().map(|number| (WRITER, (*number).into(), hash(*number)));
         let forgotten = forgotten.collect();
-        standing.insert(epoch(50), Epoch { forgotten, ..Epoch::default() });
+        standing.insert(
+            epoch(50),
+            Epoch {
+                forgotten,
+                ..Epoch::default()
+            },
+        );
         standing
     }
 
@@ -306,7 +317,8 @@ mod tests {
 
     #[test]
     fn statements_count_once_every_root_up_to_their_advance_is_read() {
-        let is_aware = |found: &Registrations, number| found.unaware(&epoch(number), &RegistrationId([0; 16])).is_empty();
+        let is_aware =
+            |found: &Registrations, number| found.unaware(&epoch(number), &RegistrationId([0; 16])).is_empty();
         let standing = Standing::default();
         let all = judged(&[presence(Some(2), false)], &roots(&[0, 1, 2], None), &standing);
         assert!((0..3).all(|number| is_aware(&all, number)) && is_aware(&all, 100) && !is_aware(&all, 3));
@@ -332,8 +344,17 @@ mod tests {
     #[test]
     fn another_root_of_the_same_number_does_not_stand_in_for_the_one_that_is_stated() {
         let mut two = roots(&[0, 2], Some(2));
-        let forged = RootName { hash: RootId([0xbb; 16]), ..root(1) };
-        two.insert(&forged, Published { previous: Some(hash(0)), ..Published::default() });
+        let forged = RootName {
+            hash: RootId([0xbb; 16]),
+            ..root(1)
+        };
+        two.insert(
+            &forged,
+            Published {
+                previous: Some(hash(0)),
+                ..Published::default()
+            },
+        );
         let found = judged(&[], &two, &Standing::default());
         assert!(!found.is_over(&WRITER));
         assert_eq!(found.missing().count(), 1);
@@ -352,7 +373,13 @@ mod tests {
 
         let mut cut = Standing::default();
         let cuts = [(WRITER, 1)].into();
-        cut.insert(epoch(1), Epoch { cuts, ..Epoch::default() });
+        cut.insert(
+            epoch(1),
+            Epoch {
+                cuts,
+                ..Epoch::default()
+            },
+        );
         assert!(judged(&[presence(None, false)], &roots(&[0], None), &cut).is_over(&WRITER));
         assert!(!judged(&[presence(None, false)], &roots(&[1], None), &cut).is_over(&WRITER));
         let accepted = Registrations::new(&[presence(None, false)], &roots(&[1], None), &cut, Gaps::Accept);

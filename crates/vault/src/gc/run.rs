@@ -298,7 +298,9 @@ impl<'a> Run<'a> {
     pub(super) fn own(&self) -> RegistrationId {
         self.registration
             .as_ref()
-            .map_or(RegistrationId([0; RegistrationId::LEN]), |registration| registration.id())
+            .map_or(RegistrationId([0; RegistrationId::LEN]), |registration| {
+                registration.id()
+            })
     }
 
     pub(super) fn put(&mut self, epoch: &Epoch) -> Result<Arc<Standing>> {
@@ -319,7 +321,8 @@ impl<'a> Run<'a> {
         let own = self.own();
         let found = self.presences()?;
         self.list_roots()?;
-        self.vault.note_seen(&self.roots.iter().map(|root| root.hash).collect::<Vec<_>>())?;
+        self.vault
+            .note_seen(&self.roots.iter().map(|root| root.hash).collect::<Vec<_>>())?;
         let writers: Vec<Registered> = found.iter().map(|found| found.registered.clone()).collect();
         let registrations = Registrations::new(&writers, &self.read, &self.before, self.options.gaps);
         for found in found {
@@ -335,7 +338,10 @@ impl<'a> Run<'a> {
     pub(super) fn list_roots(&mut self) -> Result<()> {
         let names = self.vault.confirmed_root_names(&Prefix::AllRoots)?;
         self.roots = names.into_iter().collect();
-        let listed = self.roots.iter().map(|root| (root.registration, root.number, root.hash));
+        let listed = self
+            .roots
+            .iter()
+            .map(|root| (root.registration, root.number, root.hash));
         self.read.retain(&listed.collect());
         let standing = self.vault.epochs.standing();
         for root in &self.roots {
@@ -548,7 +554,12 @@ impl<'a> Run<'a> {
         self.report.waiting_packs += waiting.len() as u64;
         self.report.deleted_packs += going.len() as u64;
         self.report.deleted_bytes += going.iter().map(|(_, listed)| listed.size).sum::<u64>();
-        let absent: Vec<RootName> = self.roots.iter().filter(|root| !standing.counts(root)).copied().collect();
+        let absent: Vec<RootName> = self
+            .roots
+            .iter()
+            .filter(|root| !standing.counts(root))
+            .copied()
+            .collect();
         for root in absent {
             self.vault.place.delete(&Name::root(&root))?;
             self.roots.remove(&root);

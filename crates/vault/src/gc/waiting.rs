@@ -86,7 +86,10 @@ impl Run<'_> {
 
     fn look_at_writers(&mut self) -> Result<BTreeSet<RegistrationId>> {
         let found = self.presences()?;
-        self.presences = found.iter().map(|found| (found.registered.id, found.name.clone())).collect();
+        self.presences = found
+            .iter()
+            .map(|found| (found.registered.id, found.name.clone()))
+            .collect();
         self.writers = found.into_iter().map(|found| found.registered).collect();
         self.put_together();
         Ok(self.blockers())
