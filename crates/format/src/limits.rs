@@ -94,4 +94,4 @@ pub const EPOCHS_MAX: u64 = 1024;
 pub const PRESENCE_EPOCHS_MAX: usize = 4096;
 /// Most items (packs, fences, cuts, forgotten roots; at most 46 bytes each) of one epoch object, so that it stays below
 /// `ROOT_MAX_BYTES`.
-pub const EPOCH_ITEMS_MAX: usize = 50_000;
+pub const EPOCH_ITEMS_MAX: usize = 48 << 10;

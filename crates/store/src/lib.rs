@@ -20,6 +20,7 @@ mod memory;
 mod name;
 mod open;
 pub mod placement;
+mod prefix;
 pub mod record;
 mod remote;
 mod remote_http;

@@ -3,10 +3,9 @@
 //! - A `Name` is always one of the forms of docs/format.md, so it has no `..`, no empty part and no foreign character.
 //! - The text form is the path below the vault's directory; order is the order of its bytes.
 //! - A name that ends in a hash is a checksum: other bytes under it are damage ([`Name::matches`]).
-//! - What is listed, copied, verified and repaired follows from one table of directories, and each kind of root is in it.
+//! - Where objects of each kind lie is in the table of directories (`prefix.rs`).
 //! - A spare copy is named like its original, below `spare/<number>/`; packs, shards and presences have none.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,79 +13,22 @@ use drystone_format::id::{object_hash, pack_id};
 pub use drystone_format::root::{RootKind, RootName};
 use drystone_format::{PackId, RegistrationId, RootId, SlotId, limits};
 
+use crate::prefix::{
+    CONFIG, EPOCHS, INDEX, KEYS, LEDGER, Layout, PACKS, PLACES, ROOTS, SHARDS, SPARE, VERIFIED, WRITERS, directory_of,
+};
+pub use crate::prefix::{Prefix, SpareOf};
 use crate::{Error, Result};
 
 const HEADER: &str = "drystone";
-const CONFIG: &str = "config";
-const KEYS: &str = "keys";
-const PACKS: &str = "packs";
-const ROOTS: &str = "roots";
-const VERIFIED: &str = "verified";
-const SHARDS: &str = "shards";
-const WRITERS: &str = "writers";
-const EPOCHS: &str = "epochs";
-const LEDGER: &str = "ledger";
-const INDEX: &str = "index";
-const PLACES: &str = "places";
 const PLACE: &str = "place";
-const SPARE: &str = "spare";
-
-/// How objects lie in a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
-    /// Directly.
-    Flat,
-    /// In 256 more directories, by the first byte of a pack's id.
-    Fanned,
-    /// In one directory for each kind of root, whichever kinds there are.
-    Kinds,
-}
-
-/// A directory at the top of a vault.
-#[derive(Debug)]
-pub(crate) struct Directory {
-    word: &'static str,
-    pub(crate) prefix: Prefix,
-    layout: Layout,
-    /// Whether its objects are copied to every place, and have spare copies where that makes too few.
-    has_spares: bool,
-}
-
-const fn directory(word: &'static str, prefix: Prefix, layout: Layout, has_spares: bool) -> Directory {
-    Directory {
-        word,
-        prefix,
-        layout,
-        has_spares,
-    }
-}
-
-/// The directories of a vault, in the order of names. Everything that goes through all objects goes by this table.
-pub(crate) const DIRECTORIES: [Directory; 11] = [
-    directory(CONFIG, Prefix::Config, Layout::Flat, true),
-    directory(EPOCHS, Prefix::Epochs, Layout::Flat, true),
-    directory(INDEX, Prefix::Index, Layout::Flat, true),
-    directory(KEYS, Prefix::Keys, Layout::Flat, true),
-    directory(LEDGER, Prefix::Ledger, Layout::Flat, true),
-    directory(PACKS, Prefix::Packs, Layout::Fanned, false),
-    directory(PLACES, Prefix::Places, Layout::Flat, true),
-    directory(ROOTS, Prefix::AllRoots, Layout::Kinds, true),
-    directory(SHARDS, Prefix::Shards, Layout::Fanned, false),
-    directory(VERIFIED, Prefix::Verified, Layout::Flat, true),
-    directory(WRITERS, Prefix::Writers, Layout::Flat, false),
-];
-
-fn directory_of(word: &str) -> Option<&'static Directory> {
-    DIRECTORIES.iter().find(|directory| directory.word == word)
-}
 
 /// The validated name of an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     text: Arc<str>,
-    kind: Kind,
+    pub(crate) kind: Kind,
     /// Which spare copy it is; 0 for an original.
-    spare: u8,
+    pub(crate) spare: u8,
 }
 
 /// What kind of object a name belongs to, and its id.
@@ -131,132 +73,6 @@ pub struct ShardId {
     pub needed: u8,
     /// Counts from 0; those below `needed` hold data, the others parity.
     pub number: u8,
-}
-
-/// The names that a listing covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Prefix {
-    /// Key slots.
-    Keys,
-    /// Packs.
-    Packs,
-    /// Roots of one kind.
-    Roots(RootKind),
-    /// Roots of all kinds, known to this program or not.
-    AllRoots,
-    /// Lists of verified packs.
-    Verified,
-    /// Shards of packs.
-    Shards,
-    /// Presences of writers.
-    Writers,
-    /// Epochs of gc.
-    Epochs,
-    /// Lists of places.
-    Places,
-    /// Configurations.
-    Config,
-    /// Ledgers.
-    Ledger,
-    /// Index parts and runs.
-    Index,
-    /// Spare copies of this number.
-    Spare(u8, SpareOf),
-    /// All spare copies.
-    Spares,
-    /// Every object.
-    All,
-}
-
-/// The originals whose spare copies a prefix covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SpareOf {
-    /// Those below this prefix.
-    Prefix(&'static Prefix),
-    /// Roots of this kind.
-    Roots(RootKind),
-}
-
-impl SpareOf {
-    fn prefix(self) -> Prefix {
-        match self {
-            Self::Prefix(prefix) => *prefix,
-            Self::Roots(kind) => Prefix::Roots(kind),
-        }
-    }
-}
-
-impl Prefix {
-    /// The directory below which the names lie; empty for all.
-    pub(crate) fn directory(&self) -> Cow<'static, str> {
-        match self {
-            Prefix::Roots(kind) => format!("{ROOTS}/{}", kind.word()).into(),
-            Prefix::Spares => SPARE.into(),
-            Prefix::Spare(number, of) => {
-                let path = format!("{SPARE}/{number}/{}", of.prefix().directory());
-                path.trim_end_matches('/').to_owned().into()
-            }
-            prefix => {
-                let found = DIRECTORIES.iter().find(|directory| directory.prefix == *prefix);
-                found.map_or("", |directory| directory.word).into()
-            }
-        }
-    }
-
-    /// The same, of the spare copies of this number; itself for 0.
-    pub(crate) fn spare(self, number: u8) -> Self {
-        let of = match self {
-            _ if number == 0 => return self,
-            Prefix::Roots(kind) => SpareOf::Roots(kind),
-            Prefix::All => SpareOf::Prefix(&Prefix::All),
-            Prefix::Spare(..) | Prefix::Spares => SpareOf::Prefix(&Prefix::Spares),
-            prefix => {
-                let found = DIRECTORIES.iter().find(|directory| directory.prefix == prefix);
-                SpareOf::Prefix(found.map_or(&Prefix::Spares, |directory| &directory.prefix))
-            }
-        };
-        Prefix::Spare(number, of)
-    }
-
-    /// Whether a name is covered.
-    pub fn covers(&self, name: &Name) -> bool {
-        match self {
-            Prefix::All => true,
-            Prefix::Spares => name.spare > 0,
-            Prefix::Spare(number, of) => {
-                let of = of.prefix();
-                name.spare == *number && (of == Prefix::All || of.covers_kind(name))
-            }
-            _ => name.spare == 0 && self.covers_kind(name),
-        }
-    }
-
-    fn covers_kind(&self, name: &Name) -> bool {
-        match (self, name.kind) {
-            (Prefix::Keys, Kind::Key(_))
-            | (Prefix::Packs, Kind::Pack(_))
-            | (Prefix::AllRoots, Kind::Root(_))
-            | (Prefix::Verified, Kind::Verified(_))
-            | (Prefix::Shards, Kind::Shard(_))
-            | (Prefix::Writers, Kind::Writer(..))
-            | (Prefix::Epochs, Kind::Epoch(..))
-            | (Prefix::Config, Kind::Config(..))
-            | (Prefix::Ledger, Kind::Ledger(..))
-            | (Prefix::Index, Kind::Index(..))
-            | (Prefix::Places, Kind::Places(..)) => true,
-            (Prefix::Roots(kind), Kind::Root(found)) => *kind == found.kind,
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Prefix::All => f.write_str("all objects"),
-            _ => write!(f, "{}/", self.directory()),
-        }
-    }
 }
 
 impl Name {
@@ -578,6 +394,7 @@ impl fmt::Debug for Name {
 
 #[cfg(test)]
 mod tests {
+    use crate::prefix::DIRECTORIES;
     use proptest::prelude::*;
 
     use super::*;

@@ -11,11 +11,12 @@ pub mod protocol;
 pub(crate) mod registration;
 mod registrations;
 mod remains;
+mod roots;
 mod run;
 mod sweep;
 mod waiting;
 
-pub(crate) use run::{COUNTS_FOR_NOBODY, counts_for_nobody};
+pub(crate) use roots::{COUNTS_FOR_NOBODY, counts_for_nobody};
 pub use run::{GcOptions, GcReport};
 
 use drystone_format::SlotId;

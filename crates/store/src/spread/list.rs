@@ -12,7 +12,7 @@ use super::gather::{Failure, all};
 use super::merge::{Group, Merge};
 use super::shards::{Found, Source};
 use super::{Amount, Core, Spread};
-use crate::name::DIRECTORIES;
+use crate::prefix::DIRECTORIES;
 use crate::{Kind, Listed, Name, Prefix, Result, ShardId};
 
 /// Most objects asked of a place at a time: what S3 gives in one answer.

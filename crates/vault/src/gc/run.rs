@@ -9,24 +9,24 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use drystone_format::epoch::{Epoch, Forgotten};
+use drystone_format::epoch::Epoch;
 use drystone_format::keys::Role;
-use drystone_format::root::{RootKind, RootName, RootState};
+use drystone_format::root::RootName;
 use drystone_format::{PackId, RegistrationId};
 use drystone_store::{Kind, Name, Prefix};
 
 use crate::catalog::Catalog;
 use crate::context::Source;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gc::live::Keys;
 use crate::gc::mark::{Job, Marker};
-use crate::gc::protocol::{self, Gaps, GcStep, Published, Registered, Registrations, Roots, Standing};
+use crate::gc::protocol::{self, Gaps, GcStep, Registered, Registrations, Roots, Standing};
 use crate::gc::registration::Registration;
+use crate::gc::roots::refuse_unknown;
 use crate::gc::sweep::{Copied, Sweep, Uses};
 use crate::parallel::each;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
-use crate::roots::{UNLISTED, report_doubles};
 use crate::vault::Vault;
 
 /// How to collect garbage.
@@ -106,7 +106,7 @@ pub struct GcReport {
 impl Vault {
     /// Deletes what no snapshot needs.
     ///
-    /// [`Error::Unmarked`] if a snapshot or tree cannot be read, [`Error::Absent`] if a place is away and those that are left
+    /// [`crate::Error::Unmarked`] if a snapshot or tree cannot be read, [`crate::Error::Absent`] if a place is away and those that are left
     /// need not have one in common with those that another run can reach (mirrors), or if something would have to be copied
     /// while it is away: nothing is deleted then. Needs an owner's key. Runs beside any
     /// number of others, here and elsewhere; what they may rely on stays for a later run.
@@ -136,30 +136,6 @@ impl Vault {
     }
 }
 
-/// What is said of objects that their writers have not signed.
-pub(crate) const COUNTS_FOR_NOBODY: &str = "it counts for nobody; remove it from the place if you do not know it";
-
-/// Whether an object is what its name says, but not signed by whom its name says.
-pub(crate) fn counts_for_nobody(error: &Error) -> bool {
-    use drystone_format::Error as E;
-    let Error::Damaged { source, .. } = error else {
-        return false;
-    };
-    let is_foreign = matches!(source, E::Magic { .. } | E::Malformed { .. } | E::Limit { .. });
-    is_foreign || matches!(source, E::Authentication { .. } | E::Signature { .. })
-}
-
-/// What a kind of root needs must be known before anything is deleted.
-fn refuse_unknown(listed: &[RootKind], place: &str) -> Result<()> {
-    let unknown = listed.iter().find(|kind| !RootKind::KNOWN.contains(kind));
-    unknown.map_or(Ok(()), |kind| {
-        Err(Error::UnknownKind {
-            kind: kind.word().to_owned(),
-            place: place.to_owned(),
-        })
-    })
-}
-
 pub(super) struct Run<'a> {
     pub(super) vault: &'a Vault,
     pub(super) options: &'a GcOptions,
@@ -175,9 +151,9 @@ pub(super) struct Run<'a> {
     /// Keys of runs under way: what they have just stored is no garbage.
     pub(super) running: HashSet<[u8; 32]>,
     /// The key of each writer.
-    keys: HashMap<RegistrationId, [u8; 32]>,
+    pub(super) keys: HashMap<RegistrationId, [u8; 32]>,
     /// Registrations that had a presence when the run began.
-    registered: BTreeSet<RegistrationId>,
+    pub(super) registered: BTreeSet<RegistrationId>,
     /// Roots whose trees are to be marked.
     pub(super) unmarked: Vec<Job>,
     /// Packs that are needed no more, once what is live in them is copied.
@@ -334,70 +310,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Lists the roots, and reads those that are new: their trees are to be marked, and what they say of their writers counts.
-    pub(super) fn list_roots(&mut self) -> Result<()> {
-        let names = self.vault.confirmed_root_names(&Prefix::AllRoots)?;
-        self.roots = names.into_iter().collect();
-        let listed = self
-            .roots
-            .iter()
-            .map(|root| (root.registration, root.number, root.hash));
-        self.read.retain(&listed.collect());
-        let standing = self.vault.epochs.standing();
-        for root in &self.roots {
-            let name = Name::root(root);
-            if self.read.has(root) || self.forged.contains(&name) || !standing.counts(root) {
-                continue;
-            }
-            match self.read_root(root) {
-                Ok((published, tree, writer)) => {
-                    self.read.insert(root, published);
-                    self.keys.insert(root.registration, writer);
-                    self.unmarked.extend(tree);
-                }
-                // Removed since it was listed, by somebody who forgot it before.
-                Err(Error::Store(error)) if error.is_not_found() => {}
-                Err(error) if counts_for_nobody(&error) => {
-                    let what = format!("{error}; {COUNTS_FOR_NOBODY}");
-                    self.report.problems.push(name.as_str(), what);
-                    self.forged.insert(name);
-                }
-                Err(error) => {
-                    return Err(Error::Unmarked {
-                        object: name.to_string(),
-                        why: error.to_string(),
-                    });
-                }
-            }
-        }
-        self.put_together();
-        Ok(())
-    }
-
-    /// What a root says of its writer, the tree that it makes live, if its kind counts, and its writer's key.
-    fn read_root(&self, root: &RootName) -> Result<(Published, Option<Job>, [u8; 32])> {
-        let signed = self.vault.signed_root(root)?;
-        let mut job = None;
-        if self.vault.is_listed(root.kind) {
-            let mut path = root.hash.short().into_bytes();
-            path.push(b':');
-            let tree = self.vault.opened_snapshot(&signed)?.tree;
-            job = Some(Job { tree, path });
-        }
-        let published = Published {
-            previous: signed.previous,
-            seen: signed.epochs,
-            is_last: signed.state == RootState::Last,
-        };
-        Ok((published, job, signed.certificate.writer.0))
-    }
-
-    /// Puts together what presences and roots say.
-    pub(super) fn put_together(&mut self) {
-        let standing = self.vault.epochs.standing();
-        self.registrations = Registrations::new(&self.writers, &self.read, &standing, self.options.gaps);
-    }
-
     /// Marks from the roots that are not marked yet.
     fn mark_new(&mut self) -> Result<()> {
         let jobs = std::mem::take(&mut self.unmarked);
@@ -498,18 +410,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What was forgotten, as far as it must be remembered: one of several places may be rolled back to what it was years ago;
-    /// at one place, the numbers of a registration without gaps are needed as long as anything is left of it.
-    fn kept_forgotten(&self) -> BTreeSet<Forgotten> {
-        let is_spread = self.vault.place.as_spread().is_some();
-        let is_needed = |id: &RegistrationId| {
-            let has_root = self.roots.iter().any(|root| root.registration == *id);
-            has_root || self.registered.contains(id)
-        };
-        let forgotten = self.before.forgotten().copied();
-        forgotten.filter(|(id, ..)| is_spread || is_needed(id)).collect()
-    }
-
     /// Copies what turned out to be needed since the first mark, or what others have condemned meanwhile.
     fn rescue(&mut self) -> Result<()> {
         let expected: BTreeSet<PackId> = self.before.condemned().into_iter().chain(self.leave.clone()).collect();
@@ -593,19 +493,7 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> GcReport {
-        for (id, number) in self.registrations.missing() {
-            let what = format!(
-                "its root number {number} is neither here nor forgotten: until it is back, nothing that its writer may rely on is \
-                 deleted; run `drystone gc --without-missing` if it is lost"
-            );
-            self.report.problems.push(format!("registration {id}"), what);
-        }
-        let is_signed = |root: &&RootName| self.read.has(root);
-        report_doubles(self.roots.iter().filter(is_signed).copied(), &mut self.report.problems);
-        for root in self.roots.iter().filter(|root| !self.vault.is_listed(root.kind)) {
-            self.report.problems.push(Name::root(root).as_str(), UNLISTED);
-        }
-        self.report.problems.append(self.vault.epochs.problems());
+        self.report_roots();
         self.report.problems.append(self.copied.problems);
         self.report
     }

@@ -15,7 +15,8 @@ use drystone_store::{Kind, Name, Prefix, Range};
 use crate::error::{Error, Result};
 use crate::gc::protocol::{self, Observed, Registered};
 use crate::gc::registration::{is_dead_here, sweep_marks};
-use crate::gc::run::{COUNTS_FOR_NOBODY, Run, counts_for_nobody};
+use crate::gc::roots::{COUNTS_FOR_NOBODY, counts_for_nobody};
+use crate::gc::run::Run;
 
 /// State key of the writers that gc waits for: id, sign of life, silent looks, time of the last one.
 const OBSERVED: &str = "gc_writers";

@@ -19,6 +19,7 @@ mod golden;
 mod hostile;
 mod places;
 mod reading;
+mod registrations;
 mod round_trip;
 mod spread_crash;
 mod spread_damage;

@@ -263,12 +263,15 @@ pub(crate) fn ingest(vault: &Vault) -> Ingest {
 }
 
 fn try_ingest(vault: &Vault) -> drystone_vault::Result<Ingest> {
-    let options = IngestOptions {
+    vault.ingest(options())
+}
+
+pub(crate) fn options() -> IngestOptions {
+    IngestOptions {
         compression: Compression::DEFAULT,
         progress: Arc::new(Progress::default()),
         cancel: Cancel::default(),
-    };
-    vault.ingest(options)
+    }
 }
 
 /// Bytes that look random and compress badly, different for each seed.
