@@ -157,9 +157,10 @@ class Vault:
     def snapshots(self):
         for name in os.listdir(os.path.join(self.path, "roots", "snapshot")):
             root, signed, signature = self.parse(b"DRYROOT", "roots", "snapshot", name)
-            verify(self.writer(root[4]), b"drystone root v1" + signed, signature)
-            aad = self.id + bytes.fromhex(name) + b"snapshot"
-            yield name, cbor(hpke_open(self.epochs[root[3]][2], b"drystone root v1", aad, root[5]))[0]
+            registration, number, id = name.split("-")
+            verify(writer := self.writer(root[5]), b"drystone root v1" + signed, signature)
+            aad = VERSION + self.id + b"snapshot" + bytes.fromhex(registration) + struct.pack(">Q", int(number)) + writer
+            yield id, cbor(hpke_open(self.epochs[root[4]][2], b"drystone root v1", aad, root[6]))[0]
     def extract(self, recipe, target):
         first, made = {}, []
         for path, entry in self.walk(recipe):

@@ -3,13 +3,10 @@
 use std::sync::LazyLock;
 
 use drystone_format::keys::Secrets;
-use drystone_format::{RootId, VaultId};
+use drystone_format::VaultId;
 
 #[path = "../../crates/format/tests/it/forge.rs"]
 pub mod forge;
-
-/// The id of the root in the examples.
-pub const ROOT: RootId = RootId([0xaa; 16]);
 
 struct Counting(u8);
 

@@ -88,7 +88,8 @@ pub(crate) fn name_given(app: &App, pin: &VaultPin) -> io::Result<()> {
     let Some(KeySource::File(file, _)) = &app.settings.key else {
         return Ok(());
     };
-    let names_some = fs::read_to_string(file).is_ok_and(|text| named_vaults(&text, "").is_ok_and(|named| !named.is_empty()));
+    let names_some =
+        fs::read_to_string(file).is_ok_and(|text| named_vaults(&text, "").is_ok_and(|named| !named.is_empty()));
     if names_some {
         append_line(file, &vault_line(pin))?;
     }
@@ -128,7 +129,11 @@ pub(crate) fn kept_key(app: &App, settings: &Settings, store: &Arc<dyn Store>) -
     vaults.extend(known.map(|pin| pin.vault));
     for vault in vaults {
         let file = kept_file(app, &vault);
-        let file = if file.exists() { Some(file) } else { kept_naming(app, &vault) };
+        let file = if file.exists() {
+            Some(file)
+        } else {
+            kept_naming(app, &vault)
+        };
         if let Some(file) = file {
             let with = Unlock::key_file(&read_secret(&file, "key file")?, &shown_path(&file), None)?;
             return Ok(Some(Given { with, kept: Some(file) }));
@@ -139,7 +144,10 @@ pub(crate) fn kept_key(app: &App, settings: &Settings, store: &Arc<dyn Store>) -
 
 /// A kept key whose file says that it is for this vault, whatever the file is called.
 fn kept_naming(app: &App, vault: &VaultId) -> Option<PathBuf> {
-    let files = fs::read_dir(&app.settings.keys_dir).ok()?.flatten().map(|entry| entry.path());
+    let files = fs::read_dir(&app.settings.keys_dir)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path());
     let mut keys = files.filter(|file| file.extension().is_some_and(|ending| ending == KEY_FILE_ENDING));
     keys.find(|file| {
         let content = read_secret(file, "key file").unwrap_or_default();

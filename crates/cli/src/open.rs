@@ -14,11 +14,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use drystone_backup::Selection;
+use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
 use drystone_format::header::Trust;
 use drystone_format::keys::Role;
 use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
-use drystone_format::RootId;
 use drystone_store::Store;
 use drystone_vault::{
     Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Resolved, Unlock,
@@ -31,8 +31,8 @@ use crate::config::{KeySource, Named, Passphrase, Settings, own_variables};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::keyfile::{
-    Given, KEY_FILE_ENDING, append_line, kept_file, kept_key, name_given, name_vault, public_key, read_secret, sync_dir,
-    write_new_key,
+    Given, KEY_FILE_ENDING, append_line, kept_file, kept_key, name_given, name_vault, public_key, read_secret,
+    sync_dir, write_new_key,
 };
 use crate::output::{local_time, shown, shown_path};
 use crate::reach;
@@ -278,7 +278,13 @@ fn lay_out(
     let used = PlaceUse::default();
     let places = urls.into_iter().zip(stores);
     let places = places.map(|(url, store)| NewPlace { store, url, used }).collect();
-    Ok(Vault::create_spread_known(places, (needed, total), context, options, ready)?)
+    Ok(Vault::create_spread_known(
+        places,
+        (needed, total),
+        context,
+        options,
+        ready,
+    )?)
 }
 
 /// The name of this machine.

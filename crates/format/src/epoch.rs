@@ -1,51 +1,98 @@
-//! What gc condemned, and which roots count no more: the payload of an epoch notice. Layout: docs/format.md, "Epoch of gc".
+//! What gc condemned, and which writers it gave up: the payload of an epoch notice. Layout: docs/format.md, "Epoch of gc".
 //!
 //! - What several epochs say adds up; nothing in one takes back what another says.
+//! - What one gc has to say may be of any size: it is split over several objects of one number.
 //! - Sets are ascending, so that equal epochs have equal bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cbor::{Reader, Writer};
 use crate::error::Result;
-use crate::id::{PackId, RootId};
+use crate::id::{PackId, RegistrationId, RootId};
 use crate::keys::Secrets;
-use crate::limits::ROOT_MAX_BYTES;
+use crate::limits::{EPOCH_ITEMS_MAX, ROOT_MAX_BYTES};
 use crate::notice::{NoticeKind, open_notice, seal_notice};
 use crate::random::Random;
 
 const OBJECT: &str = "epoch of gc";
-/// Most ids of one list, each at least 17 bytes.
-const IDS_MAX: u64 = (ROOT_MAX_BYTES / (RootId::LEN + 1)) as u64;
+/// Most items of one list that a reader takes, each at least 17 bytes.
+const ITEMS_MAX: u64 = (ROOT_MAX_BYTES / (RegistrationId::LEN + 1)) as u64;
+
+/// A root that an owner dropped: registration, number and hash.
+pub type Forgotten = (RegistrationId, u64, RootId);
 
 /// What one epoch notice says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Epoch {
-    /// Packs that nothing new may rely on, and that are deleted as soon as no run can rely on them any more.
+    /// Packs that nothing new may rely on, and that are deleted as soon as no writer can rely on them any more.
     pub packs: BTreeSet<PackId>,
-    /// Roots that count as absent, whether they are there or not.
-    pub roots: BTreeSet<RootId>,
-    /// Writers, by the root that they would publish, that were given up: what they publish from now on must not be reported.
-    pub fenced: BTreeSet<RootId>,
+    /// Registrations that were given up: what they publish from now on must not be reported.
+    pub fences: BTreeSet<RegistrationId>,
+    /// How many roots of a registration that was given up count: those of this number and above are void, there or not.
+    pub cuts: BTreeMap<RegistrationId, u64>,
+    /// Roots that owners forgot: they count as absent, there or not.
+    pub forgotten: BTreeSet<Forgotten>,
 }
 
 impl Epoch {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The same in parts, each of which fits into one object; at least one.
+    pub fn split(self) -> Vec<Self> {
+        let mut parts = vec![Self::default()];
+        let mut room = EPOCH_ITEMS_MAX;
+        let mut next = |parts: &mut Vec<Self>| {
+            if room == 0 {
+                parts.push(Self::default());
+                room = EPOCH_ITEMS_MAX;
+            }
+            room -= 1;
+        };
+        for pack in self.packs {
+            next(&mut parts);
+            parts.last_mut().map(|part| part.packs.insert(pack));
+        }
+        for fence in self.fences {
+            next(&mut parts);
+            parts.last_mut().map(|part| part.fences.insert(fence));
+        }
+        for (registration, count) in self.cuts {
+            next(&mut parts);
+            parts.last_mut().map(|part| part.cuts.insert(registration, count));
+        }
+        for root in self.forgotten {
+            next(&mut parts);
+            parts.last_mut().map(|part| part.forgotten.insert(root));
+        }
+        parts
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        out.map(3).uint(0).array(self.packs.len());
+        out.map(4).uint(0).array(self.packs.len());
         for pack in &self.packs {
             out.bytes(&pack.0);
         }
-        for (key, ids) in [(1, &self.roots), (2, &self.fenced)] {
-            out.uint(key).array(ids.len());
-            for id in ids {
-                out.bytes(&id.0);
-            }
+        out.uint(1).array(self.fences.len());
+        for registration in &self.fences {
+            out.bytes(&registration.0);
+        }
+        out.uint(2).array(self.cuts.len());
+        for (registration, count) in &self.cuts {
+            out.array(2).bytes(&registration.0).uint(*count);
+        }
+        out.uint(3).array(self.forgotten.len());
+        for (registration, number, hash) in &self.forgotten {
+            out.array(3).bytes(&registration.0).uint(*number).bytes(&hash.0);
         }
         out.finish()
     }
 }
 
-/// The epoch notice object that says `epoch`.
+/// The epoch notice object that says `epoch`, which must be one part of [`Epoch::split`].
 pub fn seal_epoch(secrets: &Secrets, epoch: &Epoch, random: &mut dyn Random) -> Result<Vec<u8>> {
     seal_notice(secrets, NoticeKind::Epoch, epoch.encode(), random)
 }
@@ -57,9 +104,18 @@ pub fn open_epoch(secrets: &Secrets, object: &[u8]) -> Result<Epoch> {
     let mut reader = Reader::new(OBJECT, &payload);
     reader.map(|reader, key| {
         match key {
-            0 => epoch.packs = ids(reader, PackId)?,
-            1 => epoch.roots = ids(reader, RootId)?,
-            2 => epoch.fenced = ids(reader, RootId)?,
+            0 => {
+                epoch.packs = items(reader, |reader| Ok(PackId(reader.fixed()?)))?
+                    .into_iter()
+                    .collect()
+            }
+            1 => {
+                epoch.fences = items(reader, |reader| Ok(RegistrationId(reader.fixed()?)))?
+                    .into_iter()
+                    .collect();
+            }
+            2 => epoch.cuts = items(reader, cut)?.into_iter().collect(),
+            3 => epoch.forgotten = items(reader, forgotten)?.into_iter().collect(),
             _ => return Ok(false),
         }
         Ok(true)
@@ -68,15 +124,26 @@ pub fn open_epoch(secrets: &Secrets, object: &[u8]) -> Result<Epoch> {
     Ok(epoch)
 }
 
-fn ids<const N: usize, T: Ord>(reader: &mut Reader<'_>, id: fn([u8; N]) -> T) -> Result<BTreeSet<T>> {
-    let count = reader.array("number of ids", IDS_MAX)?;
-    let mut found = BTreeSet::new();
+fn cut(reader: &mut Reader<'_>) -> Result<(RegistrationId, u64)> {
+    reader.array_of("cut", 2)?;
+    Ok((RegistrationId(reader.fixed()?), reader.uint()?))
+}
+
+fn forgotten(reader: &mut Reader<'_>) -> Result<Forgotten> {
+    reader.array_of("forgotten root", 3)?;
+    Ok((RegistrationId(reader.fixed()?), reader.uint()?, RootId(reader.fixed()?)))
+}
+
+/// A list whose items ascend.
+fn items<T: Ord>(reader: &mut Reader<'_>, item: impl Fn(&mut Reader<'_>) -> Result<T>) -> Result<Vec<T>> {
+    let count = reader.array("number of items", ITEMS_MAX)?;
+    let mut found: Vec<T> = Vec::new();
     for _ in 0..count {
-        let next = id(reader.fixed()?);
+        let next = item(reader)?;
         if found.last().is_some_and(|last| *last >= next) {
-            return Err(reader.malformed("ids out of order"));
+            return Err(reader.malformed("items out of order"));
         }
-        found.insert(next);
+        found.push(next);
     }
     Ok(found)
 }

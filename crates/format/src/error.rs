@@ -47,6 +47,12 @@ pub enum Error {
         /// The bound of `limits`.
         limit: u64,
     },
+    /// The bytes are not those whose hash is in the name of the object.
+    #[error("{object} has other bytes than its name says: altered since it was stored, or put in its place")]
+    Hash {
+        /// The object that was read.
+        object: &'static str,
+    },
     /// Authentication failed: the bytes were altered, belong to another vault, or the key is not the right one.
     #[error("{object} does not authenticate: its bytes were altered, or it belongs to another vault or key")]
     Authentication {

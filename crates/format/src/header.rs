@@ -147,6 +147,11 @@ pub(crate) fn body<'a>(object: &'static str, magic: &[u8; 7], bytes: &'a [u8]) -
     Ok(body)
 }
 
+/// The version byte of an object whose magic was checked; it is bound into what the object seals.
+pub(crate) fn version(bytes: &[u8]) -> u8 {
+    bytes.get(7).copied().unwrap_or_default()
+}
+
 fn domain(domain: &[u8], signed: &[u8]) -> Vec<u8> {
     [domain, signed].concat()
 }

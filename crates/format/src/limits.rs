@@ -44,6 +44,10 @@ pub const PACK_TAIL_GUESS_BYTES: usize = 64 << 10;
 
 /// Largest root object, bytes: a snapshot names paths, tags and one tree, never its files.
 pub const ROOT_MAX_BYTES: usize = 4 << 20;
+/// Largest ledger, bytes: a million live roots of 40 bytes each, and a third more for the rest.
+pub const LEDGER_MAX_BYTES: usize = 64 << 20;
+/// Largest index part or index run, bytes.
+pub const INDEX_MAX_BYTES: usize = 64 << 20;
 /// Largest key slot, bytes: the secrets of `EPOCHS_MAX` epochs (112 KiB), a copy of the header, and the lock.
 pub const SLOT_MAX_BYTES: usize = 512 << 10;
 /// Largest vault header, bytes: room for the 255 places of a spread.
@@ -86,5 +90,8 @@ pub const SNAPSHOT_LIST_MAX: u64 = 4096;
 pub const TEXT_MAX_BYTES: usize = 4096;
 /// Most key epochs in one set of secrets.
 pub const EPOCHS_MAX: u64 = 1024;
-/// Most epochs of gc that a presence names: 30 bytes each, within `HEADER_MAX_BYTES`.
+/// Most epochs of gc, and most ledgers, that a presence or root names: 28 bytes each, both within `HEADER_MAX_BYTES`.
 pub const PRESENCE_EPOCHS_MAX: usize = 4096;
+/// Most items (packs, fences, cuts, forgotten roots; at most 46 bytes each) of one epoch object, so that it stays below
+/// `ROOT_MAX_BYTES`.
+pub const EPOCH_ITEMS_MAX: usize = 48 << 10;

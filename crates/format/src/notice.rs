@@ -6,7 +6,7 @@
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
-use crate::header::{body, sign, split_signature, verify};
+use crate::header::{body, sign, split_signature, verify, version};
 use crate::id::PackId;
 use crate::keys::{Certificate, Role, Secrets};
 use crate::limits::{FORMAT_VERSION, ROOT_MAX_BYTES};
@@ -55,14 +55,9 @@ pub fn seal_notice(secrets: &Secrets, kind: NoticeKind, payload: Vec<u8>, random
     let epoch = secrets.current()?;
     let salt: [u8; 32] = array(random);
     let mut sealed = payload;
-    sealer(secrets, kind, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
+    sealer(secrets, kind, FORMAT_VERSION, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
     let mut out = Writer::onto([kind.magic().as_slice(), &[FORMAT_VERSION]].concat());
-    out.map(4)
-        .uint(0)
-        .uint(epoch.number)
-        .uint(1)
-        .bytes(&salt)
-        .uint(2);
+    out.map(4).uint(0).uint(epoch.number).uint(1).bytes(&salt).uint(2);
     secrets.certificate.encode(&mut out);
     out.uint(3).bytes(&sealed);
     let object = sign(out.finish(), kind.domain(), &secrets.writer_key)?;
@@ -72,8 +67,13 @@ pub fn seal_notice(secrets: &Secrets, kind: NoticeKind, payload: Vec<u8>, random
 
 /// What the notice says, checked to be an owner's of this vault; to be decoded by its kind.
 pub fn open_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<Vec<u8>> {
-    let (epoch, salt, sealed) = signed_notice(secrets, kind, object)?;
-    sealer(secrets, kind, epoch, &salt)?.open(kind.object(), 0, &sealed)
+    let Signed {
+        version,
+        epoch,
+        salt,
+        sealed,
+    } = signed_notice(secrets, kind, object)?;
+    sealer(secrets, kind, version, epoch, &salt)?.open(kind.object(), 0, &sealed)
 }
 
 /// Checks that `object` is an owner's notice of `kind` in this vault; what it says may be sealed in an epoch that this
@@ -82,8 +82,8 @@ pub fn verify_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Resu
     signed_notice(secrets, kind, object).map(drop)
 }
 
-/// Key epoch, salt and sealed part of a notice whose signatures are right.
-fn signed_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<(u64, [u8; 32], Vec<u8>)> {
+/// Checks the signatures of a notice.
+fn signed_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<Signed> {
     let what = kind.object();
     within(what, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
     let (signed, signature) = split_signature(what, object)?;
@@ -106,22 +106,26 @@ fn signed_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<(
     if certificate.role != Role::Owner {
         return Err(Error::Signature { object: what });
     }
-    Ok((
-        required(what, "key epoch", epoch)?,
-        required(what, "salt", salt)?,
-        required(what, "sealed part", sealed)?,
-    ))
+    Ok(Signed {
+        version: version(signed),
+        epoch: required(what, "key epoch", epoch)?,
+        salt: required(what, "salt", salt)?,
+        sealed: required(what, "sealed part", sealed)?,
+    })
 }
 
-fn sealer(secrets: &Secrets, kind: NoticeKind, epoch: u64, salt: &[u8; 32]) -> Result<Sealer> {
+/// A notice whose signatures are right.
+struct Signed {
+    version: u8,
+    epoch: u64,
+    salt: [u8; 32],
+    sealed: Vec<u8>,
+}
+
+fn sealer(secrets: &Secrets, kind: NoticeKind, version: u8, epoch: u64, salt: &[u8; 32]) -> Result<Sealer> {
     let key = secrets.epoch(kind.object(), epoch)?.index_key.trailer_key(salt);
-    Sealer::new(
-        Suite::ChaCha20Poly1305,
-        &key,
-        kind.domain(),
-        &secrets.vault,
-        PackKind::Meta,
-    )
+    let aad = [kind.domain(), &[version], &secrets.vault.0, &[PackKind::Meta as u8]].concat();
+    Sealer::bound(Suite::ChaCha20Poly1305, &key, &aad)
 }
 
 /// An owner's word that the packs `packs` hold what their trailers claim.

@@ -1,53 +1,110 @@
-//! Presence of a writer: that a run is under way, and what it knew when it began. Layout: docs/format.md, "Presence".
+//! Presence of a writer: that a registration is at work, what it has read, and how far it has published.
+//! Layout: docs/format.md, "Presence".
 //!
-//! - It is neither sealed nor signed: all that a false one does is to keep garbage for longer.
-//! - A run that is not known to have seen an epoch counts as not having seen it.
+//! - It is signed by the key that its registration commits to: nobody else can speak for a writer.
+//! - A writer that is not known to have seen an epoch counts as not having seen it.
 
 use std::collections::BTreeSet;
 
 use crate::cbor::{Reader, Writer, required};
-use crate::error::Result;
-use crate::header::body;
-use crate::id::RootId;
-use crate::keys::VerifyKey;
-use crate::limits::{FORMAT_VERSION, PRESENCE_EPOCHS_MAX};
+use crate::error::{Error, Result, within};
+use crate::header::{body, sign, split_signature, verify};
+use crate::id::{RegistrationId, RootId, VaultId, object_hash};
+use crate::keys::{Certificate, Secrets};
+use crate::limits::{FORMAT_VERSION, HEADER_MAX_BYTES, PRESENCE_EPOCHS_MAX};
 
 const OBJECT: &str = "presence of a writer";
 const MAGIC: &[u8; 7] = b"DRYWRIT";
+const DOMAIN: &[u8] = b"drystone presence v1";
 
-/// What a writer says of itself when it registers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Objects that somebody has read: number and hash of each.
+pub type Seen = BTreeSet<(u64, RootId)>;
+
+/// Whether a writer is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum WriterState {
+    /// It is; gc waits for it.
+    #[default]
+    AtWork,
+    /// Nothing of this registration follows any more.
+    Over,
+}
+
+/// What a writer says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Presence {
-    /// The key that signs its packs.
-    pub writer: VerifyKey,
-    /// The epochs of gc that it had read before it learned which packs there are; the latest ones, if there are many.
-    pub seen: BTreeSet<(u64, RootId)>,
+    /// The nonce of its registration.
+    pub nonce: [u8; 16],
+    /// Counts its presences from 0.
+    pub beat: u64,
+    /// The epochs of gc that everything it does after its advance knows of; the latest ones, if there are many.
+    pub epochs: Seen,
+    /// The ledgers that it has read; the latest ones, if there are many.
+    pub ledgers: Seen,
+    /// Number and hash of its last root: all its packs up to there are published or abandoned. `None` before the first.
+    pub advance: Option<(u64, RootId)>,
+    /// Whether it is at work.
+    pub state: WriterState,
 }
 
 impl Presence {
-    /// The object.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::onto([MAGIC.as_slice(), &[FORMAT_VERSION]].concat());
-        let left_out = self.seen.len().saturating_sub(PRESENCE_EPOCHS_MAX);
-        out.map(2).uint(0).bytes(&self.writer.0);
-        out.uint(1).array(self.seen.len() - left_out);
-        for (number, id) in self.seen.iter().skip(left_out) {
-            out.array(2).uint(*number).bytes(&id.0);
-        }
-        out.finish()
+    /// The registration, being that of the holder of `secrets`.
+    pub fn registration(&self, secrets: &Secrets) -> RegistrationId {
+        RegistrationId::derive(&secrets.vault, &secrets.certificate.writer, &self.nonce)
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
-    pub fn decode(object: &[u8]) -> Result<Self> {
-        let (mut writer, mut seen) = (None, BTreeSet::new());
-        let mut reader = Reader::new(OBJECT, body(OBJECT, MAGIC, object)?);
+    /// The object, signed with the writer key of this credential.
+    pub fn sign(&self, secrets: &Secrets) -> Result<Vec<u8>> {
+        let mut out = Writer::onto([MAGIC.as_slice(), &[FORMAT_VERSION]].concat());
+        out.map(7 + usize::from(self.advance.is_some()));
+        out.uint(0).bytes(&secrets.vault.0).uint(1).bytes(&self.nonce).uint(2);
+        secrets.certificate.encode(&mut out);
+        out.uint(3).uint(self.beat).uint(4);
+        encode_seen(&mut out, &self.epochs);
+        out.uint(5);
+        encode_seen(&mut out, &self.ledgers);
+        if let Some((number, hash)) = &self.advance {
+            out.uint(6).array(2).uint(*number).bytes(&hash.0);
+        }
+        out.uint(7).uint(u64::from(self.state == WriterState::Over));
+        let object = sign(out.finish(), DOMAIN, &secrets.writer_key)?;
+        within(OBJECT, "bytes", object.len() as u64, HEADER_MAX_BYTES as u64)?;
+        Ok(object)
+    }
+
+    /// Reads the presence that is stored as `registration`, `beat` and `hash`, and checks that the writer that the
+    /// registration commits to has signed it; any credential can.
+    ///
+    /// [`Error::Hash`] if these are not the bytes that the name states; other errors mean that it counts for nobody.
+    pub fn verify(
+        secrets: &Secrets,
+        (registration, beat, hash): (&RegistrationId, u64, &RootId),
+        object: &[u8],
+    ) -> Result<(Self, Certificate)> {
+        within(OBJECT, "bytes", object.len() as u64, HEADER_MAX_BYTES as u64)?;
+        if object_hash(object) != *hash {
+            return Err(Error::Hash { object: OBJECT });
+        }
+        let (signed, signature) = split_signature(OBJECT, object)?;
+        let (mut vault, mut nonce, mut certificate, mut found) = (None, None, None, None);
+        let mut presence = Self::default();
+        let mut reader = Reader::new(OBJECT, body(OBJECT, MAGIC, signed)?);
         reader.map(|reader, key| {
             match key {
-                0 => writer = Some(VerifyKey(reader.fixed()?)),
-                1 => {
-                    for _ in 0..reader.array("number of epochs", PRESENCE_EPOCHS_MAX as u64)? {
-                        reader.array_of("epoch", 2)?;
-                        seen.insert((reader.uint()?, RootId(reader.fixed()?)));
+                0 => vault = Some(VaultId(reader.fixed()?)),
+                1 => nonce = Some(reader.fixed()?),
+                2 => certificate = Some(Certificate::decode(OBJECT, reader)?),
+                3 => found = Some(reader.uint()?),
+                4 => presence.epochs = decode_seen(reader)?,
+                5 => presence.ledgers = decode_seen(reader)?,
+                6 => {
+                    reader.array_of("advance", 2)?;
+                    presence.advance = Some((reader.uint()?, RootId(reader.fixed()?)));
+                }
+                7 => {
+                    presence.state = match reader.uint()? {
+                        1 => WriterState::Over,
+                        _ => WriterState::AtWork,
                     }
                 }
                 _ => return Ok(false),
@@ -55,9 +112,33 @@ impl Presence {
             Ok(true)
         })?;
         reader.end()?;
-        Ok(Self {
-            writer: required(OBJECT, "writer", writer)?,
-            seen,
-        })
+        let certificate = required(OBJECT, "certificate", certificate)?;
+        presence.nonce = required(OBJECT, "nonce", nonce)?;
+        presence.beat = beat;
+        let own = RegistrationId::derive(&secrets.vault, &certificate.writer, &presence.nonce);
+        if vault != Some(secrets.vault) || found != Some(beat) || own != *registration {
+            return Err(Error::Authentication { object: OBJECT });
+        }
+        certificate.verify(OBJECT, &secrets.vault, &secrets.vault_verify)?;
+        verify(OBJECT, DOMAIN, signed, &signature, &certificate.writer)?;
+        Ok((presence, certificate))
     }
+}
+
+/// Writes numbers and hashes of what was read; of more than the format allows, the latest ones.
+pub(crate) fn encode_seen(out: &mut Writer, seen: &Seen) {
+    let left_out = seen.len().saturating_sub(PRESENCE_EPOCHS_MAX);
+    out.array(seen.len() - left_out);
+    for (number, hash) in seen.iter().skip(left_out) {
+        out.array(2).uint(*number).bytes(&hash.0);
+    }
+}
+
+pub(crate) fn decode_seen(reader: &mut Reader<'_>) -> Result<Seen> {
+    let mut seen = Seen::new();
+    for _ in 0..reader.array("number of objects seen", PRESENCE_EPOCHS_MAX as u64)? {
+        reader.array_of("object seen", 2)?;
+        seen.insert((reader.uint()?, RootId(reader.fixed()?)));
+    }
+    Ok(seen)
 }

@@ -1,14 +1,21 @@
 //! Roots: the small objects that make something live, sealed to the owners and signed by who wrote them.
 //! Layout: docs/format.md, "Root".
 //!
-//! - Type and id are bound into the seal: a root cannot be passed off under another name.
+//! - A root's name ends in the hash of its bytes, and its registration commits to the key that signs it: nobody can replace
+//!   one, or publish one in another writer's name.
+//! - Kind, registration, number and writer are bound into the seal: a payload cannot be passed off as another root's.
+//! - The roots of a registration form a chain: each states the hash of the one before it.
+
+use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
-use crate::header::{body, sign, split_signature, verify};
-use crate::id::{RootId, VaultId};
-use crate::keys::{Certificate, Secrets};
-use crate::limits::ROOT_MAX_BYTES;
+use crate::header::{body, sign, split_signature, verify, version};
+use crate::id::{RegistrationId, RootId, VaultId, object_hash};
+use crate::keys::{Certificate, Secrets, VerifyKey};
+use crate::limits::{FORMAT_VERSION, ROOT_MAX_BYTES};
+use crate::presence::{Seen, decode_seen, encode_seen};
 use crate::random::Random;
 use crate::snapshot::Snapshot;
 
@@ -17,25 +24,87 @@ const MAGIC: &[u8; 7] = b"DRYROOT";
 const DOMAIN: &[u8] = b"drystone root v1";
 const INFO: &[u8] = b"drystone root v1";
 
-/// What kind of thing a root makes live; the text is its directory in the store and stands in the seal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RootKind {
-    /// A backed-up tree.
-    Snapshot,
-}
+/// What kind of thing a root makes live: a word of 1 to 15 letters from `a` to `z`, known to this program or not.
+///
+/// The word is the root's directory in the store and stands in the seal. Kinds sort like their words.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RootKind([u8; 15]);
 
 impl RootKind {
+    /// A backed-up tree.
+    pub const SNAPSHOT: Self = Self(*b"snapshot\0\0\0\0\0\0\0");
+    /// Blocks of the HTTP service; reserved.
+    pub const BLOCKS: Self = Self(*b"blocks\0\0\0\0\0\0\0\0\0");
+    /// The latest commit of one actor of a volume; reserved.
+    pub const HEAD: Self = Self(*b"head\0\0\0\0\0\0\0\0\0\0\0");
+    /// Kinds whose payload this program reads.
+    pub const KNOWN: [Self; 1] = [Self::SNAPSHOT];
+
     /// The word in names and seals.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Snapshot => "snapshot",
-        }
+    pub fn word(&self) -> &str {
+        let letters = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
+        std::str::from_utf8(letters).unwrap_or_default()
     }
 
-    /// The kind that has this word.
+    /// The kind that has this word; `None` unless it is one of 1 to 15 letters from `a` to `z`.
     pub fn from_word(word: &str) -> Option<Self> {
-        (word == Self::Snapshot.word()).then_some(Self::Snapshot)
+        let mut letters = [0; 15];
+        let is_word = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+        letters.get_mut(..word.len())?.copy_from_slice(word.as_bytes());
+        is_word.then_some(Self(letters))
     }
+}
+
+impl fmt::Debug for RootKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RootKind({})", self.word())
+    }
+}
+
+/// What the name of a root says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RootName {
+    /// What it makes live.
+    pub kind: RootKind,
+    /// Who published it: the writer at work, by its registration.
+    pub registration: RegistrationId,
+    /// Counts the roots of the registration from 0, over all kinds.
+    pub number: u64,
+    /// Hash of the object: the id that people use.
+    pub hash: RootId,
+}
+
+/// Whether more roots of the same registration may follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum RootState {
+    /// More may follow.
+    #[default]
+    Open,
+    /// It is the last one.
+    Last,
+}
+
+/// A root to be sealed.
+#[derive(Debug, Clone)]
+pub struct NewRoot<'a> {
+    /// What it makes live.
+    pub kind: RootKind,
+    /// The nonce of the registration.
+    pub nonce: [u8; 16],
+    /// Its number; the first root of a registration has 0.
+    pub number: u64,
+    /// The hash of the root before it; `None` for number 0.
+    pub previous: Option<RootId>,
+    /// Whether it ends the registration.
+    pub state: RootState,
+    /// The epochs of gc that the writer had read, the latest ones if there are many.
+    pub epochs: &'a Seen,
+    /// The ledgers that the writer had read.
+    pub ledgers: &'a Seen,
+    /// What it says, encoded by its kind.
+    pub payload: &'a [u8],
+    /// The part of the index that lists the packs of this root, sealed under the index key.
+    pub index_part: Option<&'a [u8]>,
 }
 
 /// An opened root.
@@ -47,92 +116,217 @@ pub struct Root {
     pub payload: Vec<u8>,
 }
 
-fn aad(vault: &VaultId, kind: &str, id: &RootId) -> Vec<u8> {
-    [vault.0.as_slice(), &id.0, kind.as_bytes()].concat()
+/// A root whose hash and signatures are right; what it says is still sealed.
+#[derive(Debug, Clone)]
+pub struct SignedRoot {
+    /// What its name must say.
+    pub name: RootName,
+    /// Who wrote it.
+    pub certificate: Certificate,
+    /// The hash of the root before it; `None` for number 0.
+    pub previous: Option<RootId>,
+    /// Whether it ends the registration.
+    pub state: RootState,
+    /// The epochs of gc that the writer had read when it published this root.
+    pub epochs: Seen,
+    /// The ledgers that the writer had read.
+    pub ledgers: Seen,
+    /// The part of the index that lists the packs of this root, sealed under the index key.
+    pub index_part: Option<Vec<u8>>,
+    version: u8,
+    epoch: u64,
+    sealed: Vec<u8>,
 }
 
-/// The root object of `kind` and `id` that says `payload`; an error if `payload` could not be read back (a tag too long,
-/// say), since a root is the only way to what it makes live.
-pub fn seal_root(
-    secrets: &Secrets,
-    kind: RootKind,
-    id: &RootId,
-    payload: &[u8],
-    random: &mut dyn Random,
-) -> Result<Vec<u8>> {
-    match kind {
-        RootKind::Snapshot => Snapshot::decode(payload).map(drop)?,
+/// What is bound into the seal of a payload. Only the kind has no fixed length, so no two roots share it.
+fn aad(version: u8, vault: &VaultId, name: &RootName, writer: &VerifyKey) -> Vec<u8> {
+    [
+        &[version],
+        vault.0.as_slice(),
+        name.kind.word().as_bytes(),
+        &name.registration.0,
+        &name.number.to_be_bytes(),
+        &writer.0,
+    ]
+    .concat()
+}
+
+/// Makes a root object; its name follows from it by [`root_name`].
+///
+/// Fails if the payload of a known kind could not be read back (a tag too long, say), since a root is the only way to what
+/// it makes live.
+pub fn seal_root(secrets: &Secrets, root: &NewRoot<'_>, random: &mut dyn Random) -> Result<Vec<u8>> {
+    if root.kind == RootKind::SNAPSHOT {
+        Snapshot::decode(root.payload).map(drop)?;
     }
-    let epoch = secrets.current()?;
-    let sealed = epoch
-        .seal_key
-        .seal(random, INFO, &aad(&secrets.vault, kind.word(), id), payload)?;
-    let mut out = Writer::onto([MAGIC.as_slice(), &[crate::limits::FORMAT_VERSION]].concat());
-    out.map(6)
-        .uint(0)
-        .bytes(&secrets.vault.0)
-        .uint(1)
-        .text(kind.word())
-        .uint(2)
-        .bytes(&id.0);
-    out.uint(3).uint(epoch.number).uint(4);
+    let (epoch, writer) = (secrets.current()?, &secrets.certificate.writer);
+    let name = RootName {
+        kind: root.kind,
+        registration: RegistrationId::derive(&secrets.vault, writer, &root.nonce),
+        number: root.number,
+        hash: RootId([0; RootId::LEN]),
+    };
+    let bound = aad(FORMAT_VERSION, &secrets.vault, &name, writer);
+    let sealed = epoch.seal_key.seal(random, INFO, &bound, root.payload)?;
+    let mut out = Writer::onto([MAGIC.as_slice(), &[FORMAT_VERSION]].concat());
+    out.map(10 + usize::from(root.index_part.is_some()) + usize::from(root.previous.is_some()));
+    out.uint(0).bytes(&secrets.vault.0).uint(1).text(root.kind.word());
+    out.uint(2).bytes(&root.nonce).uint(3).uint(root.number);
+    out.uint(4).uint(epoch.number).uint(5);
     secrets.certificate.encode(&mut out);
-    out.uint(5).bytes(&sealed);
+    out.uint(6).bytes(&sealed);
+    if let Some(part) = root.index_part {
+        out.uint(7).bytes(part);
+    }
+    if let Some(previous) = &root.previous {
+        out.uint(8).bytes(&previous.0);
+    }
+    out.uint(9).uint(u64::from(root.state == RootState::Last)).uint(10);
+    encode_seen(&mut out, root.epochs);
+    out.uint(11);
+    encode_seen(&mut out, root.ledgers);
     let object = sign(out.finish(), DOMAIN, &secrets.writer_key)?;
     within(OBJECT, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
     Ok(object)
 }
 
-/// A root whose signatures are right; what it says is still sealed.
-#[derive(Debug, Clone)]
-pub struct SignedRoot {
-    /// Who wrote it.
-    pub certificate: Certificate,
-    epoch: u64,
-    sealed: Vec<u8>,
+/// Returns the name of a root that this credential has just sealed with [`seal_root`].
+pub fn root_name(secrets: &Secrets, root: &NewRoot<'_>, object: &[u8]) -> RootName {
+    RootName {
+        kind: root.kind,
+        registration: RegistrationId::derive(&secrets.vault, &secrets.certificate.writer, &root.nonce),
+        number: root.number,
+        hash: object_hash(object),
+    }
 }
 
-/// Checks that `object` is the root `kind` and `id` of this vault, signed by one of its writers; any credential can.
-pub fn verify_root(secrets: &Secrets, kind: RootKind, id: &RootId, object: &[u8]) -> Result<SignedRoot> {
+/// Checks that `object` is the root of this name, signed by the writer that its registration commits to; any credential can.
+///
+/// [`Error::Hash`] if these are not the bytes that the name states; other errors mean that the root counts for nobody.
+pub fn verify_root(secrets: &Secrets, name: &RootName, object: &[u8]) -> Result<SignedRoot> {
     within(OBJECT, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
+    if object_hash(object) != name.hash {
+        return Err(Error::Hash { object: OBJECT });
+    }
     let (signed, signature) = split_signature(OBJECT, object)?;
-    let (mut vault, mut word, mut found, mut epoch) = (None, None, None, None);
-    let (mut certificate, mut sealed) = (None, None);
+    let mut fields = Fields::default();
     let mut reader = Reader::new(OBJECT, body(OBJECT, MAGIC, signed)?);
-    reader.map(|reader, key| {
-        match key {
-            0 => vault = Some(VaultId(reader.fixed()?)),
-            1 => word = Some(reader.text("kind")?),
-            2 => found = Some(RootId(reader.fixed()?)),
-            3 => epoch = Some(reader.uint()?),
-            4 => certificate = Some(Certificate::decode(OBJECT, reader)?),
-            5 => sealed = Some(reader.bytes("sealed part", ROOT_MAX_BYTES)?.to_vec()),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
+    reader.map(|reader, key| fields.read(reader, key))?;
     reader.end()?;
-    if vault != Some(secrets.vault) || word.as_deref() != Some(kind.word()) || found != Some(*id) {
+    let certificate = required(OBJECT, "certificate", fields.certificate)?;
+    let nonce = required(OBJECT, "nonce", fields.nonce)?;
+    let is_named = fields.vault == Some(secrets.vault)
+        && fields.kind.as_deref() == Some(name.kind.word())
+        && fields.number == Some(name.number)
+        && RegistrationId::derive(&secrets.vault, &certificate.writer, &nonce) == name.registration;
+    if !is_named {
         return Err(Error::Authentication { object: OBJECT });
     }
-    let certificate = required(OBJECT, "certificate", certificate)?;
     certificate.verify(OBJECT, &secrets.vault, &secrets.vault_verify)?;
     verify(OBJECT, DOMAIN, signed, &signature, &certificate.writer)?;
+    if fields.previous.is_none() != (name.number == 0) {
+        return Err(Error::malformed(
+            OBJECT,
+            0,
+            "every root but the first states the one before it",
+        ));
+    }
     Ok(SignedRoot {
+        name: *name,
         certificate,
-        epoch: required(OBJECT, "key epoch", epoch)?,
-        sealed: required(OBJECT, "sealed part", sealed)?,
+        previous: fields.previous,
+        state: fields.state,
+        epochs: fields.epochs,
+        ledgers: fields.ledgers,
+        index_part: fields.index_part,
+        version: version(signed),
+        epoch: required(OBJECT, "key epoch", fields.epoch)?,
+        sealed: required(OBJECT, "sealed part", fields.sealed)?,
     })
 }
 
-/// Opens the root that is stored as `kind` and `id`; a writer gets [`Error::WriterKey`].
-pub fn open_root(secrets: &Secrets, kind: RootKind, id: &RootId, object: &[u8]) -> Result<Root> {
-    let SignedRoot {
-        certificate,
-        epoch,
-        sealed,
-    } = verify_root(secrets, kind, id, object)?;
-    let open_key = secrets.open_key(OBJECT, epoch)?;
-    let payload = open_key.open(OBJECT, INFO, &aad(&secrets.vault, kind.word(), id), &sealed)?;
-    Ok(Root { certificate, payload })
+#[derive(Default)]
+struct Fields {
+    vault: Option<VaultId>,
+    kind: Option<String>,
+    nonce: Option<[u8; 16]>,
+    number: Option<u64>,
+    epoch: Option<u64>,
+    certificate: Option<Certificate>,
+    sealed: Option<Vec<u8>>,
+    index_part: Option<Vec<u8>>,
+    previous: Option<RootId>,
+    state: RootState,
+    epochs: Seen,
+    ledgers: Seen,
+}
+
+impl Fields {
+    fn read(&mut self, reader: &mut Reader<'_>, key: u64) -> Result<bool> {
+        match key {
+            0 => self.vault = Some(VaultId(reader.fixed()?)),
+            1 => self.kind = Some(reader.text("kind")?),
+            2 => self.nonce = Some(reader.fixed()?),
+            3 => self.number = Some(reader.uint()?),
+            4 => self.epoch = Some(reader.uint()?),
+            5 => self.certificate = Some(Certificate::decode(OBJECT, reader)?),
+            6 => self.sealed = Some(reader.bytes("sealed part", ROOT_MAX_BYTES)?.to_vec()),
+            7 => self.index_part = Some(reader.bytes("index part", ROOT_MAX_BYTES)?.to_vec()),
+            8 => self.previous = Some(RootId(reader.fixed()?)),
+            9 => {
+                self.state = match reader.uint()? {
+                    1 => RootState::Last,
+                    _ => RootState::Open,
+                }
+            }
+            10 => self.epochs = decode_seen(reader)?,
+            11 => self.ledgers = decode_seen(reader)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+impl SignedRoot {
+    /// Opens what the root says; a writer gets [`Error::WriterKey`].
+    pub fn open(&self, secrets: &Secrets) -> Result<Root> {
+        let open_key = secrets.open_key(OBJECT, self.epoch)?;
+        let bound = aad(self.version, &secrets.vault, &self.name, &self.certificate.writer);
+        let payload = open_key.open(OBJECT, INFO, &bound, &self.sealed)?;
+        Ok(Root {
+            certificate: self.certificate,
+            payload,
+        })
+    }
+}
+
+/// Verifies and opens the root of this name; a writer gets [`Error::WriterKey`].
+pub fn open_root(secrets: &Secrets, name: &RootName, object: &[u8]) -> Result<Root> {
+    verify_root(secrets, name, object)?.open(secrets)
+}
+
+/// Roots that share registration and number with another one: the same key was used twice, or by somebody else.
+pub fn doubles(roots: impl IntoIterator<Item = RootName>) -> Vec<RootName> {
+    let mut ordered: Vec<RootName> = roots.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    ordered.sort_by_key(|root| (root.registration, root.number, root.hash));
+    let is_same = |one: &RootName, two: &RootName| (one.registration, one.number) == (two.registration, two.number);
+    let groups = ordered.chunk_by(is_same).filter(|group| group.len() > 1);
+    groups.flatten().copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_word_of_small_letters_is_a_kind() {
+        for word in ["snapshot", "a", "abcdefghijklmno", "head"] {
+            assert_eq!(RootKind::from_word(word).unwrap().word(), word);
+        }
+        for bad in ["", "abcdefghijklmnop", "Head", "head1", "he-ad", "h\0", "é"] {
+            assert_eq!(RootKind::from_word(bad), None, "{bad}");
+        }
+        assert_eq!(RootKind::from_word("snapshot"), Some(RootKind::SNAPSHOT));
+        assert!(RootKind::BLOCKS < RootKind::HEAD && RootKind::HEAD < RootKind::SNAPSHOT);
+    }
 }

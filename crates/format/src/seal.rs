@@ -68,12 +68,21 @@ pub struct Sealer {
 impl Sealer {
     /// `label` says which kind of object is sealed; with the rest of the context it becomes the associated data.
     pub(crate) fn new(suite: Suite, key: &[u8; 32], label: &[u8], vault: &VaultId, kind: PackKind) -> Result<Self> {
+        Self::bound(
+            suite,
+            key,
+            &[label, &[FORMAT_VERSION], &vault.0, &[kind as u8]].concat(),
+        )
+    }
+
+    /// A cipher with this associated data.
+    pub(crate) fn bound(suite: Suite, key: &[u8; 32], aad: &[u8]) -> Result<Self> {
         let algorithm = match suite {
             Suite::Aes256Gcm => &AES_256_GCM,
             Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
         let key = UnboundKey::new(algorithm, key).map_err(|_| Error::Crypto("cipher key"))?;
-        let aad = [label, &[FORMAT_VERSION], &vault.0, &[kind as u8]].concat();
+        let aad = aad.to_vec();
         Ok(Self {
             key: LessSafeKey::new(key),
             aad,

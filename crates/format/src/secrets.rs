@@ -290,7 +290,13 @@ impl Secrets {
     /// The epoch with this id; `object` names what was sealed in it. One that is not known is asked for once.
     pub fn epoch(&self, object: &'static str, number: u64) -> Result<Epoch> {
         let is_it = |epoch: &Epoch| epoch.number == number;
-        let find = || self.epochs.iter().find(|epoch| is_it(epoch)).cloned().or_else(|| self.learned.epochs().into_iter().find(is_it));
+        let find = || {
+            self.epochs
+                .iter()
+                .find(|epoch| is_it(epoch))
+                .cloned()
+                .or_else(|| self.learned.epochs().into_iter().find(is_it))
+        };
         if let Some(epoch) = find() {
             return Ok(epoch);
         }

@@ -8,11 +8,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drystone_format::{PackId, RootId, SlotId};
+use drystone_format::{PackId, RegistrationId, RootId, SlotId};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use crate::{Error, Listed, Name, Prefix, Put, Range, RootKind, Store};
+use crate::{Error, Listed, Name, Prefix, Put, Range, RootKind, RootName, Store};
 
 /// Rounds of each race: enough for a store that checks before it renames to fail nearly always.
 const RACE_ROUNDS: u8 = 20;
@@ -41,16 +41,30 @@ pub async fn suite(make: impl Fn() -> Arc<dyn Store>) {
 
 /// A name of each kind, and two in several directories; `n` tells them apart.
 fn names(n: u8) -> Vec<Name> {
+    let (number, hash, registration) = (n.into(), RootId([n; 16]), RegistrationId([n; 16]));
     vec![
-        Name::epoch(n.into(), &RootId([n; 16])),
+        Name::config(number, &hash),
+        Name::epoch(number, &hash),
+        Name::index(&registration, number, &hash),
         Name::key(&SlotId([n; 16])),
+        Name::ledger(number, &hash),
         Name::pack(&PackId([n; 32])),
         Name::pack(&PackId([n | 0x80; 32])),
-        Name::places(n.into(), &RootId([n; 16])),
-        Name::root(RootKind::Snapshot, &RootId([n; 16])),
-        Name::verified(&RootId([n; 16])),
-        Name::writer(&RootId([n; 16]), n.into()),
+        Name::places(number, &hash),
+        root(RootKind::HEAD, n),
+        root(RootKind::SNAPSHOT, n),
+        Name::verified(&hash),
+        Name::writer(&registration, number, &hash),
     ]
+}
+
+fn root(kind: RootKind, n: u8) -> Name {
+    Name::root(&RootName {
+        kind,
+        registration: RegistrationId([n; 16]),
+        number: n.into(),
+        hash: RootId([n; 16]),
+    })
 }
 
 fn pack(n: u8) -> Name {
@@ -162,11 +176,7 @@ async fn limits(store: &dyn Store) {
 }
 
 async fn existing_objects_stay(store: &dyn Store) {
-    for name in [
-        Name::header(),
-        Name::key(&SlotId([1; 16])),
-        Name::root(RootKind::Snapshot, &RootId([1; 16])),
-    ] {
+    for name in [Name::header(), Name::key(&SlotId([1; 16])), root(RootKind::SNAPSHOT, 1)] {
         assert_eq!(
             store.put(&name, Bytes::from_static(b"first")).await.unwrap(),
             Put::Created
@@ -252,7 +262,7 @@ async fn listings(store: &dyn Store) {
         Prefix::All,
         Prefix::Keys,
         Prefix::Packs,
-        Prefix::Roots(RootKind::Snapshot),
+        Prefix::Roots(RootKind::SNAPSHOT),
         Prefix::Verified,
         Prefix::Writers,
         Prefix::Epochs,
@@ -297,7 +307,7 @@ async fn listings_of_nothing(store: &dyn Store) {
         Prefix::All,
         Prefix::Keys,
         Prefix::Packs,
-        Prefix::Roots(RootKind::Snapshot),
+        Prefix::Roots(RootKind::SNAPSHOT),
         Prefix::Verified,
         Prefix::Writers,
         Prefix::Epochs,

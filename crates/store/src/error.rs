@@ -134,6 +134,14 @@ pub enum Error {
         /// What was found.
         what: String,
     },
+    /// Other bytes lie under the name of an object that was to be stored: somebody else put them there, or they are damaged.
+    #[error("{place}: other bytes lie under the name of {name}: nothing was stored; run `drystone check`")]
+    Taken {
+        /// The object.
+        name: String,
+        /// The place, or each of the places.
+        place: String,
+    },
     /// Too few places of a spread could do their part, and some of those that could not be asked may be able to.
     #[error(
         "{name}: too few places could do their part, {needed} are needed: {said}; \

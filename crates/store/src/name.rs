@@ -2,40 +2,33 @@
 //!
 //! - A `Name` is always one of the forms of docs/format.md, so it has no `..`, no empty part and no foreign character.
 //! - The text form is the path below the vault's directory; order is the order of its bytes.
+//! - A name that ends in a hash is a checksum: other bytes under it are damage ([`Name::matches`]).
+//! - Where objects of each kind lie is in the table of directories (`prefix.rs`).
 //! - A spare copy is named like its original, below `spare/<number>/`; packs, shards and presences have none.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-pub use drystone_format::root::RootKind;
-use drystone_format::{PackId, RootId, SlotId, limits};
+use drystone_format::id::{object_hash, pack_id};
+pub use drystone_format::root::{RootKind, RootName};
+use drystone_format::{PackId, RegistrationId, RootId, SlotId, limits};
 
+use crate::prefix::{
+    CONFIG, EPOCHS, INDEX, KEYS, LEDGER, Layout, PACKS, PLACES, ROOTS, SHARDS, SPARE, VERIFIED, WRITERS, directory_of,
+};
+pub use crate::prefix::{Prefix, SpareOf};
 use crate::{Error, Result};
 
 const HEADER: &str = "drystone";
-const KEYS: &str = "keys";
-const PACKS: &str = "packs";
-const ROOTS: &str = "roots";
-const VERIFIED: &str = "verified";
-const SHARDS: &str = "shards";
-const WRITERS: &str = "writers";
-const EPOCHS: &str = "epochs";
-const PLACES: &str = "places";
 const PLACE: &str = "place";
-const SPARE: &str = "spare";
-/// Directories whose objects lie directly in them.
-const FLAT: [&str; 5] = [EPOCHS, KEYS, PLACES, VERIFIED, WRITERS];
-/// Directories whose objects are spread over 256 more, by the first byte of a pack's id.
-const FANNED: [&str; 2] = [PACKS, SHARDS];
 
 /// The validated name of an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     text: Arc<str>,
-    kind: Kind,
+    pub(crate) kind: Kind,
     /// Which spare copy it is; 0 for an original.
-    spare: u8,
+    pub(crate) spare: u8,
 }
 
 /// What kind of object a name belongs to, and its id.
@@ -48,17 +41,23 @@ pub enum Kind {
     /// A pack.
     Pack(PackId),
     /// A root.
-    Root(RootKind, RootId),
-    /// An owner's list of packs that were read and found right.
+    Root(RootName),
+    /// An owner's list of packs that were read and found right, by its hash.
     Verified(RootId),
     /// A part of a pack that is spread over several places.
     Shard(ShardId),
-    /// Presence of a writer: its id, and how often it has renewed it.
-    Writer(RootId, u64),
-    /// What gc condemned: the number of the epoch, and an id, since several may have one number.
+    /// Presence of a writer: its registration, how often it has renewed it, and the hash of the object.
+    Writer(RegistrationId, u64, RootId),
+    /// What gc condemned: the number of the epoch, and the hash of the object, since several may have one number.
     Epoch(u64, RootId),
-    /// Where the vault lies: the generation, and an id.
+    /// Where the vault lies: the generation, and the hash of the object.
     Places(u64, RootId),
+    /// What is in force in the vault: the number of the configuration, and the hash of the object.
+    Config(u64, RootId),
+    /// What owners state together: the number of the ledger, and the hash of the object.
+    Ledger(u64, RootId),
+    /// What lies in which pack: registration and number of the part, or of the piece of a run, and the hash of the object.
+    Index(RegistrationId, u64, RootId),
     /// Which of the vault's places this is; the one object that differs from place to place.
     Place,
 }
@@ -74,107 +73,6 @@ pub struct ShardId {
     pub needed: u8,
     /// Counts from 0; those below `needed` hold data, the others parity.
     pub number: u8,
-}
-
-/// The names that a listing covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Prefix {
-    /// Key slots.
-    Keys,
-    /// Packs.
-    Packs,
-    /// Roots of one kind.
-    Roots(RootKind),
-    /// Lists of verified packs.
-    Verified,
-    /// Shards of packs.
-    Shards,
-    /// Presences of writers.
-    Writers,
-    /// Epochs of gc.
-    Epochs,
-    /// Lists of places.
-    Places,
-    /// Spare copies of this number, of originals that the other prefix covers.
-    Spare(u8, &'static Prefix),
-    /// All spare copies.
-    Spares,
-    /// Every object.
-    All,
-}
-
-impl Prefix {
-    /// The directory below which the names lie; empty for all.
-    pub(crate) fn directory(&self) -> Cow<'static, str> {
-        let directory = match self {
-            Prefix::Keys => KEYS,
-            Prefix::Packs => PACKS,
-            Prefix::Roots(RootKind::Snapshot) => "roots/snapshot",
-            Prefix::Verified => VERIFIED,
-            Prefix::Shards => SHARDS,
-            Prefix::Writers => WRITERS,
-            Prefix::Epochs => EPOCHS,
-            Prefix::Places => PLACES,
-            Prefix::Spares => SPARE,
-            Prefix::Spare(number, of) => {
-                let path = format!("{SPARE}/{number}/{}", of.directory());
-                return path.trim_end_matches('/').to_owned().into();
-            }
-            Prefix::All => "",
-        };
-        directory.into()
-    }
-
-    /// The same, of the spare copies of this number; itself for 0.
-    pub(crate) fn spare(self, number: u8) -> Self {
-        let of: &'static Prefix = match self {
-            _ if number == 0 => return self,
-            Prefix::Keys => &Prefix::Keys,
-            Prefix::Packs => &Prefix::Packs,
-            Prefix::Roots(RootKind::Snapshot) => &Prefix::Roots(RootKind::Snapshot),
-            Prefix::Verified => &Prefix::Verified,
-            Prefix::Shards => &Prefix::Shards,
-            Prefix::Writers => &Prefix::Writers,
-            Prefix::Epochs => &Prefix::Epochs,
-            Prefix::Places => &Prefix::Places,
-            Prefix::All => &Prefix::All,
-            Prefix::Spare(..) | Prefix::Spares => &Prefix::Spares,
-        };
-        Prefix::Spare(number, of)
-    }
-
-    /// Whether a name is covered.
-    pub fn covers(&self, name: &Name) -> bool {
-        match self {
-            Prefix::All => true,
-            Prefix::Spares => name.spare > 0,
-            Prefix::Spare(number, of) => name.spare == *number && (**of == Prefix::All || of.covers_kind(name)),
-            _ => name.spare == 0 && self.covers_kind(name),
-        }
-    }
-
-    fn covers_kind(&self, name: &Name) -> bool {
-        match (self, name.kind) {
-            (Prefix::Keys, Kind::Key(_))
-            | (Prefix::Packs, Kind::Pack(_))
-            | (Prefix::Verified, Kind::Verified(_))
-            | (Prefix::Shards, Kind::Shard(_))
-            | (Prefix::Writers, Kind::Writer(..))
-            | (Prefix::Epochs, Kind::Epoch(..))
-            | (Prefix::Places, Kind::Places(..)) => true,
-            (Prefix::Roots(kind), Kind::Root(found, _)) => *kind == found,
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Prefix::All => f.write_str("all objects"),
-            _ => write!(f, "{}/", self.directory()),
-        }
-    }
 }
 
 impl Name {
@@ -199,14 +97,23 @@ impl Name {
         Self::new(format!("{PACKS}/{first:02x}/{id}"), Kind::Pack(*id))
     }
 
-    /// The root of this kind and id.
-    pub fn root(kind: RootKind, id: &RootId) -> Self {
-        Self::new(format!("{ROOTS}/{}/{id}", kind.word()), Kind::Root(kind, *id))
+    /// A root.
+    pub fn root(root: &RootName) -> Self {
+        let RootName {
+            kind,
+            registration,
+            number,
+            hash,
+        } = root;
+        Self::new(
+            format!("{ROOTS}/{}/{registration}-{number}-{hash}", kind.word()),
+            Kind::Root(*root),
+        )
     }
 
-    /// The list of verified packs with this id.
-    pub fn verified(id: &RootId) -> Self {
-        Self::new(format!("{VERIFIED}/{id}"), Kind::Verified(*id))
+    /// The list of verified packs with this hash.
+    pub fn verified(hash: &RootId) -> Self {
+        Self::new(format!("{VERIFIED}/{hash}"), Kind::Verified(*hash))
     }
 
     /// This shard of a pack.
@@ -219,19 +126,40 @@ impl Name {
         )
     }
 
-    /// The presence of a writer that has renewed it `beat` times.
-    pub fn writer(id: &RootId, beat: u64) -> Self {
-        Self::new(format!("{WRITERS}/{id}-{beat}"), Kind::Writer(*id, beat))
+    /// The presence with this hash, of a writer that has renewed it `beat` times.
+    pub fn writer(registration: &RegistrationId, beat: u64, hash: &RootId) -> Self {
+        Self::new(
+            format!("{WRITERS}/{registration}-{beat}-{hash}"),
+            Kind::Writer(*registration, beat, *hash),
+        )
     }
 
-    /// The epoch of gc with this number and id.
-    pub fn epoch(number: u64, id: &RootId) -> Self {
-        Self::new(format!("{EPOCHS}/{number}-{id}"), Kind::Epoch(number, *id))
+    /// The epoch of gc with this number and hash.
+    pub fn epoch(number: u64, hash: &RootId) -> Self {
+        Self::new(format!("{EPOCHS}/{number}-{hash}"), Kind::Epoch(number, *hash))
     }
 
-    /// The list of places of this generation and id.
-    pub fn places(generation: u64, id: &RootId) -> Self {
-        Self::new(format!("{PLACES}/{generation}-{id}"), Kind::Places(generation, *id))
+    /// The list of places of this generation and hash.
+    pub fn places(generation: u64, hash: &RootId) -> Self {
+        Self::new(format!("{PLACES}/{generation}-{hash}"), Kind::Places(generation, *hash))
+    }
+
+    /// The configuration with this number and hash.
+    pub fn config(number: u64, hash: &RootId) -> Self {
+        Self::new(format!("{CONFIG}/{number}-{hash}"), Kind::Config(number, *hash))
+    }
+
+    /// The ledger with this number and hash.
+    pub fn ledger(number: u64, hash: &RootId) -> Self {
+        Self::new(format!("{LEDGER}/{number}-{hash}"), Kind::Ledger(number, *hash))
+    }
+
+    /// The index part, or piece of an index run, of this registration, number and hash.
+    pub fn index(registration: &RegistrationId, number: u64, hash: &RootId) -> Self {
+        Self::new(
+            format!("{INDEX}/{registration}-{number}-{hash}"),
+            Kind::Index(*registration, number, *hash),
+        )
     }
 
     /// The object that says which place of the vault this is.
@@ -269,6 +197,24 @@ impl Name {
         !matches!(self.kind, Kind::Pack(_) | Kind::Shard(_) | Kind::Writer(..))
     }
 
+    /// Whether `bytes` are the object, for a name that ends in a hash; `None` for those that say nothing about the bytes.
+    ///
+    /// Where it is false, the object was damaged or replaced, whoever signed the bytes.
+    pub fn matches(&self, bytes: &[u8]) -> Option<bool> {
+        match self.kind {
+            Kind::Pack(id) => Some(pack_id(bytes) == id),
+            Kind::Root(RootName { hash, .. })
+            | Kind::Verified(hash)
+            | Kind::Writer(_, _, hash)
+            | Kind::Epoch(_, hash)
+            | Kind::Places(_, hash)
+            | Kind::Config(_, hash)
+            | Kind::Ledger(_, hash)
+            | Kind::Index(_, _, hash) => Some(object_hash(bytes) == hash),
+            Kind::Header | Kind::Key(_) | Kind::Shard(_) | Kind::Place => None,
+        }
+    }
+
     /// Reads the text form; [`Error::Name`] for anything that the constructors would not have made.
     pub fn parse(text: &str) -> Result<Self> {
         let name = match split_spare(text) {
@@ -290,16 +236,27 @@ impl Name {
             (Some(PACKS), Some(fan), Some(id), None) if fan.len() == 2 && id.starts_with(fan) => {
                 PackId::from_hex(id).map(Kind::Pack)
             }
-            (Some(ROOTS), Some(word), Some(id), None) => match (RootKind::from_word(word), RootId::from_hex(id)) {
-                (Some(kind), Some(id)) => Some(Kind::Root(kind, id)),
-                _ => None,
-            },
+            (Some(ROOTS), Some(word), Some(id), None) => {
+                RootKind::from_word(word)
+                    .zip(triple(id))
+                    .map(|(kind, (registration, number, hash))| {
+                        Kind::Root(RootName {
+                            kind,
+                            registration,
+                            number,
+                            hash,
+                        })
+                    })
+            }
             (Some(SHARDS), Some(fan), Some(id), None) if fan.len() == 2 && id.starts_with(fan) => {
                 shard_id(id).map(Kind::Shard)
             }
-            (Some(WRITERS), Some(id), None, _) => pair(id, RootId::from_hex, number).map(|(id, n)| Kind::Writer(id, n)),
-            (Some(EPOCHS), Some(id), None, _) => pair(id, number, RootId::from_hex).map(|(n, id)| Kind::Epoch(n, id)),
-            (Some(PLACES), Some(id), None, _) => pair(id, number, RootId::from_hex).map(|(n, id)| Kind::Places(n, id)),
+            (Some(WRITERS), Some(id), None, _) => triple(id).map(|(id, n, hash)| Kind::Writer(id, n, hash)),
+            (Some(INDEX), Some(id), None, _) => triple(id).map(|(id, n, hash)| Kind::Index(id, n, hash)),
+            (Some(EPOCHS), Some(id), None, _) => pair(id).map(|(n, hash)| Kind::Epoch(n, hash)),
+            (Some(PLACES), Some(id), None, _) => pair(id).map(|(n, hash)| Kind::Places(n, hash)),
+            (Some(CONFIG), Some(id), None, _) => pair(id).map(|(n, hash)| Kind::Config(n, hash)),
+            (Some(LEDGER), Some(id), None, _) => pair(id).map(|(n, hash)| Kind::Ledger(n, hash)),
             _ => None,
         };
         kind.map(|kind| Self::new(text.to_owned(), kind))
@@ -323,7 +280,11 @@ impl Name {
             Kind::Pack(_) => limits::PACK_MAX_BYTES,
             Kind::Shard(_) => limits::SHARD_MAX_BYTES,
             Kind::Place | Kind::Writer(..) => limits::HEADER_MAX_BYTES,
-            Kind::Root(..) | Kind::Verified(_) | Kind::Epoch(..) | Kind::Places(..) => limits::ROOT_MAX_BYTES,
+            Kind::Root(..) | Kind::Verified(_) | Kind::Epoch(..) | Kind::Places(..) | Kind::Config(..) => {
+                limits::ROOT_MAX_BYTES
+            }
+            Kind::Ledger(..) => limits::LEDGER_MAX_BYTES,
+            Kind::Index(..) => limits::INDEX_MAX_BYTES,
         };
         bytes as u64
     }
@@ -348,25 +309,29 @@ impl Name {
 
     /// Whether `path` is a directory in which objects may lie, directly or deeper.
     pub(crate) fn is_directory(path: &str) -> bool {
-        match path.split_once('/') {
-            None if path == SPARE => true,
-            Some((SPARE, below)) => match split_spare(path) {
+        let (first, below) = match path.split_once('/') {
+            None => return path == SPARE || directory_of(path).is_some(),
+            Some(parts) => parts,
+        };
+        if first == SPARE {
+            return match split_spare(path) {
                 Some((_, path)) => Self::may_have_spares(path),
                 None => number::<u8>(below).is_some_and(|number| number > 0),
-            },
-            None => path == ROOTS || FLAT.contains(&path) || FANNED.contains(&path),
-            Some((ROOTS, word)) => RootKind::from_word(word).is_some(),
-            Some((first, fan)) if FANNED.contains(&first) => {
-                fan.len() == 2 && fan.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            };
+        }
+        match directory_of(first).map(|directory| directory.layout) {
+            Some(Layout::Kinds) => RootKind::from_word(below).is_some(),
+            Some(Layout::Fanned) => {
+                below.len() == 2 && below.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
             }
-            Some(_) => false,
+            Some(Layout::Flat) | None => false,
         }
     }
 
     /// Whether `path` is a directory of objects that may have spare copies.
     fn may_have_spares(path: &str) -> bool {
         let first = path.split('/').next().unwrap_or_default();
-        first != SPARE && first != WRITERS && !FANNED.contains(&first) && Self::is_directory(path)
+        directory_of(first).is_some_and(|directory| directory.has_spares) && Self::is_directory(path)
     }
 
     /// Whether `entry`, found at the top of a directory, may belong to a vault.
@@ -389,14 +354,17 @@ fn number<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
     text.parse().ok().filter(|number: &T| number.to_string() == text)
 }
 
-/// Two parts with a `-` between them.
-fn pair<A, B>(
-    text: &str,
-    first: impl FnOnce(&str) -> Option<A>,
-    second: impl FnOnce(&str) -> Option<B>,
-) -> Option<(A, B)> {
-    let (one, other) = text.split_once('-')?;
-    first(one).zip(second(other))
+/// A number and a hash.
+fn pair(text: &str) -> Option<(u64, RootId)> {
+    let (first, hash) = text.split_once('-')?;
+    number(first).zip(RootId::from_hex(hash))
+}
+
+/// A registration, a number and a hash.
+fn triple(text: &str) -> Option<(RegistrationId, u64, RootId)> {
+    let (registration, rest) = text.split_once('-')?;
+    let (number, hash) = pair(rest)?;
+    Some((RegistrationId::from_hex(registration)?, number, hash))
 }
 
 fn shard_id(text: &str) -> Option<ShardId> {
@@ -426,30 +394,45 @@ impl fmt::Debug for Name {
 
 #[cfg(test)]
 mod tests {
+    use crate::prefix::DIRECTORIES;
     use proptest::prelude::*;
 
     use super::*;
 
     fn all() -> Vec<Name> {
         let (pack, id, slot) = (PackId([0xab; 32]), RootId([0x0c; 16]), SlotId([7; 16]));
+        let registration = RegistrationId([0x0d; 16]);
+        let root = |word| {
+            Name::root(&RootName {
+                kind: RootKind::from_word(word).unwrap(),
+                registration,
+                number: 10,
+                hash: id,
+            })
+        };
         let (needed, number) = (2, 255);
         let shard = ShardId { pack, needed, number };
         vec![
+            Name::config(3, &id),
             Name::header(),
             Name::epoch(12, &id),
+            Name::index(&registration, 4, &id),
             Name::key(&slot),
+            Name::ledger(7, &id),
             Name::pack(&pack),
             Name::place(),
             Name::places(u64::MAX, &id),
-            Name::root(RootKind::Snapshot, &id),
+            root("head"),
+            root("snapshot"),
             Name::shard(&shard),
             Name::header().spare(1),
             Name::key(&slot).spare(1),
             Name::place().spare(1),
-            Name::root(RootKind::Snapshot, &id).spare(1),
+            root("head").spare(1),
+            root("snapshot").spare(1),
             Name::verified(&id).spare(255),
             Name::verified(&id),
-            Name::writer(&id, 0),
+            Name::writer(&registration, 0, &id),
         ]
     }
 
@@ -470,13 +453,20 @@ mod tests {
         let prefixes = [
             Prefix::Keys,
             Prefix::Packs,
-            Prefix::Roots(RootKind::Snapshot),
+            Prefix::Roots(RootKind::SNAPSHOT),
+            Prefix::Roots(RootKind::HEAD),
+            Prefix::AllRoots,
             Prefix::Verified,
             Prefix::Shards,
             Prefix::Writers,
             Prefix::Epochs,
             Prefix::Places,
+            Prefix::Config,
+            Prefix::Ledger,
+            Prefix::Index,
             Prefix::Spares,
+            Prefix::AllRoots.spare(1),
+            Prefix::Roots(RootKind::HEAD).spare(1),
             Prefix::All.spare(1),
             Prefix::Keys.spare(1),
             Prefix::Verified.spare(255),
@@ -522,11 +512,19 @@ mod tests {
             format!("packs//{pack}"),
             format!("packs/{pack}/{pack}"),
             format!("roots/head/{id}"),
-            format!("roots/snapshot/{id}.tmp"),
+            format!("roots/Head/{id}-0-{id}"),
+            format!("roots/abcdefghijklmnop/{id}-0-{id}"),
+            format!("roots/{id}-0-{id}"),
+            format!("roots/snapshot/{id}-0-{id}.tmp"),
+            format!("roots/snapshot/{id}-00-{id}"),
             "writers/..".to_string(),
             "writers/".to_string(),
             format!("writers/{id}"),
-            format!("writers/{id}-01"),
+            format!("writers/{id}-1"),
+            format!("writers/{id}-01-{id}"),
+            format!("index/{id}-1"),
+            format!("ledger/{id}"),
+            format!("config/1-{id}-{id}"),
             format!("epochs/+1-{id}"),
             format!("epochs/18446744073709551616-{id}"),
             format!("epochs/-{id}"),
@@ -544,7 +542,7 @@ mod tests {
             "spare/256/drystone".to_string(),
             "spare/1/spare/1/drystone".to_string(),
             format!("spare/1/packs/ab/{pack}"),
-            format!("spare/1/writers/{id}-1"),
+            format!("spare/1/writers/{id}-1-{id}"),
             "keys/../drystone".to_string(),
         ] {
             assert!(
@@ -554,18 +552,62 @@ mod tests {
         }
     }
 
+    #[test]
+    fn names_that_end_in_a_hash_tell_other_bytes() {
+        let (bytes, registration) = (b"object".as_slice(), RegistrationId([1; 16]));
+        let hash = object_hash(bytes);
+        let root = RootName {
+            kind: RootKind::SNAPSHOT,
+            registration,
+            number: 0,
+            hash,
+        };
+        for name in [
+            Name::root(&root),
+            Name::writer(&registration, 1, &hash),
+            Name::epoch(1, &hash),
+            Name::places(1, &hash),
+            Name::config(1, &hash),
+            Name::ledger(1, &hash),
+            Name::index(&registration, 1, &hash),
+            Name::verified(&hash),
+            Name::verified(&hash).spare(1),
+            Name::pack(&pack_id(bytes)),
+        ] {
+            assert_eq!(
+                (name.matches(bytes), name.matches(b"objecu")),
+                (Some(true), Some(false)),
+                "{name}"
+            );
+        }
+        assert_eq!(Name::header().matches(bytes), None);
+    }
+
+    #[test]
+    fn the_table_of_directories_is_in_the_order_of_names_and_has_all_kinds() {
+        assert!(DIRECTORIES.is_sorted_by_key(|directory| directory.word));
+        for name in all().into_iter().filter(|name| name.spare_number() == 0) {
+            let directories = DIRECTORIES.iter().filter(|directory| directory.prefix.covers(&name));
+            let is_alone = matches!(name.kind(), Kind::Header | Kind::Place);
+            assert_eq!(directories.count(), usize::from(!is_alone), "{name}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn parsing_is_exact(text in "(spare/[0-9]{1,3}/)?(drystone|epochs|keys|packs|place|places|roots|shards|verified|tmp|writers|\\.\\.)(/([0-9a-f]{2}|snapshot|[0-9]{1,2}-[0-9a-f]{32}|[0-9a-f]{32}(-[0-9]{1,2})?|[0-9a-f]{64}(\\.[0-9]{1,3}){0,2})){0,3}") {
+        fn parsing_is_exact(text in "(spare/[0-9]{1,3}/)?(config|drystone|epochs|index|keys|ledger|packs|place|places|roots|shards|verified|tmp|writers|\\.\\.)(/([0-9a-f]{2}|snapshot|[a-z]{1,16}|[0-9]{1,2}-[0-9a-f]{32}|[0-9a-f]{32}(-[0-9]{1,2}-[0-9a-f]{32})?|[0-9a-f]{64}(\\.[0-9]{1,3}){0,2})){0,3}") {
             if let Ok(name) = Name::parse(&text) {
                 let remade = match name.kind() {
                     Kind::Header => Name::header(),
                     Kind::Key(id) => Name::key(&id),
                     Kind::Pack(id) => Name::pack(&id),
-                    Kind::Root(kind, id) => Name::root(kind, &id),
+                    Kind::Root(root) => Name::root(&root),
                     Kind::Verified(id) => Name::verified(&id),
                     Kind::Shard(id) => Name::shard(&id),
-                    Kind::Writer(id, beat) => Name::writer(&id, beat),
+                    Kind::Writer(id, beat, hash) => Name::writer(&id, beat, &hash),
+                    Kind::Config(number, hash) => Name::config(number, &hash),
+                    Kind::Ledger(number, hash) => Name::ledger(number, &hash),
+                    Kind::Index(id, number, hash) => Name::index(&id, number, &hash),
                     Kind::Epoch(number, id) => Name::epoch(number, &id),
                     Kind::Places(generation, id) => Name::places(generation, &id),
                     Kind::Place => Name::place(),

@@ -55,6 +55,9 @@ use suspect::Suspects;
 /// Tells whether small objects are what was stored: the vault knows their signatures and seals.
 pub trait Judge: Send + Sync {
     /// Whether these may be the bytes of the object; `true` for objects that it knows nothing about.
+    ///
+    /// Of an object whose name ends in a hash, every copy with that hash is read; one that is not sound is not copied to
+    /// other places.
     fn is_sound(&self, name: &Name, bytes: &[u8]) -> bool;
 }
 

@@ -10,7 +10,7 @@ use drystone_store::fail::{Failure, Fault};
 use drystone_store::limit::Limits;
 use drystone_store::record::Call;
 use drystone_store::retry::Policy;
-use drystone_store::{Error, Fail, Limit, Memory, Name, Op, Prefix, Put, Range, Record, Retry, RootKind, Store};
+use drystone_store::{Error, Fail, Limit, Memory, Name, Op, Prefix, Put, Range, Record, Retry, Store};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -144,7 +144,7 @@ async fn a_torn_pack_is_mended_by_the_next_put() {
 #[tokio::test(start_paused = true)]
 async fn faults_meet_the_calls_they_are_meant_for() {
     let fail = failing();
-    let root = Name::root(RootKind::Snapshot, &RootId([1; 16]));
+    let root = Name::verified(&RootId([1; 16]));
     let (name, bytes) = pack(1, 1000);
     fail.add(Fault::error(Op::Put, Failure::Full).only(Prefix::Packs).nth(2));
     fail.add(Fault::error(Op::List, Failure::Io).only(Prefix::Keys));

@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drystone_format::keys::{Role, Secrets};
+use drystone_format::keys::Secrets;
 use drystone_format::shard::ShardKeys;
-use drystone_format::{PlaceId, Random, RootId, VaultId, id};
+use drystone_format::{PlaceId, Random, RegistrationId, VaultId, id};
 use drystone_store::record::Call;
 use drystone_store::spread::{Access, Judge, PackHoldings, Settled, Verify};
 use drystone_store::{
-    Fail, Kind, Memory, Name, Op, Prefix, Range, Record, RootKind, ShardId, Spread, SpreadOptions, SpreadPlace, Store,
+    Fail, Kind, Memory, Name, Op, Prefix, Range, Record, RootKind, RootName, ShardId, Spread, SpreadOptions,
+    SpreadPlace, Store,
 };
 
 /// Longer than any test takes unless time is paused.
@@ -250,6 +251,16 @@ fn part(bytes: &Bytes, range: Range) -> Bytes {
     }
 }
 
+/// The name of a root with these bytes.
+fn root(bytes: &[u8]) -> Name {
+    Name::root(&RootName {
+        kind: RootKind::SNAPSHOT,
+        registration: RegistrationId([7; 16]),
+        number: 0,
+        hash: id::object_hash(bytes),
+    })
+}
+
 /// Packs of several lengths and small objects.
 fn objects() -> Vec<(Name, Bytes)> {
     let mut objects: Vec<(Name, Bytes)> = [30, 5000, 70_000, 200_001]
@@ -257,8 +268,8 @@ fn objects() -> Vec<(Name, Bytes)> {
         .map(|len| pack(len as u64, len))
         .collect();
     for n in 0..3 {
-        let name = Name::root(RootKind::Snapshot, &RootId([n; 16]));
-        objects.push((name, format!("the root with number {n}").into()));
+        let bytes = Bytes::from(format!("the root with number {n}"));
+        objects.push((root(&bytes), bytes));
     }
     objects.push((Name::header(), "the header of the vault".into()));
     objects

@@ -266,6 +266,7 @@ impl Catalog {
             let list = self.place.get(&name, Range::All);
             match list.and_then(|list| open_verified(&self.secrets, &list).map_err(self.place.damaged(&name))) {
                 Ok(packs) => self.verified.write().extend(packs),
+                Err(error) if error.is_absence() => return Err(error),
                 Err(error) if error.is_damage() => self.bad_lists.lock().push((name, error.to_string())),
                 Err(error) => return Err(error),
             }
@@ -275,9 +276,8 @@ impl Catalog {
 
     /// Whether a new snapshot may rely on what this pack holds.
     pub(crate) fn is_reliable(&self, pack: &PackInfo) -> bool {
-        let is_trusted = self.trust == Trust::Everyone
-            || is_by_owner(pack)
-            || pack.writer == self.secrets.certificate.writer.0;
+        let is_trusted =
+            self.trust == Trust::Everyone || is_by_owner(pack) || pack.writer == self.secrets.certificate.writer.0;
         let trusted = is_trusted && !self.revoked.contains(&pack.writer) || self.verified.read().contains(&pack.pack);
         trusted && !self.losses.is_damaged(&pack.pack) && !self.is_condemned(&pack.pack)
     }

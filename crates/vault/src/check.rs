@@ -129,6 +129,8 @@ impl Vault {
         let stats = catalog.index.stats();
         (report.packs, report.chunks) = (stats.packs, stats.chunks);
         report.problems.append(problems);
+        self.check_roots(&mut report.problems)?;
+        self.check_presences(&mut report.problems)?;
         let mut checker = Checker {
             catalog,
             memory_bytes: self.context.memory_bytes / 4,

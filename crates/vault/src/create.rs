@@ -205,9 +205,14 @@ impl NewVault {
         for (id, object) in &self.slots {
             place.put(&Name::key(id), object.clone())?;
         }
-        place.put(&Name::header(), self.header_bytes.clone())?;
+        let put = place.put(&Name::header(), self.header_bytes.clone());
         // Of two that make a vault here at once, one gets its header through; places need not tell which.
-        if place.get(&Name::header(), Range::All)? != self.header_bytes {
+        let is_beaten = match put {
+            Ok(()) => place.get(&Name::header(), Range::All)? != self.header_bytes,
+            Err(Error::Store(drystone_store::Error::Taken { .. })) => true,
+            Err(error) => return Err(error),
+        };
+        if is_beaten {
             self.slots
                 .iter()
                 .try_for_each(|(id, _)| crate::gc::delete_slot(place, id))?;

@@ -1,6 +1,6 @@
 //! The one error of this crate: what a door does differently has a variant of its own.
 
-use drystone_format::{ChunkId, RootId};
+use drystone_format::{ChunkId, RegistrationId};
 use thiserror::Error;
 
 use crate::known::VaultPin;
@@ -323,11 +323,21 @@ pub enum Error {
     )]
     GivenUp {
         /// The run.
-        id: RootId,
+        id: RegistrationId,
         /// The vault's place.
         place: String,
     },
-    /// A run publishes one snapshot.
+    /// The vault has a kind of roots in use that this program does not know.
+    #[error(
+        "{place}: roots of the kind `{kind}` are in use in this vault, and this program does not know what they need; nothing was deleted: collect garbage with a newer drystone"
+    )]
+    UnknownKind {
+        /// The kind.
+        kind: String,
+        /// The vault's place.
+        place: String,
+    },
+    /// The last root of a run was published.
     #[error("this run has published its snapshot already; start another for the next")]
     Published,
     /// Another part of this run failed first, and its error was reported there.
@@ -373,6 +383,7 @@ impl Error {
                 error,
                 drystone_format::Error::WriterKey { .. }
                     | drystone_format::Error::Right { .. }
+                    | drystone_format::Error::Epoch { .. }
                     | drystone_format::Error::Crypto(_)
             ),
             Self::Store(error) => match error {

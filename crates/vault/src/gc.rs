@@ -9,14 +9,17 @@ mod live;
 mod mark;
 pub mod protocol;
 pub(crate) mod registration;
+mod registrations;
 mod remains;
+mod roots;
 mod run;
 mod sweep;
 mod waiting;
 
+pub(crate) use roots::{COUNTS_FOR_NOBODY, counts_for_nobody};
 pub use run::{GcOptions, GcReport};
 
-use drystone_format::{RootId, SlotId};
+use drystone_format::SlotId;
 use drystone_store::Name;
 
 use crate::error::Result;
@@ -33,9 +36,9 @@ pub(crate) fn delete_slot(place: &Place, id: &SlotId) -> Result<()> {
     place.delete(&Name::key(id))
 }
 
-/// Removes the presence of a run that is over, or that has put a newer one.
-fn delete_presence(place: &Place, id: &RootId, beat: u64) -> Result<()> {
-    place.delete(&Name::writer(id, beat))
+/// Removes a presence of a run that is over, or that has put a newer one.
+fn delete_presence(place: &Place, name: &Name) -> Result<()> {
+    place.delete(name)
 }
 
 impl Vault {

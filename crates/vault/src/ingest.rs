@@ -160,6 +160,11 @@ impl Vault {
         self.ingest_as(Arc::new(Registration::new(self)?), options)
     }
 
+    /// Goes on with a run that has published with [`Vault::publish_open`].
+    pub fn ingest_on(&self, stored: &Finished, options: IngestOptions) -> Result<Ingest> {
+        self.ingest_as(stored.registration.clone(), options)
+    }
+
     /// The same for a run that is registered already.
     pub(crate) fn ingest_as(&self, registration: Arc<Registration>, options: IngestOptions) -> Result<Ingest> {
         let catalog = self.catalog()?.clone();

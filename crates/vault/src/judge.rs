@@ -8,6 +8,7 @@ use std::sync::Arc;
 use drystone_format::header::Header;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::{NoticeKind, verify_notice};
+use drystone_format::presence::Presence;
 use drystone_format::root::verify_root;
 use drystone_format::slot::Slot;
 use drystone_store::spread::Judge;
@@ -27,12 +28,14 @@ impl Judge for BySignature {
                 Slot::decode(bytes).is_ok_and(|slot| slot.id == id)
                     && Slot::verify(bytes, &secrets.vault_verify).is_ok()
             }
-            Kind::Root(kind, id) => verify_root(secrets, kind, &id, bytes).is_ok(),
+            Kind::Root(root) => verify_root(secrets, &root, bytes).is_ok(),
             Kind::Verified(_) => notice(NoticeKind::Verified),
             Kind::Epoch(..) => notice(NoticeKind::Epoch),
             Kind::Places(..) => notice(NoticeKind::Places),
-            // A presence says nothing that its name does not; packs and shards carry their own checks.
-            Kind::Writer(..) | Kind::Pack(_) | Kind::Shard(_) | Kind::Place => true,
+            Kind::Writer(id, beat, hash) => Presence::verify(secrets, (&id, beat, &hash), bytes).is_ok(),
+            // Packs and shards carry their own checks; what the others say is verified by whoever reads them.
+            Kind::Config(..) | Kind::Ledger(..) | Kind::Index(..) => true,
+            Kind::Pack(_) | Kind::Shard(_) | Kind::Place => true,
         }
     }
 }

@@ -35,6 +35,7 @@ mod reader;
 mod repair;
 mod resolve;
 pub mod retention;
+mod roots;
 mod scrub;
 mod slots;
 mod snapshots;

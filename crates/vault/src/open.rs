@@ -149,11 +149,7 @@ fn is_wanted(look: &Look, pin: &VaultPin, context: &Context, known: &Known, unlo
 }
 
 /// The named places that hold the vault that was opened; an error if others hold another one.
-fn agreed(
-    seen: &[Look],
-    opened: &Opened,
-    wanted: &dyn Fn(&Look, &VaultPin) -> Result<()>,
-) -> Result<Vec<String>> {
+fn agreed(seen: &[Look], opened: &Opened, wanted: &dyn Fn(&Look, &VaultPin) -> Result<()>) -> Result<Vec<String>> {
     let pin = opened.pin();
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for look in seen {
@@ -164,9 +160,9 @@ fn agreed(
             continue;
         }
         let slots_of = look.slots.first().map(|(slot, _)| slot.vault);
-        let other = shown
-            .map(|shown| shown.to_string())
-            .or(slots_of.filter(|vault| *vault != pin.vault).map(|vault| vault.to_string()));
+        let other = shown.map(|shown| shown.to_string()).or(slots_of
+            .filter(|vault| *vault != pin.vault)
+            .map(|vault| vault.to_string()));
         if let Some(other) = other {
             others.push(format!("{}: {other}", look.place.name()));
         }
@@ -251,7 +247,11 @@ impl Look {
     fn into_unlocked(self, opened: Opened, sight: Sight, named: Vec<String>) -> Result<Unlocked> {
         let mut warnings: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
         let pin = opened.pin();
-        let Opened { secrets, slot, unlocked } = opened;
+        let Opened {
+            secrets,
+            slot,
+            unlocked,
+        } = opened;
         let (header, header_bytes) = match self.header {
             Ok((header, bytes)) if header_pin(&header) == pin => (header, bytes),
             lost => {
@@ -316,19 +316,27 @@ impl Unlocked {
     /// `places` is where the vault lies, `configuration` the number of the newest one, 0 if there is none.
     pub(crate) fn recall(&mut self, context: &Context, places: &[String], configuration: u64) -> Result<()> {
         let known = Known::in_dir(&context.known_dir);
-        let (id, key, place) = (self.secrets.vault, self.secrets.vault_verify, self.place.name().to_owned());
+        let (id, key, place) = (
+            self.secrets.vault,
+            self.secrets.vault_verify,
+            self.place.name().to_owned(),
+        );
         let before = known.vault(&id)?.filter(|vault| vault.key == key);
         if before.is_none() && self.sight == Sight::Trusted {
             let pin = self.pin();
-            self.notes
-                .push(format!("{place}: this machine sees this vault for the first time: vault {pin}"));
+            self.notes.push(format!(
+                "{place}: this machine sees this vault for the first time: vault {pin}"
+            ));
         }
         let newest = self.secrets.current()?;
         if let Some(before) = &before
             && !context.accept.older
         {
             let all = self.secrets.all_epochs();
-            let is_known = |seen: Seen| all.iter().any(|epoch| epoch.number == seen.number && epoch.hash() == seen.hash);
+            let is_known = |seen: Seen| {
+                all.iter()
+                    .any(|epoch| epoch.number == seen.number && epoch.hash() == seen.hash)
+            };
             if let Some(seen) = before.epoch.filter(|seen| !is_known(*seen)) {
                 let words = |epoch: u64| format!("{} ({epoch:016x})", epoch_number(epoch));
                 let (known, found) = (words(seen.number), words(newest.number));

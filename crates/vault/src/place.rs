@@ -13,7 +13,7 @@ use drystone_format::places::{PlaceEntry, PlaceMarks, Places};
 use drystone_format::shard::ShardKeys;
 use drystone_index::Index;
 use drystone_store::spread::{Access, PlaceTroubles, SettledSmall, Spread, SpreadOptions, SpreadPlace};
-use drystone_store::{Listed, Name, Prefix, Range, Store};
+use drystone_store::{Kind, Listed, Name, Prefix, Put, Range, Store};
 use tokio::runtime::Handle;
 
 use crate::context::Context;
@@ -244,14 +244,37 @@ impl Place {
         Ok(())
     }
 
-    /// Durable on return, as far as the store says so.
+    /// Durable on return, as far as the store says so. The same bytes may be put again.
+    ///
+    /// [`drystone_store::Error::Taken`] if other bytes lie under the name of a small object. Of a pack, whose name is a
+    /// checksum that every reader holds against it, they are not read for it.
     pub(crate) fn put(&self, name: &Name, bytes: Bytes) -> Result<()> {
-        self.runtime.block_on(self.store.put(name, bytes))?;
-        Ok(())
+        let put = self.runtime.block_on(self.store.put(name, bytes.clone()))?;
+        // A spread has compared at each of its places.
+        if put == Put::Created || self.spread.is_some() || is_large(name) {
+            return Ok(());
+        }
+        match self.runtime.block_on(self.store.get(name, Range::All)) {
+            Ok(found) if found == bytes => Ok(()),
+            Ok(_) | Err(drystone_store::Error::TooLarge { .. }) => Err(Error::Store(drystone_store::Error::Taken {
+                name: name.to_string(),
+                place: self.name().to_owned(),
+            })),
+            Err(error) => Err(error.into()),
+        }
     }
 
+    /// Reads an object or a part of it; all of a small one is checked against the hash in its name.
     pub(crate) fn get(&self, name: &Name, range: Range) -> Result<Bytes> {
-        Ok(self.runtime.block_on(self.store.get(name, range))?)
+        let bytes = self.runtime.block_on(self.store.get(name, range))?;
+        if range == Range::All && !is_large(name) && name.matches(&bytes) == Some(false) {
+            return Err(Error::Store(drystone_store::Error::Unsound {
+                name: name.to_string(),
+                place: self.name().to_owned(),
+                what: "it has other bytes than its name says".to_owned(),
+            }));
+        }
+        Ok(bytes)
     }
 
     pub(crate) fn delete(&self, name: &Name) -> Result<()> {
@@ -287,6 +310,11 @@ impl Place {
             source => Error::Damaged { object, place, source },
         }
     }
+}
+
+/// Whether an object is one that is not read as a whole where it need not be.
+fn is_large(name: &Name) -> bool {
+    matches!(name.kind(), Kind::Pack(_) | Kind::Shard(_))
 }
 
 /// Calls `each` for everything on every page.

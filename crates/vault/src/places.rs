@@ -7,16 +7,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drystone_format::id::object_hash;
 use drystone_format::keys::Secrets;
 use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks, Places};
-use drystone_format::{PlaceId, RootId, random};
+use drystone_format::{PlaceId, random};
 use drystone_store::spread::Spread;
 use drystone_store::{Name, Prefix, Range, Spares, Store};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
-use crate::open::{Sight, Unlocked};
 use crate::gc::delete_mark;
+use crate::open::{Sight, Unlocked};
 use crate::place::Place;
 use crate::reach::{Site, is_rotten, mark_at, mark_of};
 use crate::slots::owner_key;
@@ -186,8 +187,11 @@ impl Vault {
         if left.is_empty() {
             return Ok(self);
         }
-        let (gone, sites): (Vec<Site>, Vec<Site>) =
-            self.sites.iter().cloned().partition(|site| left.contains(&site.entry.id));
+        let (gone, sites): (Vec<Site>, Vec<Site>) = self
+            .sites
+            .iter()
+            .cloned()
+            .partition(|site| left.contains(&site.entry.id));
         let (list, known) = (self.next_list(&sites), self.known());
         let switched = self.switch(list, sites)?;
         // Another vault may be made there from now on.
@@ -354,7 +358,7 @@ pub(crate) fn put_list(
 ) -> Result<()> {
     let mut random = Source(&*context.entropy);
     let object = Bytes::from(list.seal(secrets, &mut random)?);
-    let name = Name::places(list.generation, &RootId(random::array(&mut random)));
+    let name = Name::places(list.generation, &object_hash(&object));
     place.put(&name, object.clone())?;
     // A place that is being emptied takes nothing else, but whoever knows no other must find those that have what it had.
     let leaving = sites.iter().filter(|site| site.entry.marks.has(PlaceMarks::LEAVING));

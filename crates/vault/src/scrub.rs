@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drystone_format::PackId;
+use drystone_format::id::object_hash;
 use drystone_format::id::pack_id;
 use drystone_format::keys::Role;
 use drystone_format::limits::ROOT_MAX_BYTES;
 use drystone_format::notice::seal_verified;
 use drystone_format::pack::{Tail, tail_bytes};
 use drystone_format::tree::Time;
-use drystone_format::{PackId, RootId, random};
 use drystone_index::PackInfo;
 use drystone_store::spread::Verify;
 use drystone_store::{Name, Prefix, Range};
@@ -293,10 +294,8 @@ impl Vault {
         let mut random = Source(&*self.context.entropy);
         for packs in packs.chunks(ROOT_MAX_BYTES / PackId::LEN / 2) {
             let object = seal_verified(&self.secrets, packs, &mut random)?;
-            self.place.put(
-                &Name::verified(&RootId(random::array(&mut random))),
-                Bytes::from(object),
-            )?;
+            self.place
+                .put(&Name::verified(&object_hash(&object)), Bytes::from(object))?;
             catalog.add_verified(packs);
         }
         Ok(())

@@ -2,11 +2,13 @@
 //!
 //! - Publishing takes the proof that everything the snapshot needs is durable (I2).
 
-use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use drystone_format::RootId;
-use drystone_format::root::{RootKind, seal_root};
+use drystone_format::root::{RootKind, RootName, RootState};
 use drystone_format::snapshot::Snapshot;
-use drystone_store::{Kind, Listed, Name, Prefix};
+use drystone_store::Prefix;
 
 use crate::context::Source;
 use crate::error::Result;
@@ -15,44 +17,44 @@ use crate::problem::Problems;
 use crate::vault::Vault;
 
 /// Where snapshots are.
-const SNAPSHOTS: Prefix = Prefix::Roots(RootKind::Snapshot);
+const SNAPSHOTS: Prefix = Prefix::Roots(RootKind::SNAPSHOT);
 
 impl Vault {
-    /// Makes a snapshot visible; durable on return. `stored` is the run that stored what it reaches; it publishes once.
+    /// Makes a snapshot visible; durable on return. `stored` is the run that stored what it reaches, and ends with it.
     ///
     /// After [`Error::GivenUp`] the run has to be repeated: while it was silent, gc may have deleted what it relied on.
     pub fn publish(&self, snapshot: &Snapshot, stored: &Finished) -> Result<RootId> {
-        // Sealed before: a snapshot that cannot be sealed does not end the run.
-        let id = stored.registration.id();
+        self.publish_root(snapshot, stored, RootState::Last)
+    }
+
+    /// Makes a snapshot visible as [`Vault::publish`] does; the run stays registered, and [`Vault::ingest_on`] goes on with it.
+    pub fn publish_open(&self, snapshot: &Snapshot, stored: &Finished) -> Result<RootId> {
+        let id = self.publish_root(snapshot, stored, RootState::Open)?;
+        // What it relies on from now on must not be condemned by an epoch that the root states.
+        self.catalog()?.follow(&Arc::default())?;
+        Ok(id)
+    }
+
+    fn publish_root(&self, snapshot: &Snapshot, stored: &Finished, state: RootState) -> Result<RootId> {
         let mut random = Source(&*self.context.entropy);
-        let object = seal_root(&self.secrets, RootKind::Snapshot, &id, &snapshot.encode(), &mut random)?;
         stored
             .registration
-            .publish(|id| self.place.put(&Name::root(RootKind::Snapshot, id), Bytes::from(object)))
+            .publish((RootKind::SNAPSHOT, &snapshot.encode(), state), &mut random)
     }
 
     /// The ids of all snapshots, in no order; without those that an owner has forgotten, wherever they come from.
     pub fn snapshot_ids(&self) -> Result<Vec<RootId>> {
-        let mut ids = self.root_ids()?;
+        let names = self.snapshot_names()?;
+        let ids: BTreeSet<RootId> = names.into_iter().map(|root| root.hash).collect();
+        Ok(ids.into_iter().collect())
+    }
+
+    pub(crate) fn snapshot_names(&self) -> Result<Vec<RootName>> {
+        let mut names = self.root_names(&SNAPSHOTS)?;
         // Read after: what is forgotten meanwhile is not listed.
         let standing = self.epochs.refresh()?;
-        ids.retain(|id| !standing.is_absent(id));
-        Ok(ids)
-    }
-
-    /// The ids of all snapshot objects at the place, forgotten or not.
-    pub(crate) fn root_ids(&self) -> Result<Vec<RootId>> {
-        let mut ids = Vec::new();
-        self.place.for_each(&SNAPSHOTS, |listed| collect(&mut ids, &listed))?;
-        Ok(ids)
-    }
-
-    /// The same; each of them is at enough places from then on for everybody else to list it too.
-    pub(crate) fn confirmed_root_ids(&self) -> Result<Vec<RootId>> {
-        let mut ids = Vec::new();
-        self.place
-            .for_each_confirmed(&SNAPSHOTS, |listed| collect(&mut ids, &listed))?;
-        Ok(ids)
+        names.retain(|root| standing.counts(root));
+        Ok(names)
     }
 
     /// One snapshot; a writer's credential cannot read it.
@@ -66,11 +68,4 @@ impl Vault {
         let snapshots = candidates.into_iter().map(|one| (one.id, one.snapshot));
         Ok((snapshots.collect(), problems))
     }
-}
-
-fn collect(ids: &mut Vec<RootId>, listed: &Listed) -> Result<()> {
-    if let Kind::Root(RootKind::Snapshot, id) = listed.name.kind() {
-        ids.push(id);
-    }
-    Ok(())
 }

@@ -30,6 +30,7 @@ use crate::open::{Unlocked, unlock_named, vaults_at};
 use crate::place::Place;
 use crate::reach::{Reach, Site, newest_named, newest_places, sites, too_few};
 use crate::reader::Reader;
+use crate::roots::RootNames;
 use crate::slots::SlotSource;
 
 /// An opened vault. All methods may be called from many threads.
@@ -43,6 +44,7 @@ pub struct Vault {
     pub(crate) fresh_keys: AtomicBool,
     pub(crate) hasher: ChunkHasher,
     pub(crate) epochs: Arc<Epochs>,
+    pub(crate) root_names: RootNames,
     header: Header,
     header_bytes: Bytes,
     warnings: Vec<String>,
@@ -92,7 +94,11 @@ impl Vault {
             }
             reached = Some((list, sites));
         }
-        let is_named = |site: &Site| site.store.as_ref().is_ok_and(|store| unlocked.named.iter().any(|name| name == store.place()));
+        let is_named = |site: &Site| {
+            site.store
+                .as_ref()
+                .is_ok_and(|store| unlocked.named.iter().any(|name| name == store.place()))
+        };
         if let Some((_, sites)) = &reached
             && !sites.iter().all(is_named)
         {
@@ -101,7 +107,11 @@ impl Vault {
         Self::assemble(unlocked, context, reached)
     }
 
-    pub(crate) fn assemble(mut unlocked: Unlocked, context: Context, reached: Option<(Places, Vec<Site>)>) -> Result<Self> {
+    pub(crate) fn assemble(
+        mut unlocked: Unlocked,
+        context: Context,
+        reached: Option<(Places, Vec<Site>)>,
+    ) -> Result<Self> {
         let (places, sites) = reached.map_or((None, Vec::new()), |(list, sites)| (Some(list), sites));
         unlocked.recall(
             &context,
@@ -137,6 +147,7 @@ impl Vault {
         let epochs = Arc::new(Epochs::new(place.clone(), secrets.clone()));
         Ok(Self {
             epochs,
+            root_names: RootNames::default(),
             place,
             context,
             secrets,

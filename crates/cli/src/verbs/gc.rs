@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use drystone_vault::protocol::Gaps;
 use drystone_vault::{GcOptions, GcReport};
 use serde_json::json;
 
@@ -40,6 +41,9 @@ pub(crate) struct Gc {
     /// Looks at a silent backup that are closer together count once
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = span)]
     silence: Duration,
+    /// Go on though snapshots are missing that silent backups say they published; what only they need is lost
+    #[arg(long)]
+    without_missing: bool,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -61,6 +65,7 @@ impl Gc {
             dry_run: self.dry_run,
             wait: self.wait,
             silence: self.silence,
+            gaps: if self.without_missing { Gaps::Accept } else { Gaps::Keep },
             progress,
             cancel: app.cancel.clone(),
         });

@@ -116,7 +116,11 @@ fn row(vault: &Vault, candidate: &Candidate) -> String {
         text.push_str(&format!("  ({})", counted(totals.problems, "problem")));
     }
     if candidate.role != Role::Owner {
-        text.push_str(&format!("  (by {} key {})", candidate.role.word(), vault.signer_name(&candidate.writer)));
+        text.push_str(&format!(
+            "  (by {} key {})",
+            candidate.role.word(),
+            vault.signer_name(&candidate.writer)
+        ));
     }
     if let Some(why) = contradiction(candidate) {
         text.push_str(&format!("  ({why})"));

@@ -22,7 +22,10 @@ impl Stats {
         // A writer's key cannot read snapshots.
         let bytes = || -> Result<u64> {
             let (snapshots, _) = vault.snapshots()?;
-            Ok(snapshots.iter().map(|(_, snapshot)| snapshot.totals.bytes).fold(0, u64::saturating_add))
+            Ok(snapshots
+                .iter()
+                .map(|(_, snapshot)| snapshot.totals.bytes)
+                .fold(0, u64::saturating_add))
         };
         let source_bytes = vault.role().may_read().then(bytes).transpose()?;
         let drills = last_drills(&vault)?;

@@ -5,26 +5,20 @@ use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, SealedPack, Tail, tail_bytes};
-use drystone_format::root::{RootKind, open_root, seal_root};
+use drystone_format::root::{open_root, root_name};
 use drystone_format::seal::{PackKind, Suite};
 use drystone_format::slot::Slot;
 use drystone_format::{Error, PackId, Result};
 
 use crate::fixture::{
-    Counting, ROOT, example_pack, flips, header_bytes, pack, secrets, slot_bytes, slot_key, snapshot,
+    Counting, example_pack, flips, header_bytes, new_root, pack, sealed_root, secrets, slot_bytes, slot_key, snapshot,
 };
 
 type Open = Box<dyn Fn(&[u8]) -> Result<()>>;
 
 /// Every object that is read whole, and how.
 fn objects() -> Vec<(&'static str, Vec<u8>, Open)> {
-    let root = seal_root(
-        &secrets(),
-        RootKind::Snapshot,
-        &ROOT,
-        &snapshot().encode(),
-        &mut Counting::default(),
-    );
+    let (_, root) = sealed_root(&secrets(), &snapshot().encode());
     let list = seal_verified(&secrets(), &[PackId([1; 32])], &mut Counting::default());
     let epoch = seal_epoch(&secrets(), &Epoch::default(), &mut Counting::default());
     let slot = |object: &[u8]| {
@@ -41,8 +35,12 @@ fn objects() -> Vec<(&'static str, Vec<u8>, Open)> {
         ("slot", slot_bytes(), Box::new(slot)),
         (
             "root",
-            root.unwrap(),
-            Box::new(|object| open_root(&secrets(), RootKind::Snapshot, &ROOT, object).map(drop)),
+            root,
+            // Under the name that the bytes would have: the signature must tell, not the hash.
+            Box::new(|object| {
+                let name = root_name(&secrets(), &new_root(&[]), object);
+                open_root(&secrets(), &name, object).map(drop)
+            }),
         ),
         (
             "list",

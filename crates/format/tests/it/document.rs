@@ -6,23 +6,24 @@ use drystone_format::chunker::{Chunker, Sizes};
 use drystone_format::codec::{CODECS, Codec, Compression, Compressor, decompress};
 use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
-use drystone_format::id::pack_id;
+use drystone_format::id::{object_hash, pack_id};
 use drystone_format::keys::Secrets;
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
 use drystone_format::places::{PlaceMark, Places};
-use drystone_format::presence::Presence;
+use drystone_format::presence::{Presence, WriterState};
 use drystone_format::recipe::decode_node;
-use drystone_format::root::{RootKind, open_root, seal_root};
+use drystone_format::root::{RootState, open_root, root_name, verify_root};
 use drystone_format::seal::Compressed;
 use drystone_format::shard::{Shape, ShardKeys, open_shard, seal_shard};
 use drystone_format::slot::Slot;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::{TreeDecoder, append_encoded};
+use drystone_format::{RegistrationId, RootId};
 
 use crate::fixture::{
-    Counting, ROOT, entries, example_pack, header, header_bytes, hello, parts, place_mark, places, secrets, slot,
-    slot_bytes, slot_key, snapshot, unhex,
+    Counting, NONCE, ROOT, SEEN, entries, example_pack, header, header_bytes, hello, new_root, parts, place_mark,
+    places, sealed_root, secrets, slot, slot_bytes, slot_key, snapshot, unhex,
 };
 
 fn path() -> PathBuf {
@@ -123,28 +124,27 @@ fn shard(number: u8) -> Vec<u8> {
 fn epoch() -> Epoch {
     Epoch {
         packs: [example_pack().id].into(),
-        roots: [ROOT].into(),
-        fenced: [].into(),
+        fences: [RegistrationId([0xee; 16])].into(),
+        cuts: [(RegistrationId([0xef; 16]), 2)].into(),
+        forgotten: [(RegistrationId([0xf0; 16]), 0, ROOT)].into(),
     }
 }
 
 fn presence() -> Presence {
     Presence {
-        writer: secrets().certificate.writer,
-        seen: [(1, ROOT)].into(),
+        nonce: NONCE,
+        beat: 3,
+        epochs: SEEN.clone(),
+        ledgers: SEEN.clone(),
+        advance: Some((1, RootId([0xcc; 16]))),
+        state: WriterState::AtWork,
     }
 }
 
 /// All examples whose encoding is determined by the document.
 fn examples() -> Vec<(&'static str, Vec<u8>)> {
     let secrets = secrets();
-    let root = seal_root(
-        &secrets,
-        RootKind::Snapshot,
-        &ROOT,
-        &snapshot().encode(),
-        &mut Counting::default(),
-    );
+    let root = sealed_root(&secrets, &snapshot().encode()).1;
     let list = seal_verified(&secrets, &[example_pack().id], &mut Counting::default());
     vec![
         ("secrets", secrets.encode()),
@@ -158,7 +158,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("recipe-node", recipe_node()),
         ("tree", tree()),
         ("snapshot", snapshot().encode()),
-        ("root", root.unwrap()),
+        ("root", root),
         ("verified-list", list.unwrap()),
         ("places", places().seal(&secrets, &mut Counting::default()).unwrap()),
         (
@@ -169,7 +169,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
             "epoch",
             seal_epoch(&secrets, &epoch(), &mut Counting::default()).unwrap(),
         ),
-        ("presence", presence().encode()),
+        ("presence", presence().sign(&secrets).unwrap()),
     ]
 }
 
@@ -196,7 +196,16 @@ fn example_objects_decode() {
     assert_eq!(decoded, slot());
     Slot::verify(&object, &secrets.vault_verify).unwrap();
     assert_eq!(decoded.open(&slot_key()).unwrap().encode(), example("secrets"));
-    let root = open_root(&secrets, RootKind::Snapshot, &ROOT, &example("root")).unwrap();
+    let object = example("root");
+    let name = root_name(&secrets, &new_root(&[]), &object);
+    let signed = verify_root(&secrets, &name, &object).unwrap();
+    assert_eq!(
+        (signed.previous, signed.state),
+        (new_root(&[]).previous, RootState::Last)
+    );
+    assert_eq!((&signed.epochs, &signed.ledgers), (&*SEEN, &*SEEN));
+    assert_eq!(signed.index_part.as_deref(), new_root(&[]).index_part);
+    let root = open_root(&secrets, &name, &object).unwrap();
     assert_eq!(root.payload, example("snapshot"));
     assert_eq!(Snapshot::decode(&root.payload).unwrap(), snapshot());
     let list = open_verified(&secrets, &example("verified-list")).unwrap();
@@ -205,7 +214,10 @@ fn example_objects_decode() {
     let mark = PlaceMark::decode(&example("place"), &secrets.vault_verify).unwrap();
     assert_eq!(mark, place_mark());
     assert_eq!(open_epoch(&secrets, &example("epoch")).unwrap(), epoch());
-    assert_eq!(Presence::decode(&example("presence")).unwrap(), presence());
+    let object = example("presence");
+    let registration = presence().registration(&secrets);
+    let (read, by) = Presence::verify(&secrets, (&registration, 3, &object_hash(&object)), &object).unwrap();
+    assert_eq!((read, by), (presence(), secrets.certificate));
 }
 
 #[test]

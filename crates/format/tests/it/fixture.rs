@@ -1,5 +1,7 @@
 //! Objects with fixed contents: the examples of docs/format.md, and what the other tests damage.
 
+use std::sync::LazyLock;
+
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::{Codec, Compression, Compressor};
 use drystone_format::header::{Header, Trust};
@@ -7,7 +9,9 @@ use drystone_format::id::ChunkHasher;
 use drystone_format::keys::{OpenKey, Role, Secrets};
 use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
 use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks, Places};
+use drystone_format::presence::Seen;
 use drystone_format::recipe::{Part, Recipe};
+use drystone_format::root::{NewRoot, RootKind, RootName, RootState, root_name, seal_root};
 use drystone_format::seal::{Compressed, PackKind, Suite};
 use drystone_format::slot::{Lock, SealedNote, Slot, SlotNote};
 use drystone_format::snapshot::{Snapshot, Totals};
@@ -32,6 +36,31 @@ pub(crate) const TIME: Time = Time {
     nanos: 5,
 };
 pub(crate) const ROOT: RootId = RootId([0xaa; 16]);
+pub(crate) const NONCE: [u8; 16] = [0xbb; 16];
+/// What the writer of the example root and presence has read.
+pub(crate) static SEEN: LazyLock<Seen> = LazyLock::new(|| [(1, ROOT)].into());
+
+/// A root with this payload, the second of its registration.
+pub(crate) fn new_root(payload: &[u8]) -> NewRoot<'_> {
+    NewRoot {
+        kind: RootKind::SNAPSHOT,
+        nonce: NONCE,
+        number: 1,
+        previous: Some(RootId([0xdd; 16])),
+        state: RootState::Last,
+        epochs: &SEEN,
+        ledgers: &SEEN,
+        payload,
+        index_part: Some(b"index part"),
+    }
+}
+
+/// Such a root with its name.
+pub(crate) fn sealed_root(secrets: &Secrets, payload: &[u8]) -> (RootName, Vec<u8>) {
+    let root = new_root(payload);
+    let object = seal_root(secrets, &root, &mut Counting::default()).unwrap();
+    (root_name(secrets, &root, &object), object)
+}
 
 /// An age file for the identity of 32 bytes of 0x42; its plaintext is the bytes 0 to 31, then the vault key.
 const LOCKED: &str = "6167652d656e6372797074696f6e2e6f72672f76310a2d3e20583235353139206f6f7038524f336956395a6b2b2f4657722f70\

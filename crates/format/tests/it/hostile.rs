@@ -6,14 +6,14 @@ use drystone_format::keys::Secrets;
 use drystone_format::notice::open_verified;
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
 use drystone_format::recipe::decode_node;
-use drystone_format::root::{RootKind, open_root};
+use drystone_format::root::{open_root, root_name};
 use drystone_format::slot::Slot;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::{Entry, Kind, TreeDecoder};
 use drystone_format::{Error, Result};
 use proptest::prelude::*;
 
-use crate::fixture::{ROOT, entry, secrets, unhex};
+use crate::fixture::{entry, new_root, secrets, unhex};
 use crate::forge;
 
 /// Heads of items that claim 2^63 items or bytes: array, map, byte string, text.
@@ -215,13 +215,13 @@ proptest! {
     fn no_decoder_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300), depth in any::<u8>(), size in any::<u64>()) {
         let secrets = secrets();
         let _ = (Header::decode(&bytes), Slot::decode(&bytes), Secrets::decode(&bytes), Snapshot::decode(&bytes));
-        let _ = (open_verified(&secrets, &bytes), open_root(&secrets, RootKind::Snapshot, &ROOT, &bytes));
+        let _ = (open_verified(&secrets, &bytes), open_root(&secrets, &root_name(&secrets, &new_root(&[]), &bytes), &bytes));
         let _ = (tail_bytes(&bytes, size), Tail::open(&bytes, size, &secrets).map(drop), Preamble::from_end(&bytes));
         let _ = (decode_node(&bytes, depth, size), Slot::verify(&bytes, &secrets.vault_verify));
         for magic in ["DRYVALT", "DRYSLOT", "DRYROOT", "DRYLIST"] {
             let bytes = [magic.as_bytes(), &[1], &bytes].concat();
             let _ = (Header::decode(&bytes), Slot::decode(&bytes), open_verified(&secrets, &bytes));
-            let _ = open_root(&secrets, RootKind::Snapshot, &ROOT, &bytes);
+            let _ = open_root(&secrets, &root_name(&secrets, &new_root(&[]), &bytes), &bytes);
         }
         let _ = (frames(&bytes, size % 1000), open_verified(&secrets, &forge::verified(&secrets, &bytes)));
         let end = [bytes.as_slice(), &footer(bytes.len() as u32 / 2, bytes.len() as u32 - bytes.len() as u32 / 2)].concat();

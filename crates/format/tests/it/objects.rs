@@ -1,22 +1,23 @@
 //! Headers, slots, secrets, roots, notices: round trips, unknown keys, what a credential may do, wrong names.
 
 use drystone_format::chunker::Sizes;
+use drystone_format::codec::Codec;
 use drystone_format::header::{Header, Trust};
+use drystone_format::id::object_hash;
 use drystone_format::keys::{OpenKey, Role, Secrets, epoch_number};
 use drystone_format::limits::EPOCHS_MAX;
-use drystone_format::codec::Codec;
 use drystone_format::notice::{NoticeKind, open_verified, seal_verified, verify_notice};
 use drystone_format::pack::{Tail, tail_bytes};
-use drystone_format::seal::{PackKind, Suite};
 use drystone_format::places::{PlaceEntry, PlaceMark, Places};
-use drystone_format::root::{RootKind, open_root, seal_root, verify_root};
+use drystone_format::root::{NewRoot, RootKind, RootName, open_root, root_name, seal_root, verify_root};
+use drystone_format::seal::{PackKind, Suite};
 use drystone_format::slot::{Lock, Slot, SlotNote};
 use drystone_format::snapshot::{Origin, Snapshot, Totals};
-use drystone_format::{Error, PackId, PlaceId, RootId, SlotId, VaultId};
+use drystone_format::{Error, PackId, PlaceId, RegistrationId, RootId, SlotId, VaultId};
 
 use crate::fixture::{
-    Counting, ROOT, header, header_bytes, pack, place_mark, places, secrets, slot, slot_bytes, slot_key, slot_note, snapshot, stranger,
-    writer,
+    Counting, header, header_bytes, new_root, pack, place_mark, places, sealed_root, secrets, slot, slot_bytes,
+    slot_key, slot_note, snapshot, stranger, writer,
 };
 
 /// A key of a newer version: 100, with the value `["new", {0: h'ff'}, -1]`.
@@ -152,7 +153,10 @@ fn every_role_knows_what_it_needs_and_nothing_else() {
         assert_eq!((read.role(), read.encode()), (role, made.encode()));
         assert_eq!(read.vault_key.is_some(), role == Role::Owner, "{role:?}");
         assert_eq!(read.epochs[0].open_key.is_some(), role != Role::Writer, "{role:?}");
-        assert_eq!(read.open_key("test", read.epochs[0].number).is_ok(), role != Role::Writer);
+        assert_eq!(
+            read.open_key("test", read.epochs[0].number).is_ok(),
+            role != Role::Writer
+        );
         // A slot that claims another role than its credential has opens nothing.
         let mut held = slot();
         held.fill(&made, &mut Counting::default()).unwrap();
@@ -164,7 +168,10 @@ fn every_role_knows_what_it_needs_and_nothing_else() {
             posing.certificate.role = other;
             let encoded = posing.encode();
             let checked = |read: Secrets| read.certificate.verify("test", &read.vault, &read.vault_verify);
-            assert!(Secrets::decode(&encoded).and_then(checked).is_err(), "{role:?} as {other:?}");
+            assert!(
+                Secrets::decode(&encoded).and_then(checked).is_err(),
+                "{role:?} as {other:?}"
+            );
         }
         if role != Role::Owner {
             assert!(made.delegate(&mut Counting::default(), role).is_err());
@@ -175,9 +182,15 @@ fn every_role_knows_what_it_needs_and_nothing_else() {
 
 #[test]
 fn what_a_reader_signs_counts_for_nobody() {
-    let (owner, reader) = (secrets(), secrets().delegate(&mut Counting(0x30), Role::Reader).unwrap());
+    let (owner, reader) = (
+        secrets(),
+        secrets().delegate(&mut Counting(0x30), Role::Reader).unwrap(),
+    );
     let member = secrets().delegate(&mut Counting(0x30), Role::Member).unwrap();
-    let root = |by: &Secrets| verify_root(&owner, RootKind::Snapshot, &ROOT, &root(by)).map(drop);
+    let root = |by: &Secrets| {
+        let (name, object) = sealed_root(by, &snapshot().encode());
+        verify_root(&owner, &name, &object).map(drop)
+    };
     root(&member).unwrap();
     assert!(matches!(root(&reader), Err(Error::Signature { .. })));
     let packed = |by: &Secrets| {
@@ -292,9 +305,7 @@ fn what_a_slot_holds_belongs_to_that_slot() {
         Err(Error::Authentication { .. })
     ));
     let mut other_vault = slot();
-    other_vault
-        .fill(&of_another_vault(), &mut Counting::default())
-        .unwrap();
+    other_vault.fill(&of_another_vault(), &mut Counting::default()).unwrap();
     assert!(refused(other_vault));
     let mut held = slot();
     held.fill(&writer(), &mut Counting::default()).unwrap();
@@ -311,42 +322,77 @@ fn of_another_vault() -> Secrets {
     other
 }
 
-fn root(secrets: &Secrets) -> Vec<u8> {
-    seal_root(
-        secrets,
-        RootKind::Snapshot,
-        &ROOT,
-        &snapshot().encode(),
-        &mut Counting::default(),
-    )
-    .unwrap()
-}
-
 #[test]
 fn roots_open_for_owners_under_their_own_name_only() {
-    for (object, by) in [(root(&secrets()), secrets()), (root(&writer()), writer())] {
-        let opened = open_root(&secrets(), RootKind::Snapshot, &ROOT, &object).unwrap();
+    let root = |secrets: &Secrets| sealed_root(secrets, &snapshot().encode());
+    for by in [secrets(), writer()] {
+        let (name, object) = root(&by);
+        let opened = open_root(&secrets(), &name, &object).unwrap();
         assert_eq!(
             (opened.payload, opened.certificate),
             (snapshot().encode(), by.certificate)
         );
-        let refused = open_root(&writer(), RootKind::Snapshot, &ROOT, &object);
+        assert!(verify_root(&writer(), &name, &object).is_ok());
+        let refused = open_root(&writer(), &name, &object);
         assert!(matches!(refused, Err(Error::WriterKey { .. })));
-        let renamed = open_root(&secrets(), RootKind::Snapshot, &RootId([0; 16]), &object);
-        assert!(matches!(renamed, Err(Error::Authentication { .. })));
+        let hash = RootId([0; 16]);
+        let renamed = open_root(&secrets(), &RootName { hash, ..name }, &object);
+        assert!(matches!(renamed, Err(Error::Hash { .. })));
+        let registration = RegistrationId([0; 16]);
+        let others = [
+            RootName { registration, ..name },
+            RootName { number: 2, ..name },
+            RootName {
+                kind: RootKind::HEAD,
+                ..name
+            },
+        ];
+        for other in others {
+            let refused = verify_root(&secrets(), &other, &object);
+            assert!(matches!(refused, Err(Error::Authentication { .. })), "{other:?}");
+        }
         assert!(matches!(
-            open_root(&stranger(), RootKind::Snapshot, &ROOT, &object),
+            open_root(&stranger(), &name, &object),
             Err(Error::Signature { .. })
         ));
-        let other_vault = of_another_vault();
-        let foreign = open_root(&other_vault, RootKind::Snapshot, &ROOT, &object);
+        let foreign = open_root(&of_another_vault(), &name, &object);
         assert!(matches!(foreign, Err(Error::Authentication { .. })));
     }
     let mut later = secrets();
     later.advance(&mut Counting::default()).unwrap();
-    let refused = open_root(&secrets(), RootKind::Snapshot, &ROOT, &root(&later));
+    let (name, object) = root(&later);
+    let refused = open_root(&secrets(), &name, &object);
     assert!(matches!(refused, Err(Error::Epoch { epoch, .. }) if epoch_number(epoch) == 1));
-    open_root(&later, RootKind::Snapshot, &ROOT, &root(&secrets())).unwrap();
+    let (name, object) = root(&secrets());
+    open_root(&later, &name, &object).unwrap();
+}
+
+/// The holder of one writer key cannot sign in the name of a registration of another, whatever its nonce.
+#[test]
+fn nobody_signs_in_the_name_of_another_registration() {
+    let (name, _) = sealed_root(&secrets(), &snapshot().encode());
+    let (_, forged) = sealed_root(&writer(), &snapshot().encode());
+    let taken = RootName {
+        hash: object_hash(&forged),
+        ..name
+    };
+    let refused = verify_root(&secrets(), &taken, &forged);
+    assert!(matches!(refused, Err(Error::Authentication { .. })), "{refused:?}");
+}
+
+#[test]
+fn all_roots_but_the_first_state_the_one_before() {
+    for (number, previous, is_right) in [(0, None, true), (1, None, false), (0, Some(RootId([1; 16])), false)] {
+        let payload = snapshot().encode();
+        let root = NewRoot {
+            number,
+            previous,
+            ..new_root(&payload)
+        };
+        let object = seal_root(&secrets(), &root, &mut Counting::default()).unwrap();
+        let name = root_name(&secrets(), &root, &object);
+        assert_eq!(verify_root(&secrets(), &name, &object).is_ok(), is_right, "{number}");
+    }
 }
 
 #[test]
@@ -404,26 +450,14 @@ fn a_snapshot_that_could_not_be_read_is_not_sealed() {
             ..snapshot()
         },
     ] {
-        let sealed = seal_root(
-            &secrets(),
-            RootKind::Snapshot,
-            &ROOT,
-            &snapshot.encode(),
-            &mut Counting::default(),
-        );
+        let sealed = seal_root(&secrets(), &new_root(&snapshot.encode()), &mut Counting::default());
         assert!(matches!(sealed, Err(Error::Limit { .. })), "{sealed:?}");
     }
     let huge = Snapshot {
         paths: vec![vec![b'x'; 65_000]; 100],
         ..snapshot()
     };
-    let sealed = seal_root(
-        &secrets(),
-        RootKind::Snapshot,
-        &ROOT,
-        &huge.encode(),
-        &mut Counting::default(),
-    );
+    let sealed = seal_root(&secrets(), &new_root(&huge.encode()), &mut Counting::default());
     assert!(matches!(sealed, Err(Error::Limit { .. })));
 }
 
@@ -452,13 +486,18 @@ fn lists_are_an_owners_word_for_everybody() {
     ));
 }
 
+/// The name that these bytes would have as the example root.
+fn renamed(object: &[u8]) -> RootName {
+    root_name(&secrets(), &new_root(&[]), object)
+}
+
 #[test]
 fn objects_do_not_pass_for_each_other() {
     let object = header_bytes();
     assert!(matches!(Slot::decode(&object), Err(Error::Magic { .. })));
     assert!(matches!(open_verified(&secrets(), &object), Err(Error::Magic { .. })));
     assert!(matches!(
-        open_root(&secrets(), RootKind::Snapshot, &ROOT, &object),
+        open_root(&secrets(), &renamed(&object), &object),
         Err(Error::Magic { .. })
     ));
     assert!(matches!(Header::decode(&slot_bytes()), Err(Error::Magic { .. })));

@@ -12,23 +12,13 @@ use super::gather::{Failure, all, most};
 use super::merge::{Group, Merge};
 use super::shards::{Found, Source};
 use super::{Amount, Core, Spread};
-use crate::{Kind, Listed, Name, Prefix, Result, RootKind, ShardId};
+use crate::prefix::DIRECTORIES;
+use crate::{Kind, Listed, Name, Prefix, Result, ShardId};
 
 /// Most objects asked of a place at a time: what S3 gives in one answer.
 const PAGE_MAX: usize = 1000;
 /// Footers read at once where nothing else tells the length of a pack.
 const FOOTERS_AT_ONCE: usize = 16;
-/// The directories of small objects and packs, in the order of names.
-const DIRECTORIES: [Prefix; 7] = [
-    Prefix::Epochs,
-    Prefix::Keys,
-    Prefix::Packs,
-    Prefix::Places,
-    Prefix::Roots(RootKind::Snapshot),
-    Prefix::Verified,
-    Prefix::Writers,
-];
-
 /// A shard at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldShard {
@@ -378,7 +368,8 @@ impl Core {
     }
 
     async fn list_all(self: &Arc<Self>, after: Option<&Name>, limit: usize) -> Result<Vec<Listed>> {
-        self.list_directories(&DIRECTORIES, after, limit).await
+        let is_whole = |prefix: &Prefix| *prefix != Prefix::Shards;
+        self.list_directories(&is_whole, after, limit).await
     }
 
     /// What is copied to all places: everything but packs.
@@ -391,29 +382,24 @@ impl Core {
         if *prefix != Prefix::All {
             return self.list(prefix, after, limit).await;
         }
-        let copied: Vec<Prefix> = DIRECTORIES
-            .into_iter()
-            .filter(|prefix| *prefix != Prefix::Packs)
-            .collect();
-        self.list_directories(&copied, after, limit).await
+        let is_copied = |prefix: &Prefix| !matches!(prefix, Prefix::Packs | Prefix::Shards);
+        self.list_directories(&is_copied, after, limit).await
     }
 
-    /// The header and these directories.
+    /// The header and the directories that are `meant`, in the order of names.
     async fn list_directories(
         self: &Arc<Self>,
-        directories: &[Prefix],
+        is_meant: &(dyn Fn(&Prefix) -> bool + Sync),
         after: Option<&Name>,
         limit: usize,
     ) -> Result<Vec<Listed>> {
         let (header, mut found) = (Name::header(), Vec::new());
-        if after.is_none_or(|after| *after < header) {
-            match self.stat_small(&header).await {
-                Ok(size) => found.push(Listed { name: header, size }),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+        let mut is_header_due = after.is_none_or(|after| *after < header);
+        for prefix in DIRECTORIES.iter().map(|directory| directory.prefix).filter(is_meant) {
+            if is_header_due && *prefix.directory() > *header.as_str() {
+                found.extend(self.listed_header().await?);
+                is_header_due = false;
             }
-        }
-        for prefix in directories {
             if found.len() >= limit {
                 break;
             }
@@ -424,12 +410,21 @@ impl Core {
             let rest = limit - found.len();
             let more = match prefix {
                 Prefix::Packs => self.list_packs(after, rest).await?,
-                _ => self.list_small(*prefix, after, rest).await?,
+                _ => self.list_small(prefix, after, rest).await?,
             };
             found.extend(more);
         }
         found.truncate(limit);
         Ok(found)
+    }
+
+    async fn listed_header(self: &Arc<Self>) -> Result<Option<Listed>> {
+        let name = Name::header();
+        match self.stat_small(&name).await {
+            Ok(size) => Ok(Some(Listed { name, size })),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Everything that is held of one pack, and the places that could not tell.

@@ -174,7 +174,7 @@ impl Core {
                     place: self.label.clone(),
                 });
             }
-            return Err(self.too_few(name, &failures));
+            return Err(taken(name, &failures).unwrap_or_else(|| self.too_few(name, &failures)));
         }
         if durable < enough {
             self.thin.lock().add(name);
@@ -426,6 +426,20 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// What to tell if all that is wrong is that other bytes lie there.
+fn taken(name: &Name, failures: &[Failure]) -> Option<Error> {
+    let place = |failure: &Failure| match &failure.error {
+        Error::Unsound { place, .. } => Some(place.clone()),
+        _ => None,
+    };
+    let places: Option<Vec<String>> = failures.iter().map(place).collect();
+    let places = places.filter(|places| !places.is_empty())?;
+    Some(Error::Taken {
+        name: name.to_string(),
+        place: places.join(", "),
+    })
 }
 
 /// Deletes one object at a place, unless nothing is ever removed there.

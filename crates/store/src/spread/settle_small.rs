@@ -31,7 +31,7 @@ pub struct SettledSmall {
     pub rotten: Objects,
     /// Copies that should have been made at places that did not take them.
     pub owed: Objects,
-    /// Objects of which no place has a sound copy.
+    /// Objects of which no place has a sound copy, or that nobody who may has signed.
     pub unsound: Objects,
     /// Objects of which places have different copies, all of them sound.
     pub differing: Objects,
@@ -140,6 +140,7 @@ impl Core {
         {
             settled.rotten.add(&name.spare(place.spare));
         }
+        let is_worthless = |bytes: &Bytes| !self.judge.is_sound(name, bytes);
         let mut sound = copies.iter().filter_map(|copy| match copy {
             Copy::Sound(bytes) => Some(bytes.clone()),
             _ => None,
@@ -151,6 +152,10 @@ impl Core {
             }
             return;
         };
+        if is_worthless(&good) {
+            // The bytes are what the name says, and count for nobody: they are told, and not spread.
+            return settled.unsound.add(name);
+        }
         if sound.any(|other| other != good) {
             settled.differing.add(name);
         }

@@ -1,6 +1,8 @@
 //! Small objects: a copy at every place, and spare ones, so that any one of those that are needed has them.
 //!
-//! - A copy is judged before anything of it is returned; the next one is asked for if it is not what was stored.
+//! - A copy is judged before anything of it is returned, by the hash in its name where there is one; the next one is asked
+//!   for if it is not what was stored.
+//! - A place that has other bytes under a name does not hold the object, whoever signed them.
 //! - At each place the original is stored first and deleted last: what lies there only as a spare copy is damage.
 
 use std::collections::BTreeSet;
@@ -50,6 +52,8 @@ impl Core {
             return Ok(());
         };
         match self.whole_small(&listed.name).await {
+            // What counts for nobody is not carried from a place to others.
+            Ok(bytes) if !self.judge.is_sound(&listed.name, &bytes) => Ok(()),
             Ok(bytes) => self.put_small(&listed.name, bytes).await.map(|_| ()),
             Err(Error::NotFound { .. } | Error::Lost { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -59,26 +63,24 @@ impl Core {
     /// Stores a small object at one place, and then its spare copies: whoever is first with the original makes those too.
     async fn put_copies(&self, place: &Place, name: &Name, bytes: Bytes) -> Stored {
         let mut stored = self.put_copy(place, name, bytes.clone()).await;
+        if stored.put.is_none() {
+            return stored;
+        }
         let copies = self.copies_of(name).iter();
-        let spares: Vec<_> = copies
-            .filter(|copy| copy.position == place.position && copy.spare > 0)
-            .collect();
-        let is_ours = match stored.put {
-            _ if spares.is_empty() => return stored,
-            Some(Put::Created) => true,
-            // Of two headers made at once one is there; otherwise it is an attempt that was cut short.
-            Some(Put::Existed) => self.copy_at(place, name).await.is_ok_and(|found| found == bytes),
-            None => false,
-        };
-        for spare in spares.into_iter().filter(|_| is_ours) {
+        for spare in copies.filter(|copy| copy.position == place.position && copy.spare > 0) {
             let Stored { failures, .. } = self.put_copy(spare, name, bytes.clone()).await;
             stored.failures.extend(failures);
         }
         stored
     }
 
+    /// Stores one copy. A place that has other bytes under the name does not hold the object, and is told.
     async fn put_copy(&self, place: &Place, name: &Name, bytes: Bytes) -> Stored {
-        match self.put_at(place, name, bytes).await {
+        let outcome = match self.put_at(place, name, bytes.clone()).await {
+            Ok(Put::Existed) => self.same_at(place, name, &bytes).await.map(|()| Put::Existed),
+            outcome => outcome,
+        };
+        match outcome {
             Ok(put) => Stored {
                 put: Some(put),
                 failures: Vec::new(),
@@ -101,6 +103,16 @@ impl Core {
         Stored {
             put: None,
             failures: vec![failure],
+        }
+    }
+
+    /// Whether what was there before is what was to be stored, as it is when a put is tried again.
+    async fn same_at(&self, place: &Place, name: &Name, bytes: &Bytes) -> Result<()> {
+        match place.get(name, Range::All).await {
+            Ok(found) if found == *bytes => Ok(()),
+            Ok(_) => Err(place.note_unsound(name, &"other bytes lie there under this name")),
+            Err(what @ Error::TooLarge { .. }) => Err(place.note_unsound(name, &what)),
+            Err(error) => Err(error),
         }
     }
 
@@ -147,8 +159,12 @@ impl Core {
     /// The copy of a small object at one place, if it is sound.
     pub(super) async fn copy_at(&self, place: &Place, name: &Name) -> Result<Bytes> {
         match place.get(name, Range::All).await {
-            Ok(bytes) if self.judge.is_sound(name, &bytes) => Ok(bytes),
-            Ok(_) => Err(place.note_unsound(name, &"it is not what was stored")),
+            Ok(bytes) => match name.matches(&bytes) {
+                Some(true) => Ok(bytes),
+                Some(false) => Err(place.note_unsound(name, &"it has other bytes than its name says")),
+                None if self.judge.is_sound(name, &bytes) => Ok(bytes),
+                None => Err(place.note_unsound(name, &"it is not what was stored")),
+            },
             Err(what @ Error::TooLarge { .. }) => Err(place.note_unsound(name, &what)),
             outcome => outcome,
         }

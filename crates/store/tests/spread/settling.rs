@@ -10,7 +10,7 @@ use drystone_store::fail::{Failure, Fault};
 use drystone_store::spread::{Access, Settled, Verify};
 use drystone_store::{Crash, Error, Kind, Memory, Name, Op, Prefix, Put, Range, RootKind, Spread, Store};
 
-use super::{World, from, objects, options, pack, place};
+use super::{World, from, objects, options, pack, place, root};
 
 fn packs() -> Vec<(Name, Bytes)> {
     (0..20).map(|n| pack(n, 50_000 + n as usize)).collect()
@@ -218,7 +218,7 @@ async fn a_place_that_comes_back_stale_is_settled_small_objects_too() {
     let (early, late) = (objects(), pack(5, 3000));
     world.put_all(&early).await;
     let without = world.reopened(&[2]);
-    let root = Name::root(RootKind::Snapshot, &drystone_format::RootId([77; 16]));
+    let root = root(b"a later root");
     let late = [late, (root, Bytes::from_static(b"a later root"))];
     without.put_all(&late).await;
     assert_eq!(
@@ -268,7 +268,7 @@ async fn unsound_and_missing_copies_are_replaced_and_differing_ones_named() {
 async fn what_a_confirming_list_shows_every_later_list_shows_whichever_place_is_away() {
     let world = World::new(2, 3, 3);
     assert!(world.spread.is_quorate());
-    let name = |n| Name::root(RootKind::Snapshot, &drystone_format::RootId([n; 16]));
+    let name = |n: u8| root(format!("root {n}").as_bytes());
     for n in 0..3 {
         world.spread.put(&name(n), format!("root {n}").into()).await.unwrap();
     }
@@ -278,7 +278,7 @@ async fn what_a_confirming_list_shows_every_later_list_shows_whichever_place_is_
         others.for_each(|(_, memory)| memory.remove(&name(n)));
     }
     world.memories[0].overwrite(&name(1), "bad".into());
-    let roots = Prefix::Roots(RootKind::Snapshot);
+    let roots = Prefix::Roots(RootKind::SNAPSHOT);
     let listed = world.spread.list_confirmed(roots, None, 10).await.unwrap();
     assert_eq!(listed.len(), 3);
     for away in 0..3 {
@@ -311,7 +311,7 @@ async fn what_a_medium_cannot_read_is_written_anew() {
     world.fails[place].add(Fault::error(Op::Get, Failure::Io).nth(1));
     let settled = world
         .spread
-        .settle_small(&Prefix::Roots(RootKind::Snapshot))
+        .settle_small(&Prefix::Roots(RootKind::SNAPSHOT))
         .await
         .unwrap();
     assert_eq!((settled.replaced, settled.objects), (1, 3));

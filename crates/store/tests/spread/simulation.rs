@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drystone_format::RootId;
 use drystone_store::fail::{Failure, Fault};
 use drystone_store::spread::Verify;
-use drystone_store::{Memory, Name, Op, Prefix, Range, RootKind, Store};
+use drystone_store::{Memory, Name, Op, Prefix, Range, Store};
 
-use super::{World, from, pack, part, wipe};
+use super::{World, from, pack, part, root, wipe};
 
 const SEEDS: u64 = 60;
 const STEPS: u32 = 60;
@@ -79,11 +78,8 @@ impl Life {
     async fn put(&mut self) {
         self.made += 1;
         let (name, bytes) = if self.random.below(4) == 0 {
-            let id = RootId((u128::from(self.made) << 64 | u128::from(self.seed)).to_be_bytes());
-            (
-                Name::root(RootKind::Snapshot, &id),
-                Bytes::from(format!("root {}", self.made)),
-            )
+            let bytes = Bytes::from(format!("root {} of {}", self.made, self.seed));
+            (root(&bytes), bytes)
         } else {
             let len = 1 + self.random.below(60_000) as usize;
             pack(self.made << 20 | self.seed, len)

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use drystone_format::Random;
 use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
+use drystone_format::id::object_hash;
 use drystone_format::keys::Secrets;
-use drystone_format::{Random, RootId, random};
 use drystone_store::{Kind, Listed, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
@@ -18,9 +19,6 @@ use crate::error::Result;
 use crate::gc::protocol::{EpochName, Standing};
 use crate::place::Place;
 use crate::problem::Problems;
-
-/// Ids in one epoch object, so that it stays below its limit: 34 bytes for a pack.
-const IDS_PER_EPOCH: usize = 50_000;
 
 pub(crate) struct Epochs {
     place: Place,
@@ -92,6 +90,8 @@ impl Epochs {
             Ok(read) => standing.insert(epoch, read),
             // Removed since it was listed: another was put before that, and is listed or will be.
             Err(crate::Error::Store(error)) if error.is_not_found() => {}
+            // One that cannot be reached may give this very run up: who cannot read it must not go on.
+            Err(error) if error.is_absence() => return Err(error),
             Err(error) if error.is_damage() => {
                 standing.insert_unreadable(epoch);
                 self.unreadable.lock().insert(epoch, error.to_string());
@@ -116,21 +116,11 @@ impl Epochs {
     /// Puts an epoch, as several objects if it is large; durable on return. [`Epochs::refresh`] learns of it.
     pub(crate) fn put(&self, epoch: &Epoch, random: &mut dyn Random) -> Result<()> {
         let number = self.standing().next_number();
-        let packs: Vec<_> = epoch.packs.iter().copied().collect();
-        let mut part = Epoch {
-            packs: BTreeSet::new(),
-            ..epoch.clone()
-        };
-        let mut parts = packs.chunks(IDS_PER_EPOCH);
-        loop {
-            part.packs = parts.next().unwrap_or_default().iter().copied().collect();
-            let id = RootId(random::array(random));
+        for part in epoch.clone().split() {
             let object = seal_epoch(&self.secrets, &part, random)?;
-            self.place.put(&Name::epoch(number, &id), Bytes::from(object))?;
-            if parts.len() == 0 {
-                return Ok(());
-            }
-            part = Epoch::default();
+            self.place
+                .put(&Name::epoch(number, &object_hash(&object)), Bytes::from(object))?;
         }
+        Ok(())
     }
 }

@@ -2,17 +2,18 @@
 //!
 //! - A root that is named counts as absent for everybody from then on, also where a place that was away brings it back.
 
+use drystone_format::RootId;
 use drystone_format::epoch::Epoch;
-use drystone_format::root::{RootKind, open_root};
+use drystone_format::root::RootName;
 use drystone_format::snapshot::Snapshot;
-use drystone_format::{RootId, keys::Certificate};
-use drystone_store::{Name, Range};
+use drystone_store::Name;
 
 use crate::context::Source;
 use crate::error::Result;
 use crate::order::{Candidate, FirstSeen, position};
 use crate::problem::Problems;
 use crate::retention::{Group, Keep, Sightings, plan};
+use crate::roots::report_doubles;
 use crate::vault::Vault;
 
 /// State key of when snapshots were first seen.
@@ -28,38 +29,32 @@ impl Vault {
 
     /// Reads all snapshots with what is known of where and when they came from, oldest first, and reports those that are damaged.
     pub fn candidates(&self) -> Result<(Vec<Candidate>, Problems)> {
-        let (mut candidates, mut problems) = (Vec::new(), Problems::default());
-        let ids = self.snapshot_ids()?;
+        let (mut candidates, mut signed, mut problems) = (Vec::new(), Vec::new(), Problems::default());
+        let names = self.snapshot_names()?;
+        let ids: Vec<RootId> = names.iter().map(|root| root.hash).collect();
         let sightings = self.note_seen(&ids)?;
         let now = self.context.clock.now().seconds;
-        for id in ids {
-            match self.signed_snapshot(&id) {
-                Ok((snapshot, certificate)) => candidates.push(Candidate {
-                    id,
-                    snapshot,
-                    writer: certificate.writer,
-                    role: certificate.role,
-                    seen: sightings.get(&id).unwrap_or(FirstSeen { not_at: None, at: now }),
-                    stated: None,
-                }),
-                Err(error) if error.is_damage() => {
-                    problems.push(Name::root(RootKind::Snapshot, &id).as_str(), error);
+        for name in names {
+            let read = self.signed_root(&name);
+            match read.and_then(|root| Ok((self.opened_snapshot(&root)?, root))) {
+                Ok((snapshot, root)) => {
+                    signed.push(name);
+                    candidates.push(Candidate {
+                        id: name.hash,
+                        snapshot,
+                        writer: root.certificate.writer,
+                        role: root.certificate.role,
+                        seen: sightings.get(&name.hash).unwrap_or(FirstSeen { not_at: None, at: now }),
+                        stated: None,
+                    });
                 }
+                Err(error) if error.is_damage() => problems.push(Name::root(&name).as_str(), error),
                 Err(error) => return Err(error),
             }
         }
+        report_doubles(signed, &mut problems);
         candidates.sort_by_key(position);
         Ok((candidates, problems))
-    }
-
-    /// A snapshot and who signed it.
-    pub(crate) fn signed_snapshot(&self, id: &RootId) -> Result<(Snapshot, Certificate)> {
-        let name = Name::root(RootKind::Snapshot, id);
-        let object = self.place.get(&name, Range::All)?;
-        let damaged = |source| self.place.damaged(&name)(source);
-        let root = open_root(&self.secrets, RootKind::Snapshot, id, &object).map_err(damaged)?;
-        let snapshot = Snapshot::decode(&root.payload).map_err(damaged)?;
-        Ok((snapshot, root.certificate))
     }
 
     /// Writes down which snapshots this machine has seen by now.
@@ -80,13 +75,20 @@ impl Vault {
             return Ok(());
         }
         self.epochs.refresh()?;
+        let names: Vec<RootName> = ids
+            .iter()
+            .map(|id| self.names_of(id))
+            .collect::<Result<Vec<_>>>()?
+            .concat();
         let epoch = Epoch {
-            roots: ids.iter().copied().collect(),
+            forgotten: names
+                .iter()
+                .map(|root| (root.registration, root.number, root.hash))
+                .collect(),
             ..Epoch::default()
         };
         self.epochs.put(&epoch, &mut Source(&*self.context.entropy))?;
         self.place.settle();
-        ids.iter()
-            .try_for_each(|id| self.place.delete(&Name::root(RootKind::Snapshot, id)))
+        names.iter().try_for_each(|root| self.place.delete(&Name::root(root)))
     }
 }

@@ -3,19 +3,25 @@
 //! - Condemned is for ever: a pack that an epoch names is never relied upon again. What a published root needs of it is copied
 //!   into another pack before it is deleted, and the epoch stands until the pack is gone from every place.
 //! - A writer registers and then reads the epochs; gc condemns and then lists the writers: one of the two sees the other.
-//! - A writer publishes its root and then looks whether it was given up; gc gives a writer up and then lists the roots: the
+//! - A writer publishes a root and then looks whether it was given up; gc gives a writer up and then lists the roots: the
 //!   same again. So no writer reports a root that counts as absent.
+//! - A statement (a presence or a root) says which epochs the writer knows in all that it does after its advance. gc relies
+//!   on it only after it has read every root up to that advance, since what those need may lie in what the epochs condemn.
 //! - A gc is a writer too: choosing one of two packs that hold a chunk is relying on it.
 //! - No decision depends on a clock; how long a silent writer is waited for is a matter of courtesy alone.
 //!
-//! docs/decisions/0008-gc.md argues why this is enough; tests/it/gc_model.rs checks it.
+//! docs/decisions/0008-gc.md argues why this is enough; tests/it/gc_model.rs checks it. What gc knows of the registrations
+//! is put together in `registrations.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drystone_format::epoch::Epoch;
-use drystone_format::{PackId, RootId};
+use drystone_format::epoch::{Epoch, Forgotten};
+use drystone_format::root::RootName;
+use drystone_format::{PackId, RegistrationId, RootId};
 
-/// Number and id of an epoch.
+pub use crate::gc::registrations::{Gaps, Published, Registered, Registrations, Roots};
+
+/// Number and hash of an epoch.
 pub type EpochName = (u64, RootId);
 
 /// The epochs that stand, and what they say together.
@@ -42,7 +48,7 @@ impl Standing {
         self.unreadable.retain(|name| listed.contains(name));
     }
 
-    /// Whether this epoch was read.
+    /// Returns true if this epoch was read.
     pub fn has_read(&self, name: &EpochName) -> bool {
         self.epochs.contains_key(name)
     }
@@ -73,29 +79,52 @@ impl Standing {
         self.epochs.values().flat_map(|epoch| &epoch.packs).copied().collect()
     }
 
-    /// Whether a root counts as absent, there or not: it was forgotten, or its writer given up before it published.
-    pub fn is_absent(&self, root: &RootId) -> bool {
-        self.epochs.values().any(|epoch| epoch.roots.contains(root))
+    /// Returns true if a root counts where it is there: no owner forgot it, and it is not void.
+    pub fn counts(&self, root: &RootName) -> bool {
+        !self.is_forgotten(root) && !self.is_void(root)
     }
 
-    /// All roots that count as absent.
-    pub fn absent(&self) -> BTreeSet<RootId> {
-        self.epochs.values().flat_map(|epoch| &epoch.roots).copied().collect()
+    /// Returns true if an owner forgot this root.
+    pub fn is_forgotten(&self, root: &RootName) -> bool {
+        let forgotten = (root.registration, root.number, root.hash);
+        self.epochs.values().any(|epoch| epoch.forgotten.contains(&forgotten))
     }
 
-    /// Whether a writer was given up. What it publishes after it could have known counts as absent.
-    pub fn is_fenced(&self, writer: &RootId) -> bool {
-        self.epochs.values().any(|epoch| epoch.fenced.contains(writer))
+    /// Returns true if the writer of this root was given up before it published it.
+    pub fn is_void(&self, root: &RootName) -> bool {
+        self.cut(&root.registration).is_some_and(|count| root.number >= count)
     }
 
-    /// Writers that were given up and never published: kept for ever, for nobody knows when such a writer wakes up.
-    pub fn void(&self) -> BTreeSet<RootId> {
-        let fenced = self.epochs.values().flat_map(|epoch| &epoch.fenced);
-        fenced.filter(|writer| self.is_absent(writer)).copied().collect()
+    /// All roots that owners forgot: registration, number and hash.
+    pub fn forgotten(&self) -> impl Iterator<Item = &Forgotten> {
+        self.epochs.values().flat_map(|epoch| &epoch.forgotten)
+    }
+
+    /// How many roots of a registration that was given up count: the fewest that an epoch states.
+    pub fn cut(&self, registration: &RegistrationId) -> Option<u64> {
+        let cuts = self.epochs.values().filter_map(|epoch| epoch.cuts.get(registration));
+        cuts.min().copied()
+    }
+
+    /// All registrations that were given up, with how many of their roots count. They are kept for ever, since nobody knows
+    /// when such a writer wakes up.
+    pub fn cuts(&self) -> BTreeMap<RegistrationId, u64> {
+        let mut all: BTreeMap<RegistrationId, u64> = BTreeMap::new();
+        for (registration, count) in self.epochs.values().flat_map(|epoch| &epoch.cuts) {
+            let least = all.entry(*registration).or_insert(*count);
+            *least = (*least).min(*count);
+        }
+        all
+    }
+
+    /// Returns true if a writer was given up. It must not report what it publishes from now on.
+    pub fn is_fenced(&self, writer: &RegistrationId) -> bool {
+        let fences = |epoch: &Epoch| epoch.fences.contains(writer) || epoch.cuts.contains_key(writer);
+        self.epochs.values().any(fences)
     }
 }
 
-/// What a run that takes data in does, in this order.
+/// What a writer that takes data in does. Several advances repeat the steps from `Work` to `Look` ([`WriterStep::order`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WriterStep {
     /// Puts its presence, with the epochs that it had read before it listed the packs.
@@ -104,7 +133,10 @@ pub enum WriterStep {
     Read,
     /// Stores what no pack has that it may rely on.
     Work,
-    /// Publishes its root, if it is not given up ([`Writer::is_given_up`]).
+    /// Reads the epochs before it publishes a root that others follow, and honours them in all that follows
+    /// ([`Writer::renew`]).
+    Renew,
+    /// Publishes a root, if it is not given up ([`Writer::is_given_up`]).
     Publish,
     /// Reads the epochs and reports the root, if it is not given up.
     Look,
@@ -113,46 +145,74 @@ pub enum WriterStep {
 }
 
 impl WriterStep {
-    /// The steps in their order.
-    pub const ORDER: [Self; 6] = [
-        Self::Register,
-        Self::Read,
-        Self::Work,
-        Self::Publish,
-        Self::Look,
-        Self::Leave,
-    ];
+    /// The steps of a writer that publishes so many roots, the last of which ends its registration.
+    pub fn order(advances: usize) -> Vec<Self> {
+        let mut order = vec![Self::Register, Self::Read];
+        for left in (0..advances).rev() {
+            order.push(Self::Work);
+            order.extend((left > 0).then_some(Self::Renew));
+            order.extend([Self::Publish, Self::Look]);
+        }
+        order.push(Self::Leave);
+        order
+    }
 }
 
-/// A run that takes data in.
+/// A writer that takes data in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Writer {
-    /// Of its presence, and of the root that it will publish.
-    pub id: RootId,
+    /// Its registration.
+    pub id: RegistrationId,
     known: Standing,
+    advance: Option<(u64, RootId)>,
 }
 
 impl Writer {
     /// A writer that listed the packs after it had read the epochs `known`.
-    pub fn new(id: RootId, known: Standing) -> Self {
-        Self { id, known }
+    pub fn new(id: RegistrationId, known: Standing) -> Self {
+        let advance = None;
+        Self { id, known, advance }
     }
 
-    /// What its presence claims: fewer epochs than it honours, never more.
+    /// The epochs that its next statement claims: it honours them in all that it does after its advance.
     pub fn seen(&self) -> BTreeSet<EpochName> {
         self.known.names()
     }
 
-    /// Whether a pack of its list may have been deleted before it registered: whoever deletes puts an epoch first, and whoever
-    /// removes an epoch has put another after that.
+    /// Number and hash of its last root.
+    pub fn advance(&self) -> Option<(u64, RootId)> {
+        self.advance
+    }
+
+    /// The number of its next root.
+    pub fn next_number(&self) -> u64 {
+        self.advance.map_or(0, |(number, _)| number.saturating_add(1))
+    }
+
+    /// Notes that a root is durable.
+    pub fn published(&mut self, hash: RootId) {
+        self.advance = Some((self.next_number(), hash));
+    }
+
+    /// Honours these epochs too from now on. Its next statement must be a root that everything it did before is in: what
+    /// that relied on may be condemned.
+    pub fn renew(&mut self, standing: &Standing) {
+        for (name, epoch) in &standing.epochs {
+            self.known.epochs.entry(*name).or_insert_with(|| epoch.clone());
+        }
+        self.known.unreadable.extend(&standing.unreadable);
+    }
+
+    /// Returns true if a pack of its list may have been deleted before it registered: whoever deletes puts an epoch first, and
+    /// whoever removes an epoch has put another after that.
     pub fn must_list_again(&self, standing: &Standing) -> bool {
         let known = |name: &EpochName| self.known.epochs.contains_key(name) || self.known.unreadable.contains(name);
         !standing.epochs.keys().chain(&standing.unreadable).all(known)
     }
 
-    /// Whether nothing that it publishes may be reported.
+    /// Returns true if nothing that it publishes may be reported.
     pub fn is_given_up(&self, standing: &Standing) -> bool {
-        standing.is_fenced(&self.id) || standing.is_absent(&self.id)
+        standing.is_fenced(&self.id)
     }
 }
 
@@ -165,7 +225,7 @@ pub enum GcStep {
     Read,
     /// Finds what the roots need, and copies what is live in packs that are mostly garbage.
     Mark,
-    /// Puts an epoch that names the packs that are not needed, and the writers that are void.
+    /// Puts an epoch that names the packs that are not needed, and repeats all cuts.
     Condemn,
     /// Reads the epochs again: others may have condemned what it relies on.
     ReadAgain,
@@ -175,7 +235,7 @@ pub enum GcStep {
     Fence,
     /// Lists the roots.
     ListRoots,
-    /// Puts an epoch that says that those given up, and without a root, are void.
+    /// Puts an epoch that says how many roots of those given up count.
     GiveUp,
     /// Lists the packs, and finds what roots need that it has not seen before.
     MarkAgain,
@@ -209,82 +269,53 @@ impl GcStep {
     ];
 }
 
-/// A presence that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Registered {
-    /// The writer.
-    pub id: RootId,
-    /// How often it has renewed its presence.
-    pub beat: u64,
-    /// What it claims to have seen.
-    pub seen: BTreeSet<EpochName>,
-}
-
-/// Writers that may rely on what `epoch` names, beside `own` and those for which [`is_over`] holds.
-pub fn unaware(
-    epoch: &EpochName,
-    writers: &[Registered],
-    own: &RootId,
-    is_over: &dyn Fn(&RootId) -> bool,
-) -> BTreeSet<RootId> {
-    let unaware = writers.iter().filter(|writer| !writer.seen.contains(epoch));
-    let running = unaware.filter(|writer| writer.id != *own && !is_over(&writer.id));
-    running.map(|writer| writer.id).collect()
-}
-
-/// Whether a writer has published, or never will: it relies on nothing that is not marked.
-pub fn is_over(writer: &RootId, standing: &Standing, roots: &BTreeSet<RootId>) -> bool {
-    roots.contains(writer) || standing.is_absent(writer)
-}
-
-/// Writers that keep gc from deleting anything that the epochs `named` condemn. These must have been read before the `writers`
-/// were listed: of a later epoch there may be a writer that is not in the list.
-pub fn blockers(
-    named: &Standing,
-    writers: &[Registered],
-    own: &RootId,
-    is_over: &dyn Fn(&RootId) -> bool,
-) -> BTreeSet<RootId> {
+/// Writers that keep gc from deleting anything that the epochs `named` condemn. These must have been read before the
+/// presences of `registrations` were listed: of a later epoch there may be a writer that is not in the list.
+pub fn blockers(named: &Standing, registrations: &Registrations, own: &RegistrationId) -> BTreeSet<RegistrationId> {
     let naming = named.epochs().filter(|(_, epoch)| !epoch.packs.is_empty());
-    naming
-        .flat_map(|(name, _)| unaware(name, writers, own, is_over))
-        .collect()
+    naming.flat_map(|(name, _)| registrations.unaware(name, own)).collect()
 }
 
-/// Condemned packs that no writer can rely on. The order is: `named` were read, `writers` listed, the roots listed by which
-/// a writer `is_over`, and all of them marked.
-pub fn deletable(
-    named: &Standing,
-    writers: &[Registered],
-    own: &RootId,
-    is_over: &dyn Fn(&RootId) -> bool,
-) -> BTreeSet<PackId> {
+/// Condemned packs that no writer can rely on. The order is: `named` were read, the presences of `registrations` listed, its
+/// roots listed and read, and all of them marked.
+pub fn deletable(named: &Standing, registrations: &Registrations, own: &RegistrationId) -> BTreeSet<PackId> {
     let clear = named
         .epochs()
-        .filter(|(name, _)| unaware(name, writers, own, is_over).is_empty());
+        .filter(|(name, _)| registrations.unaware(name, own).is_empty());
     clear.flat_map(|(_, epoch)| &epoch.packs).copied().collect()
 }
 
-/// Writers given up in `fences` that had not published when `roots` were listed, which must have been after those were read.
-pub fn void(fences: &Standing, roots: &BTreeSet<RootId>) -> BTreeSet<RootId> {
-    let fenced = fences.epochs().flat_map(|(_, epoch)| &epoch.fenced);
-    let open = fenced.filter(|writer| !is_over(writer, fences, roots));
-    open.copied().collect()
+/// For each writer given up in `fences`, how many of its roots count: all that were found when the roots were listed, which
+/// must have been after `fences` were read, and all that it states to have published. The same for writers of which a
+/// presence alone says that they are over, since presences are removed.
+pub fn cuts(fences: &Standing, registrations: &Registrations) -> BTreeMap<RegistrationId, u64> {
+    let fenced = fences.epochs().flat_map(|(_, epoch)| &epoch.fences);
+    let fenced = fenced.filter(|writer| !registrations.is_over(writer));
+    let open = fenced.chain(registrations.over_by_presence());
+    let open = open.filter(|writer| fences.cut(writer).is_none());
+    open.map(|writer| (*writer, registrations.published(writer))).collect()
 }
 
-/// Whether an epoch names nothing that is there. To be removed only by who has put another since it read this one.
-pub fn is_spent(epoch: &Epoch, has_pack: &dyn Fn(&PackId) -> bool, roots: &BTreeSet<RootId>) -> bool {
-    !epoch.packs.iter().any(has_pack) && epoch.roots.is_disjoint(roots)
+/// Returns true if an epoch names nothing that is there. To be removed only by who has put another since it read this one.
+pub fn is_spent(epoch: &Epoch, has_pack: &dyn Fn(&PackId) -> bool, roots: &BTreeSet<RootName>) -> bool {
+    let names = |root: &RootName| {
+        let is_cut = epoch
+            .cuts
+            .get(&root.registration)
+            .is_some_and(|count| root.number >= *count);
+        is_cut || epoch.forgotten.contains(&(root.registration, root.number, root.hash))
+    };
+    !epoch.packs.iter().any(has_pack) && !roots.iter().any(names)
 }
 
-/// Looks at a writer without a new beat before it is given up, after the first.
+/// Looks at a writer without a new sign of life before it is given up, after the first.
 pub const SILENT_LOOKS: u32 = 2;
 
 /// What gc remembers of a writer that it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observed {
-    /// Its last beat.
-    pub beat: u64,
+    /// Its last sign of life ([`Registrations::life`]).
+    pub life: u64,
     /// Looks since then that count.
     pub silent: u32,
     /// When the last look was that counted, seconds.
@@ -293,21 +324,21 @@ pub struct Observed {
 
 impl Observed {
     /// One more look. Looks less than `gap` seconds apart count once; a clock that went backwards makes it count.
-    pub fn look(before: Option<Self>, beat: u64, now: i64, gap: i64) -> Self {
+    pub fn look(before: Option<Self>, life: u64, now: i64, gap: i64) -> Self {
         match before {
-            Some(before) if before.beat == beat => {
+            Some(before) if before.life == life => {
                 if (before.at..before.at.saturating_add(gap)).contains(&now) {
                     before
                 } else {
                     Self {
-                        beat,
+                        life,
                         silent: before.silent.saturating_add(1),
                         at: now,
                     }
                 }
             }
             _ => Self {
-                beat,
+                life,
                 silent: 0,
                 at: now,
             },

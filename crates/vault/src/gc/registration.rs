@@ -1,19 +1,23 @@
-//! Presence of a run at the place: put before it relies on anything, renewed while it lasts, removed at its end.
+//! A writer at work: its presence is put before it relies on anything, renewed while it lasts, and removed at its end.
 //!
-//! - Its id is that of the root that the run will publish, once.
+//! - Its id commits to the key of this credential and to a random nonce. It may publish many roots; the last one says so.
+//! - A beat repeats what the last root said: what is renewed in between is claimed by the next root only.
 //! - A run whose root may still arrive (the place did not answer) leaves its presence; gc gives it up in the end.
 //! - A local file is locked as long as the process lives: of a process that is gone, gc on this machine need not wait.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drystone_format::presence::Presence;
-use drystone_format::{RootId, random};
+use drystone_format::id::object_hash;
+use drystone_format::keys::Secrets;
+use drystone_format::presence::{Presence, Seen, WriterState};
+use drystone_format::root::{NewRoot, RootKind, RootState, root_name, seal_root};
+use drystone_format::{Random, RegistrationId, RootId, random};
 use drystone_store::Name;
 use parking_lot::{Condvar, Mutex};
 
@@ -28,9 +32,10 @@ use crate::vault::Vault;
 const BEAT: Duration = Duration::from_secs(300);
 
 pub(crate) struct Registration {
-    writer: Writer,
+    id: RegistrationId,
+    writer: Mutex<Writer>,
     epochs: Arc<Epochs>,
-    is_used: AtomicBool,
+    has_ended: AtomicBool,
     pulse: Arc<Pulse>,
     thread: Mutex<Option<JoinHandle<()>>>,
     mark: Mark,
@@ -39,16 +44,21 @@ pub(crate) struct Registration {
 /// What the run shares with the thread that renews its presence.
 struct Pulse {
     place: Place,
-    id: RootId,
-    object: Bytes,
-    beat: AtomicU64,
+    secrets: Arc<Secrets>,
+    said: Mutex<Said>,
     is_over: Mutex<bool>,
     wake: Condvar,
 }
 
+/// The last statement.
+struct Said {
+    presence: Presence,
+    name: Name,
+}
+
 impl std::fmt::Debug for Registration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Registration").field(&self.writer.id).finish()
+        f.debug_tuple("Registration").field(&self.id).finish()
     }
 }
 
@@ -56,84 +66,130 @@ impl Registration {
     /// Registers, reads the epochs, and makes sure that the catalog is no older than any deletion they do not show.
     pub(crate) fn new(vault: &Vault) -> Result<Self> {
         let catalog = vault.catalog()?;
-        let id = RootId(random::array(&mut Source(&*vault.context.entropy)));
-        let writer = Writer::new(id, (*catalog.synced_with()).clone());
-        let presence = Presence {
-            writer: vault.secrets.certificate.writer,
-            seen: writer.seen(),
+        let mut presence = Presence {
+            nonce: random::array(&mut Source(&*vault.context.entropy)),
+            ..Presence::default()
         };
+        let id = presence.registration(&vault.secrets);
+        let writer = Writer::new(id, (*catalog.synced_with()).clone());
+        presence.epochs = writer.seen();
+        let (name, object) = named(&vault.secrets, &presence)?;
         let pulse = Arc::new(Pulse {
             place: vault.place.clone(),
-            id,
-            object: Bytes::from(presence.encode()),
-            beat: AtomicU64::new(0),
+            secrets: vault.secrets.clone(),
+            said: Mutex::new(Said {
+                presence,
+                name: name.clone(),
+            }),
             is_over: Mutex::new(false),
             wake: Condvar::new(),
         });
         let mark = Mark::new(&vault.writers_dir(), &id)?;
-        if let Err(error) = pulse.place.put(&Name::writer(&id, 0), pulse.object.clone()) {
+        if let Err(error) = pulse.place.put(&name, object) {
             // It may be there.
             mark.keep();
             return Err(error);
         }
         let beating = pulse.clone();
         let registration = Self {
-            writer,
+            id,
+            writer: Mutex::new(writer),
             epochs: vault.epochs.clone(),
-            is_used: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
             pulse,
             thread: Mutex::new(Some(std::thread::spawn(move || beating.run()))),
             mark,
         };
-        if registration.writer.must_list_again(&*registration.epochs.refresh()?) {
+        let standing = registration.epochs.refresh()?;
+        if registration.writer.lock().must_list_again(&standing) {
             catalog.refresh()?;
         }
         Ok(registration)
     }
 
-    pub(crate) fn id(&self) -> RootId {
-        self.writer.id
+    pub(crate) fn id(&self) -> RegistrationId {
+        self.id
     }
 
     /// [`Error::GivenUp`] if gc took the run for dead.
     fn check(&self) -> Result<()> {
-        if self.writer.is_given_up(&*self.epochs.refresh()?) {
+        let standing = self.epochs.refresh()?;
+        if self.writer.lock().is_given_up(&standing) {
             return Err(Error::GivenUp {
-                id: self.writer.id,
+                id: self.id,
                 place: self.pulse.place.name().to_owned(),
             });
         }
         Ok(())
     }
 
-    /// Publishes the root of this run, by `put`, and makes sure that it counts.
-    pub(crate) fn publish(&self, put: impl FnOnce(&RootId) -> Result<()>) -> Result<RootId> {
-        if self.is_used.swap(true, Ordering::AcqRel) {
+    /// Publishes the next root of this registration, and makes sure that it counts.
+    ///
+    /// After [`RootState::Last`], or an error once it may have been put, nothing more can be published. After
+    /// [`RootState::Open`] the caller must bring its list of packs in step with the epochs before it relies on another.
+    pub(crate) fn publish(
+        &self,
+        (kind, payload, state): (RootKind, &[u8], RootState),
+        random: &mut dyn Random,
+    ) -> Result<RootId> {
+        if self.has_ended.load(Ordering::Acquire) {
+            return Err(Error::Published);
+        }
+        if state == RootState::Open {
+            let standing = self.epochs.refresh()?;
+            self.writer.lock().renew(&standing);
+        }
+        let (number, previous, seen) = {
+            let writer = self.writer.lock();
+            (
+                writer.next_number(),
+                writer.advance().map(|(_, hash)| hash),
+                writer.seen(),
+            )
+        };
+        let root = NewRoot {
+            kind,
+            nonce: self.pulse.said.lock().presence.nonce,
+            number,
+            previous,
+            state,
+            epochs: &seen,
+            ledgers: &Seen::new(),
+            payload,
+            index_part: None,
+        };
+        // Sealed before anything ends: one that cannot be sealed does not end the run.
+        let object = seal_root(&self.pulse.secrets, &root, random)?;
+        let name = root_name(&self.pulse.secrets, &root, &object);
+        if self.has_ended.swap(true, Ordering::AcqRel) {
             return Err(Error::Published);
         }
         // A short run need not ask twice; that nothing is reported in vain is decided after.
-        if self.pulse.beat.load(Ordering::Acquire) > 0 {
+        if self.pulse.has_beaten() {
             self.check()?;
         }
-        let published = put(&self.writer.id).and_then(|()| self.check());
-        match published {
-            Ok(()) => {
-                self.pulse.leave();
-                Ok(self.writer.id)
-            }
-            Err(error) => {
-                // The root may be there, or still arrive.
-                self.pulse.stop();
-                self.mark.keep();
-                Err(error)
-            }
+        let put = self.pulse.place.put(&Name::root(&name), Bytes::from(object));
+        if let Err(error) = put.and_then(|()| self.check()) {
+            // The root may be there, or still arrive.
+            self.pulse.stop();
+            self.mark.keep();
+            return Err(error);
         }
+        self.writer.lock().published(name.hash);
+        self.pulse.advance(seen, (number, name.hash));
+        match state {
+            RootState::Last => {
+                self.pulse.leave();
+            }
+            RootState::Open => self.has_ended.store(false, Ordering::Release),
+        }
+        Ok(name.hash)
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if !self.is_used.load(Ordering::Acquire) && !self.pulse.leave() {
+        if !self.has_ended.load(Ordering::Acquire) && !self.pulse.end() {
             self.mark.keep();
         }
         self.pulse.stop();
@@ -143,36 +199,68 @@ impl Drop for Registration {
     }
 }
 
+/// A presence of the holder of `secrets`, as an object.
+fn named(secrets: &Secrets, presence: &Presence) -> Result<(Name, Bytes)> {
+    let object = presence.sign(secrets)?;
+    let name = Name::writer(&presence.registration(secrets), presence.beat, &object_hash(&object));
+    Ok((name, Bytes::from(object)))
+}
+
 impl Pulse {
     fn stop(&self) {
         *self.is_over.lock() = true;
         self.wake.notify_all();
     }
 
+    fn has_beaten(&self) -> bool {
+        self.said.lock().presence.beat > 0
+    }
+
+    /// From now on the presence says this.
+    fn advance(&self, seen: Seen, advance: (u64, RootId)) {
+        let mut said = self.said.lock();
+        said.presence.epochs = seen;
+        said.presence.advance = Some(advance);
+    }
+
     /// Removes the presence; says whether it is gone everywhere. Where it is not, gc sees that the run is over or gives it up.
     fn leave(&self) -> bool {
-        let mut is_over = self.is_over.lock();
-        *is_over = true;
-        self.wake.notify_all();
-        super::delete_presence(&self.place, &self.id, self.beat.load(Ordering::Acquire)).is_ok()
-            && self.place.is_complete()
+        self.stop();
+        super::delete_presence(&self.place, &self.said.lock().name).is_ok() && self.place.is_complete()
+    }
+
+    /// Ends a registration that has not published its last root; says whether nothing tells any more that it is at work.
+    fn end(&self) -> bool {
+        self.stop();
+        let is_silent = self.said.lock().presence.advance.is_none();
+        if is_silent && self.leave() {
+            return true;
+        }
+        // Its roots, or places that never delete, go on telling that it is at work.
+        self.put_next(WriterState::Over).is_ok()
+    }
+
+    /// Puts the next presence, then removes the one before.
+    fn put_next(&self, state: WriterState) -> Result<()> {
+        let mut said = self.said.lock();
+        let presence = Presence {
+            beat: said.presence.beat + 1,
+            state,
+            ..said.presence.clone()
+        };
+        let (name, object) = named(&self.secrets, &presence)?;
+        self.place.put(&name, object)?;
+        let before = std::mem::replace(&mut *said, Said { presence, name });
+        let _ = super::delete_presence(&self.place, &before.name);
+        Ok(())
     }
 
     /// Renews the presence until the run is over. A beat that fails is silence.
     fn run(&self) {
         let mut is_over = self.is_over.lock();
         while !*is_over {
-            if !self.wake.wait_for(&mut is_over, BEAT).timed_out() || *is_over {
-                continue;
-            }
-            let beat = self.beat.load(Ordering::Acquire);
-            if self
-                .place
-                .put(&Name::writer(&self.id, beat + 1), self.object.clone())
-                .is_ok()
-            {
-                self.beat.store(beat + 1, Ordering::Release);
-                let _ = super::delete_presence(&self.place, &self.id, beat);
+            if self.wake.wait_for(&mut is_over, BEAT).timed_out() && !*is_over {
+                let _ = self.put_next(WriterState::AtWork);
             }
         }
     }
@@ -186,7 +274,7 @@ struct Mark {
 }
 
 impl Mark {
-    fn new(dir: &Path, id: &RootId) -> Result<Self> {
+    fn new(dir: &Path, id: &RegistrationId) -> Result<Self> {
         let path = dir.join(id.to_string());
         let failed = |source| Error::CacheDir {
             path: path.clone(),
@@ -214,7 +302,7 @@ impl Drop for Mark {
 }
 
 /// Whether the writer was a run on this machine whose process is gone, or that has ended.
-pub(crate) fn is_dead_here(dir: &Path, id: &RootId) -> bool {
+pub(crate) fn is_dead_here(dir: &Path, id: &RegistrationId) -> bool {
     match File::open(dir.join(id.to_string())) {
         Ok(file) => !matches!(file.try_lock(), Err(TryLockError::WouldBlock | TryLockError::Error(_))),
         Err(_) => false,
@@ -222,10 +310,10 @@ pub(crate) fn is_dead_here(dir: &Path, id: &RootId) -> bool {
 }
 
 /// Forgets marks of writers that are no longer registered; those of runs that live stay.
-pub(crate) fn sweep_marks(dir: &Path, is_registered: &dyn Fn(&RootId) -> bool) {
+pub(crate) fn sweep_marks(dir: &Path, is_registered: &dyn Fn(&RegistrationId) -> bool) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
-        let id = entry.file_name().to_str().and_then(RootId::from_hex);
+        let id = entry.file_name().to_str().and_then(RegistrationId::from_hex);
         if let Some(id) = id
             && !is_registered(&id)
             && is_dead_here(dir, &id)

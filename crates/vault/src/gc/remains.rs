@@ -29,10 +29,7 @@ impl Run<'_> {
     /// Deletes what was remains all along, unless somebody may need it.
     pub(super) fn delete_remains(&mut self) -> Result<()> {
         let own = self.own();
-        let is_alone = self
-            .writers
-            .iter()
-            .all(|writer| writer.id == own || self.is_over(&writer.id));
+        let is_alone = self.registrations.running().all(|id| *id == own);
         if self.is_partial || self.remains.is_empty() || !self.is_whole || !is_alone {
             return Ok(());
         }

@@ -4,22 +4,24 @@
 //! - While a place is away nothing is copied, and packs with anything live in them stay as they are.
 //! - Only what was marked from all roots decides; a root or tree that cannot be read stops it before anything is deleted.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use drystone_format::epoch::Epoch;
-use drystone_format::{PackId, RootId};
-use drystone_store::{Kind, Name, Prefix, RootKind};
+use drystone_format::root::RootName;
+use drystone_format::{PackId, RegistrationId};
+use drystone_store::{Kind, Name, Prefix};
 
 use crate::catalog::Catalog;
 use crate::context::Source;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gc::live::Keys;
 use crate::gc::mark::{Job, Marker};
-use crate::gc::protocol::{self, GcStep, Registered, Standing};
+use crate::gc::protocol::{self, Gaps, GcStep, Registered, Registrations, Roots, Standing};
 use crate::gc::registration::Registration;
+use crate::gc::roots::refuse_unknown;
 use crate::gc::sweep::{Copied, Sweep, Uses};
 use crate::parallel::each;
 use crate::problem::Problems;
@@ -40,6 +42,8 @@ pub struct GcOptions {
     /// Looks at such a run that are closer together than this count once; at the third without a new sign of life it is
     /// given up. By the wall clock, as a courtesy: a wrong one costs such a run its work, never data.
     pub silence: Duration,
+    /// Whether roots that are missing though their writers state them hold everything of these writers up.
+    pub gaps: Gaps,
     /// Counts files, packs and stored bytes.
     pub progress: Arc<Progress>,
     /// Stops it.
@@ -54,6 +58,7 @@ impl Default for GcOptions {
             dry_run: false,
             wait: Duration::ZERO,
             silence: Duration::from_secs(900),
+            gaps: Gaps::Keep,
             progress: Arc::default(),
             cancel: Cancel::default(),
         }
@@ -86,9 +91,9 @@ pub struct GcReport {
     /// Packs that stand condemned and wait for runs to end.
     pub waiting_packs: u64,
     /// The runs that they wait for.
-    pub waiting_for: Vec<RootId>,
+    pub waiting_for: Vec<RegistrationId>,
     /// Runs that gave no sign of life and were given up.
-    pub given_up: Vec<RootId>,
+    pub given_up: Vec<RegistrationId>,
     /// Packs with little live in them, left alone since a place is away: what is copied would lie at too few.
     pub uncopied_packs: u64,
     /// Packs that nothing needs, left alone since a run that is under way may have written them.
@@ -100,7 +105,7 @@ pub struct GcReport {
 impl Vault {
     /// Deletes what no snapshot needs.
     ///
-    /// [`Error::Unmarked`] if a snapshot or tree cannot be read, [`Error::Absent`] if a place is away and those that are left
+    /// [`crate::Error::Unmarked`] if a snapshot or tree cannot be read, [`crate::Error::Absent`] if a place is away and those that are left
     /// need not have one in common with those that another run can reach (mirrors), or if something would have to be copied
     /// while it is away: nothing is deleted then. Needs an owner's key. Runs beside any
     /// number of others, here and elsewhere; what they may rely on stays for a later run.
@@ -108,6 +113,7 @@ impl Vault {
         if !self.role().may_govern() {
             return Err(self.secrets.refused("collect garbage").into());
         }
+        refuse_unknown(self.listed_kinds(), self.place())?;
         let mut run = Run::new(self, options)?;
         if options.dry_run {
             run.check_places()?;
@@ -140,7 +146,12 @@ pub(super) struct Run<'a> {
     pub(super) fences: Arc<Standing>,
     /// Keys of runs under way: what they have just stored is no garbage.
     pub(super) running: HashSet<[u8; 32]>,
-    pub(super) marked: BTreeSet<RootId>,
+    /// The key of each writer.
+    pub(super) keys: HashMap<RegistrationId, [u8; 32]>,
+    /// Registrations that had a presence when the run began.
+    pub(super) registered: BTreeSet<RegistrationId>,
+    /// Roots whose trees are to be marked.
+    pub(super) unmarked: Vec<Job>,
     /// Packs that are needed no more, once what is live in them is copied.
     pub(super) leave: Vec<PackId>,
     pub(super) holders: Vec<PackId>,
@@ -153,7 +164,16 @@ pub(super) struct Run<'a> {
     pub(super) copied: Copied,
     pub(super) has_put: bool,
     pub(super) writers: Vec<Registered>,
-    pub(super) roots: BTreeSet<RootId>,
+    /// The names of their presences.
+    pub(super) presences: Vec<(RegistrationId, Name)>,
+    /// Presences and roots that their writers have not signed.
+    pub(super) forged: BTreeSet<Name>,
+    /// All roots that were listed the last time, whether they count or not.
+    pub(super) roots: BTreeSet<RootName>,
+    /// Those that were read.
+    pub(super) read: Roots,
+    /// What presences and roots say together.
+    pub(super) registrations: Registrations,
     pub(super) report: GcReport,
 }
 
@@ -178,7 +198,9 @@ impl<'a> Run<'a> {
             named: Arc::default(),
             fences: Arc::default(),
             running: HashSet::new(),
-            marked: BTreeSet::new(),
+            keys: HashMap::new(),
+            registered: BTreeSet::new(),
+            unmarked: Vec::new(),
             leave: Vec::new(),
             holders: Vec::new(),
             remains: BTreeSet::new(),
@@ -187,7 +209,11 @@ impl<'a> Run<'a> {
             copied: Copied::default(),
             has_put: false,
             writers: Vec::new(),
+            presences: Vec::new(),
+            forged: BTreeSet::new(),
             roots: BTreeSet::new(),
+            read: Roots::default(),
+            registrations: Registrations::default(),
             report: GcReport::default(),
         })
     }
@@ -224,8 +250,7 @@ impl<'a> Run<'a> {
             GcStep::ListRoots => {
                 // A presence that was seen to be gone: the root that was put before it went must be listed.
                 self.vault.place.settle_until(&self.options.cancel)?;
-                self.roots = self.vault.confirmed_root_ids()?.into_iter().collect();
-                Ok(())
+                self.list_roots()
             }
             GcStep::GiveUp => self.give_up(),
             GcStep::MarkAgain => {
@@ -242,10 +267,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn own(&self) -> RootId {
+    pub(super) fn own(&self) -> RegistrationId {
         self.registration
             .as_ref()
-            .map_or(RootId([0; RootId::LEN]), |registration| registration.id())
+            .map_or(RegistrationId([0; RegistrationId::LEN]), |registration| {
+                registration.id()
+            })
     }
 
     pub(super) fn put(&mut self, epoch: &Epoch) -> Result<Arc<Standing>> {
@@ -264,38 +291,25 @@ impl<'a> Run<'a> {
         self.before = self.catalog.synced_with();
         // After the packs were listed: whoever has stored one of these and is not over is registered now.
         let own = self.own();
-        for (id, _, presence) in self.presences()? {
-            if let Some(presence) = presence.filter(|_| id != own) {
-                self.running.insert(presence.writer.0);
-            }
+        let found = self.presences()?;
+        self.list_roots()?;
+        self.vault
+            .note_seen(&self.roots.iter().map(|root| root.hash).collect::<Vec<_>>())?;
+        let writers: Vec<Registered> = found.iter().map(|found| found.registered.clone()).collect();
+        let registrations = Registrations::new(&writers, &self.read, &self.before, self.options.gaps);
+        for found in found {
+            self.registered.insert(found.registered.id);
+            self.keys.extend(found.writer.map(|key| (found.registered.id, key)));
         }
-        let roots = self.vault.confirmed_root_ids()?;
-        self.vault.note_seen(&roots)?;
-        self.roots = roots.into_iter().collect();
+        let running = registrations.running().filter(|id| **id != own);
+        self.running.extend(running.filter_map(|id| self.keys.get(id)));
         Ok(())
     }
 
     /// Marks from the roots that are not marked yet.
     fn mark_new(&mut self) -> Result<()> {
-        let standing = self.vault.epochs.standing();
-        let mut jobs = Vec::new();
-        for id in self.roots.difference(&self.marked) {
-            if standing.is_absent(id) {
-                continue;
-            }
-            let snapshot = self.vault.snapshot(id).map_err(|error| Error::Unmarked {
-                object: Name::root(RootKind::Snapshot, id).to_string(),
-                why: error.to_string(),
-            })?;
-            let mut path = id.short().into_bytes();
-            path.push(b':');
-            jobs.push(Job {
-                tree: snapshot.tree,
-                path,
-            });
-        }
+        let jobs = std::mem::take(&mut self.unmarked);
         self.report.snapshots += jobs.len() as u64;
-        self.marked.extend(&self.roots);
         self.marker.mark(jobs)
     }
 
@@ -375,16 +389,11 @@ impl<'a> Run<'a> {
     }
 
     fn condemn(&mut self) -> Result<()> {
-        let void = self.before.void();
-        // One of several places may be rolled back to what it was years ago: what was forgotten is remembered for ever.
-        let roots = match self.vault.place.as_spread() {
-            Some(_) => self.before.absent(),
-            None => void.clone(),
-        };
         let epoch = Epoch {
             packs: self.leave.iter().copied().collect(),
-            roots,
-            fenced: void,
+            fences: BTreeSet::new(),
+            cuts: self.before.cuts(),
+            forgotten: self.kept_forgotten(),
         };
         let has_pack = |pack: &PackId| self.catalog.index.has_pack(pack).is_some();
         let is_spent = |old: &Epoch| protocol::is_spent(old, &has_pack, &self.roots);
@@ -420,8 +429,7 @@ impl<'a> Run<'a> {
 
     fn delete(&mut self) -> Result<()> {
         let standing = self.vault.epochs.standing();
-        let is_over = |id: &RootId| self.is_over(id);
-        let deletable = protocol::deletable(&self.named, &self.writers, &self.own(), &is_over);
+        let deletable = protocol::deletable(&self.named, &self.registrations, &self.own());
         let condemned = standing.condemned();
         let mut found = Vec::new();
         self.vault.place.for_each(&Prefix::Packs, |listed| {
@@ -442,10 +450,15 @@ impl<'a> Run<'a> {
         self.report.waiting_packs += waiting.len() as u64;
         self.report.deleted_packs += going.len() as u64;
         self.report.deleted_bytes += going.iter().map(|(_, listed)| listed.size).sum::<u64>();
-        let absent: Vec<RootId> = self.roots.iter().filter(|id| standing.is_absent(id)).copied().collect();
-        for id in absent {
-            self.vault.place.delete(&Name::root(RootKind::Snapshot, &id))?;
-            self.roots.remove(&id);
+        let absent: Vec<RootName> = self
+            .roots
+            .iter()
+            .filter(|root| !standing.counts(root))
+            .copied()
+            .collect();
+        for root in absent {
+            self.vault.place.delete(&Name::root(&root))?;
+            self.roots.remove(&root);
         }
         self.delete_remains()?;
         if self.report.waiting_packs > 0 {
@@ -476,7 +489,7 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> GcReport {
-        self.report.problems.append(self.vault.epochs.problems());
+        self.report_roots();
         self.report.problems.append(self.copied.problems);
         self.report
     }

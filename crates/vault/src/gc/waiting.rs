@@ -1,66 +1,104 @@
 //! The writers that gc waits for: finding them, watching them, giving up those that are silent, tidying up after them.
 //!
-//! - Presences are hints: one that cannot be read belongs to a writer that has seen nothing.
+//! - A presence that its writer has not signed counts for nobody; one that is damaged belongs to a writer that has seen nothing.
+//! - A root is a sign of life like a presence, and says the same.
 //! - A clock decides nothing but how soon a silent writer is given up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use drystone_format::RootId;
+use drystone_format::RegistrationId;
 use drystone_format::epoch::Epoch;
-use drystone_format::presence::Presence;
+use drystone_format::presence::{Presence, WriterState};
 use drystone_store::{Kind, Name, Prefix, Range};
 
 use crate::error::{Error, Result};
 use crate::gc::protocol::{self, Observed, Registered};
 use crate::gc::registration::{is_dead_here, sweep_marks};
+use crate::gc::roots::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::gc::run::Run;
 
-/// State key of the writers that gc waits for: id, beat, silent looks, time of the last one.
+/// State key of the writers that gc waits for: id, sign of life, silent looks, time of the last one.
 const OBSERVED: &str = "gc_writers";
 /// How often writers are looked at while a run waits for them.
 const POLL: Duration = Duration::from_millis(500);
 
+/// A presence that was listed.
+pub(super) struct Found {
+    name: Name,
+    pub(super) registered: Registered,
+    /// The key of its writer, unless the presence is damaged.
+    pub(super) writer: Option<[u8; 32]>,
+}
+
 impl Run<'_> {
-    /// The presences at the place; one that cannot be read says nothing.
-    pub(super) fn presences(&self) -> Result<Vec<(RootId, u64, Option<Presence>)>> {
-        let place = &self.vault.place;
-        let mut found = Vec::new();
-        place.for_each(&Prefix::Writers, |listed| {
-            if let Kind::Writer(id, beat) = listed.name.kind() {
-                found.push((id, beat));
-            }
+    /// The presences at the place; one that cannot be read says nothing, and one that its writer has not signed is left out.
+    pub(super) fn presences(&mut self) -> Result<Vec<Found>> {
+        let mut names = Vec::new();
+        self.vault.place.for_each(&Prefix::Writers, |listed| {
+            names.push(listed.name);
             Ok(())
         })?;
-        let read = |(id, beat)| match place.get(&Name::writer(&id, beat), Range::All) {
-            Ok(object) => Ok(Some((id, beat, Presence::decode(&object).ok()))),
-            Err(Error::Store(error)) if error.is_not_found() => Ok(None),
-            Err(error) if error.is_damage() => Ok(Some((id, beat, None))),
-            Err(error) => Err(error),
-        };
-        found.into_iter().filter_map(|found| read(found).transpose()).collect()
+        let mut found = Vec::new();
+        for name in names {
+            let Kind::Writer(id, beat, hash) = name.kind() else {
+                continue;
+            };
+            if self.forged.contains(&name) {
+                continue;
+            }
+            let place = &self.vault.place;
+            let read = place.get(&name, Range::All).and_then(|object| {
+                Presence::verify(&self.vault.secrets, (&id, beat, &hash), &object).map_err(place.damaged(&name))
+            });
+            let mut registered = Registered {
+                id,
+                beat,
+                seen: BTreeSet::new(),
+                advance: None,
+                is_over: false,
+            };
+            let writer = match read {
+                Ok((presence, certificate)) => {
+                    registered.seen = presence.epochs;
+                    registered.advance = presence.advance;
+                    registered.is_over = presence.state == WriterState::Over;
+                    Some(certificate.writer.0)
+                }
+                Err(Error::Store(error)) if error.is_not_found() => continue,
+                Err(error) if counts_for_nobody(&error) => {
+                    self.report
+                        .problems
+                        .push(name.as_str(), format!("{error}; {COUNTS_FOR_NOBODY}"));
+                    self.forged.insert(name);
+                    continue;
+                }
+                Err(error) if error.is_damage() => None,
+                Err(error) => return Err(error),
+            };
+            found.push(Found {
+                name,
+                registered,
+                writer,
+            });
+        }
+        Ok(found)
     }
 
-    fn look_at_writers(&mut self) -> Result<BTreeSet<RootId>> {
+    fn look_at_writers(&mut self) -> Result<BTreeSet<RegistrationId>> {
         let found = self.presences()?;
-        let seen = |presence: Option<Presence>| presence.map(|presence| presence.seen).unwrap_or_default();
-        let registered = |(id, beat, presence)| Registered {
-            id,
-            beat,
-            seen: seen(presence),
-        };
-        self.writers = found.into_iter().map(registered).collect();
+        self.presences = found
+            .iter()
+            .map(|found| (found.registered.id, found.name.clone()))
+            .collect();
+        self.writers = found.into_iter().map(|found| found.registered).collect();
+        self.put_together();
         Ok(self.blockers())
     }
 
     /// As far as the roots are known: who has published since they were listed is over, as the next list shows.
-    pub(super) fn blockers(&self) -> BTreeSet<RootId> {
-        let is_over = |id: &RootId| self.is_over(id);
-        protocol::blockers(&self.named, &self.writers, &self.own(), &is_over)
-    }
-
-    pub(super) fn is_over(&self, id: &RootId) -> bool {
-        protocol::is_over(id, &self.vault.epochs.standing(), &self.roots)
+    pub(super) fn blockers(&self) -> BTreeSet<RegistrationId> {
+        protocol::blockers(&self.named, &self.registrations, &self.own())
     }
 
     pub(super) fn wait_for_writers(&mut self) -> Result<()> {
@@ -76,7 +114,7 @@ impl Run<'_> {
         }
     }
 
-    fn is_gone(&self, id: &RootId) -> bool {
+    fn is_gone(&self, id: &RegistrationId) -> bool {
         is_dead_here(&self.vault.writers_dir(), id)
     }
 
@@ -87,31 +125,30 @@ impl Run<'_> {
         let mut observed = self.observed()?;
         // All of them, not only those that something waits for: packs are spared for the others.
         let own = self.own();
-        let running = self.writers.iter().map(|writer| writer.id);
-        let running: BTreeSet<RootId> = running.filter(|id| *id != own && !self.is_over(id)).collect();
+        let running = self.registrations.running().filter(|id| **id != own);
+        let running: BTreeSet<RegistrationId> = running.copied().collect();
         observed.retain(|id, _| running.contains(id));
-        let mut fenced = BTreeSet::new();
+        let mut fences = BTreeSet::new();
         for id in running {
-            let beats = self.writers.iter().filter(|writer| writer.id == id);
-            let beat = beats.map(|writer| writer.beat).max().unwrap_or(0);
-            let look = Observed::look(observed.get(&id).copied(), beat, now, gap);
+            let life = self.registrations.life(&id);
+            let look = Observed::look(observed.get(&id).copied(), life, now, gap);
             observed.insert(id, look);
             if look.is_silent() || self.is_gone(&id) {
-                fenced.insert(id);
+                fences.insert(id);
             }
         }
         self.remember(&observed)?;
-        fenced.retain(|id| !self.named.is_fenced(id));
-        if !fenced.is_empty() {
+        fences.retain(|id| !self.named.is_fenced(id));
+        if !fences.is_empty() {
             self.fences = self.put(&Epoch {
-                fenced,
+                fences,
                 ..Epoch::default()
             })?;
         }
         Ok(())
     }
 
-    fn observed(&self) -> Result<BTreeMap<RootId, Observed>> {
+    fn observed(&self) -> Result<BTreeMap<RegistrationId, Observed>> {
         let bytes = self.vault.state().get(OBSERVED)?.unwrap_or_default();
         let (records, _) = bytes.as_chunks::<36>();
         let record = |record: &[u8; 36]| {
@@ -119,42 +156,45 @@ impl Run<'_> {
             let (beat, rest) = rest.split_first_chunk()?;
             let (silent, rest) = rest.split_first_chunk()?;
             let observed = Observed {
-                beat: u64::from_be_bytes(*beat),
+                life: u64::from_be_bytes(*beat),
                 silent: u32::from_be_bytes(*silent),
                 at: i64::from_be_bytes(*rest.first_chunk()?),
             };
-            Some((RootId(*id), observed))
+            Some((RegistrationId(*id), observed))
         };
         Ok(records.iter().filter_map(record).collect())
     }
 
-    fn remember(&self, observed: &BTreeMap<RootId, Observed>) -> Result<()> {
+    fn remember(&self, observed: &BTreeMap<RegistrationId, Observed>) -> Result<()> {
         let mut bytes = Vec::new();
         for (id, look) in observed {
             bytes.extend_from_slice(&id.0);
-            bytes.extend_from_slice(&look.beat.to_be_bytes());
+            bytes.extend_from_slice(&look.life.to_be_bytes());
             bytes.extend_from_slice(&look.silent.to_be_bytes());
             bytes.extend_from_slice(&look.at.to_be_bytes());
         }
         Ok(self.vault.state().set(OBSERVED, &bytes)?)
     }
 
-    /// Says which of the writers given up have not published, and tidies up after those that are over.
+    /// Says how many roots of the writers given up count, and tidies up after those that are over.
     pub(super) fn give_up(&mut self) -> Result<()> {
-        let void = protocol::void(&self.fences, &self.roots);
-        if !void.is_empty() {
-            self.report.given_up = void.iter().copied().collect();
+        let cuts = protocol::cuts(&self.fences, &self.registrations);
+        if !cuts.is_empty() {
+            let given_up = cuts.keys().filter(|id| !self.registrations.is_over(id));
+            self.report.given_up = given_up.copied().collect();
             self.put(&Epoch {
-                roots: void.clone(),
-                fenced: void,
+                cuts,
                 ..Epoch::default()
             })?;
+            self.put_together();
         }
-        for writer in self.writers.iter().filter(|writer| self.is_over(&writer.id)) {
-            super::delete_presence(&self.vault.place, &writer.id, writer.beat)?;
+        for (id, name) in &self.presences {
+            if self.registrations.is_over(id) {
+                super::delete_presence(&self.vault.place, name)?;
+            }
         }
-        let is_registered = |id: &RootId| self.writers.iter().any(|writer| writer.id == *id) && !self.is_over(id);
-        sweep_marks(&self.vault.writers_dir(), &is_registered);
+        let running: BTreeSet<RegistrationId> = self.registrations.running().copied().collect();
+        sweep_marks(&self.vault.writers_dir(), &|id| running.contains(id));
         Ok(())
     }
 }

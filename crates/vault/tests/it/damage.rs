@@ -14,6 +14,7 @@ use drystone_index::Location;
 use drystone_store::{Kind, Local, Memory, Name, Prefix, Store};
 use drystone_vault::{Error, GcOptions, Vault};
 
+use crate::support::root_of;
 use crate::support::{Fixture, add_key, back_up, check, content, files, lines, noise, runtime, scrub, walk};
 
 /// A way to damage an object.
@@ -222,7 +223,7 @@ impl World {
     /// Whether a file is read from the part of `name` that `damage` alters.
     fn hits(&self, file: &File, name: &Name, damage: Damage) -> bool {
         let Kind::Pack(pack) = name.kind() else {
-            return *name == Name::root(drystone_store::RootKind::Snapshot, &file.snapshot);
+            return matches!(name.kind(), Kind::Root(root) if root.hash == file.snapshot);
         };
         let length = self.store.contents()[name].len();
         let frames_end = |pack: PackId| {
@@ -424,7 +425,7 @@ fn a_metadata_pack() {
 
 #[test]
 fn a_root() {
-    matrix(&Name::root(drystone_store::RootKind::Snapshot, &world().first));
+    matrix(&root_of(&world().store, &world().first));
 }
 
 #[test]

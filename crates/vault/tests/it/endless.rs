@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use drystone_format::ChunkId;
 use drystone_format::PackId;
 use drystone_format::header::Trust;
 use drystone_format::id::ChunkHasher;
@@ -9,16 +10,14 @@ use drystone_format::keys::{Role, Secrets};
 use drystone_format::limits::RECIPE_NODE_MAX_PARTS;
 use drystone_format::pack::PackedChunk;
 use drystone_format::recipe::{Part, Recipe};
-use drystone_format::root::seal_root;
 use drystone_format::seal::PackKind;
 use drystone_format::tree::{Kind as EntryKind, append_encoded};
-use drystone_format::{ChunkId, RootId};
-use drystone_store::{Memory, Name, Op, Record, RootKind, Store};
+use drystone_store::{Memory, Name, Op, Record, Store};
 use drystone_vault::Vault;
 
 use crate::support::{
-    Fixture, add_key, back_up, check, craft_pack, entry, files, lines, noise, plant, random, scrub, secrets, snapshot,
-    watched,
+    ALONE, Fixture, add_key, back_up, check, craft_pack, craft_root, entry, files, lines, noise, plant, scrub,
+    secrets, snapshot, watched,
 };
 
 /// A vault in memory, its owner, and the secrets of a writer who means no good.
@@ -96,10 +95,9 @@ fn publish(secrets: &Secrets, store: &Memory, recipes: &[Recipe]) {
         append_encoded(&mut stream, &entry(&name, EntryKind::File(recipe.clone())).encode());
     }
     let id = add(secrets, store, PackKind::Meta, &stream);
-    let root = RootId([9; 16]);
     let payload = snapshot(Recipe::single(id, stream.len() as u64)).encode();
-    let sealed = seal_root(secrets, RootKind::Snapshot, &root, &payload, &mut random()).unwrap();
-    store.overwrite(&Name::root(RootKind::Snapshot, &root), sealed.into());
+    let (root, sealed) = craft_root(secrets, [9; 16], ALONE, &payload);
+    store.overwrite(&Name::root(&root), sealed.into());
 }
 
 #[test]
@@ -160,8 +158,9 @@ fn packs_that_are_none_are_read_once_and_again_only_where_that_may_help() {
     );
     let sound = store.contents()[&rotten].clone();
     let mut bytes = sound.to_vec();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
+    // In the signature, which stands before the footer (docs/format.md, "Packs").
+    let at = bytes.len() - 40;
+    bytes[at] ^= 1;
     store.overwrite(&rotten, bytes.into());
     names.push(rotten.clone());
     record.take();

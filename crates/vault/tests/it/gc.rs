@@ -5,21 +5,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drystone_format::RootId;
-use drystone_format::epoch::{Epoch, seal_epoch};
+use drystone_format::epoch::{Epoch, Forgotten, seal_epoch};
+use drystone_format::id::object_hash;
 use drystone_format::keys::Role;
 use drystone_store::crash::{Cut, InFlight};
 use drystone_store::{Crash, Kind, Memory, Name, Prefix, RootKind, Store};
 use drystone_vault::{Error, GcOptions, GcReport, Vault};
 
 use crate::support::{
-    Fixture, add_key, back_up, check, files, ingest, lines, noise, random, runtime, secrets, snapshot, watched,
+    Fixture, add_key, back_up, check, files, ingest, lines, noise, random, root_of, runtime, secrets, snapshot, watched,
 };
 
 /// Removes the root object itself, as if it had never been published.
 pub(crate) fn remove_root(store: &dyn Store, id: &RootId) {
-    runtime()
-        .block_on(store.delete(&Name::root(RootKind::Snapshot, id)))
-        .unwrap();
+    runtime().block_on(store.delete(&root_of(store, id))).unwrap();
+}
+
+/// What an epoch says that forgets these roots.
+pub(crate) fn forgotten(store: &Memory, ids: &[RootId]) -> BTreeSet<Forgotten> {
+    let triple = |id| match root_of(store, id).kind() {
+        Kind::Root(root) => (root.registration, root.number, root.hash),
+        _ => panic!(),
+    };
+    ids.iter().map(triple).collect()
 }
 
 pub(crate) fn gc(vault: &Vault) -> GcReport {
@@ -218,11 +226,11 @@ fn a_silent_run_is_given_up_and_notices() {
     let error = other.publish(&snapshot(tree), &finished).unwrap_err();
     assert!(matches!(error, Error::GivenUp { .. }), "{error}");
     // Its root is there and counts for nobody; the next gc removes it.
-    assert_eq!(names(&store, Prefix::Roots(RootKind::Snapshot)).len(), 1);
+    assert_eq!(names(&store, Prefix::Roots(RootKind::SNAPSHOT)).len(), 1);
     assert!(vault.snapshot_ids().unwrap().is_empty() && other.snapshot_ids().unwrap().is_empty());
     let (id, _) = back_up(&other, &[("b", &noise(1, 100_000))]).unwrap();
     gc(&vault);
-    assert_eq!(names(&store, Prefix::Roots(RootKind::Snapshot)).len(), 1);
+    assert_eq!(names(&store, Prefix::Roots(RootKind::SNAPSHOT)).len(), 1);
     assert_eq!(files(&vault, &id).unwrap()[0].1, noise(1, 100_000));
 }
 
@@ -260,7 +268,7 @@ fn an_unreadable_snapshot_or_tree_stops_it() {
     let (first, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
     let (second, _) = back_up(&vault, &[("b", &noise(2, 100_000))]).unwrap();
     remove_root(&*store, &first);
-    let name = Name::root(RootKind::Snapshot, &second);
+    let name = root_of(&*store, &second);
     let root = store.contents()[&name].clone();
     store.overwrite(&name, root.slice(..root.len() - 1));
     let packs = names(&store, Prefix::Packs);
@@ -411,13 +419,14 @@ fn a_forged_epoch_counts_for_nobody_and_is_named() {
     });
     let epoch = Epoch {
         packs: condemned.collect(),
-        roots: [id].into(),
-        fenced: [].into(),
+        forgotten: forgotten(&store, &[id]),
+        ..Epoch::default()
     };
     let owner = secrets(&fixture, &store);
     let forged = owner.delegate(&mut random(), Role::Writer).unwrap();
-    let name = Name::epoch(1, &RootId([7; 16]));
-    store.overwrite(&name, seal_epoch(&forged, &epoch, &mut random()).unwrap().into());
+    let object = seal_epoch(&forged, &epoch, &mut random()).unwrap();
+    let name = Name::epoch(1, &object_hash(&object));
+    store.overwrite(&name, object.into());
     for machine in [&fixture, &writer] {
         let vault = machine.open(store.clone()).unwrap();
         assert_eq!(vault.snapshot_ids().unwrap(), [id]);

@@ -12,9 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use drystone_format::epoch::Epoch;
-use drystone_format::{PackId, RootId};
+use drystone_format::root::{RootKind, RootName};
+use drystone_format::{PackId, RegistrationId, RootId};
 use drystone_vault::protocol::{
-    EpochName, GcStep, Registered, Standing, Writer, WriterStep, blockers, deletable, is_over, is_spent, void,
+    EpochName, Gaps, GcStep, Published, Registered, Registrations, Roots, Standing, Writer, WriterStep, blockers, cuts,
+    deletable, is_spent,
 };
 use stateright::{Model, Property};
 
@@ -52,6 +54,14 @@ enum Bug {
     NoConfirming,
     /// gc removes epochs though a place is away.
     DropsBlind,
+    /// gc takes a writer at its word without having read every root up to its advance.
+    SkipsRoots,
+    /// gc believes a presence that the writer has not signed.
+    BelievesForged,
+    /// gc says of a writer that it gave up that none of its roots counts.
+    CutsAll,
+    /// A writer claims epochs in a root that it does not honour in what follows.
+    ClaimsTooMuch,
 }
 
 /// One access to the place.
@@ -64,6 +74,7 @@ enum Op {
     ReadEpochsIfOld,
     ListPacksIfOld,
     Work,
+    Renew,
     Publish,
     Look,
     Mark,
@@ -85,16 +96,19 @@ enum Op {
 /// What a list may not show yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Fresh {
-    Root(RootId),
-    Presence(RootId),
+    Root(RootName),
+    Presence(RegistrationId),
     Epoch(EpochName),
 }
+
+/// A root, and the chunk that it needs.
+type Stored = (Arc<Published>, u8);
 
 /// The place. A pack holds one chunk, a root needs one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Place {
     packs: BTreeMap<PackId, u8>,
-    roots: BTreeMap<RootId, u8>,
+    roots: BTreeMap<RootName, Stored>,
     presences: BTreeSet<Registered>,
     epochs: BTreeMap<EpochName, Arc<Epoch>>,
     fresh: BTreeSet<Fresh>,
@@ -114,7 +128,7 @@ struct Actor {
     named: Arc<Standing>,
     fences: Arc<Standing>,
     writers: Vec<Registered>,
-    roots: BTreeMap<RootId, u8>,
+    roots: BTreeMap<RootName, Stored>,
     live: BTreeSet<u8>,
     leave: BTreeSet<PackId>,
     has_put: bool,
@@ -127,7 +141,7 @@ struct Actor {
 struct State {
     place: Place,
     actors: Vec<Actor>,
-    reported: BTreeMap<RootId, u8>,
+    reported: BTreeMap<RootName, u8>,
     has_torn: bool,
 }
 
@@ -138,6 +152,8 @@ enum Action {
     StepAndFence(usize),
     /// A list that does not show what is torn.
     StepBlind(usize),
+    /// A list of roots that does not show one that another root names as its predecessor: a place hides it.
+    StepHidden(usize, RootName),
     /// A put that reaches too few places, and the end of who put.
     Tear(usize, bool),
     Show(Fresh),
@@ -169,6 +185,12 @@ struct World {
     stale: bool,
     /// One put may reach too few places.
     tears: bool,
+    /// A place hides roots.
+    hides: bool,
+    /// Somebody else has put a presence in the first writer's name, which says that it is over.
+    forges: bool,
+    /// How many roots each writer publishes; each needs a chunk of its own.
+    advances: usize,
     packs: Vec<u8>,
     root: bool,
     last: Begins,
@@ -184,6 +206,9 @@ const WORLD: World = World {
     judge: false,
     stale: false,
     tears: false,
+    hides: false,
+    forges: false,
+    advances: 1,
     packs: Vec::new(),
     root: false,
     last: Begins::Anytime,
@@ -198,8 +223,35 @@ fn pack(number: usize, count: u8) -> PackId {
     PackId(id)
 }
 
-fn own(actor: usize) -> RootId {
-    RootId([actor as u8 + 1; 16])
+fn own(actor: usize) -> RegistrationId {
+    RegistrationId([actor as u8 + 1; 16])
+}
+
+/// The root of this number of a writer.
+fn root(registration: RegistrationId, number: u64) -> RootName {
+    RootName {
+        kind: RootKind::SNAPSHOT,
+        registration,
+        number,
+        hash: RootId([number as u8; 16]),
+    }
+}
+
+/// What gc knows of the registrations.
+fn judged(bug: Bug, writers: &[Registered], roots: &BTreeMap<RootName, Stored>, standing: &Standing) -> Registrations {
+    let (mut read, mut writers) = (Roots::default(), writers.to_vec());
+    for (name, (published, _)) in roots.iter().filter(|(name, _)| standing.counts(name)) {
+        let mut published = Published::clone(published);
+        let mut name = *name;
+        if bug == Bug::SkipsRoots {
+            (published.previous, name.number) = (None, 0);
+        }
+        read.insert(&name, published);
+    }
+    if bug == Bug::SkipsRoots {
+        writers.iter_mut().for_each(|writer| writer.advance = None);
+    }
+    Registrations::new(&writers, &read, standing, Gaps::Keep)
 }
 
 impl World {
@@ -211,10 +263,8 @@ impl World {
 
     fn program(&self, actor: usize) -> Vec<Op> {
         if actor < self.writers {
-            return WriterStep::ORDER
-                .iter()
-                .flat_map(|step| self.writer_ops(*step))
-                .collect();
+            let order = WriterStep::order(self.advances);
+            return order.into_iter().flat_map(|step| self.writer_ops(step)).collect();
         }
         let mut order = GcStep::ORDER.to_vec();
         let position = |step| GcStep::ORDER.iter().position(|found| *found == step).unwrap();
@@ -232,6 +282,7 @@ impl World {
             WriterStep::Read if self.bug == Bug::ReadsFirst => vec![],
             WriterStep::Read => vec![Op::Read, Op::ReadEpochsIfOld, Op::ListPacksIfOld],
             WriterStep::Work => vec![Op::Work],
+            WriterStep::Renew => vec![Op::Renew],
             WriterStep::Publish => vec![Op::Publish],
             WriterStep::Look => vec![Op::Look],
             WriterStep::Leave => vec![Op::Leave],
@@ -292,20 +343,27 @@ impl Place {
         standing
     }
 
-    fn listed_roots(&self) -> BTreeMap<RootId, u8> {
-        let shown = |id: &RootId| !self.fresh.contains(&Fresh::Root(*id));
-        self.roots
-            .iter()
-            .filter(|(id, _)| shown(id))
-            .map(|(id, chunk)| (*id, *chunk))
-            .collect()
+    fn listed_roots(&self) -> BTreeMap<RootName, Stored> {
+        let shown = |(name, _): &(&RootName, &Stored)| !self.fresh.contains(&Fresh::Root(**name));
+        let shown = self.roots.iter().filter(shown);
+        shown.map(|(name, stored)| (*name, stored.clone())).collect()
+    }
+
+    /// Roots that a place may hide from a list: that they are missing shows in the roots after them.
+    fn hidden(&self) -> Vec<RootName> {
+        let follows = |name: &RootName| root(name.registration, name.number + 1);
+        let names = self.roots.keys().filter(|name| self.roots.contains_key(&follows(name)));
+        names.copied().collect()
     }
 }
 
 impl Op {
     /// Whether it lists what may be torn.
     fn lists(self) -> bool {
-        let of_writers = matches!(self, Self::ReadEpochs | Self::Read | Self::ReadEpochsIfOld | Self::Look);
+        let of_writers = matches!(
+            self,
+            Self::ReadEpochs | Self::Read | Self::ReadEpochsIfOld | Self::Renew | Self::Look
+        );
         of_writers || matches!(self, Self::Mark | Self::ReadAgain | Self::ListWriters | Self::ListRoots)
     }
 
@@ -320,14 +378,19 @@ impl Op {
 }
 
 impl Actor {
-    fn is_gone(&self, id: &RootId) -> bool {
-        is_over(id, &self.known, &self.roots.keys().copied().collect())
+    /// What a writer's next root needs.
+    fn chunk(&self) -> u8 {
+        self.writer.as_ref().map_or(0, |writer| writer.next_number() as u8)
+    }
+
+    fn judged(&self, bug: Bug) -> Registrations {
+        judged(bug, &self.writers, &self.roots, &self.known)
     }
 
     /// The chunks that the roots need.
     fn mark(&mut self) {
-        let needed = self.roots.iter().filter(|(id, _)| !self.known.is_absent(id));
-        self.live = needed.map(|(_, chunk)| *chunk).collect();
+        let needed = self.roots.iter().filter(|(name, _)| self.known.counts(name));
+        self.live = needed.map(|(_, (_, chunk))| *chunk).collect();
     }
 
     /// Packs of the list that hold `chunk`: good ones, then condemned ones.
@@ -379,6 +442,8 @@ impl State {
             id: own(at),
             beat: 0,
             seen: writer.seen(),
+            advance: None,
+            is_over: false,
         });
         actor.writer = Some(Arc::new(writer));
         if world.stale {
@@ -400,15 +465,43 @@ impl State {
             }
             Op::ReadEpochsIfOld if actor.is_old => actor.known = Arc::new(standing),
             Op::ListPacksIfOld if actor.is_old => actor.packs = self.place.packs.clone(),
-            Op::Work if actor.holders(0, Bug::None).0.is_empty() => self.put_pack(at, 0),
-            Op::Publish => {
-                self.place.roots.insert(own(at), 0);
-                if world.stale {
-                    self.place.fresh.insert(Fresh::Root(own(at)));
+            Op::Work => {
+                let chunk = actor.chunk();
+                if actor.holders(chunk, Bug::None).0.is_empty() {
+                    self.put_pack(at, chunk);
                 }
             }
-            Op::Look if world.bug == Bug::NoLook || !actor.writer.as_ref().unwrap().is_given_up(&standing) => {
-                self.reported.insert(own(at), 0);
+            Op::Renew => {
+                let writer = Arc::make_mut(actor.writer.as_mut().unwrap());
+                writer.renew(&standing);
+                let known = Arc::make_mut(&mut actor.known);
+                for (name, epoch) in standing.epochs().filter(|_| world.bug != Bug::ClaimsTooMuch) {
+                    known.insert(*name, epoch.clone());
+                }
+            }
+            Op::Publish => {
+                let writer = actor.writer.as_ref().unwrap();
+                let name = root(own(at), writer.next_number());
+                let published = Published {
+                    previous: writer.advance().map(|(_, hash)| hash),
+                    seen: writer.seen(),
+                    is_last: name.number + 1 == world.advances as u64,
+                };
+                self.place.roots.insert(name, (Arc::new(published), actor.chunk()));
+                if world.stale {
+                    self.place.fresh.insert(Fresh::Root(name));
+                }
+            }
+            Op::Look => {
+                let (chunk, writer) = (actor.chunk(), Arc::make_mut(actor.writer.as_mut().unwrap()));
+                let name = root(own(at), writer.next_number());
+                if world.bug == Bug::NoLook || !writer.is_given_up(&standing) {
+                    self.reported.insert(name, chunk);
+                    writer.published(name.hash);
+                } else {
+                    // It registers anew, as another.
+                    actor.at = world.programs[at].len() - 2;
+                }
             }
             _ => {}
         }
@@ -450,12 +543,21 @@ impl State {
             Op::ListWriters => {
                 let shown = |found: &&Registered| !self.place.fresh.contains(&Fresh::Presence(found.id));
                 actor.writers = self.place.presences.iter().filter(shown).cloned().collect();
+                let forged = Registered {
+                    id: own(0),
+                    beat: 9,
+                    seen: BTreeSet::new(),
+                    advance: None,
+                    is_over: true,
+                };
+                actor
+                    .writers
+                    .extend((world.forges && world.bug == Bug::BelievesForged).then_some(forged));
             }
             Op::Fence if fences => {
-                let is_gone = |id: &RootId| actor.is_gone(id);
-                let fenced = blockers(&actor.named, &actor.writers, &own(at), &is_gone);
+                let fences = blockers(&actor.named, &actor.judged(world.bug), &own(at));
                 let epoch = Epoch {
-                    fenced,
+                    fences,
                     ..Epoch::default()
                 };
                 self.put_epoch(world, at, epoch);
@@ -472,14 +574,14 @@ impl State {
 
     fn condemn(&mut self, world: &World, at: usize) {
         let actor = &mut self.actors[at];
-        let void = match world.bug {
-            Bug::ForgetsVoid => BTreeSet::new(),
-            _ => actor.before.void(),
+        let cuts = match world.bug {
+            Bug::ForgetsVoid => BTreeMap::new(),
+            _ => actor.before.cuts(),
         };
         let epoch = Epoch {
             packs: actor.leave.clone(),
-            roots: void.clone(),
-            fenced: void,
+            cuts,
+            ..Epoch::default()
         };
         // More often than gc does, so that epochs are dropped in small worlds.
         if (!epoch.packs.is_empty() || *actor.before != Standing::default()) && world.bug != Bug::DropsLast
@@ -492,20 +594,23 @@ impl State {
 
     fn give_up(&mut self, world: &World, at: usize) {
         let actor = &self.actors[at];
-        let void = void(&actor.fences, &actor.roots.keys().copied().collect());
-        if !void.is_empty() {
+        let mut cuts = cuts(&actor.fences, &actor.judged(world.bug));
+        if world.bug == Bug::CutsAll {
+            cuts.values_mut().for_each(|count| *count = 0);
+        }
+        if !cuts.is_empty() {
             let epoch = Epoch {
-                roots: void.clone(),
-                fenced: void,
+                cuts,
                 ..Epoch::default()
             };
             self.put_epoch(world, at, epoch);
         }
         let actor = &self.actors[at];
-        let listed = |id: &RootId| actor.writers.iter().any(|found| found.id == *id);
+        let registrations = actor.judged(world.bug);
+        let listed = |id: &RegistrationId| actor.writers.iter().any(|found| found.id == *id);
         self.place
             .presences
-            .retain(|found| !(listed(&found.id) && actor.is_gone(&found.id)));
+            .retain(|found| !(listed(&found.id) && registrations.is_over(&found.id)));
     }
 
     fn delete(&mut self, world: &World, at: usize) {
@@ -516,22 +621,25 @@ impl State {
         } else {
             &actor.named
         };
-        let is_gone = |id: &RootId| world.bug == Bug::IgnoresWriters || actor.is_gone(id);
-        for id in deletable(named, &actor.writers, &own(at), &is_gone) {
+        let registrations = match world.bug {
+            Bug::IgnoresWriters => Registrations::default(),
+            bug => actor.judged(bug),
+        };
+        for id in deletable(named, &registrations, &own(at)) {
             self.place.packs.remove(&id);
         }
         let known = actor.known.clone();
         self.place
             .roots
-            .retain(|id, _| !(actor.roots.contains_key(id) && known.is_absent(id)));
-        actor.roots.retain(|id, _| !known.is_absent(id));
+            .retain(|name, _| !actor.roots.contains_key(name) || known.counts(name));
+        actor.roots.retain(|name, _| known.counts(name));
     }
 
     fn drop_epochs(&mut self, world: &World, at: usize) {
         let actor = &self.actors[at];
         let packs = &self.place.packs;
         let has_pack = |id: &PackId| world.bug != Bug::DropsEarly && packs.contains_key(id);
-        let roots = actor.roots.keys().copied().collect();
+        let roots: BTreeSet<RootName> = actor.roots.keys().copied().collect();
         let spent = actor
             .before
             .epochs()
@@ -556,24 +664,24 @@ impl State {
         if world.bug != Bug::NoConfirming {
             self.place.torn = None;
         }
-        if let Fresh::Root(id) = torn
-            && self.place.roots.contains_key(&id)
-            && !self.place.standing().is_absent(&id)
+        if let Fresh::Root(name) = torn
+            && let Some((_, chunk)) = self.place.roots.get(&name)
+            && self.place.standing().counts(&name)
         {
-            self.reported.insert(id, 0);
+            self.reported.insert(name, *chunk);
         }
     }
 
     /// The one object that was put since `before`, if any.
     fn put_since(&self, before: &Place) -> Option<Fresh> {
-        let root = self.place.roots.keys().find(|id| !before.roots.contains_key(*id));
+        let root = self.place.roots.keys().find(|name| !before.roots.contains_key(*name));
         let presence = self
             .place
             .presences
             .iter()
             .find(|found| !before.presences.contains(*found));
         let epoch = self.place.epochs.keys().find(|name| !before.epochs.contains_key(*name));
-        let root = root.map(|id| Fresh::Root(*id));
+        let root = root.map(|name| Fresh::Root(*name));
         let presence = presence.map(|found| Fresh::Presence(found.id));
         root.or(presence).or(epoch.map(|name| Fresh::Epoch(*name)))
     }
@@ -594,7 +702,9 @@ impl State {
         }
         // What it needs no more makes no states.
         match op {
-            Op::Work => (actor.known, actor.packs) = (Arc::default(), BTreeMap::new()),
+            Op::Work if !program[actor.at..].contains(&Op::Work) => {
+                (actor.known, actor.packs) = (Arc::default(), BTreeMap::new());
+            }
             Op::Delete => {
                 (actor.packs, actor.live, actor.leave) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
                 (actor.named, actor.fences, actor.known) = (Arc::default(), Arc::default(), Arc::default());
@@ -626,19 +736,19 @@ impl State {
 
     fn is_idle(&self, world: &World, at: usize, op: Op) -> bool {
         let actor = &self.actors[at];
-        let is_gone = |id: &RootId| actor.is_gone(id);
         match op {
             Op::ReadEpochsIfOld | Op::ListPacksIfOld => !actor.is_old,
             Op::MarkAgain => true,
-            Op::Work => !actor.holders(0, Bug::None).0.is_empty(),
+            Op::Work => !actor.holders(actor.chunk(), Bug::None).0.is_empty(),
             Op::Copy | Op::Rescue => actor
                 .live
                 .iter()
                 .all(|chunk| !actor.holders(*chunk, world.bug).0.is_empty()),
-            Op::Fence => blockers(&actor.named, &actor.writers, &own(at), &is_gone).is_empty(),
+            Op::Fence => blockers(&actor.named, &actor.judged(world.bug), &own(at)).is_empty(),
             Op::GiveUp => {
-                void(&actor.fences, &actor.roots.keys().copied().collect()).is_empty()
-                    && !actor.writers.iter().any(|found| actor.is_gone(&found.id))
+                let registrations = actor.judged(world.bug);
+                cuts(&actor.fences, &registrations).is_empty()
+                    && !actor.writers.iter().any(|found| registrations.is_over(&found.id))
             }
             Op::Settle => actor.awaited.is_empty(),
             Op::Drop => *actor.before == Standing::default(),
@@ -652,13 +762,13 @@ impl State {
         let is_whole = |chunk: &u8| self.place.packs.values().any(|held| held == chunk);
         self.reported
             .iter()
-            .any(|(id, chunk)| standing.is_absent(id) || !self.place.roots.contains_key(id) || !is_whole(chunk))
+            .any(|(name, chunk)| !standing.counts(name) || !self.place.roots.contains_key(name) || !is_whole(chunk))
     }
 
     fn has_garbage(&self) -> bool {
         let standing = self.place.standing();
-        let live = self.place.roots.iter().filter(|(id, _)| !standing.is_absent(id));
-        let live: BTreeSet<u8> = live.map(|(_, chunk)| *chunk).collect();
+        let live = self.place.roots.iter().filter(|(name, _)| standing.counts(name));
+        let live: BTreeSet<u8> = live.map(|(_, (_, chunk))| *chunk).collect();
         self.place.packs.values().any(|chunk| !live.contains(chunk))
     }
 }
@@ -674,8 +784,13 @@ impl Model for World {
             place.packs.insert(pack(number, 0), *chunk);
         }
         if self.root {
-            place.roots.insert(RootId([200; 16]), 0);
-            reported.insert(RootId([200; 16]), 0);
+            let name = root(RegistrationId([200; 16]), 0);
+            let published = Published {
+                is_last: true,
+                ..Published::default()
+            };
+            place.roots.insert(name, (Arc::new(published), 0));
+            reported.insert(name, 0);
         }
         vec![State {
             place,
@@ -705,6 +820,15 @@ impl Model for World {
             {
                 actions.push(Action::Tear(at, op == Op::Fence));
             }
+            if self.hides && matches!(op, Op::Mark | Op::ListRoots) {
+                actions.extend(
+                    state
+                        .place
+                        .hidden()
+                        .into_iter()
+                        .map(|name| Action::StepHidden(at, name)),
+                );
+            }
             match op {
                 Op::Settle if !state.actors[at].awaited.is_disjoint(&state.place.fresh) => {}
                 Op::Fence if self.fencing == Fencing::Any => {
@@ -729,6 +853,12 @@ impl Model for World {
                 next.go(self, at, false);
                 next.place.fresh.remove(&torn);
                 next.place.torn = Some(torn);
+                return Some(next);
+            }
+            Action::StepHidden(at, name) => {
+                next.place.fresh.insert(Fresh::Root(name));
+                next.perform(self, at, self.programs[at][next.actors[at].at], false);
+                next.place.fresh.remove(&Fresh::Root(name));
                 return Some(next);
             }
             Action::Tear(at, fences) => {

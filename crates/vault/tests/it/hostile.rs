@@ -5,22 +5,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use drystone_format::header::Trust;
-use drystone_format::id::ChunkHasher;
+use drystone_format::id::{ChunkHasher, object_hash};
 use drystone_format::keys::{Epoch, Role, Secrets};
 use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::notice::seal_verified;
 use drystone_format::pack::PackedChunk;
+use drystone_format::random::array;
 use drystone_format::recipe::{Part, Recipe};
-use drystone_format::root::seal_root;
+use drystone_format::root::{RootKind, RootName};
 use drystone_format::seal::PackKind;
 use drystone_format::tree::{Kind as EntryKind, append_encoded};
-use drystone_format::{ChunkId, RootId};
-use drystone_store::{Kind, Memory, Name, Prefix, RootKind};
+use drystone_format::{ChunkId, RegistrationId, RootId};
+use drystone_store::{Kind, Memory, Name, Prefix};
 use drystone_vault::{Error, Vault};
 
 use crate::support::{
-    Fixture, add_key, back_up, check, content, craft_pack, entry, files, ingest, lines, noise, plant, random, scrub,
-    secrets, snapshot,
+    ALONE, Fixture, add_key, back_up, check, content, craft_pack, craft_root, entry, files, ingest, lines, noise,
+    plant, random, root_of, scrub, secrets, snapshot,
 };
 
 /// A vault of an owner with two writers, one of them hostile.
@@ -60,11 +61,9 @@ impl Scene {
     }
 
     /// Publishes a snapshot of `tree` as the hostile writer.
-    fn publish(&self, secrets: &Secrets, id: RootId, tree: Recipe) -> Name {
-        let name = Name::root(RootKind::Snapshot, &id);
-        let payload = snapshot(tree).encode();
-        let root = seal_root(secrets, RootKind::Snapshot, &id, &payload, &mut random()).unwrap();
-        self.store.overwrite(&name, root.into());
+    fn publish(&self, secrets: &Secrets, tree: Recipe) -> RootName {
+        let (name, root) = craft_root(secrets, array(&mut random()), ALONE, &snapshot(tree).encode());
+        self.store.overwrite(&Name::root(&name), root.into());
         name
     }
 
@@ -74,9 +73,8 @@ impl Scene {
         append_encoded(&mut stream, &entry("file", EntryKind::File(recipe)).encode());
         let id = self.id(&stream);
         liar(self, PackKind::Meta, id, &stream);
-        let root = RootId([9; 16]);
-        self.publish(&self.hostile, root, Recipe::single(id, stream.len() as u64));
-        root
+        self.publish(&self.hostile, Recipe::single(id, stream.len() as u64))
+            .hash
     }
 }
 
@@ -146,7 +144,7 @@ fn a_writer_cannot_vouch_for_packs() {
     let poison = liar(&scene, PackKind::Data, scene.id(&wanted), &noise(2, 900));
     let Kind::Pack(pack) = poison.kind() else { panic!() };
     let list = seal_verified(&scene.hostile, &[pack], &mut random()).unwrap();
-    let name = Name::verified(&RootId([1; 16]));
+    let name = Name::verified(&object_hash(&list));
     scene.store.overwrite(&name, list.into());
     let vault = scene.writer.open(scene.store.clone()).unwrap();
     assert!(back_up(&vault, &[("file", &wanted)]).unwrap().1.new_bytes >= 900);
@@ -230,8 +228,8 @@ fn key_epochs_that_nobody_has() {
     });
     let pack = liar(&scene, PackKind::Data, scene.id(b"x"), b"x");
     assert_named_and_harmless(&scene, &pack);
-    let root = scene.publish(&scene.hostile, RootId([3; 16]), Recipe::default());
-    assert_named_and_harmless_root(&scene, &root);
+    let root = scene.publish(&scene.hostile, Recipe::default());
+    assert_named_and_harmless_root(&scene, &Name::root(&root));
 }
 
 fn assert_named_and_harmless_root(scene: &Scene, name: &Name) {
@@ -247,7 +245,12 @@ fn assert_named_and_harmless_root(scene: &Scene, name: &Name) {
 fn objects_larger_than_the_format_allows() {
     let scene = scene(Trust::Verified);
     let names = [
-        Name::root(RootKind::Snapshot, &RootId([4; 16])),
+        Name::root(&RootName {
+            kind: RootKind::SNAPSHOT,
+            registration: RegistrationId([4; 16]),
+            number: 0,
+            hash: RootId([4; 16]),
+        }),
         Name::verified(&RootId([4; 16])),
         Name::key(&drystone_format::SlotId([4; 16])),
         Name::pack(&drystone_format::PackId([4; 32])),
@@ -283,11 +286,26 @@ fn roots_and_slots_under_another_name() {
     let vault = scene.owner.open(scene.store.clone()).unwrap();
     let (id, _) = back_up(&vault, &[("file", b"content")]).unwrap();
     let objects = scene.store.contents();
-    let root = Name::root(RootKind::Snapshot, &RootId([5; 16]));
-    scene
-        .store
-        .overwrite(&root, objects[&Name::root(RootKind::Snapshot, &id)].clone());
-    assert_named_and_harmless_root(&scene, &root);
+    let own = root_of(&*scene.store, &id);
+    let Kind::Root(name) = own.kind() else { panic!() };
+    // Under another hash, another number, and in the name of another registration.
+    for other in [
+        RootName {
+            hash: RootId([5; 16]),
+            ..name
+        },
+        RootName { number: 1, ..name },
+        RootName {
+            registration: RegistrationId([5; 16]),
+            ..name
+        },
+    ] {
+        let other = Name::root(&other);
+        scene.store.overwrite(&other, objects[&own].clone());
+        assert_named_and_harmless_root(&scene, &other);
+        assert_eq!(files(&vault, &id).unwrap()[0].1, b"content");
+        tokio_delete(&scene.store, &other);
+    }
     let slot = Name::key(&drystone_format::SlotId([5; 16]));
     let (_, current) = objects.iter().find(|(name, _)| Prefix::Keys.covers(name)).unwrap();
     scene.store.overwrite(&slot, current.clone());
@@ -300,7 +318,11 @@ fn roots_and_slots_under_another_name() {
 #[test]
 fn slots_and_header_of_another_vault_with_the_same_key() {
     for _ in 0..4 {
-        let (owner, store, other_store) = (Fixture::new(), Arc::new(Memory::new()), Arc::new(Memory::named("other")));
+        let (owner, store, other_store) = (
+            Fixture::new(),
+            Arc::new(Memory::new()),
+            Arc::new(Memory::named("other")),
+        );
         let vault = owner.create(store.clone()).unwrap();
         let (id, _) = back_up(&vault, &[("file", b"content")]).unwrap();
         let other = owner.create(other_store.clone()).unwrap();
@@ -536,7 +558,7 @@ fn large_nest() {
         liar(&scene, PackKind::Meta, id, &stream);
         inner = Recipe::single(id, stream.len() as u64);
     }
-    scene.publish(&scene.hostile, RootId([1; 16]), inner);
+    scene.publish(&scene.hostile, inner);
     let vault = scene.owner.open(scene.store.clone()).unwrap();
     let before = peak_memory_bytes();
     let report = check(&vault);

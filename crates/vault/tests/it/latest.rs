@@ -7,11 +7,11 @@ use drystone_format::RootId;
 use drystone_format::keys::Role;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::Time;
-use drystone_store::{Memory, Name, RootKind};
+use drystone_store::Memory;
 use drystone_vault::retention::{Group, Keep};
 use drystone_vault::{Clock, Context, Error, Vault};
 
-use crate::support::{Fixture, add_key, ingest, snapshot};
+use crate::support::{Fixture, add_key, ingest, root_of, snapshot};
 
 const DAY: i64 = 86_400;
 
@@ -165,7 +165,7 @@ fn a_damaged_root_stops_latest() {
     let old = world.publish(&world.owner, "host", 0);
     world.later(60);
     let new = world.publish(&world.owner, "host", 0);
-    let name = Name::root(RootKind::Snapshot, &new);
+    let name = root_of(&*world.store, &new);
     let mut object = world.store.contents()[&name].to_vec();
     object[100] ^= 1;
     world.store.overwrite(&name, object.into());

@@ -22,6 +22,7 @@ mod latest;
 mod pins;
 mod places;
 mod reading;
+mod registrations;
 mod round_trip;
 mod spread_crash;
 mod spread_damage;

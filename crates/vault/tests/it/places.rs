@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use drystone_format::RootId;
+use drystone_format::id::object_hash;
 use drystone_format::keys::Role;
-use drystone_store::{Kind, Memory, Name, Prefix, RootKind};
+use drystone_store::{Kind, Memory, Name, Prefix};
 use drystone_vault::{Error, GcOptions, Grade, NewEpoch, NewPlace, PlaceUse, Vault};
 
 use crate::spread_world::{
     URLS, World, assert_whole, change, repair, small_files, some_files, store_files, store_small, try_store,
 };
+use crate::support::root_of;
 use crate::support::{Fixture, add_key, check, files, lines, scrub};
 
 #[test]
@@ -251,7 +253,7 @@ fn a_writer_cannot_send_others_to_places_of_his_own() {
         "{error:?}"
     );
     // What somebody else puts where a list would be is named and passed over.
-    let forged = Name::places(99, &RootId([9; 16]));
+    let forged = Name::places(99, &object_hash(&[7; 300]));
     world.store("mem://a").overwrite(&forged, vec![7; 300].into());
     let vault = world.open(&fixture.elsewhere(), &["mem://a"]).unwrap();
     assert_eq!(vault.places().unwrap().places.len(), 2);
@@ -408,7 +410,7 @@ fn what_gc_relies_on_is_brought_to_enough_places_first() {
     let vault = world.create(&fixture, &["mem://a", "mem://b", "mem://c"], (2, 3));
     let id = store_files(&vault, 1);
     // As a run leaves it that was cut off while it put its root.
-    let root = Name::root(RootKind::Snapshot, &id);
+    let root = root_of(&*world.store("mem://a"), &id);
     for url in ["mem://b", "mem://c"] {
         world.store(url).remove(&root);
     }

@@ -9,6 +9,7 @@ use drystone_store::{Kind, Name, Prefix};
 use drystone_vault::{Cancel, GcOptions, Grade, ScrubOptions, ScrubReport, Vault};
 
 use crate::spread_world::{URLS, World, assert_whole, change, repair, small_files, store_small};
+use crate::support::root_of;
 use crate::support::{Fixture, add_key, back_up, check, files, ingest, lines, noise, scrub};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,7 +258,7 @@ fn a_key_slot() {
 
 #[test]
 fn a_root() {
-    matrix(URLS[1], &Name::root(drystone_store::RootKind::Snapshot, &base().ids[0]));
+    matrix(URLS[1], &root_of(&*base().world.store(URLS[1]), &base().ids[0]));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A vault in memory for tests, with a key, a clock that stands still and a cache directory of its own.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Read;
@@ -12,14 +13,17 @@ use drystone_format::Random;
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::{Compression, Compressor};
 use drystone_format::header::Trust;
+use drystone_format::id::object_hash;
 use drystone_format::keys::{OpenKey, Role, Secrets};
 use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
+use drystone_format::presence::{Presence, Seen};
 use drystone_format::recipe::Recipe;
+use drystone_format::root::{NewRoot, RootKind, RootName, RootState, root_name, seal_root};
 use drystone_format::seal::{Compressed, PackKind, Suite};
 use drystone_format::slot::Slot;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
-use drystone_store::{Memory, Name, Prefix, Store};
+use drystone_store::{Kind as ObjectKind, Memory, Name, Prefix, Store};
 use drystone_vault::{
     Accept, Cancel, CheckOptions, CheckReport, Clock, Context, CreateOptions, Entropy, Finished, Ingest, IngestOptions,
     NewLock, NewSlot, PieceData, Problems, Progress, Reader, ScrubOptions, ScrubReport, Unlock, Vault,
@@ -261,12 +265,15 @@ pub(crate) fn ingest(vault: &Vault) -> Ingest {
 }
 
 fn try_ingest(vault: &Vault) -> drystone_vault::Result<Ingest> {
-    let options = IngestOptions {
+    vault.ingest(options())
+}
+
+pub(crate) fn options() -> IngestOptions {
+    IngestOptions {
         compression: Compression::DEFAULT,
         progress: Arc::new(Progress::default()),
         cancel: Cancel::default(),
-    };
-    vault.ingest(options)
+    }
 }
 
 /// Bytes that look random and compress badly, different for each seed.
@@ -363,4 +370,56 @@ pub(crate) fn files(vault: &Vault, id: &drystone_format::RootId) -> drystone_vau
         files.push((String::from_utf8(entry.name).unwrap(), bytes));
     }
     Ok(files)
+}
+
+/// The name of the root with this hash.
+pub(crate) fn root_of(store: &dyn drystone_store::Store, id: &drystone_format::RootId) -> Name {
+    let roots = runtime()
+        .block_on(store.list(&Prefix::AllRoots, None, 100_000))
+        .unwrap();
+    let is_meant = |name: &Name| matches!(name.kind(), ObjectKind::Root(root) if root.hash == *id);
+    roots.into_iter().map(|listed| listed.name).find(is_meant).unwrap()
+}
+
+/// A root that the holder of `secrets` has made by hand: number, root before it, state, and epochs that it claims to know.
+pub(crate) fn craft_root(secrets: &Secrets, nonce: [u8; 16], link: Link<'_>, payload: &[u8]) -> (RootName, Vec<u8>) {
+    let root = NewRoot {
+        kind: link.kind,
+        nonce,
+        number: link.number,
+        previous: link.previous,
+        state: link.state,
+        epochs: link.epochs,
+        ledgers: &BTreeSet::new(),
+        payload,
+        index_part: None,
+    };
+    let object = seal_root(secrets, &root, &mut random()).unwrap();
+    (root_name(secrets, &root, &object), object)
+}
+
+/// Where a root stands in its registration.
+#[derive(Clone, Copy)]
+pub(crate) struct Link<'a> {
+    pub(crate) kind: RootKind,
+    pub(crate) number: u64,
+    pub(crate) previous: Option<drystone_format::RootId>,
+    pub(crate) state: RootState,
+    pub(crate) epochs: &'a Seen,
+}
+
+/// The only root of a registration.
+pub(crate) const ALONE: Link<'static> = Link {
+    kind: RootKind::SNAPSHOT,
+    number: 0,
+    previous: None,
+    state: RootState::Last,
+    epochs: &BTreeSet::new(),
+};
+
+/// A presence that the holder of `secrets` has made by hand.
+pub(crate) fn craft_presence(secrets: &Secrets, presence: &Presence) -> (Name, Vec<u8>) {
+    let object = presence.sign(secrets).unwrap();
+    let name = Name::writer(&presence.registration(secrets), presence.beat, &object_hash(&object));
+    (name, object)
 }

@@ -4,22 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drystone_format::epoch::{Epoch, seal_epoch};
+use drystone_format::id::object_hash;
 use drystone_format::keys::{Role, Secrets};
 use drystone_format::pack::PackedChunk;
-use drystone_format::presence::Presence;
-use drystone_format::root::seal_root;
+use drystone_format::presence::{Presence, WriterState};
 use drystone_format::seal::PackKind;
 use drystone_format::tree::Time;
-use drystone_format::{RootId, random};
+use drystone_format::{RegistrationId, RootId, random};
 use drystone_store::fail::{Failure, Fault};
-use drystone_store::{Fail, Kind, Memory, Name, Op, Prefix, RootKind, Store};
+use drystone_store::{Fail, Kind, Memory, Name, Op, Prefix, Store};
 use drystone_vault::retention::{Group, Keep};
 use drystone_vault::{Error, GcOptions, Vault};
 
-use crate::gc::{gc, remove_root};
+use crate::gc::{forgotten, gc, remove_root};
 use crate::support::{
-    Fixture, add_key, back_up, check, craft_pack, files, lines, noise, plant, random as entropy, runtime, scrub,
-    secrets, snapshot,
+    ALONE, Fixture, add_key, back_up, check, craft_pack, craft_presence, craft_root, files, lines, noise, plant,
+    random as entropy, root_of, runtime, scrub, secrets, snapshot,
 };
 
 /// The place as its owner has set it up for a write-only client: it adds and never removes.
@@ -110,15 +110,19 @@ fn what_an_attacker_signs_counts_for_nobody() {
     });
     let epoch = Epoch {
         packs: packs.collect(),
-        roots: world.good.iter().copied().collect(),
-        fenced: world.good.iter().copied().collect(),
+        forgotten: forgotten(&world.store, &world.good),
+        cuts: forgotten(&world.store, &world.good)
+            .iter()
+            .map(|(id, ..)| (*id, 0))
+            .collect(),
+        ..Epoch::default()
     };
     let forged = seal_epoch(&stolen, &epoch, &mut entropy()).unwrap();
-    world.put(&Name::epoch(1, &RootId([9; 16])), forged);
+    world.put(&Name::epoch(1, &object_hash(&forged)), forged);
     let client = world.client.open(append_only(&world.store)).unwrap();
     assert!(client.gc(&GcOptions::default()).is_err() && client.forget(&world.good).is_err());
     let error = runtime()
-        .block_on(append_only(&world.store).delete(&Name::root(RootKind::Snapshot, &world.good[0])))
+        .block_on(append_only(&world.store).delete(&root_of(&*world.store, &world.good[0])))
         .unwrap_err();
     assert!(matches!(error, drystone_store::Error::Denied { .. }));
     let vault = world.owner();
@@ -193,7 +197,9 @@ fn false_presences_free_nothing_and_keep_garbage_for_a_while_only() {
         .into_keys()
         .find(|name| Prefix::Writers.covers(name))
         .unwrap();
-    let Kind::Writer(id, _) = presence.kind() else { panic!() };
+    let Kind::Writer(id, ..) = presence.kind() else {
+        panic!()
+    };
     let (garbage, _) = back_up(&vault, &[("g", &noise(5, 60_000))]).unwrap();
     remove_root(&*world.store, &garbage);
     let report = gc(&vault);
@@ -202,14 +208,35 @@ fn false_presences_free_nothing_and_keep_garbage_for_a_while_only() {
         Kind::Epoch(number, id) => Some((number, id)),
         _ => None,
     });
+    // In the name of the honest run, signed with the stolen key: it counts for nobody. So does junk. One under a name of
+    // the thief's own, and one whose bytes were damaged, belong to somebody who may be at work.
     let lie = Presence {
-        writer: world.stolen().certificate.writer,
-        seen: seen.collect(),
+        beat: 77,
+        epochs: seen.collect(),
+        state: WriterState::Over,
+        ..Presence::default()
     };
-    world.put(&Name::writer(&id, 77), lie.encode());
-    world.put(&Name::writer(&RootId([3; 16]), 0), b"junk".to_vec());
-    let report = gc(&vault);
-    assert_eq!((report.waiting_packs, report.waiting_for.len()), (2, 2), "{report:?}");
+    let object = lie.sign(&world.stolen()).unwrap();
+    let forged = Name::writer(&id, 77, &object_hash(&object));
+    let junk = Name::writer(&RegistrationId([3; 16]), 0, &object_hash(b"junk"));
+    world.put(&forged, object);
+    world.put(&junk, b"junk".to_vec());
+    let damaged = Name::writer(&RegistrationId([4; 16]), 0, &RootId([4; 16]));
+    world.put(&damaged, b"junk".to_vec());
+    for report in [
+        vault.gc(&GcOptions::default()).unwrap(),
+        vault.gc(&GcOptions::default()).unwrap(),
+    ] {
+        assert_eq!((report.waiting_packs, report.deleted_packs), (2, 0), "{report:?}");
+        assert_eq!(report.waiting_for, [id, RegistrationId([4; 16])]);
+        let said = lines(&report.problems);
+        assert!(said.contains(forged.as_str()) && said.contains(junk.as_str()), "{said}");
+        assert_eq!(report.problems.count(), 2, "{said}");
+    }
+    let said = lines(&check(&vault).problems);
+    for name in [&forged, &junk, &damaged] {
+        assert!(said.contains(name.as_str()), "{said}");
+    }
     drop(run);
     let options = GcOptions {
         silence: Duration::ZERO,
@@ -228,11 +255,8 @@ fn a_false_presence_spares_packs_for_a_while_only() {
     let vault = world.owner();
     let (garbage, _) = back_up(&vault, &[("g", &noise(5, 60_000))]).unwrap();
     remove_root(&*world.store, &garbage);
-    let lie = Presence {
-        writer: secrets(&world.owner, &world.store).certificate.writer,
-        seen: [].into(),
-    };
-    world.put(&Name::writer(&RootId([3; 16]), 0), lie.encode());
+    let (name, lie) = craft_presence(&secrets(&world.owner, &world.store), &Presence::default());
+    world.put(&name, lie);
     let options = GcOptions {
         silence: Duration::ZERO,
         ..GcOptions::default()
@@ -276,16 +300,8 @@ fn dummies_push_no_good_snapshot_out_of_the_rules() {
         };
         let mut dummy = snapshot(tree.clone());
         (dummy.started, dummy.finished) = (time, time);
-        let id = RootId(random::array(&mut entropy()));
-        let root = seal_root(
-            &world.stolen(),
-            RootKind::Snapshot,
-            &id,
-            &dummy.encode(),
-            &mut entropy(),
-        )
-        .unwrap();
-        world.put(&Name::root(RootKind::Snapshot, &id), root);
+        let (name, root) = craft_root(&world.stolen(), random::array(&mut entropy()), ALONE, &dummy.encode());
+        world.put(&Name::root(&name), root);
     }
     let lost = forgotten(&vault);
     assert!(world.good.iter().all(|id| !lost.contains(id)), "{lost:?}");

@@ -139,9 +139,54 @@ fn torn() -> Vec<(&'static str, World)> {
     ]
 }
 
+/// With a writer that publishes two roots, the second of which ends its registration.
+fn advancing() -> Vec<(&'static str, World)> {
+    let two = World {
+        advances: 2,
+        packs: vec![0, 1],
+        ..WORLD
+    };
+    vec![
+        ("two roots and a gc", two.clone()),
+        (
+            "two roots and a gc, a place hides the first",
+            World {
+                hides: true,
+                ..two.clone()
+            },
+        ),
+        (
+            "two roots, and one gc after another",
+            World {
+                gcs: 2,
+                last: Begins::Over,
+                fencing: Fencing::Last,
+                ..two.clone()
+            },
+        ),
+        (
+            "two roots and a gc, torn puts",
+            World {
+                tears: true,
+                fencing: Fencing::Last,
+                ..two
+            },
+        ),
+        (
+            "a writer and a gc, a forged presence",
+            World {
+                packs: vec![0],
+                forges: true,
+                fencing: Fencing::Never,
+                ..WORLD
+            },
+        ),
+    ]
+}
+
 /// Small worlds that between them have everything.
 fn worlds() -> Vec<(&'static str, World)> {
-    [small(), busy(), torn()].concat()
+    [small(), busy(), torn(), advancing()].concat()
 }
 
 /// What takes longer than a test may.
@@ -188,6 +233,10 @@ fn seeded_bugs_are_found() {
             Bug::DropsBlind,
             "a writer, and one gc after another that fences, torn puts",
         ),
+        (Bug::SkipsRoots, "two roots and a gc, a place hides the first"),
+        (Bug::BelievesForged, "a writer and a gc, a forged presence"),
+        (Bug::CutsAll, "two roots and a gc"),
+        (Bug::ClaimsTooMuch, "two roots and a gc"),
     ];
     for (bug, world) in bugs {
         let (_, world) = worlds().into_iter().find(|(name, _)| *name == world).unwrap();

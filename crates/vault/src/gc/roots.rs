@@ -1,0 +1,151 @@
+//! The roots that gc reads: what they make live, and what they say of their writers.
+//!
+//! - A root that its writer has not signed counts for nobody and stops nothing; one that cannot be read stops gc.
+//! - A root of a kind that is not in use makes nothing live, but is part of its writer's chain of numbers.
+
+use std::collections::BTreeSet;
+
+use drystone_format::RegistrationId;
+use drystone_format::epoch::Forgotten;
+use drystone_format::root::{RootKind, RootName, RootState};
+use drystone_store::{Name, Prefix};
+
+use crate::error::{Error, Result};
+use crate::gc::mark::Job;
+use crate::gc::protocol::{Published, Registrations};
+use crate::gc::run::Run;
+use crate::roots::{UNLISTED, report_doubles};
+
+/// What is said of objects that their writers have not signed.
+pub(crate) const COUNTS_FOR_NOBODY: &str = "it counts for nobody; remove it from the place if you do not know it";
+
+/// Whether an object is what its name says, but not signed by whom its name says.
+pub(crate) fn counts_for_nobody(error: &Error) -> bool {
+    use drystone_format::Error as E;
+    let Error::Damaged { source, .. } = error else {
+        return false;
+    };
+    let is_foreign = matches!(source, E::Magic { .. } | E::Malformed { .. } | E::Limit { .. });
+    is_foreign || matches!(source, E::Authentication { .. } | E::Signature { .. })
+}
+
+/// What a kind of root needs must be known before anything is deleted.
+pub(super) fn refuse_unknown(listed: &[RootKind], place: &str) -> Result<()> {
+    let unknown = listed.iter().find(|kind| !RootKind::KNOWN.contains(kind));
+    unknown.map_or(Ok(()), |kind| {
+        Err(Error::UnknownKind {
+            kind: kind.word().to_owned(),
+            place: place.to_owned(),
+        })
+    })
+}
+
+impl Run<'_> {
+    /// Lists the roots, and reads those that are new: their trees are to be marked, and what they say of their writers counts.
+    pub(super) fn list_roots(&mut self) -> Result<()> {
+        let names = self.vault.confirmed_root_names(&Prefix::AllRoots)?;
+        self.roots = names.into_iter().collect();
+        let listed = self
+            .roots
+            .iter()
+            .map(|root| (root.registration, root.number, root.hash));
+        self.read.retain(&listed.collect());
+        let standing = self.vault.epochs.standing();
+        for root in &self.roots {
+            let name = Name::root(root);
+            if self.read.has(root) || self.forged.contains(&name) || !standing.counts(root) {
+                continue;
+            }
+            match self.read_root(root) {
+                Ok((published, tree, writer)) => {
+                    self.read.insert(root, published);
+                    self.keys.insert(root.registration, writer);
+                    self.unmarked.extend(tree);
+                }
+                // Removed since it was listed, by somebody who forgot it before.
+                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(error) if counts_for_nobody(&error) => {
+                    let what = format!("{error}; {COUNTS_FOR_NOBODY}");
+                    self.report.problems.push(name.as_str(), what);
+                    self.forged.insert(name);
+                }
+                Err(error) => {
+                    return Err(Error::Unmarked {
+                        object: name.to_string(),
+                        why: error.to_string(),
+                    });
+                }
+            }
+        }
+        self.put_together();
+        Ok(())
+    }
+
+    /// What a root says of its writer, the tree that it makes live, if its kind counts, and its writer's key.
+    fn read_root(&self, root: &RootName) -> Result<(Published, Option<Job>, [u8; 32])> {
+        let signed = self.vault.signed_root(root)?;
+        let mut job = None;
+        if self.vault.is_listed(root.kind) {
+            let mut path = root.hash.short().into_bytes();
+            path.push(b':');
+            let tree = self.vault.opened_snapshot(&signed)?.tree;
+            job = Some(Job { tree, path });
+        }
+        let published = Published {
+            previous: signed.previous,
+            seen: signed.epochs,
+            is_last: signed.state == RootState::Last,
+        };
+        Ok((published, job, signed.certificate.writer.0))
+    }
+
+    /// Puts together what presences and roots say.
+    pub(super) fn put_together(&mut self) {
+        let standing = self.vault.epochs.standing();
+        self.registrations = Registrations::new(&self.writers, &self.read, &standing, self.options.gaps);
+    }
+
+    /// What was forgotten, as far as it must be remembered: one of several places may be rolled back to what it was years ago;
+    /// at one place, the numbers of a registration without gaps are needed as long as anything is left of it.
+    pub(super) fn kept_forgotten(&self) -> BTreeSet<Forgotten> {
+        let is_spread = self.vault.place.as_spread().is_some();
+        let is_needed = |id: &RegistrationId| {
+            let has_root = self.roots.iter().any(|root| root.registration == *id);
+            has_root || self.registered.contains(id)
+        };
+        let forgotten = self.before.forgotten().copied();
+        forgotten.filter(|(id, ..)| is_spread || is_needed(id)).collect()
+    }
+
+    /// Reports what is wrong with the roots, though it stopped nothing.
+    pub(super) fn report_roots(&mut self) {
+        for (id, number) in self.registrations.missing() {
+            let what = format!(
+                "its root number {number} is neither here nor forgotten: until it is back, nothing that its writer may rely on is \
+                 deleted; run `drystone gc --without-missing` if it is lost"
+            );
+            self.report.problems.push(format!("registration {id}"), what);
+        }
+        let is_signed = |root: &&RootName| self.read.has(root);
+        report_doubles(self.roots.iter().filter(is_signed).copied(), &mut self.report.problems);
+        for root in self.roots.iter().filter(|root| !self.vault.is_listed(root.kind)) {
+            self.report.problems.push(Name::root(root).as_str(), UNLISTED);
+        }
+        self.report.problems.append(self.vault.epochs.problems());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_in_use_that_this_program_does_not_know_stops_gc() {
+        assert!(refuse_unknown(&[RootKind::SNAPSHOT], "/vault").is_ok());
+        let error = refuse_unknown(&[RootKind::SNAPSHOT, RootKind::HEAD], "/vault").unwrap_err();
+        assert!(
+            matches!(&error, Error::UnknownKind { kind, .. } if kind == "head"),
+            "{error}"
+        );
+    }
+}

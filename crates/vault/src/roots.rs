@@ -1,0 +1,166 @@
+//! Roots at the place: listing them, finding one by its id, and verifying what it is.
+//!
+//! - People name a root by its hash; the name of the object has more, and is learned from listings.
+//! - Kinds that the vault does not list count for nobody; what is under them is reported, and stops nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drystone_format::RootId;
+use drystone_format::keys::Certificate;
+use drystone_format::presence::Presence;
+use drystone_format::root::{RootKind, RootName, SignedRoot, doubles, verify_root};
+use drystone_format::snapshot::Snapshot;
+use drystone_store::{Kind, Listed, Name, Prefix, Range};
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::gc::{COUNTS_FOR_NOBODY, counts_for_nobody};
+use crate::problem::Problems;
+use crate::vault::Vault;
+
+/// The names of roots that were listed, by their hashes. Bytes may lie under several names, of which at most one is theirs.
+#[derive(Debug, Default)]
+pub(crate) struct RootNames(Mutex<BTreeMap<RootId, BTreeSet<RootName>>>);
+
+impl RootNames {
+    fn learn(&self, names: &[RootName]) {
+        let mut known = self.0.lock();
+        for name in names {
+            known.entry(name.hash).or_default().insert(*name);
+        }
+    }
+
+    fn get(&self, id: &RootId) -> Vec<RootName> {
+        self.0.lock().get(id).into_iter().flatten().copied().collect()
+    }
+}
+
+impl Vault {
+    /// The kinds of roots that are in use in this vault.
+    pub(crate) fn listed_kinds(&self) -> &[RootKind] {
+        &[RootKind::SNAPSHOT]
+    }
+
+    /// Returns true if roots of this kind count.
+    pub(crate) fn is_listed(&self, kind: RootKind) -> bool {
+        self.listed_kinds().contains(&kind)
+    }
+
+    /// The names of all roots under `prefix`, in their order; those that count and those that do not.
+    pub(crate) fn root_names(&self, prefix: &Prefix) -> Result<Vec<RootName>> {
+        let mut names = Vec::new();
+        self.place.for_each(prefix, |listed| collect(&mut names, &listed))?;
+        self.root_names.learn(&names);
+        Ok(names)
+    }
+
+    /// The same; each of them is at enough places from then on for everybody else to list it too.
+    pub(crate) fn confirmed_root_names(&self, prefix: &Prefix) -> Result<Vec<RootName>> {
+        let mut names = Vec::new();
+        self.place
+            .for_each_confirmed(prefix, |listed| collect(&mut names, &listed))?;
+        self.root_names.learn(&names);
+        Ok(names)
+    }
+
+    /// The names that this hash was listed under; lists again if it is unknown. Empty if it is not there.
+    pub(crate) fn names_of(&self, id: &RootId) -> Result<Vec<RootName>> {
+        let known = self.root_names.get(id);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        self.root_names(&Prefix::AllRoots)?;
+        Ok(self.root_names.get(id))
+    }
+
+    /// Reads a root and checks that its writer has signed it; what it says may stay sealed.
+    pub(crate) fn signed_root(&self, root: &RootName) -> Result<SignedRoot> {
+        let name = Name::root(root);
+        let object = self.place.get(&name, Range::All)?;
+        verify_root(&self.secrets, root, &object).map_err(self.place.damaged(&name))
+    }
+
+    /// What a snapshot's root says.
+    pub(crate) fn opened_snapshot(&self, root: &SignedRoot) -> Result<Snapshot> {
+        let damaged = |source| self.place.damaged(&Name::root(&root.name))(source);
+        let opened = root.open(&self.secrets).map_err(damaged)?;
+        Snapshot::decode(&opened.payload).map_err(damaged)
+    }
+
+    /// Reports roots of kinds that are not in use in this vault.
+    pub(crate) fn check_roots(&self, problems: &mut Problems) -> Result<()> {
+        for root in self.root_names(&Prefix::AllRoots)? {
+            if !self.is_listed(root.kind) {
+                problems.push(Name::root(&root).as_str(), UNLISTED);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports presences that are damaged, or not signed by the writer that they name.
+    pub(crate) fn check_presences(&self, problems: &mut Problems) -> Result<()> {
+        let mut names = Vec::new();
+        self.place.for_each(&Prefix::Writers, |listed| {
+            names.push(listed.name);
+            Ok(())
+        })?;
+        for name in names {
+            let Kind::Writer(id, beat, hash) = name.kind() else {
+                continue;
+            };
+            let read = self.place.get(&name, Range::All).and_then(|object| {
+                Presence::verify(&self.secrets, (&id, beat, &hash), &object).map_err(self.place.damaged(&name))
+            });
+            match read {
+                Ok(_) => {}
+                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(error) if counts_for_nobody(&error) => {
+                    problems.push(name.as_str(), format!("{error}; {COUNTS_FOR_NOBODY}"));
+                }
+                Err(error) if error.is_damage() => problems.push(name.as_str(), error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A snapshot and who signed it.
+    pub(crate) fn signed_snapshot(&self, id: &RootId) -> Result<(Snapshot, Certificate)> {
+        let names = self.names_of(id)?;
+        let mut failure = None;
+        for name in names.iter().filter(|name| name.kind == RootKind::SNAPSHOT) {
+            let read = self.signed_root(name);
+            match read.and_then(|root| Ok((self.opened_snapshot(&root)?, root.certificate))) {
+                Ok(found) => return Ok(found),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        Err(failure.unwrap_or_else(|| {
+            Error::Store(drystone_store::Error::NotFound {
+                name: format!("{}{id}", Prefix::Roots(RootKind::SNAPSHOT)),
+                place: self.place().to_owned(),
+            })
+        }))
+    }
+}
+
+/// What is said of roots of kinds that the vault does not list.
+pub(crate) const UNLISTED: &str = "roots of this kind are not in use in this vault: it counts for nobody; remove it from the place if you do not know it";
+
+/// Says which of these roots, all of them signed by their writers, have a number of their registration twice.
+pub(crate) fn report_doubles(roots: impl IntoIterator<Item = RootName>, problems: &mut Problems) {
+    for root in doubles(roots) {
+        problems.push(
+            Name::root(&root).as_str(),
+            "another root has the same registration and number: this writer's key was used twice, perhaps by somebody who \
+             has copied it; both count",
+        );
+    }
+}
+
+fn collect(names: &mut Vec<RootName>, listed: &Listed) -> Result<()> {
+    if let Kind::Root(name) = listed.name.kind() {
+        names.push(name);
+    }
+    Ok(())
+}
