@@ -151,6 +151,12 @@ impl From<drystone_vault::Error> for Failure {
                 Exit::Error,
                 "make enough of them available, then run the same command again; nothing was changed",
             ),
+            E::OnePlace { .. } => (Exit::Error, "name one place with --vault"),
+            E::Feature { .. } | E::UnknownRoots { .. } => (Exit::Error, NEWER),
+            E::UncertainConfig { .. } | E::NoConfig { .. } => {
+                (Exit::Error, "drystone vault show, then drystone vault resolve [HASH]")
+            }
+            E::ConfigMoved { .. } => (Exit::Error, "run the same command again"),
             E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
             E::Absent { .. } => (Exit::Error, "drystone doctor"),
             E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use drystone_backup::Selection;
 use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
-use drystone_format::header::{Header, Trust};
+use drystone_format::config::Trust;
+use drystone_format::header::Header;
 use drystone_format::keys::Role;
-use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
 use drystone_store::{Name, Range, Store};
 use drystone_vault::{
     Context, CreateOptions, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault,
@@ -63,8 +63,7 @@ fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>)
     for warning in vault.warnings().iter().chain(vault.notes()) {
         app.out.warning(warning);
     }
-    let places = vault.places().into_iter().flat_map(|list| &list.places);
-    for (entry, absent) in places.zip(vault.absent_places()) {
+    for (entry, absent) in vault.places().iter().zip(vault.absent_places()) {
         if let Some(reason) = absent {
             app.out
                 .warning(format_args!("{}: this place is not there: {reason}", entry.url));
@@ -162,19 +161,14 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
         label,
         role: Role::Owner,
     });
-    let data_sizes = match options.data_sizes {
-        Some(sizes) => sizes,
-        None => crate::config::default_data_sizes()?,
-    };
-    let meta_sizes = Sizes::new(META_CHUNK_MIN_BYTES, META_CHUNK_MAX_BYTES).map_err(drystone_vault::Error::from)?;
     let trust = if options.trust_everyone {
         Trust::Everyone
     } else {
         Trust::Verified
     };
     let create = CreateOptions {
-        data_sizes,
-        meta_sizes,
+        data_sizes: options.data_sizes.unwrap_or(Sizes::DATA),
+        meta_sizes: Sizes::META,
         trust,
         slots,
     };

@@ -68,12 +68,24 @@ pub struct Sealer {
 impl Sealer {
     /// `label` says which kind of object is sealed; with the rest of the context it becomes the associated data.
     pub(crate) fn new(suite: Suite, key: &[u8; 32], label: &[u8], vault: &VaultId, kind: PackKind) -> Result<Self> {
+        Self::of_version(FORMAT_VERSION, suite, key, label, vault, kind)
+    }
+
+    /// The same, of an object with this version.
+    pub(crate) fn of_version(
+        version: u8,
+        suite: Suite,
+        key: &[u8; 32],
+        label: &[u8],
+        vault: &VaultId,
+        kind: PackKind,
+    ) -> Result<Self> {
         let algorithm = match suite {
             Suite::Aes256Gcm => &AES_256_GCM,
             Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
         let key = UnboundKey::new(algorithm, key).map_err(|_| Error::Crypto("cipher key"))?;
-        let aad = [label, &[FORMAT_VERSION], &vault.0, &[kind as u8]].concat();
+        let aad = [label, &[version], &vault.0, &[kind as u8]].concat();
         Ok(Self {
             key: LessSafeKey::new(key),
             aad,

@@ -46,7 +46,7 @@ fn names(n: u8) -> Vec<Name> {
         Name::key(&SlotId([n; 16])),
         Name::pack(&PackId([n; 32])),
         Name::pack(&PackId([n | 0x80; 32])),
-        Name::places(n.into(), &RootId([n; 16])),
+        Name::config(n.into(), &RootId([n; 16])),
         Name::root(RootKind::Snapshot, &RootId([n; 16])),
         Name::verified(&RootId([n; 16])),
         Name::writer(&RootId([n; 16]), n.into()),
@@ -256,7 +256,7 @@ async fn listings(store: &dyn Store) {
         Prefix::Verified,
         Prefix::Writers,
         Prefix::Epochs,
-        Prefix::Places,
+        Prefix::Config,
     ] {
         let covered: Vec<Listed> = expected
             .iter()
@@ -301,7 +301,7 @@ async fn listings_of_nothing(store: &dyn Store) {
         Prefix::Verified,
         Prefix::Writers,
         Prefix::Epochs,
-        Prefix::Places,
+        Prefix::Config,
     ] {
         assert_eq!(store.list(&prefix, None, 10).await.unwrap(), []);
         assert_eq!(store.list(&prefix, Some(&Name::header()), 10).await.unwrap(), []);

@@ -21,11 +21,11 @@ const VERIFIED: &str = "verified";
 const SHARDS: &str = "shards";
 const WRITERS: &str = "writers";
 const EPOCHS: &str = "epochs";
-const PLACES: &str = "places";
+const CONFIG: &str = "config";
 const PLACE: &str = "place";
 const SPARE: &str = "spare";
 /// Directories whose objects lie directly in them.
-const FLAT: [&str; 5] = [EPOCHS, KEYS, PLACES, VERIFIED, WRITERS];
+const FLAT: [&str; 5] = [CONFIG, EPOCHS, KEYS, VERIFIED, WRITERS];
 /// Directories whose objects are spread over 256 more, by the first byte of a pack's id.
 const FANNED: [&str; 2] = [PACKS, SHARDS];
 
@@ -57,8 +57,8 @@ pub enum Kind {
     Writer(RootId, u64),
     /// What gc condemned: the number of the epoch, and an id, since several may have one number.
     Epoch(u64, RootId),
-    /// Where the vault lies: the generation, and an id.
-    Places(u64, RootId),
+    /// A configuration: its number, and the hash of its bytes.
+    Config(u64, RootId),
     /// Which of the vault's places this is; the one object that differs from place to place.
     Place,
 }
@@ -93,8 +93,8 @@ pub enum Prefix {
     Writers,
     /// Epochs of gc.
     Epochs,
-    /// Lists of places.
-    Places,
+    /// Configurations.
+    Config,
     /// Spare copies of this number, of originals that the other prefix covers.
     Spare(u8, &'static Prefix),
     /// All spare copies.
@@ -114,7 +114,7 @@ impl Prefix {
             Prefix::Shards => SHARDS,
             Prefix::Writers => WRITERS,
             Prefix::Epochs => EPOCHS,
-            Prefix::Places => PLACES,
+            Prefix::Config => CONFIG,
             Prefix::Spares => SPARE,
             Prefix::Spare(number, of) => {
                 let path = format!("{SPARE}/{number}/{}", of.directory());
@@ -136,7 +136,7 @@ impl Prefix {
             Prefix::Shards => &Prefix::Shards,
             Prefix::Writers => &Prefix::Writers,
             Prefix::Epochs => &Prefix::Epochs,
-            Prefix::Places => &Prefix::Places,
+            Prefix::Config => &Prefix::Config,
             Prefix::All => &Prefix::All,
             Prefix::Spare(..) | Prefix::Spares => &Prefix::Spares,
         };
@@ -161,7 +161,7 @@ impl Prefix {
             | (Prefix::Shards, Kind::Shard(_))
             | (Prefix::Writers, Kind::Writer(..))
             | (Prefix::Epochs, Kind::Epoch(..))
-            | (Prefix::Places, Kind::Places(..)) => true,
+            | (Prefix::Config, Kind::Config(..)) => true,
             (Prefix::Roots(kind), Kind::Root(found, _)) => *kind == found,
             _ => false,
         }
@@ -229,9 +229,9 @@ impl Name {
         Self::new(format!("{EPOCHS}/{number}-{id}"), Kind::Epoch(number, *id))
     }
 
-    /// The list of places of this generation and id.
-    pub fn places(generation: u64, id: &RootId) -> Self {
-        Self::new(format!("{PLACES}/{generation}-{id}"), Kind::Places(generation, *id))
+    /// The configuration of this number whose bytes have this hash.
+    pub fn config(number: u64, hash: &RootId) -> Self {
+        Self::new(format!("{CONFIG}/{number}-{hash}"), Kind::Config(number, *hash))
     }
 
     /// The object that says which place of the vault this is.
@@ -299,7 +299,7 @@ impl Name {
             }
             (Some(WRITERS), Some(id), None, _) => pair(id, RootId::from_hex, number).map(|(id, n)| Kind::Writer(id, n)),
             (Some(EPOCHS), Some(id), None, _) => pair(id, number, RootId::from_hex).map(|(n, id)| Kind::Epoch(n, id)),
-            (Some(PLACES), Some(id), None, _) => pair(id, number, RootId::from_hex).map(|(n, id)| Kind::Places(n, id)),
+            (Some(CONFIG), Some(id), None, _) => pair(id, number, RootId::from_hex).map(|(n, id)| Kind::Config(n, id)),
             _ => None,
         };
         kind.map(|kind| Self::new(text.to_owned(), kind))
@@ -323,7 +323,7 @@ impl Name {
             Kind::Pack(_) => limits::PACK_MAX_BYTES,
             Kind::Shard(_) => limits::SHARD_MAX_BYTES,
             Kind::Place | Kind::Writer(..) => limits::HEADER_MAX_BYTES,
-            Kind::Root(..) | Kind::Verified(_) | Kind::Epoch(..) | Kind::Places(..) => limits::ROOT_MAX_BYTES,
+            Kind::Root(..) | Kind::Verified(_) | Kind::Epoch(..) | Kind::Config(..) => limits::ROOT_MAX_BYTES,
         };
         bytes as u64
     }
@@ -440,7 +440,7 @@ mod tests {
             Name::key(&slot),
             Name::pack(&pack),
             Name::place(),
-            Name::places(u64::MAX, &id),
+            Name::config(u64::MAX, &id),
             Name::root(RootKind::Snapshot, &id),
             Name::shard(&shard),
             Name::header().spare(1),
@@ -475,7 +475,7 @@ mod tests {
             Prefix::Shards,
             Prefix::Writers,
             Prefix::Epochs,
-            Prefix::Places,
+            Prefix::Config,
             Prefix::Spares,
             Prefix::All.spare(1),
             Prefix::Keys.spare(1),
@@ -530,7 +530,7 @@ mod tests {
             format!("epochs/+1-{id}"),
             format!("epochs/18446744073709551616-{id}"),
             format!("epochs/-{id}"),
-            format!("places/1-{id}-"),
+            format!("config/1-{id}-"),
             format!("shards/ab/{pack}"),
             format!("shards/ac/{pack}.2.1"),
             format!("shards/ab/{pack}.2.256"),
@@ -567,7 +567,7 @@ mod tests {
                     Kind::Shard(id) => Name::shard(&id),
                     Kind::Writer(id, beat) => Name::writer(&id, beat),
                     Kind::Epoch(number, id) => Name::epoch(number, &id),
-                    Kind::Places(generation, id) => Name::places(generation, &id),
+                    Kind::Config(number, hash) => Name::config(number, &hash),
                     Kind::Place => Name::place(),
                 };
                 let remade = remade.spare(name.spare_number());

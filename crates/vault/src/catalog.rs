@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use drystone_format::header::Trust;
+use drystone_format::config::Trust;
 use drystone_format::keys::{Role, Secrets};
 use drystone_format::limits::{PACK_MAX_BYTES, PACK_TAIL_GUESS_BYTES};
 use drystone_format::notice::open_verified;
@@ -69,7 +69,7 @@ impl Catalog {
             place: vault.place.clone(),
             parallel: vault.place.parallel(vault.context.threads),
             secrets: vault.secrets.clone(),
-            trust: vault.header().trust,
+            trust: vault.config().trust,
             verified: RwLock::default(),
             epochs: vault.epochs.clone(),
             condemned: RwLock::default(),

@@ -33,6 +33,11 @@ pub(crate) fn delete_slot(place: &Place, id: &SlotId) -> Result<()> {
     place.delete(&Name::key(id))
 }
 
+/// Removes a configuration of a vault that never came to be, or a copy of one that is damaged, to be written anew at once.
+pub(crate) fn delete_config(place: &Place, number: u64, hash: &RootId) -> Result<()> {
+    place.delete(&Name::config(number, hash))
+}
+
 /// Removes the presence of a run that is over, or that has put a newer one.
 fn delete_presence(place: &Place, id: &RootId, beat: u64) -> Result<()> {
     place.delete(&Name::writer(id, beat))

@@ -24,6 +24,7 @@ use crate::admit::Admit;
 use crate::catalog::Catalog;
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
+use crate::features::Act;
 use crate::gc::registration::Registration;
 use crate::lane::{Lane, TreeWriter};
 use crate::place::Place;
@@ -151,6 +152,7 @@ pub struct Ingest {
 impl Vault {
     /// Starts taking data in; several runs may do so at once, here and elsewhere.
     pub fn ingest(&self, options: IngestOptions) -> Result<Ingest> {
+        self.allow(Act::Store)?;
         self.ingest_as(Arc::new(Registration::new(self)?), options)
     }
 

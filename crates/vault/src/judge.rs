@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use drystone_format::header::Header;
+use drystone_format::id::object_hash;
 use drystone_format::keys::Secrets;
-use drystone_format::notice::{NoticeKind, open_notice};
+use drystone_format::notice::{NoticeKind, notice_version, open_notice};
 use drystone_format::root::verify_root;
 use drystone_format::slot::Slot;
 use drystone_store::spread::Judge;
@@ -30,7 +31,7 @@ impl Judge for BySignature {
             Kind::Root(kind, id) => verify_root(secrets, kind, &id, bytes).is_ok(),
             Kind::Verified(_) => notice(NoticeKind::Verified),
             Kind::Epoch(..) => notice(NoticeKind::Epoch),
-            Kind::Places(..) => notice(NoticeKind::Places),
+            Kind::Config(_, hash) => object_hash(bytes) == hash && notice_version(secrets, NoticeKind::Config, bytes).is_ok(),
             // A presence says nothing that its name does not; packs and shards carry their own checks.
             Kind::Writer(..) | Kind::Pack(_) | Kind::Shard(_) | Kind::Place => true,
         }

@@ -8,11 +8,13 @@
 mod admit;
 mod catalog;
 mod check;
+mod config;
 mod content;
 mod context;
 mod create;
 mod doctor;
 mod error;
+mod features;
 mod frames;
 mod gc;
 mod ingest;
@@ -36,6 +38,7 @@ mod stats;
 mod vault;
 
 pub use check::{CheckOptions, CheckReport};
+pub use config::{InForce, Signed, differences, in_force};
 pub use content::{ContentReader, Parts, Piece, PieceData, TreeReader};
 pub use context::{Clock, Context, Entropy};
 pub use create::CreateOptions;

@@ -13,6 +13,7 @@ use drystone_store::{Kind, Name, Prefix, Range};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
+use crate::features::Act;
 use crate::gc::delete_slot;
 use crate::keys::{NewLock, Unlock, Unlocked};
 use crate::place::Place;
@@ -222,6 +223,7 @@ impl Vault {
 
     /// Adds a key; durable on return.
     pub fn add_key(&self, new: &NewSlot) -> Result<SlotId> {
+        self.allow(Act::Store)?;
         let (id, object) = new_slot(&self.context, &self.secrets, &self.header_object(), new)?;
         self.place.put(&Name::key(&id), object)?;
         Ok(id)
@@ -232,6 +234,7 @@ impl Vault {
     /// [`Error::Absent`] if one of several places is away: it would bring the removed slot back.
     pub fn remove_key(&self, id: &SlotId, new_epoch: NewEpoch) -> Result<()> {
         owner_key(&self.secrets)?;
+        self.allow(Act::Store)?;
         self.place.all_there()?;
         let (slots, _) = read_slots(&self.place)?;
         let valid = |(slot, object): &&(Slot, Bytes)| {

@@ -11,16 +11,17 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use drystone_format::chunker::Chunker;
+use drystone_format::config::Config;
 use drystone_format::header::Header;
 use drystone_format::id::ChunkHasher;
 use drystone_format::keys::{Role, Secrets};
-use drystone_format::places::Places;
-use drystone_format::{ChunkId, SlotId, VaultId};
+use drystone_format::{ChunkId, RootId, SlotId, VaultId};
 use drystone_index::{Index, State};
 use drystone_store::{Name, Range};
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
+use crate::config::{InForce, Signed, Standing};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
@@ -28,7 +29,7 @@ use crate::gc::epochs::Epochs;
 use crate::keys::Unlock;
 use crate::place::Place;
 use crate::problem::Problems;
-use crate::reach::{Reach, Site, newest_named, newest_places, sites, spares, too_few};
+use crate::reach::{Reach, Reached, Site, reach_all, spares};
 use crate::reader::Reader;
 use crate::slots::{read_slots, unlock};
 
@@ -55,7 +56,7 @@ pub struct Vault {
     header_bytes: Bytes,
     warnings: Vec<String>,
     notes: Vec<String>,
-    pub(crate) places: Option<Places>,
+    standing: Standing,
     pub(crate) sites: Vec<Site>,
     state: Arc<State>,
     frames: Arc<Frames>,
@@ -92,25 +93,15 @@ impl Vault {
 
     /// Goes from the place that was unlocked to all places of the vault.
     fn open_at(reach: &Reach, context: Context, mut unlocked: Unlocked) -> Result<Self> {
-        let (mut newest, warnings) = newest_named(reach, &unlocked.header, &context, &unlocked.secrets)?;
-        unlocked.warnings.extend(warnings);
-        let mut reached = None;
-        // A place that was away may lead to others that know better; each turn finds a newer list or is the last.
-        while let Some(list) = newest.take() {
-            let (sites, notes) = sites(&list, reach, &context.runtime, &unlocked.secrets);
-            let place = Place::spread(&list, &sites, &context, &unlocked.secrets)?;
-            let (found, _) = newest_places(&place, &unlocked.secrets).map_err(|error| too_few(error, &sites))?;
-            newest = found.filter(|found| found.generation > list.generation);
-            if newest.is_none() {
-                unlocked.place = place;
-                unlocked.notes = notes;
-            }
-            reached = Some((list, sites));
+        let mut reached = reach_all(reach, &context, &unlocked.secrets)?;
+        if let Some(place) = reached.place.take() {
+            unlocked.place = place;
         }
+        unlocked.notes.append(&mut reached.notes);
         Self::assemble(unlocked, context, reached)
     }
 
-    pub(crate) fn assemble(unlocked: Unlocked, context: Context, reached: Option<(Places, Vec<Site>)>) -> Result<Self> {
+    pub(crate) fn assemble(unlocked: Unlocked, context: Context, reached: Reached) -> Result<Self> {
         let Unlocked {
             place,
             secrets,
@@ -142,10 +133,12 @@ impl Vault {
             Some(_) => {}
             None => state.set(PINNED, &secrets.vault_verify.0)?,
         }
-        let (places, sites) = reached.map_or((None, Vec::new()), |(list, sites)| (Some(list), sites));
-        if let Some(list) = &places {
-            warnings.extend(pin_generation(&state, list.generation)?);
-        }
+        let Reached {
+            found, in_force, sites, ..
+        } = reached;
+        let standing = found.standing(in_force, config_seen(&state)?);
+        warnings.extend(standing.warnings());
+        remember_config(&state, &standing, &place)?;
         let frames = Frames::new(place.clone(), secrets.clone(), context.memory_bytes / 2)?;
         let frames = Arc::new(frames);
         let hasher = ChunkHasher::new(&secrets.dedup_key);
@@ -161,7 +154,7 @@ impl Vault {
             header_bytes,
             warnings,
             notes,
-            places,
+            standing,
             sites,
             state,
             frames,
@@ -181,7 +174,22 @@ impl Vault {
         self.secrets.role()
     }
 
-    /// Its configuration.
+    /// What an owner has decided about it: the configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.standing.signed.config
+    }
+
+    /// The configuration in force with its hash, and others that an owner must choose from; `None` if none can be read.
+    pub fn in_force(&self) -> Option<InForce> {
+        let Standing { signed, rivals, .. } = self.standing.clone();
+        (!self.standing.is_assumed).then_some(InForce { signed, rivals })
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Its header.
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -217,12 +225,12 @@ impl Vault {
 
     /// Cuts file data of this vault.
     pub fn data_chunker(&self) -> Chunker {
-        Chunker::new(&self.secrets.dedup_key, self.header.data_sizes)
+        Chunker::new(&self.secrets.dedup_key, self.config().data_sizes)
     }
 
     /// Cuts trees and recipes of this vault.
     pub(crate) fn meta_chunker(&self) -> Chunker {
-        Chunker::new(&self.secrets.dedup_key, self.header.meta_sizes)
+        Chunker::new(&self.secrets.dedup_key, self.config().meta_sizes)
     }
 
     /// Local state: a cache, and small facts.
@@ -324,20 +332,25 @@ fn unlock_at(place: Place, unlock_with: &Unlock) -> Result<Unlocked> {
     })
 }
 
-/// Remembers the newest list of places; says so if only an older one is found.
-fn pin_generation(state: &State, generation: u64) -> Result<Option<String>> {
-    let pinned = state.get(PLACES_GENERATION)?.and_then(|bytes| bytes.try_into().ok());
-    let pinned = pinned.map_or(0, u64::from_be_bytes);
-    if generation < pinned {
-        return Ok(Some(format!(
-            "places/: the list of places has generation {generation}, and {pinned} was seen before: the places that \
-             answered are stale or were rolled back; name another one with --vault"
-        )));
+/// The configuration that this machine went by the last time.
+fn config_seen(state: &State) -> Result<Option<(u64, RootId)>> {
+    let stored = state.get(CONFIG_SEEN)?.unwrap_or_default();
+    let seen = stored.split_first_chunk().and_then(|(number, hash)| {
+        let hash = RootId::from_slice(hash)?;
+        Some((u64::from_be_bytes(*number), hash))
+    });
+    Ok(seen)
+}
+
+/// Remembers the configuration in force, if it is certain.
+fn remember_config(state: &State, standing: &Standing, place: &Place) -> Result<()> {
+    let Signed { hash, config } = &standing.signed;
+    let seen = (config.number, *hash);
+    if standing.certain(place.name()).is_err() || config_seen(state)? == Some(seen) {
+        return Ok(());
     }
-    if generation > pinned {
-        state.set(PLACES_GENERATION, &generation.to_be_bytes())?;
-    }
-    Ok(None)
+    let stored = [config.number.to_be_bytes().as_slice(), &hash.0].concat();
+    Ok(state.set(CONFIG_SEEN, &stored)?)
 }
 
 /// A header that cannot be used.
@@ -412,15 +425,15 @@ fn also_damaged(mut error: Error, problems: &Problems) -> Error {
 /// Opens the local state; one that is damaged where it matters here is set aside at once and begun anew.
 fn open_state(path: &Path) -> Result<State> {
     let state = State::open(path)?;
-    let mut keys = crate::losses::KEYS.iter().chain(&[PINNED]);
+    let mut keys = crate::losses::KEYS.iter().chain(&[PINNED, CONFIG_SEEN]);
     match keys.try_for_each(|key| state.get(key).map(drop)) {
         Err(drystone_index::Error::StateDamaged { .. }) => Ok(State::open(path)?),
         other => Ok(other.map(|()| state)?),
     }
 }
 
-/// State key of the newest generation of the list of places, eight bytes big-endian.
-const PLACES_GENERATION: &str = "places_generation";
+/// State key of the configuration that was last in force: its number, eight bytes big-endian, and its hash.
+const CONFIG_SEEN: &str = "config_seen";
 /// State key under which the vault's signing key is remembered.
 const PINNED: &str = "vault_verify";
 

@@ -20,10 +20,10 @@ const PAGE_MAX: usize = 1000;
 const FOOTERS_AT_ONCE: usize = 16;
 /// The directories of small objects and packs, in the order of names.
 const DIRECTORIES: [Prefix; 7] = [
+    Prefix::Config,
     Prefix::Epochs,
     Prefix::Keys,
     Prefix::Packs,
-    Prefix::Places,
     Prefix::Roots(RootKind::Snapshot),
     Prefix::Verified,
     Prefix::Writers,
@@ -402,15 +402,19 @@ impl Core {
         after: Option<&Name>,
         limit: usize,
     ) -> Result<Vec<Listed>> {
-        let (header, mut found) = (Name::header(), Vec::new());
-        if after.is_none_or(|after| *after < header) {
-            match self.stat_small(&header).await {
-                Ok(size) => found.push(Listed { name: header, size }),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let mut header = Some(Name::header()).filter(|header| after.is_none_or(|after| after < header));
+        let mut found = Vec::new();
         for prefix in directories {
+            let is_due = |header: &mut Name| *prefix.directory() > *header.as_str();
+            if found.len() < limit
+                && let Some(name) = header.take_if(is_due)
+            {
+                match self.stat_small(&name).await {
+                    Ok(size) => found.push(Listed { name, size }),
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error),
+                }
+            }
             if found.len() >= limit {
                 break;
             }

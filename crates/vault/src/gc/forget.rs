@@ -11,6 +11,7 @@ use drystone_store::{Name, Range};
 
 use crate::context::Source;
 use crate::error::{Error, Result};
+use crate::features::Act;
 use crate::problem::Problems;
 use crate::retention::{Candidate, FirstSeen, Group, Keep, Sightings, plan};
 use crate::vault::Vault;
@@ -71,6 +72,7 @@ impl Vault {
             }
             .into());
         }
+        self.allow(Act::Forget)?;
         if ids.is_empty() {
             return Ok(());
         }

@@ -17,6 +17,7 @@ use drystone_store::{Kind, Name, Prefix, RootKind};
 use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::{Error, Result};
+use crate::features::Act;
 use crate::gc::live::Keys;
 use crate::gc::mark::{Job, Marker};
 use crate::gc::protocol::{self, GcStep, Registered, Standing};
@@ -112,6 +113,7 @@ impl Vault {
             }
             .into());
         }
+        self.allow(Act::Collect)?;
         let mut run = Run::new(self, options)?;
         if options.dry_run {
             run.check_places()?;

@@ -152,8 +152,6 @@ fn assert_goes_on(
     assert_whole(&vault);
     let places: Vec<String> = vault
         .places()
-        .unwrap()
-        .places
         .iter()
         .map(|entry| entry.url.clone())
         .collect();
