@@ -156,7 +156,10 @@ impl From<drystone_vault::Error> for Failure {
             E::UncertainConfig { .. } | E::NoConfig { .. } => {
                 (Exit::Error, "drystone vault show, then drystone vault resolve [HASH]")
             }
-            E::ConfigMoved { .. } => (Exit::Error, "run the same command again"),
+            E::ConfigMoved { .. } => (
+                Exit::Error,
+                "name all places, also new ones, with --vault A,B, and look at `drystone place list`",
+            ),
             E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
             E::Absent { .. } => (Exit::Error, "drystone doctor"),
             E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),

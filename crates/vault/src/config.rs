@@ -51,8 +51,10 @@ impl Signed {
 enum Unread {
     /// No owner signed it.
     Forged(String),
-    /// An owner may have signed it.
-    Doubtful(String),
+    /// An owner may have signed it; its bytes are not what was written.
+    Damaged(String),
+    /// An owner may have signed it; it is out of reach, or this key does not open it.
+    OutOfReach(String),
 }
 
 /// All configurations that places list.
@@ -60,6 +62,8 @@ enum Unread {
 pub(crate) struct Found {
     signed: Vec<Signed>,
     unread: BTreeMap<(u64, RootId), Unread>,
+    /// Copies that are damaged of what was read elsewhere.
+    damaged_copies: Vec<String>,
 }
 
 /// The configurations that count: the one in force, and others that it does not replace.
@@ -90,7 +94,7 @@ impl Found {
     pub(crate) fn of(signed: Signed) -> Self {
         Self {
             signed: vec![signed],
-            unread: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -108,17 +112,35 @@ impl Found {
             if !self.is_known(&hash) {
                 match read_one(place, secrets, (number, hash))? {
                     Ok(config) => self.add(Signed { hash, config }),
-                    Err(unread) => drop(self.unread.insert((number, hash), unread)),
+                    Err(unread) => self.note((number, hash), unread),
                 }
             }
         }
         Ok(())
     }
 
-    pub(crate) fn add(&mut self, signed: Signed) {
+    /// The first reason stays, unless bytes with the right hash were found: then nobody can have signed them.
+    fn note(&mut self, name: (u64, RootId), unread: Unread) {
+        let is_final = matches!(unread, Unread::Forged(_));
+        let known = self.unread.entry(name).or_insert_with(|| unread.clone());
+        if is_final {
+            *known = unread;
+        }
+    }
+
+    fn add(&mut self, signed: Signed) {
         self.signed.push(signed);
-        let known: Vec<_> = self.unread.keys().filter(|(_, hash)| self.is_known(hash)).copied().collect();
-        known.iter().for_each(|name| drop(self.unread.remove(name)));
+        let unread = std::mem::take(&mut self.unread);
+        for ((number, hash), why) in unread {
+            if !self.is_known(&hash) {
+                self.unread.insert((number, hash), why);
+            } else if let Unread::Damaged(why) = why {
+                let name = Name::config(number, &hash);
+                self.damaged_copies.push(format!(
+                    "{name}: a copy of this configuration is damaged ({why}); another one is used; run `drystone repair`"
+                ));
+            }
+        }
     }
 
     /// Returns true if the configuration with this hash is readable, or replaced by one that is.
@@ -145,12 +167,12 @@ impl Found {
 
     /// What the vault goes by. `seen` is what this machine went by the last time.
     pub(crate) fn standing(&self, in_force: Option<InForce>, seen: Option<(u64, RootId)>) -> Standing {
-        let (mut doubts, mut reports) = (Vec::new(), Vec::new());
+        let (mut doubts, mut reports) = (Vec::new(), self.damaged_copies.clone());
         for ((number, hash), unread) in &self.unread {
             let name = Name::config(*number, hash);
             match unread {
                 Unread::Forged(why) => reports.push(format!("{name}: it counts for nobody: {why}")),
-                Unread::Doubtful(why) => doubts.push(format!(
+                Unread::Damaged(why) | Unread::OutOfReach(why) => doubts.push(format!(
                     "{name}: this configuration cannot be read ({why}), so the one in use may be older"
                 )),
             }
@@ -362,11 +384,12 @@ fn read_one(place: &Place, secrets: &Secrets, (number, hash): (u64, RootId)) -> 
         Ok(object) => object,
         Err(error @ (Error::Stopped | Error::Interrupted)) => return Err(error),
         // What cannot be read here may be read at another place.
-        Err(error) => return Ok(Err(Unread::Doubtful(error.to_string()))),
+        Err(error) if error.is_damage() && !error.is_absence() => return Ok(Err(Unread::Damaged(error.to_string()))),
+        Err(error) => return Ok(Err(Unread::OutOfReach(error.to_string()))),
     };
     if object_hash(&object) != hash {
         let why = "its bytes do not have the hash in its name".to_owned();
-        return Ok(Err(Unread::Doubtful(why)));
+        return Ok(Err(Unread::Damaged(why)));
     }
     decode(secrets, number, &object).map_err(place.damaged(&name))
 }
@@ -381,6 +404,6 @@ fn decode(secrets: &Secrets, number: u64, object: &Bytes) -> Result<Result<Confi
         Ok(config) if config.number == number => Ok(Ok(config)),
         Ok(_) => Ok(Err(Unread::Forged("it has another number than its name".to_owned()))),
         Err(error @ Format::Version { .. }) => Err(error),
-        Err(error) => Ok(Err(Unread::Doubtful(error.to_string()))),
+        Err(error) => Ok(Err(Unread::OutOfReach(error.to_string()))),
     }
 }

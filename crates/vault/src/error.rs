@@ -132,11 +132,16 @@ pub enum Error {
         /// What is known about it.
         why: String,
     },
-    /// Another owner has changed the configuration since this run read it.
-    #[error("{place}: another owner has changed the configuration meanwhile; nothing was changed")]
+    /// The configuration is another than this run has read.
+    #[error(
+        "{place}: there is another configuration by now ({found}), of another owner or of a change that was interrupted; \
+         nothing was changed"
+    )]
     ConfigMoved {
         /// The vault's place.
         place: String,
+        /// Number and hash of the one in force, or `none`.
+        found: String,
     },
     /// No configuration that an owner could choose has this hash.
     #[error("no single configuration is meant by `{text}`; see `drystone vault show`")]

@@ -270,7 +270,7 @@ impl Vault {
 
     /// Makes `config` with these places the one in force, and gives the vault back as it then lies.
     fn switch(self, mut config: Config, sites: Vec<Site>) -> Result<Self> {
-        self.refuse_if_moved()?;
+        self.refuse_if_moved(&sites)?;
         config.places = sites.iter().map(|site| site.entry.clone()).collect();
         let place = if sites.is_empty() {
             self.place.clone()
@@ -308,17 +308,22 @@ impl Vault {
         spread()
     }
 
-    /// An error if places list a configuration by now that this one does not replace.
-    fn refuse_if_moved(&self) -> Result<()> {
+    /// An error if the places, or new ones among `sites`, list a configuration by now that this one does not replace.
+    fn refuse_if_moved(&self, sites: &[Site]) -> Result<()> {
         let mut found = Found::default();
         found.read(&self.place, &self.secrets)?;
-        let now = found.in_force().map(|now| now.signed.hash);
-        if now == Some(self.standing().signed.hash) {
-            return Ok(());
+        let is_new = |site: &&Site| self.sites.iter().all(|known| known.entry.id != site.entry.id);
+        for store in sites.iter().filter(is_new).filter_map(|site| site.store.as_ref().ok()) {
+            found.read(&self.place.at(store.clone()), &self.secrets)?;
         }
-        Err(Error::ConfigMoved {
-            place: self.place().to_owned(),
-        })
+        let ours = self.standing().signed.hash;
+        match found.in_force() {
+            Some(now) if now.signed.hash == ours && now.rivals.is_empty() => Ok(()),
+            now => Err(Error::ConfigMoved {
+                place: self.place().to_owned(),
+                found: now.map_or_else(|| "none".to_owned(), |now| now.signed.label()),
+            }),
+        }
     }
 
     /// Of a vault that lies whole at one place: where the copies of its configuration lie that are missing or altered.

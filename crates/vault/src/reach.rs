@@ -158,6 +158,12 @@ pub(crate) fn reach_all(reach: &Reach, context: &Context, secrets: &Arc<Secrets>
         found
             .read(&place, secrets)
             .map_err(|error| too_few(error, &sites))?;
+        if !found.is_certain() {
+            // A spread tells apart only sound and unsound; what lies there says whether it is damaged or made up.
+            for store in sites.iter().filter_map(|site| site.store.as_ref().ok()) {
+                let _ = found.read(&Place::new(store.clone(), context.runtime.clone()), secrets);
+            }
+        }
         if found.in_force().is_some_and(|then| then.signed.hash == now.signed.hash) {
             return Ok(Reached {
                 place: Some(place),

@@ -196,6 +196,10 @@ impl Vault {
             report.rotten += unsound.len() as u64;
             if options.repair {
                 report.mended += self.mend_config_copies()?;
+            } else {
+                let what = "this copy of the configuration is missing or altered; run `drystone repair`";
+                let problems = &mut report.problems;
+                unsound.iter().for_each(|(name, _)| problems.push(name.as_str(), what));
             }
             return Ok(());
         };
