@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
-use drystone_format::limits::{DATA_CHUNK_MAX_BYTES, DATA_CHUNK_MIN_BYTES};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 

@@ -94,7 +94,10 @@ fn every_command_of_the_help_is_tried() {
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     for line in lines.take_while(|line| !line.is_empty()) {
         let verb = line.split_whitespace().next().unwrap();
-        assert!(COMMANDS.iter().any(|(_, args)| args[0] == verb), "`{verb}` is not tried");
+        assert!(
+            COMMANDS.iter().any(|(_, args)| args[0] == verb),
+            "`{verb}` is not tried"
+        );
     }
 }
 
@@ -134,7 +137,12 @@ fn every_command_refuses_what_a_feature_is_needed_for_and_nothing_else() {
             if expected {
                 assert!(ran.err().contains("newer"), "{}", ran.err());
             } else {
-                assert!([0, 3, 4].contains(&ran.exit()), "{args:?}, {class}: {} {}", ran.exit(), ran.err());
+                assert!(
+                    [0, 3, 4].contains(&ran.exit()),
+                    "{args:?}, {class}: {} {}",
+                    ran.exit(),
+                    ran.err()
+                );
             }
         }
     }

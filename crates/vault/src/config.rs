@@ -129,12 +129,13 @@ impl Found {
     }
 
     fn add(&mut self, signed: Signed) {
+        let added = signed.hash;
         self.signed.push(signed);
         let unread = std::mem::take(&mut self.unread);
         for ((number, hash), why) in unread {
             if !self.is_known(&hash) {
                 self.unread.insert((number, hash), why);
-            } else if let Unread::Damaged(why) = why {
+            } else if let (true, Unread::Damaged(why)) = (hash == added, why) {
                 let name = Name::config(number, &hash);
                 self.damaged_copies.push(format!(
                     "{name}: a copy of this configuration is damaged ({why}); another one is used; run `drystone repair`"
@@ -367,7 +368,11 @@ pub fn differences(one: &Config, other: &Config) -> Vec<String> {
     }
     if found.is_empty() {
         let only_use = one.places != other.places;
-        let what = if only_use { "how a place is used" } else { "nothing but the time" };
+        let what = if only_use {
+            "how a place is used"
+        } else {
+            "nothing but the time"
+        };
         found.push(what.to_owned());
     }
     found

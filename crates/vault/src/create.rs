@@ -66,7 +66,11 @@ impl Vault {
         refuse_existing(&store, &context)?;
         let new = NewVault::generate(&context, options)?;
         let place = Place::new(store, context.runtime.clone());
-        let found = new.store((&place, &[]), &context, &new.config(&context, options, (1, 1), Vec::new()))?;
+        let found = new.store(
+            (&place, &[]),
+            &context,
+            &new.config(&context, options, (1, 1), Vec::new()),
+        )?;
         let reached = Reached::of(found, Vec::new());
         Self::assemble(new.unlocked(place), context, reached)
     }
@@ -145,13 +149,7 @@ impl NewVault {
     }
 
     /// The first configuration.
-    fn config(
-        &self,
-        context: &Context,
-        options: &CreateOptions,
-        spread: (u8, u8),
-        places: Vec<PlaceEntry>,
-    ) -> Config {
+    fn config(&self, context: &Context, options: &CreateOptions, spread: (u8, u8), places: Vec<PlaceEntry>) -> Config {
         Config {
             number: 1,
             made: context.clock.now(),

@@ -31,7 +31,9 @@ impl Judge for BySignature {
             Kind::Root(kind, id) => verify_root(secrets, kind, &id, bytes).is_ok(),
             Kind::Verified(_) => notice(NoticeKind::Verified),
             Kind::Epoch(..) => notice(NoticeKind::Epoch),
-            Kind::Config(_, hash) => object_hash(bytes) == hash && notice_version(secrets, NoticeKind::Config, bytes).is_ok(),
+            Kind::Config(_, hash) => {
+                object_hash(bytes) == hash && notice_version(secrets, NoticeKind::Config, bytes).is_ok()
+            }
             // A presence says nothing that its name does not; packs and shards carry their own checks.
             Kind::Writer(..) | Kind::Pack(_) | Kind::Shard(_) | Kind::Place => true,
         }

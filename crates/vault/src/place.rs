@@ -89,7 +89,10 @@ impl Place {
         Ok(Self {
             store: Arc::new(spread.clone()),
             spread: Some(spread),
-            keeps_all: config.places.iter().any(|entry| entry.marks.has(PlaceMarks::APPEND_ONLY)),
+            keeps_all: config
+                .places
+                .iter()
+                .any(|entry| entry.marks.has(PlaceMarks::APPEND_ONLY)),
             runtime: context.runtime.clone(),
         })
     }

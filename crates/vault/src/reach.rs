@@ -155,9 +155,7 @@ pub(crate) fn reach_all(reach: &Reach, context: &Context, secrets: &Arc<Secrets>
         }
         let (sites, notes) = sites(config, reach, &context.runtime, secrets);
         let place = Place::spread(config, &sites, context, secrets)?;
-        found
-            .read(&place, secrets)
-            .map_err(|error| too_few(error, &sites))?;
+        found.read(&place, secrets).map_err(|error| too_few(error, &sites))?;
         if !found.is_certain() {
             // A spread tells apart only sound and unsound; what lies there says whether it is damaged or made up.
             for store in sites.iter().filter_map(|site| site.store.as_ref().ok()) {

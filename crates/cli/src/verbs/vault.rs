@@ -71,7 +71,11 @@ fn show(app: &App) -> Result<Exit> {
         app.out.result("config", fields, text)?;
         return Ok(Exit::Damaged);
     };
-    let exit = if rivals.is_empty() { Exit::Done } else { Exit::Incomplete };
+    let exit = if rivals.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Incomplete
+    };
     let mut fields = fields(&signed);
     let mut text = page(&signed);
     let mut others = Vec::new();
@@ -137,7 +141,11 @@ fn feature_words(features: &Features) -> String {
         .filter(|(_, words)| !words.is_empty())
         .map(|(class, words)| format!("{} ({class})", words.join(", ")))
         .collect();
-    if words.is_empty() { "none needed".to_owned() } else { words.join("; ") }
+    if words.is_empty() {
+        "none needed".to_owned()
+    } else {
+        words.join("; ")
+    }
 }
 
 fn fields(signed: &Signed) -> Value {
@@ -176,8 +184,7 @@ impl Resolve {
         let text = format!(
             "configuration {hash} replaces all others; if places changed with it, packs move with `drystone repair`"
         );
-        app.out
-            .result("config_resolved", with_exit(fields, Exit::Done), text)?;
+        app.out.result("config_resolved", with_exit(fields, Exit::Done), text)?;
         Ok(Exit::Done)
     }
 }

@@ -434,7 +434,9 @@ fn a_configuration_that_makes_no_sense_is_refused() {
         ("kind", |config| config.root_kinds = vec!["Snapshot".to_owned()]),
         ("long kind", |config| config.root_kinds = vec!["a".repeat(16)]),
         ("feature", |config| config.features.collect = vec!["a b".to_owned()]),
-        ("features", |config| config.features.write = vec!["b".to_owned(), "a".to_owned()]),
+        ("features", |config| {
+            config.features.write = vec!["b".to_owned(), "a".to_owned()]
+        }),
         ("credential twice", |config| {
             config.removed.push(Removed {
                 since: 9,

@@ -47,7 +47,10 @@ fn in_force_is_the_one_that_no_other_replaces() {
     let (one, two, three) = (of(1, 1, &[]), of(2, 2, &[1]), of(3, 3, &[1, 2]));
     let chosen = |configs: &[Signed], named| {
         let InForce { signed, rivals } = in_force(configs, named).unwrap();
-        (signed.hash.0[0], rivals.iter().map(|rival| rival.hash.0[0]).collect::<Vec<_>>())
+        (
+            signed.hash.0[0],
+            rivals.iter().map(|rival| rival.hash.0[0]).collect::<Vec<_>>(),
+        )
     };
     assert_eq!(in_force(&[], None), None);
     for configs in [[&one, &two, &three], [&three, &one, &two], [&two, &three, &one]] {
@@ -63,7 +66,10 @@ fn in_force_is_the_one_that_no_other_replaces() {
     // The ledger decides, unless what it names is replaced.
     assert_eq!(chosen(&[left.clone(), right.clone()], Some(left.hash)), (4, vec![5]));
     assert_eq!(chosen(&[one.clone(), two.clone()], Some(one.hash)), (2, vec![]));
-    assert_eq!(chosen(&[left, right, of(6, 3, &[1, 4, 5])], Some(one.hash)), (6, vec![]));
+    assert_eq!(
+        chosen(&[left, right, of(6, 3, &[1, 4, 5])], Some(one.hash)),
+        (6, vec![])
+    );
 }
 
 fn gc(vault: &Vault) -> drystone_vault::Result<()> {
@@ -121,10 +127,17 @@ fn two_owners_who_change_it_at_once_are_told_and_one_of_them_chooses() {
         for one in std::iter::once(&signed).chain(&rivals) {
             assert!(warnings.contains(&one.hash.short()), "{warnings}");
         }
-        assert!(warnings.contains("mem://d") && warnings.contains("mem://e"), "{warnings}");
+        assert!(
+            warnings.contains("mem://d") && warnings.contains("mem://e"),
+            "{warnings}"
+        );
         assert!(warnings.contains("1/3") && warnings.contains("2/3"), "{warnings}");
         let doctor = vault.doctor().unwrap();
-        assert!(doctor.iter().any(|finding| finding.what.contains(&rivals[0].hash.short())));
+        assert!(
+            doctor
+                .iter()
+                .any(|finding| finding.what.contains(&rivals[0].hash.short()))
+        );
         // Everything can be read and backed up; nothing is changed and nothing is collected.
         assert_eq!(files(&vault, &id).unwrap(), some_files(1));
         store_small(&vault, 7);
@@ -138,7 +151,11 @@ fn two_owners_who_change_it_at_once_are_told_and_one_of_them_chooses() {
     vault.resolve_config(Some(&rival.hash.to_string()[..12])).unwrap();
     let vault = world.open(&fixture, &["mem://a", "mem://b"]).unwrap();
     let InForce { signed, rivals } = vault.in_force().unwrap();
-    assert!(rivals.is_empty() && vault.warnings().is_empty(), "{:?}", vault.warnings());
+    assert!(
+        rivals.is_empty() && vault.warnings().is_empty(),
+        "{:?}",
+        vault.warnings()
+    );
     assert_eq!(differences(&signed.config, &rival.config), ["nothing but the time"]);
     repair(&vault);
     gc(&vault).unwrap();
@@ -175,21 +192,24 @@ fn changed() -> (World, Fixture, RootId, Name) {
 }
 
 /// Reading goes on, changes and gc refuse, also on a machine that knows nothing, until an owner decides.
-fn assert_doubtful(
-    world: &World,
-    fixture: &Fixture,
-    (id, urls): (RootId, &[&str]),
-    name: &Name,
-    word: &str,
-) {
+fn assert_doubtful(world: &World, fixture: &Fixture, (id, urls): (RootId, &[&str]), name: &Name, word: &str) {
     for machine in [fixture.elsewhere(), fixture.elsewhere()] {
         let vault = world.open(&machine, urls).unwrap();
         let warnings = vault.warnings().join("\n");
-        assert!(warnings.contains(name.as_str()) && warnings.contains(word), "{warnings}");
+        assert!(
+            warnings.contains(name.as_str()) && warnings.contains(word),
+            "{warnings}"
+        );
         assert_eq!(vault.config().number, 1);
         assert_eq!(files(&vault, &id).unwrap(), some_files(1));
         assert!(is_refused(gc(&vault)), "{word}");
-        assert!(vault.doctor().unwrap().iter().any(|found| found.what.contains(name.as_str())));
+        assert!(
+            vault
+                .doctor()
+                .unwrap()
+                .iter()
+                .any(|found| found.what.contains(name.as_str()))
+        );
         assert!(is_refused(vault.change_places(change(vec![], vec![], Some((1, 3))))));
     }
 }
@@ -236,7 +256,10 @@ fn an_older_configuration_than_this_machine_has_used_is_told() {
         .unwrap();
     let vault = before.open(&fixture, &["mem://a"]).unwrap();
     let warnings = vault.warnings().join("\n");
-    assert!(warnings.contains("rolled back") && warnings.contains("config/2-"), "{warnings}");
+    assert!(
+        warnings.contains("rolled back") && warnings.contains("config/2-"),
+        "{warnings}"
+    );
     assert_eq!(files(&vault, &id).unwrap(), some_files(1));
     assert!(is_refused(gc(&vault)));
     assert!(is_refused(vault.change_places(change(vec![], vec![], Some((1, 3))))));
@@ -273,7 +296,12 @@ fn what_no_owner_signed_counts_for_nobody_and_stops_nobody() {
     let vault = world.open(&fixture.elsewhere(), &["mem://b"]).unwrap();
     assert_eq!((vault.config().number, vault.config().spread), (1, (2, 3)));
     assert_eq!(vault.warnings().len(), 3, "{:?}", vault.warnings());
-    assert!(vault.warnings().iter().all(|warning| warning.contains("counts for nobody")));
+    assert!(
+        vault
+            .warnings()
+            .iter()
+            .all(|warning| warning.contains("counts for nobody"))
+    );
     assert_eq!(files(&vault, &id).unwrap(), some_files(1));
     gc(&vault).unwrap();
     vault
@@ -304,7 +332,11 @@ fn a_vault_at_one_place_keeps_a_spare_copy_and_is_readable_without_any() {
     let store = Arc::new(Memory::new());
     let vault = fixture.create(store.clone()).unwrap();
     let id = store_small(&vault, 1);
-    let name = store.contents().into_keys().find(|name| Prefix::Config.covers(name)).unwrap();
+    let name = store
+        .contents()
+        .into_keys()
+        .find(|name| Prefix::Config.covers(name))
+        .unwrap();
     let copies = [name.clone(), name.spare(1)];
     for (lost, damage) in copies.iter().flat_map(|copy| [(copy, false), (copy, true)]) {
         let world = Arc::new(store.as_ref().clone());
@@ -316,7 +348,13 @@ fn a_vault_at_one_place_keeps_a_spare_copy_and_is_readable_without_any() {
         assert_eq!(vault.config(), self::config_of(&fixture, &store), "{lost}");
         let found = scrub(&vault);
         assert!(lines(&found.problems).contains(lost.as_str()), "{lost}");
-        assert!(vault.doctor().unwrap().iter().any(|finding| finding.what.contains(lost.as_str())));
+        assert!(
+            vault
+                .doctor()
+                .unwrap()
+                .iter()
+                .any(|finding| finding.what.contains(lost.as_str()))
+        );
         assert_eq!(vault.repair(&RepairOptions::default()).unwrap().mended_objects, 1);
         assert_eq!(world.contents(), store.contents(), "{lost}");
     }
@@ -383,7 +421,16 @@ fn a_feature_that_is_needed_to_read_closes_the_vault() {
 #[test]
 fn features_refuse_what_they_are_needed_for_and_nothing_else() {
     type Deed = fn(&Vault, RootId) -> drystone_vault::Result<()>;
-    let key = |vault: &Vault| vault.keys().unwrap().0.into_iter().find(|slot| !slot.current).unwrap().id;
+    let key = |vault: &Vault| {
+        vault
+            .keys()
+            .unwrap()
+            .0
+            .into_iter()
+            .find(|slot| !slot.current)
+            .unwrap()
+            .id
+    };
     let deeds: [(&str, &str, Deed); 14] = [
         ("snapshots", "", |vault, _| vault.snapshots().map(drop)),
         ("files", "", |vault, id| files(vault, &id).map(drop)),
@@ -396,8 +443,12 @@ fn features_refuse_what_they_are_needed_for_and_nothing_else() {
         ("stats", "", |vault, _| vault.stats().map(drop)),
         ("redundancy", "", |vault, _| vault.redundancy().map(drop)),
         ("backup", "write", |vault, _| try_store(vault, &some_files(2)).map(drop)),
-        ("scrub --repair", "write", |vault, _| vault.scrub(&scrubbing(true)).map(drop)),
-        ("repair", "write", |vault, _| vault.repair(&RepairOptions::default()).map(drop)),
+        ("scrub --repair", "write", |vault, _| {
+            vault.scrub(&scrubbing(true)).map(drop)
+        }),
+        ("repair", "write", |vault, _| {
+            vault.repair(&RepairOptions::default()).map(drop)
+        }),
         ("repair header", "write", |vault, _| vault.repair_header()),
         ("resolve", "write", |vault, _| vault.resolve_config(None).map(drop)),
         ("forget", "write collect", |vault, id| vault.forget(&[id])),
@@ -489,9 +540,18 @@ fn a_listed_kind_of_roots_that_is_not_known_stops_gc_and_nothing_else() {
     let vault = fixture.open(store).unwrap();
     assert!(vault.config().lists("dream"));
     let error = gc(&vault).unwrap_err();
-    assert!(matches!(&error, Error::UnknownRoots { kind, .. } if kind == "dream"), "{error}");
+    assert!(
+        matches!(&error, Error::UnknownRoots { kind, .. } if kind == "dream"),
+        "{error}"
+    );
     assert_eq!(files(&vault, &id).unwrap(), crate::spread_world::small_files(1));
     store_small(&vault, 2);
     vault.forget(&[id]).unwrap();
-    assert!(vault.doctor().unwrap().iter().any(|finding| finding.what.contains("dream")));
+    assert!(
+        vault
+            .doctor()
+            .unwrap()
+            .iter()
+            .any(|finding| finding.what.contains("dream"))
+    );
 }

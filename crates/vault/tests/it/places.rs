@@ -218,11 +218,7 @@ fn the_newest_list_of_places_is_found_from_a_place_that_was_away() {
     repair(&vault);
     world.bring("mem://c", away);
     let vault = world.open(&fixture.elsewhere(), &["mem://c"]).unwrap();
-    let urls: Vec<&str> = vault
-        .places()
-        .iter()
-        .map(|entry| entry.url.as_str())
-        .collect();
+    let urls: Vec<&str> = vault.places().iter().map(|entry| entry.url.as_str()).collect();
     assert!(urls.contains(&"mem://d"), "{urls:?}");
     // If the others are not there, the machine that knows better says so.
     for url in ["mem://a", "mem://b", "mem://d"] {
