@@ -96,6 +96,7 @@ class Vault:
         verify(key[32:], b"drystone slot v1" + signed, signature)
         if slot[2] == 1:
             raise SystemExit("this is a writer key: it can back up, but not read what is stored")
+        self.check_features()
         for pack in glob.glob("packs/??/*", root_dir=path):
             self.learn(os.path.join(path, pack))
     def parse(self, magic, *name):
@@ -107,6 +108,19 @@ class Vault:
         key, role, signature = certificate
         verify(self.key, b"drystone writer v1" + self.id + key + bytes([role]), signature)
         return key
+    def check_features(self):
+        """Refuses a vault whose configuration in force needs a feature to read."""
+        configs = {}
+        for name in os.listdir(os.path.join(self.path, "config")):
+            notice, signed, signature = self.parse(b"DRYCONF", "config", name)
+            verify(self.writer(notice[2]), b"drystone config v1" + signed, signature)
+            key = hkdf(notice[1], self.epochs[notice[0]][3], b"drystone trailer v1")
+            payload = self.opener(2, key, b"drystone config v1", 1)(0, notice[3])
+            configs[bytes.fromhex(name.partition("-")[2])], _ = cbor(payload)
+        replaced = {hash for config in configs.values() for hash in config[2]}
+        for hash in configs.keys() - replaced:
+            if configs[hash][3][0]:
+                raise SystemExit(f"this vault needs {configs[hash][3][0]} to be read: use a newer program")
     def opener(self, suite, key, label, kind):
         cipher, aad = {1: AESGCM, 2: ChaCha20Poly1305}[suite](key), label + VERSION + self.id + bytes([kind])
         return lambda number, sealed: cipher.decrypt(struct.pack(">IQ", 0, number), sealed, aad)

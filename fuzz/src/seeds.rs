@@ -29,7 +29,7 @@ fn target(example: &str) -> Option<(&'static str, &'static [u8])> {
         "root" => ("root", b""),
         "verified-list" => ("verified", b""),
         "epoch" => ("epoch", b""),
-        "places" | "place" => ("places", b""),
+        "config" | "place" => ("config", b""),
         "presence" => ("presence", b""),
         _ => return None,
     })

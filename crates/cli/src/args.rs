@@ -128,6 +128,8 @@ pub(crate) enum Verb {
     Doctor(verbs::doctor::Doctor),
     /// Add, list, remove and replace the places where the vault lies
     Place(verbs::place::Place),
+    /// Show and change what every program must know of the vault
+    Vault(verbs::vault::Vault),
     /// Show sizes and counts
     Stats(verbs::stats::Stats),
     /// Add, list and remove what opens the vault

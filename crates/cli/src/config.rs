@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
-use drystone_format::limits::{DATA_CHUNK_MAX_BYTES, DATA_CHUNK_MIN_BYTES};
 use drystone_vault::{Accept, Known};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
@@ -62,14 +61,9 @@ Configuration file ($XDG_CONFIG_HOME/drystone/config.toml, or --config FILE):
   Flags come before environment, environment before profile. A place given as URL or path uses the
   profile with this very `vault`, if there is one.";
 
-/// Chunk sizes of file data in a new vault: the format's usual ones.
-pub(crate) fn default_data_sizes() -> Result<Sizes> {
-    Ok(Sizes::new(DATA_CHUNK_MIN_BYTES, DATA_CHUNK_MAX_BYTES).map_err(drystone_vault::Error::from)?)
-}
-
 /// Chunk sizes of this average, in the proportions of the usual ones.
 pub(crate) fn data_sizes(average_bytes: u64) -> Result<Sizes> {
-    let usual = default_data_sizes()?;
+    let usual = Sizes::DATA;
     let usual_average = u64::from(usual.min_bytes() + usual.max_bytes()) / 2;
     let scale = |bytes: u32| u32::try_from(u64::from(bytes).saturating_mul(average_bytes) / usual_average);
     match (scale(usual.min_bytes()), scale(usual.max_bytes())) {

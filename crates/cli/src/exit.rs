@@ -171,9 +171,17 @@ impl From<drystone_vault::Error> for Failure {
                 Exit::Error,
                 "make enough of them available, then run the same command again; nothing was changed",
             ),
+            E::OnePlace { .. } => (Exit::Error, "name one place with --vault"),
+            E::Feature { .. } | E::UnknownRoots { .. } => (Exit::Error, NEWER),
+            E::UncertainConfig { .. } | E::NoConfig { .. } => {
+                (Exit::Error, "drystone vault show, then drystone vault resolve [HASH]")
+            }
+            E::ConfigMoved { .. } => (
+                Exit::Error,
+                "name all places, also new ones, with --vault A,B, and look at `drystone place list`",
+            ),
             E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
             E::Absent { .. } => (Exit::Error, "drystone doctor"),
-            E::UnknownKind { .. } => (Exit::Error, NEWER),
             E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),
             E::LatestUnknown { .. } => (Exit::Damaged, "drystone check; drystone snapshots"),
             E::NoSnapshot { .. }

@@ -16,9 +16,8 @@ use std::sync::Arc;
 use drystone_backup::Selection;
 use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
-use drystone_format::header::Trust;
+use drystone_format::config::Trust;
 use drystone_format::keys::Role;
-use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
 use drystone_store::Store;
 use drystone_vault::{
     Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Resolved, Unlock,
@@ -89,8 +88,7 @@ fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>)
     for warning in vault.warnings().iter().chain(vault.notes()) {
         app.out.warning(warning);
     }
-    let places = vault.places().into_iter().flat_map(|list| &list.places);
-    for (entry, absent) in places.zip(vault.absent_places()) {
+    for (entry, absent) in vault.places().iter().zip(vault.absent_places()) {
         if let Some(reason) = absent {
             app.out
                 .warning(format_args!("{}: this place is not there: {reason}", entry.url));
@@ -212,7 +210,7 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
         label: "recovery code".to_owned(),
         role: Role::Owner,
     }));
-    let create = create_options(options, slots)?;
+    let create = create_options(options, slots);
     let ready = |pin: &VaultPin| match &generated {
         Some(Generated::Asked(file)) => append_line(file, &vault_line(pin)),
         Some(Generated::Kept(file)) => {
@@ -242,23 +240,18 @@ pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> 
 }
 
 /// What the engine takes for a new vault with these slots.
-fn create_options(options: &NewVault, slots: Vec<NewSlot>) -> Result<CreateOptions> {
-    let data_sizes = match options.data_sizes {
-        Some(sizes) => sizes,
-        None => crate::config::default_data_sizes()?,
-    };
-    let meta_sizes = Sizes::new(META_CHUNK_MIN_BYTES, META_CHUNK_MAX_BYTES).map_err(drystone_vault::Error::from)?;
+fn create_options(options: &NewVault, slots: Vec<NewSlot>) -> CreateOptions {
     let trust = if options.trust_everyone {
         Trust::Everyone
     } else {
         Trust::Verified
     };
-    Ok(CreateOptions {
-        data_sizes,
-        meta_sizes,
+    CreateOptions {
+        data_sizes: options.data_sizes.unwrap_or(Sizes::DATA),
+        meta_sizes: Sizes::META,
         trust,
         slots,
-    })
+    }
 }
 
 /// Makes the vault at its place or places. Of several, any one may be lost unless something else is asked for.

@@ -1,7 +1,7 @@
 //! From what a user names to places: one or several URLs, opened or made.
 //!
 //! - Commas separate places, unless a directory has that very name.
-//! - Local paths are made absolute, for the list of places is read from anywhere.
+//! - Local paths are made absolute, for the configuration is read from anywhere.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -23,6 +23,7 @@ pub(crate) mod restore;
 pub(crate) mod scrub;
 pub(crate) mod snapshots;
 pub(crate) mod stats;
+pub(crate) mod vault;
 
 use crate::args::{Cli, Verb};
 use crate::context::App;
@@ -59,6 +60,7 @@ pub(crate) fn run(verb: &Verb, app: &App) -> Result<Exit> {
         Verb::Repair(verb) => verb.run(app),
         Verb::Doctor(verb) => verb.run(app),
         Verb::Place(verb) => verb.run(app),
+        Verb::Vault(verb) => verb.run(app),
         Verb::Stats(verb) => verb.run(app),
         Verb::Dedup(verb) => verb.run(app),
         Verb::Key(verb) => verb.run(app),

@@ -13,6 +13,7 @@ mod config;
 mod copy;
 mod dedup;
 mod drill;
+mod features;
 mod forget;
 mod help;
 mod hostile;

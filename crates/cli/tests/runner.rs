@@ -127,6 +127,11 @@ impl Ran {
         self
     }
 
+    /// The exit code.
+    pub(crate) fn exit(&self) -> i32 {
+        self.output.status.code().unwrap()
+    }
+
     #[track_caller]
     pub(crate) fn ok(self) -> Self {
         self.code(0)

@@ -8,7 +8,9 @@ use mincdc::{Cdc, MinCdcHash4};
 
 use crate::error::{Error, Result, within};
 use crate::keys::DedupKey;
-use crate::limits::CHUNK_MAX_BYTES;
+use crate::limits::{
+    CHUNK_MAX_BYTES, DATA_CHUNK_MAX_BYTES, DATA_CHUNK_MIN_BYTES, META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES,
+};
 
 /// Smallest and largest chunk of a stream, bytes; the average is half of their sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,17 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// Of file data, unless an owner has chosen others.
+    pub const DATA: Self = Self {
+        min_bytes: DATA_CHUNK_MIN_BYTES,
+        max_bytes: DATA_CHUNK_MAX_BYTES,
+    };
+    /// Of trees and recipes.
+    pub const META: Self = Self {
+        min_bytes: META_CHUNK_MIN_BYTES,
+        max_bytes: META_CHUNK_MAX_BYTES,
+    };
+
     /// Sizes with `64 <= min < max <=` [`CHUNK_MAX_BYTES`].
     pub fn new(min_bytes: u32, max_bytes: u32) -> Result<Self> {
         within("chunk sizes", "largest chunk", max_bytes.into(), CHUNK_MAX_BYTES.into())?;

@@ -7,6 +7,7 @@
 mod cbor;
 pub mod chunker;
 pub mod codec;
+pub mod config;
 pub mod epoch;
 mod error;
 pub mod header;

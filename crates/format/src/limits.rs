@@ -50,11 +50,19 @@ pub const LEDGER_MAX_BYTES: usize = 64 << 20;
 pub const INDEX_MAX_BYTES: usize = 64 << 20;
 /// Largest key slot, bytes: the secrets of `EPOCHS_MAX` epochs (112 KiB), a copy of the header, and the lock.
 pub const SLOT_MAX_BYTES: usize = 512 << 10;
-/// Largest vault header, bytes: room for the 255 places of a spread.
+/// Largest vault header, place mark or presence, bytes: room for what a presence has seen.
 pub const HEADER_MAX_BYTES: usize = 256 << 10;
 
 /// Most places of a vault: a shard's number is a byte, and each place is asked by every listing.
 pub const PLACES_MAX: u64 = 255;
+/// Most configurations that one replaces: 256 KiB of hashes, one change a day for 44 years.
+pub const CONFIG_REPLACES_MAX: u64 = 16 << 10;
+/// Most features that a configuration needs for one purpose.
+pub const FEATURES_MAX: u64 = 256;
+/// Most kinds of roots that a configuration admits.
+pub const ROOT_KINDS_MAX: u64 = 256;
+/// Most removed credentials in a configuration: about 600 KiB.
+pub const CREDENTIALS_MAX: u64 = 16 << 10;
 
 /// Longest name of a tree entry, bytes: Linux allows 255, other systems up to 1020.
 pub const NAME_MAX_BYTES: usize = 1024;

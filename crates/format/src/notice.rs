@@ -6,7 +6,7 @@
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
-use crate::header::{body, sign, split_signature, verify, version};
+use crate::header::{body_up_to, sign, split_signature, verify};
 use crate::id::PackId;
 use crate::keys::{Certificate, Role, Secrets};
 use crate::limits::{FORMAT_VERSION, ROOT_MAX_BYTES};
@@ -20,8 +20,8 @@ pub enum NoticeKind {
     Verified,
     /// What gc has condemned.
     Epoch,
-    /// Where the vault lies.
-    Places,
+    /// What owners have decided about the whole vault.
+    Config,
 }
 
 impl NoticeKind {
@@ -29,7 +29,7 @@ impl NoticeKind {
         match self {
             Self::Verified => "list of verified packs",
             Self::Epoch => "epoch of gc",
-            Self::Places => "list of places",
+            Self::Config => "configuration",
         }
     }
 
@@ -37,7 +37,7 @@ impl NoticeKind {
         match self {
             Self::Verified => b"DRYLIST",
             Self::Epoch => b"DRYEPOC",
-            Self::Places => b"DRYPLAC",
+            Self::Config => b"DRYCONF",
         }
     }
 
@@ -45,18 +45,29 @@ impl NoticeKind {
         match self {
             Self::Verified => b"drystone list v1",
             Self::Epoch => b"drystone epoch v1",
-            Self::Places => b"drystone places v1",
+            Self::Config => b"drystone config v1",
         }
     }
 }
 
 /// The notice object of `kind` that says `payload`; readable by every credential.
 pub fn seal_notice(secrets: &Secrets, kind: NoticeKind, payload: Vec<u8>, random: &mut dyn Random) -> Result<Vec<u8>> {
+    seal_notice_as(FORMAT_VERSION, secrets, kind, payload, random)
+}
+
+/// The same, as a program writes it whose newest version is `version`.
+pub fn seal_notice_as(
+    version: u8,
+    secrets: &Secrets,
+    kind: NoticeKind,
+    payload: Vec<u8>,
+    random: &mut dyn Random,
+) -> Result<Vec<u8>> {
     let epoch = secrets.current()?;
     let salt: [u8; 32] = array(random);
     let mut sealed = payload;
-    sealer(secrets, kind, FORMAT_VERSION, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
-    let mut out = Writer::onto([kind.magic().as_slice(), &[FORMAT_VERSION]].concat());
+    sealer(secrets, kind, version, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
+    let mut out = Writer::onto([kind.magic().as_slice(), &[version]].concat());
     out.map(4).uint(0).uint(epoch.number).uint(1).bytes(&salt).uint(2);
     secrets.certificate.encode(&mut out);
     out.uint(3).bytes(&sealed);
@@ -67,28 +78,48 @@ pub fn seal_notice(secrets: &Secrets, kind: NoticeKind, payload: Vec<u8>, random
 
 /// What the notice says, checked to be an owner's of this vault; to be decoded by its kind.
 pub fn open_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<Vec<u8>> {
+    open_notice_up_to(FORMAT_VERSION, secrets, kind, object)
+}
+
+/// The same, for a program whose newest version is `known`.
+pub fn open_notice_up_to(known: u8, secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<Vec<u8>> {
     let Signed {
         version,
         epoch,
         salt,
         sealed,
-    } = signed_notice(secrets, kind, object)?;
+    } = signed_notice(known, secrets, kind, object)?;
     sealer(secrets, kind, version, epoch, &salt)?.open(kind.object(), 0, &sealed)
 }
 
 /// Checks that `object` is an owner's notice of `kind` in this vault; what it says may be sealed in an epoch that this
 /// credential does not know.
 pub fn verify_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<()> {
-    signed_notice(secrets, kind, object).map(drop)
+    signed_notice(FORMAT_VERSION, secrets, kind, object).map(drop)
+}
+
+/// Checks that an owner of this vault signed the notice and returns its version, which may be newer than this program:
+/// the outer form of a notice does not change, so that nobody but an owner can claim to be newer.
+pub fn notice_version(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<u8> {
+    Ok(signed_notice(u8::MAX, secrets, kind, object)?.version)
+}
+
+/// A notice that an owner signed, still sealed.
+struct Signed {
+    version: u8,
+    epoch: u64,
+    salt: [u8; 32],
+    sealed: Vec<u8>,
 }
 
 /// Checks the signatures of a notice.
-fn signed_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<Signed> {
+fn signed_notice(known: u8, secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<Signed> {
     let what = kind.object();
     within(what, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
     let (signed, signature) = split_signature(what, object)?;
+    let (version, body) = body_up_to(what, kind.magic(), signed, known)?;
     let (mut epoch, mut salt, mut certificate, mut sealed) = (None, None, None, None);
-    let mut reader = Reader::new(what, body(what, kind.magic(), signed)?);
+    let mut reader = Reader::new(what, body);
     reader.map(|reader, key| {
         match key {
             0 => epoch = Some(reader.uint()?),
@@ -107,19 +138,11 @@ fn signed_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<S
         return Err(Error::Signature { object: what });
     }
     Ok(Signed {
-        version: version(signed),
+        version,
         epoch: required(what, "key epoch", epoch)?,
         salt: required(what, "salt", salt)?,
         sealed: required(what, "sealed part", sealed)?,
     })
-}
-
-/// A notice whose signatures are right.
-struct Signed {
-    version: u8,
-    epoch: u64,
-    salt: [u8; 32],
-    sealed: Vec<u8>,
 }
 
 fn sealer(secrets: &Secrets, kind: NoticeKind, version: u8, epoch: u64, salt: &[u8; 32]) -> Result<Sealer> {

@@ -1,37 +1,19 @@
-//! Where a vault lies: the list of its places, and the object by which a place knows which of them it is.
-//! Layout: docs/format.md, "List of places" and "Place".
+//! The places of a vault: their entries in the configuration, and the object by which a place knows which of them it is.
+//! Layout: docs/format.md, "Configuration" and "Place".
 //!
-//! - Of several lists the one with the highest generation is in force; unknown keys are kept on rewrite.
-//! - A list names places by URLs without credentials; a place moved elsewhere is still recognised by its id.
+//! - An entry names its place by a URL without credentials; a place that was moved is still recognised by its id.
 
 use crate::cbor::{Reader, Unknown, Writer, required};
-use crate::error::{Error, Result, within};
+use crate::error::{Result, within};
 use crate::header::{body, sign, split_signature, verify};
 use crate::id::{PlaceId, VaultId};
-use crate::keys::{Secrets, SignKey, VerifyKey};
-use crate::limits::{FORMAT_VERSION, HEADER_MAX_BYTES, PLACES_MAX, TEXT_MAX_BYTES};
-use crate::notice::{NoticeKind, open_notice, seal_notice};
-use crate::random::Random;
+use crate::keys::{SignKey, VerifyKey};
+use crate::limits::{FORMAT_VERSION, HEADER_MAX_BYTES, TEXT_MAX_BYTES};
 
-const LIST: &str = "list of places";
+const ENTRY: &str = "configuration";
 const OBJECT: &str = "place";
 const MAGIC: &[u8; 7] = b"DRYPLCE";
 const DOMAIN: &[u8] = b"drystone place v1";
-
-/// The places of a vault, and how packs are spread over them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
-    /// Counts the changes; the highest is in force.
-    pub generation: u64,
-    /// So many shards give a pack back (k).
-    pub needed: u8,
-    /// So many shards a pack has (n).
-    pub total: u8,
-    /// At least one.
-    pub places: Vec<PlaceEntry>,
-    /// Keys of a newer format, kept.
-    pub unknown: Vec<Unknown>,
-}
 
 /// One place of a vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,74 +52,8 @@ impl PlaceMarks {
     }
 }
 
-impl Places {
-    /// The notice object that says this; only an owner can make one that counts.
-    pub fn seal(&self, secrets: &Secrets, random: &mut dyn Random) -> Result<Vec<u8>> {
-        self.validate()?;
-        let mut out = Writer::new();
-        out.map(4 + self.unknown.len())
-            .uint(0)
-            .uint(self.generation)
-            .uint(1)
-            .uint(self.needed.into())
-            .uint(2)
-            .uint(self.total.into())
-            .uint(3)
-            .array(self.places.len());
-        self.places.iter().for_each(|place| place.encode(&mut out));
-        out.unknown(&self.unknown);
-        seal_notice(secrets, NoticeKind::Places, out.finish(), random)
-    }
-
-    /// Opens what [`Places::seal`] made.
-    pub fn open(secrets: &Secrets, object: &[u8]) -> Result<Self> {
-        let payload = open_notice(secrets, NoticeKind::Places, object)?;
-        let (mut generation, mut needed, mut total) = (None, None, None);
-        let mut places = Vec::new();
-        let mut reader = Reader::new(LIST, &payload);
-        let unknown = reader.map(|reader, key| {
-            match key {
-                0 => generation = Some(reader.uint()?),
-                1 => needed = Some(reader.u8()?),
-                2 => total = Some(reader.u8()?),
-                3 => {
-                    for _ in 0..reader.array("number of places", PLACES_MAX)? {
-                        places.push(PlaceEntry::decode(reader)?);
-                    }
-                }
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
-        reader.end()?;
-        let list = Self {
-            generation: required(LIST, "generation", generation)?,
-            needed: required(LIST, "k", needed)?,
-            total: required(LIST, "n", total)?,
-            places,
-            unknown,
-        };
-        list.validate()?;
-        Ok(list)
-    }
-
-    fn validate(&self) -> Result<()> {
-        within(LIST, "number of places", self.places.len() as u64, PLACES_MAX)?;
-        if self.needed == 0 || self.needed > self.total {
-            return Err(Error::malformed(LIST, 0, "k of n must be from 1 of 1 to n of n"));
-        }
-        let mut ids: Vec<PlaceId> = self.places.iter().map(|place| place.id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        if ids.is_empty() || ids.len() != self.places.len() {
-            return Err(Error::malformed(LIST, 0, "no place, or one place twice"));
-        }
-        Ok(())
-    }
-}
-
 impl PlaceEntry {
-    fn encode(&self, out: &mut Writer) {
+    pub(crate) fn encode(&self, out: &mut Writer) {
         let limits = [(4, self.up_bytes), (5, self.down_bytes)];
         let given = limits.iter().filter(|(_, limit)| limit.is_some()).count();
         out.map(4 + given + self.unknown.len())
@@ -157,7 +73,7 @@ impl PlaceEntry {
         out.unknown(&self.unknown);
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let (mut id, mut url, mut weight, mut marks) = (None, None, None, None);
         let (mut up_bytes, mut down_bytes) = (None, None);
         let unknown = reader.map(|reader, key| {
@@ -172,13 +88,13 @@ impl PlaceEntry {
             }
             Ok(true)
         })?;
-        let url = required(LIST, "URL of a place", url)?;
-        within(LIST, "URL of a place", url.len() as u64, TEXT_MAX_BYTES as u64)?;
+        let url = required(ENTRY, "URL of a place", url)?;
+        within(ENTRY, "URL of a place", url.len() as u64, TEXT_MAX_BYTES as u64)?;
         Ok(Self {
-            id: required(LIST, "id of a place", id)?,
+            id: required(ENTRY, "id of a place", id)?,
             url,
-            weight: required(LIST, "weight of a place", weight)?,
-            marks: required(LIST, "marks of a place", marks)?,
+            weight: required(ENTRY, "weight of a place", weight)?,
+            marks: required(ENTRY, "marks of a place", marks)?,
             up_bytes,
             down_bytes,
             unknown,

@@ -50,7 +50,7 @@ fn names(n: u8) -> Vec<Name> {
         Name::ledger(number, &hash),
         Name::pack(&PackId([n; 32])),
         Name::pack(&PackId([n | 0x80; 32])),
-        Name::places(number, &hash),
+        Name::config(number, &hash),
         root(RootKind::HEAD, n),
         root(RootKind::SNAPSHOT, n),
         Name::verified(&hash),
@@ -266,7 +266,7 @@ async fn listings(store: &dyn Store) {
         Prefix::Verified,
         Prefix::Writers,
         Prefix::Epochs,
-        Prefix::Places,
+        Prefix::Config,
     ] {
         let covered: Vec<Listed> = expected
             .iter()
@@ -311,7 +311,7 @@ async fn listings_of_nothing(store: &dyn Store) {
         Prefix::Verified,
         Prefix::Writers,
         Prefix::Epochs,
-        Prefix::Places,
+        Prefix::Config,
     ] {
         assert_eq!(store.list(&prefix, None, 10).await.unwrap(), []);
         assert_eq!(store.list(&prefix, Some(&Name::header()), 10).await.unwrap(), []);

@@ -14,7 +14,7 @@ pub use drystone_format::root::{RootKind, RootName};
 use drystone_format::{PackId, RegistrationId, RootId, SlotId, limits};
 
 use crate::prefix::{
-    CONFIG, EPOCHS, INDEX, KEYS, LEDGER, Layout, PACKS, PLACES, ROOTS, SHARDS, SPARE, VERIFIED, WRITERS, directory_of,
+    CONFIG, EPOCHS, INDEX, KEYS, LEDGER, Layout, PACKS, ROOTS, SHARDS, SPARE, VERIFIED, WRITERS, directory_of,
 };
 pub use crate::prefix::{Prefix, SpareOf};
 use crate::{Error, Result};
@@ -50,8 +50,6 @@ pub enum Kind {
     Writer(RegistrationId, u64, RootId),
     /// What gc condemned: the number of the epoch, and the hash of the object, since several may have one number.
     Epoch(u64, RootId),
-    /// Where the vault lies: the generation, and the hash of the object.
-    Places(u64, RootId),
     /// What is in force in the vault: the number of the configuration, and the hash of the object.
     Config(u64, RootId),
     /// What owners state together: the number of the ledger, and the hash of the object.
@@ -139,11 +137,6 @@ impl Name {
         Self::new(format!("{EPOCHS}/{number}-{hash}"), Kind::Epoch(number, *hash))
     }
 
-    /// The list of places of this generation and hash.
-    pub fn places(generation: u64, hash: &RootId) -> Self {
-        Self::new(format!("{PLACES}/{generation}-{hash}"), Kind::Places(generation, *hash))
-    }
-
     /// The configuration with this number and hash.
     pub fn config(number: u64, hash: &RootId) -> Self {
         Self::new(format!("{CONFIG}/{number}-{hash}"), Kind::Config(number, *hash))
@@ -207,7 +200,6 @@ impl Name {
             | Kind::Verified(hash)
             | Kind::Writer(_, _, hash)
             | Kind::Epoch(_, hash)
-            | Kind::Places(_, hash)
             | Kind::Config(_, hash)
             | Kind::Ledger(_, hash)
             | Kind::Index(_, _, hash) => Some(object_hash(bytes) == hash),
@@ -254,7 +246,6 @@ impl Name {
             (Some(WRITERS), Some(id), None, _) => triple(id).map(|(id, n, hash)| Kind::Writer(id, n, hash)),
             (Some(INDEX), Some(id), None, _) => triple(id).map(|(id, n, hash)| Kind::Index(id, n, hash)),
             (Some(EPOCHS), Some(id), None, _) => pair(id).map(|(n, hash)| Kind::Epoch(n, hash)),
-            (Some(PLACES), Some(id), None, _) => pair(id).map(|(n, hash)| Kind::Places(n, hash)),
             (Some(CONFIG), Some(id), None, _) => pair(id).map(|(n, hash)| Kind::Config(n, hash)),
             (Some(LEDGER), Some(id), None, _) => pair(id).map(|(n, hash)| Kind::Ledger(n, hash)),
             _ => None,
@@ -280,9 +271,7 @@ impl Name {
             Kind::Pack(_) => limits::PACK_MAX_BYTES,
             Kind::Shard(_) => limits::SHARD_MAX_BYTES,
             Kind::Place | Kind::Writer(..) => limits::HEADER_MAX_BYTES,
-            Kind::Root(..) | Kind::Verified(_) | Kind::Epoch(..) | Kind::Places(..) | Kind::Config(..) => {
-                limits::ROOT_MAX_BYTES
-            }
+            Kind::Root(..) | Kind::Verified(_) | Kind::Epoch(..) | Kind::Config(..) => limits::ROOT_MAX_BYTES,
             Kind::Ledger(..) => limits::LEDGER_MAX_BYTES,
             Kind::Index(..) => limits::INDEX_MAX_BYTES,
         };
@@ -421,7 +410,7 @@ mod tests {
             Name::ledger(7, &id),
             Name::pack(&pack),
             Name::place(),
-            Name::places(u64::MAX, &id),
+            Name::config(u64::MAX, &id),
             root("head"),
             root("snapshot"),
             Name::shard(&shard),
@@ -460,7 +449,6 @@ mod tests {
             Prefix::Shards,
             Prefix::Writers,
             Prefix::Epochs,
-            Prefix::Places,
             Prefix::Config,
             Prefix::Ledger,
             Prefix::Index,
@@ -528,7 +516,7 @@ mod tests {
             format!("epochs/+1-{id}"),
             format!("epochs/18446744073709551616-{id}"),
             format!("epochs/-{id}"),
-            format!("places/1-{id}-"),
+            format!("config/1-{id}-"),
             format!("shards/ab/{pack}"),
             format!("shards/ac/{pack}.2.1"),
             format!("shards/ab/{pack}.2.256"),
@@ -566,7 +554,6 @@ mod tests {
             Name::root(&root),
             Name::writer(&registration, 1, &hash),
             Name::epoch(1, &hash),
-            Name::places(1, &hash),
             Name::config(1, &hash),
             Name::ledger(1, &hash),
             Name::index(&registration, 1, &hash),
@@ -595,7 +582,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_is_exact(text in "(spare/[0-9]{1,3}/)?(config|drystone|epochs|index|keys|ledger|packs|place|places|roots|shards|verified|tmp|writers|\\.\\.)(/([0-9a-f]{2}|snapshot|[a-z]{1,16}|[0-9]{1,2}-[0-9a-f]{32}|[0-9a-f]{32}(-[0-9]{1,2}-[0-9a-f]{32})?|[0-9a-f]{64}(\\.[0-9]{1,3}){0,2})){0,3}") {
+        fn parsing_is_exact(text in "(spare/[0-9]{1,3}/)?(config|drystone|epochs|index|keys|ledger|packs|place|roots|shards|verified|tmp|writers|\\.\\.)(/([0-9a-f]{2}|snapshot|[a-z]{1,16}|[0-9]{1,2}-[0-9a-f]{32}|[0-9a-f]{32}(-[0-9]{1,2}-[0-9a-f]{32})?|[0-9a-f]{64}(\\.[0-9]{1,3}){0,2})){0,3}") {
             if let Ok(name) = Name::parse(&text) {
                 let remade = match name.kind() {
                     Kind::Header => Name::header(),
@@ -609,7 +596,6 @@ mod tests {
                     Kind::Ledger(number, hash) => Name::ledger(number, &hash),
                     Kind::Index(id, number, hash) => Name::index(&id, number, &hash),
                     Kind::Epoch(number, id) => Name::epoch(number, &id),
-                    Kind::Places(generation, id) => Name::places(generation, &id),
                     Kind::Place => Name::place(),
                 };
                 let remade = remade.spare(name.spare_number());

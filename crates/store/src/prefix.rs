@@ -20,7 +20,6 @@ pub(crate) const WRITERS: &str = "writers";
 pub(crate) const EPOCHS: &str = "epochs";
 pub(crate) const LEDGER: &str = "ledger";
 pub(crate) const INDEX: &str = "index";
-pub(crate) const PLACES: &str = "places";
 pub(crate) const SPARE: &str = "spare";
 
 /// How objects lie in a directory.
@@ -54,14 +53,13 @@ const fn directory(word: &'static str, prefix: Prefix, layout: Layout, has_spare
 }
 
 /// The directories of a vault, in the order of names. Everything that goes through all objects goes by this table.
-pub(crate) const DIRECTORIES: [Directory; 11] = [
+pub(crate) const DIRECTORIES: [Directory; 10] = [
     directory(CONFIG, Prefix::Config, Layout::Flat, true),
     directory(EPOCHS, Prefix::Epochs, Layout::Flat, true),
     directory(INDEX, Prefix::Index, Layout::Flat, true),
     directory(KEYS, Prefix::Keys, Layout::Flat, true),
     directory(LEDGER, Prefix::Ledger, Layout::Flat, true),
     directory(PACKS, Prefix::Packs, Layout::Fanned, false),
-    directory(PLACES, Prefix::Places, Layout::Flat, true),
     directory(ROOTS, Prefix::AllRoots, Layout::Kinds, true),
     directory(SHARDS, Prefix::Shards, Layout::Fanned, false),
     directory(VERIFIED, Prefix::Verified, Layout::Flat, true),
@@ -91,8 +89,6 @@ pub enum Prefix {
     Writers,
     /// Epochs of gc.
     Epochs,
-    /// Lists of places.
-    Places,
     /// Configurations.
     Config,
     /// Ledgers.
@@ -181,8 +177,7 @@ impl Prefix {
             | (Prefix::Epochs, Kind::Epoch(..))
             | (Prefix::Config, Kind::Config(..))
             | (Prefix::Ledger, Kind::Ledger(..))
-            | (Prefix::Index, Kind::Index(..))
-            | (Prefix::Places, Kind::Places(..)) => true,
+            | (Prefix::Index, Kind::Index(..)) => true,
             (Prefix::Roots(kind), Kind::Root(found)) => *kind == found.kind,
             _ => false,
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use drystone_format::header::Trust;
+use drystone_format::config::Trust;
 use drystone_format::keys::{Role, Secrets};
 use drystone_format::limits::{PACK_MAX_BYTES, PACK_TAIL_GUESS_BYTES};
 use drystone_format::notice::open_verified;
@@ -78,8 +78,8 @@ impl Catalog {
             place: vault.place.clone(),
             parallel: vault.place.parallel(vault.context.threads),
             secrets: vault.secrets.clone(),
-            trust: vault.header().trust,
-            revoked: vault.revoked().iter().map(|key| key.0).collect(),
+            trust: vault.config().trust,
+            revoked: vault.revoked().map(|key| key.0).collect(),
             verified: RwLock::default(),
             epochs: vault.epochs.clone(),
             condemned: RwLock::default(),

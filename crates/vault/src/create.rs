@@ -1,26 +1,28 @@
 //! Making a vault at one place or several.
 //!
-//! - The header makes a vault: it is written last, after every key slot is durable.
+//! - The header makes a vault: it is written last, after every key slot and the configuration are durable.
 //! - Everything that can be refused is refused before anything is stored.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use drystone_format::chunker::Sizes;
-use drystone_format::header::{Header, Trust};
+use drystone_format::config::{Config, Features, Trust};
+use drystone_format::header::Header;
 use drystone_format::keys::{Role, Secrets};
-use drystone_format::places::Places;
+use drystone_format::places::PlaceEntry;
 use drystone_format::{PlaceId, SlotId, VaultId, random};
 use drystone_store::{Name, Prefix, Range, Store};
 
+use crate::config::{Found, first_root_kinds};
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
 use crate::keys;
 use crate::known::VaultPin;
 use crate::open::{Sight, Unlocked, refuse_known};
 use crate::place::Place;
-use crate::places::{NewPlace, put_list, put_mark};
-use crate::reach::Site;
+use crate::places::{NewPlace, drop_config, publish_config, put_mark};
+use crate::reach::{Reached, Site};
 use crate::slots::{NewSlot, new_slot, owner_key};
 use crate::vault::Vault;
 
@@ -79,16 +81,21 @@ impl Vault {
     ) -> Result<Self> {
         refuse_existing(&store, &context)?;
         refuse_known(&[store.place()], &context)?;
-        let new = NewVault::generate(&context, options, (1, 1))?;
+        let new = NewVault::generate(&context, options)?;
         new.announce(ready)?;
         let place = Place::new(store, context.runtime.clone());
-        new.store(&place)?;
-        Self::assemble(new.unlocked(place), context, None)
+        let found = new.store(
+            (&place, &[]),
+            &context,
+            &new.config(&context, options, (1, 1), Vec::new()),
+        )?;
+        let reached = Reached::of(found, Vec::new());
+        Self::assemble(new.unlocked(place), context, reached)
     }
 
     /// Makes a vault that is spread over several places, all of which must be there, and opens it.
     ///
-    /// Of the `total` shards of a pack `needed` give it back.
+    /// Any `spread.0` of the `spread.1` shards of a pack give it back.
     /// [`Error::VaultExists`] if there is a vault at one of the places.
     pub fn create_spread(
         places: Vec<NewPlace>,
@@ -102,7 +109,7 @@ impl Vault {
     /// The same, and tells `ready` id and key of the vault before anything of it is stored.
     pub fn create_spread_known(
         places: Vec<NewPlace>,
-        (needed, total): (u8, u8),
+        spread: (u8, u8),
         context: Context,
         options: &CreateOptions,
         ready: &dyn Fn(&VaultPin) -> std::io::Result<()>,
@@ -112,7 +119,7 @@ impl Vault {
             .try_for_each(|place| refuse_existing(&place.store, &context))?;
         let urls: Vec<&str> = places.iter().map(|place| place.url.as_str()).collect();
         refuse_known(&urls, &context)?;
-        let new = NewVault::generate(&context, options, (needed, total))?;
+        let new = NewVault::generate(&context, options)?;
         new.announce(ready)?;
         let mut random = Source(&*context.entropy);
         let sites: Vec<Site> = places
@@ -122,21 +129,15 @@ impl Vault {
                 Site::new(place.used.entry(id, place.url), Ok(place.store))
             })
             .collect();
-        let places = Places {
-            generation: 1,
-            needed,
-            total,
-            places: sites.iter().map(|site| site.entry.clone()).collect(),
-            unknown: Vec::new(),
-        };
-        let place = Place::spread(&places, &sites, &context, &new.secrets)?;
+        let entries = sites.iter().map(|site| site.entry.clone()).collect();
+        let config = new.config(&context, options, spread, entries);
+        let place = Place::spread(&config, &sites, &context, &new.secrets)?;
         for site in &sites {
             put_mark(site, place.spares(), &context, &new.secrets)?;
         }
-        put_list((&place, &sites), &places, &context, &new.secrets)?;
-        new.store(&place)?;
+        let found = new.store((&place, &sites), &context, &config)?;
         place.all_there()?;
-        Self::assemble(new.unlocked(place), context, Some((places, sites)))
+        Self::assemble(new.unlocked(place), context, Reached::of(found, sites))
     }
 }
 
@@ -150,19 +151,13 @@ fn refuse_existing(store: &Arc<dyn Store>, context: &Context) -> Result<()> {
 }
 
 impl NewVault {
-    fn generate(context: &Context, options: &CreateOptions, spread: (u8, u8)) -> Result<Self> {
+    fn generate(context: &Context, options: &CreateOptions) -> Result<Self> {
         let mut random = Source(&*context.entropy);
         let id = VaultId(random::array(&mut random));
         let secrets = Secrets::generate(&mut random, id)?;
         let header = Header {
             vault: secrets.vault,
-            created: context.clock.now(),
-            generation: 0,
             vault_verify: secrets.vault_verify,
-            data_sizes: options.data_sizes,
-            meta_sizes: options.meta_sizes,
-            trust: options.trust,
-            spread,
             unknown: Vec::new(),
         };
         let header_bytes = Bytes::from(header.encode(owner_key(&secrets)?)?);
@@ -201,10 +196,29 @@ impl NewVault {
         })
     }
 
-    fn store(&self, place: &Place) -> Result<()> {
+    /// The first configuration.
+    fn config(&self, context: &Context, options: &CreateOptions, spread: (u8, u8), places: Vec<PlaceEntry>) -> Config {
+        Config {
+            number: 1,
+            made: context.clock.now(),
+            replaces: Vec::new(),
+            features: Features::default(),
+            data_sizes: options.data_sizes,
+            meta_sizes: options.meta_sizes,
+            trust: options.trust,
+            spread,
+            places,
+            root_kinds: first_root_kinds(),
+            removed: Vec::new(),
+            unknown: Vec::new(),
+        }
+    }
+
+    fn store(&self, (place, sites): (&Place, &[Site]), context: &Context, config: &Config) -> Result<Found> {
         for (id, object) in &self.slots {
             place.put(&Name::key(id), object.clone())?;
         }
+        let signed = publish_config((place, sites), config, context, &self.secrets)?;
         let put = place.put(&Name::header(), self.header_bytes.clone());
         // Of two that make a vault here at once, one gets its header through; places need not tell which.
         let is_beaten = match put {
@@ -216,11 +230,12 @@ impl NewVault {
             self.slots
                 .iter()
                 .try_for_each(|(id, _)| crate::gc::delete_slot(place, id))?;
+            drop_config(place, &signed)?;
             return Err(Error::VaultExists {
                 place: place.name().to_owned(),
             });
         }
-        Ok(())
+        Ok(Found::of(signed))
     }
 
     fn unlocked(self, place: Place) -> Unlocked {

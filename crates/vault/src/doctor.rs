@@ -4,12 +4,12 @@
 //! - Worst first; a vault with nothing wrong gives notes at most.
 
 use drystone_format::keys::Role;
-use drystone_format::places::Places;
 use drystone_format::slot::Lock;
 use drystone_format::tree::Time;
 use drystone_store::Name;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::features::Act;
 use crate::repair::Redundancy;
 use crate::vault::Vault;
 
@@ -55,7 +55,16 @@ impl Vault {
     pub fn doctor(&self) -> Result<Vec<Finding>> {
         let mut findings = Findings(Vec::new());
         for warning in self.warnings() {
-            findings.push(Grade::Owed, warning.clone(), "drystone check");
+            let next = match warning.starts_with("config/") {
+                true => "drystone vault show",
+                false => "drystone check",
+            };
+            findings.push(Grade::Owed, warning.clone(), next);
+        }
+        for act in [Act::Store, Act::Collect] {
+            if let Err(error @ (Error::Feature { .. } | Error::UnknownRoots { .. })) = self.allow(act) {
+                findings.push(Grade::Risk, error.to_string(), "install a newer drystone");
+            }
         }
         self.look_at_places(&mut findings)?;
         self.look_at_packs(&mut findings)?;
@@ -66,23 +75,21 @@ impl Vault {
     }
 
     fn look_at_places(&self, findings: &mut Findings) -> Result<()> {
-        let Some(list) = self.places() else {
-            findings.push(
-                Grade::Risk,
-                format!(
-                    "{}: the vault lies at one place only; who loses it loses all",
-                    self.place()
-                ),
-                "drystone place add PLACE",
-            );
+        let alone = |place: &str| format!("{place}: the vault lies at one place only; who loses it loses all");
+        let places = self.places();
+        if let [] | [_] = places {
+            let place = places.first().map_or(self.place(), |only| only.url.as_str());
+            findings.push(Grade::Risk, alone(place), "drystone place add PLACE");
+        }
+        for (name, _) in self.unsound_config_copies()? {
+            let what = format!("{name}: this copy of the configuration is missing or altered");
+            findings.push(Grade::Owed, what, "drystone repair");
+        }
+        if places.is_empty() {
             return Ok(());
-        };
-        if let [only] = &*list.places {
-            let what = format!("{}: the vault lies at one place only; who loses it loses all", only.url);
-            findings.push(Grade::Risk, what, "drystone place add PLACE");
         }
         let mut mend = "drystone repair";
-        for (entry, absent) in list.places.iter().zip(self.absent_places()) {
+        for (entry, absent) in places.iter().zip(self.absent_places()) {
             if let Some(reason) = absent {
                 mend = "drystone repair, once every place is back or replaced";
                 let next = format!(
@@ -93,7 +100,7 @@ impl Vault {
             }
         }
         self.look_at_forged(findings)?;
-        self.look_at_redundancy(list, mend, findings)
+        self.look_at_redundancy(mend, findings)
     }
 
     /// Names the places that gave forged shards, in this run or an earlier one.
@@ -117,7 +124,7 @@ impl Vault {
         Ok(())
     }
 
-    fn look_at_redundancy(&self, list: &Places, mend: &str, findings: &mut Findings) -> Result<()> {
+    fn look_at_redundancy(&self, mend: &str, findings: &mut Findings) -> Result<()> {
         let Redundancy {
             packs,
             owed_packs,
@@ -132,7 +139,7 @@ impl Vault {
                 Grade::Lost,
                 format!(
                     "{lost_packs} of {packs} packs have fewer than {} shards left",
-                    list.needed
+                    self.config().spread.0
                 ),
                 "drystone check, which names the files, then drystone backup",
             );

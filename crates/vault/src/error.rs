@@ -211,11 +211,66 @@ pub enum Error {
         /// Where it is.
         place: String,
     },
-    /// What was named are places of a spread vault whose list of places is lost, or not places of one vault.
-    #[error("{places}: no list of places was found here that could be read; name another place of the vault as well")]
+    /// What was named are places of a spread vault whose configuration is lost there, or not places of one vault.
+    #[error("{places}: no configuration was found here that could be read; name another place of the vault as well")]
     NotSpread {
         /// What was named.
         places: String,
+    },
+    /// Several places were named for a vault that lies whole at one.
+    #[error("{places}: the configuration says that this vault lies whole at one place; name that place alone")]
+    OnePlace {
+        /// What was named.
+        places: String,
+    },
+    /// The vault needs a feature that this program does not know.
+    #[error(
+        "{place}: this vault needs the feature `{feature}` to {deed}, and this program does not know it: the vault is newer \
+         than this program"
+    )]
+    Feature {
+        /// The vault's place.
+        place: String,
+        /// The feature.
+        feature: String,
+        /// What it is needed for.
+        deed: &'static str,
+    },
+    /// Owners have admitted a kind of roots that this program cannot follow.
+    #[error(
+        "{place}: this vault holds roots of the kind `{kind}`, which this program does not know: it cannot tell what they \
+         need, so it deletes nothing"
+    )]
+    UnknownRoots {
+        /// The vault's place.
+        place: String,
+        /// The kind.
+        kind: String,
+    },
+    /// It is not certain which configuration is in force; nothing was changed.
+    #[error("{place}: {why}; nothing was changed")]
+    UncertainConfig {
+        /// The vault's place.
+        place: String,
+        /// What is known about it.
+        why: String,
+    },
+    /// The configuration is another than this run has read.
+    #[error(
+        "{place}: there is another configuration by now ({found}), of another owner or of a change that was interrupted; \
+         nothing was changed"
+    )]
+    ConfigMoved {
+        /// The vault's place.
+        place: String,
+        /// Number and hash of the one in force, or `none`.
+        found: String,
+    },
+    /// No configuration that an owner could choose has this hash.
+    #[error("no single configuration is meant by `{text}`; see `drystone vault show`")]
+    NoConfig {
+        /// What was asked for.
+        text: String,
     },
     /// No snapshot has this name.
     #[error("{place}: no snapshot `{text}`; see `drystone snapshots`")]
@@ -324,16 +379,6 @@ pub enum Error {
     GivenUp {
         /// The run.
         id: RegistrationId,
-        /// The vault's place.
-        place: String,
-    },
-    /// The vault has a kind of roots in use that this program does not know.
-    #[error(
-        "{place}: roots of the kind `{kind}` are in use in this vault, and this program does not know what they need; nothing was deleted: collect garbage with a newer drystone"
-    )]
-    UnknownKind {
-        /// The kind.
-        kind: String,
         /// The vault's place.
         place: String,
     },

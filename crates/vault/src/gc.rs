@@ -19,7 +19,7 @@ mod waiting;
 pub(crate) use roots::{COUNTS_FOR_NOBODY, counts_for_nobody};
 pub use run::{GcOptions, GcReport};
 
-use drystone_format::SlotId;
+use drystone_format::{RootId, SlotId};
 use drystone_store::Name;
 
 use crate::error::Result;
@@ -34,6 +34,11 @@ pub(crate) fn delete_mark(place: &Place) -> Result<()> {
 /// Removes a key slot, of a vault that never came to be or of one that keeps an owner's slot; the caller has made sure.
 pub(crate) fn delete_slot(place: &Place, id: &SlotId) -> Result<()> {
     place.delete(&Name::key(id))
+}
+
+/// Removes a configuration of a vault that never came to be, or a copy of one that is damaged, to be written anew at once.
+pub(crate) fn delete_config(place: &Place, number: u64, hash: &RootId) -> Result<()> {
+    place.delete(&Name::config(number, hash))
 }
 
 /// Removes a presence of a run that is over, or that has put a newer one.

@@ -24,6 +24,7 @@ use crate::admit::Admit;
 use crate::catalog::Catalog;
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
+use crate::features::Act;
 use crate::gc::registration::Registration;
 use crate::lane::{Lane, TreeWriter};
 use crate::place::Place;
@@ -157,6 +158,7 @@ impl Vault {
             return Err(self.secrets.refused("back up").into());
         }
         self.follow_keys()?;
+        self.allow(Act::Store)?;
         self.ingest_as(Arc::new(Registration::new(self)?), options)
     }
 

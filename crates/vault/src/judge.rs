@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use drystone_format::header::Header;
 use drystone_format::keys::Secrets;
-use drystone_format::notice::{NoticeKind, verify_notice};
+use drystone_format::notice::{NoticeKind, notice_version, verify_notice};
 use drystone_format::presence::Presence;
 use drystone_format::root::verify_root;
 use drystone_format::slot::Slot;
@@ -31,10 +31,10 @@ impl Judge for BySignature {
             Kind::Root(root) => verify_root(secrets, &root, bytes).is_ok(),
             Kind::Verified(_) => notice(NoticeKind::Verified),
             Kind::Epoch(..) => notice(NoticeKind::Epoch),
-            Kind::Places(..) => notice(NoticeKind::Places),
+            Kind::Config(..) => notice_version(secrets, NoticeKind::Config, bytes).is_ok(),
             Kind::Writer(id, beat, hash) => Presence::verify(secrets, (&id, beat, &hash), bytes).is_ok(),
             // Packs and shards carry their own checks; what the others say is verified by whoever reads them.
-            Kind::Config(..) | Kind::Ledger(..) | Kind::Index(..) => true,
+            Kind::Ledger(..) | Kind::Index(..) => true,
             Kind::Pack(_) | Kind::Shard(_) | Kind::Place => true,
         }
     }

@@ -8,11 +8,13 @@
 mod admit;
 mod catalog;
 mod check;
+mod config;
 mod content;
 mod context;
 mod create;
 mod doctor;
 mod error;
+mod features;
 mod forged;
 mod frames;
 mod gc;
@@ -44,6 +46,7 @@ mod unreadable;
 mod vault;
 
 pub use check::{CheckOptions, CheckReport};
+pub use config::{InForce, Signed, differences, in_force};
 pub use content::{ContentReader, Parts, Piece, PieceData, TreeReader};
 pub use context::{Accept, Clock, Context, Entropy};
 pub use create::CreateOptions;

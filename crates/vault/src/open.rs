@@ -10,12 +10,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drystone_format::RootId;
 use drystone_format::header::Header;
 use drystone_format::keys::{Secrets, epoch_number};
 use drystone_format::slot::Slot;
 use drystone_format::{SlotId, VaultId};
 use drystone_store::{Name, Range, Store};
 
+use crate::config::Standing;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::keys::{self, Unlock};
@@ -311,10 +313,20 @@ impl Unlocked {
         Ok(())
     }
 
+    /// The configuration that this machine went by the last time: its number and hash.
+    pub(crate) fn configuration_seen(&self, context: &Context) -> Result<Option<(u64, RootId)>> {
+        let known = Known::in_dir(&context.known_dir).vault(&self.secrets.vault)?;
+        let seen = known.filter(|vault| vault.key == self.secrets.vault_verify);
+        let seen = seen
+            .and_then(|vault| vault.configuration)
+            .filter(|_| !context.accept.older);
+        Ok(seen.and_then(|seen| Some((seen.number, RootId(*seen.hash.first_chunk()?)))))
+    }
+
     /// Compares what was opened with what this machine knows, and remembers what is newer.
     ///
     /// `places` is where the vault lies, `configuration` the number of the newest one, 0 if there is none.
-    pub(crate) fn recall(&mut self, context: &Context, places: &[String], configuration: u64) -> Result<()> {
+    pub(crate) fn recall(&mut self, context: &Context, places: &[String], standing: &Standing) -> Result<()> {
         let known = Known::in_dir(&context.known_dir);
         let (id, key, place) = (
             self.secrets.vault,
@@ -342,12 +354,13 @@ impl Unlocked {
                 let (known, found) = (words(seen.number), words(newest.number));
                 return Err(Error::OlderKeys { place, known, found });
             }
-            if let Some(seen) = before.configuration.filter(|seen| seen.number > configuration) {
+            let found = standing.listed_number();
+            if let Some(seen) = before.configuration.filter(|seen| seen.number > found) {
                 return Err(Error::OlderConfiguration {
                     place,
-                    object: "places/: the list of places",
+                    object: "config/: the configuration",
                     known: seen.number,
-                    found: configuration,
+                    found,
                 });
             }
         }
@@ -362,10 +375,11 @@ impl Unlocked {
                     *vault = KnownVault::new(key);
                 }
                 vault.see_epoch(epoch, context.accept.older);
-                if configuration > 0 {
+                if standing.certain("").is_ok() {
+                    let (number, hash) = (standing.signed.config.number, standing.signed.hash);
                     let seen = Seen {
-                        number: configuration,
-                        hash: [0; 32],
+                        number,
+                        hash: widened(&hash),
                     };
                     vault.see_configuration(seen, context.accept.older);
                 }
@@ -377,6 +391,15 @@ impl Unlocked {
         }
         Ok(())
     }
+}
+
+/// A hash of 16 bytes in the form in which hashes are remembered.
+fn widened(hash: &RootId) -> [u8; 32] {
+    let mut wide = [0; 32];
+    for (to, from) in wide.iter_mut().zip(hash.0) {
+        *to = from;
+    }
+    wide
 }
 
 /// Refuses to make a vault where this machine has seen one, unless that is accepted.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drystone_format::PackId;
+use drystone_format::config::Config;
 use drystone_format::keys::{Secrets, VerifyKey};
-use drystone_format::places::{PlaceEntry, PlaceMarks, Places};
+use drystone_format::places::{PlaceEntry, PlaceMarks};
 use drystone_format::shard::ShardKeys;
 use drystone_index::Index;
 use drystone_store::spread::{Access, PlaceTroubles, SettledSmall, Spread, SpreadOptions, SpreadPlace};
@@ -54,8 +55,13 @@ impl Place {
         }
     }
 
-    /// The places of a list as one; too few of them is an error that names those that are missing.
-    pub(crate) fn spread(list: &Places, sites: &[Site], context: &Context, secrets: &Arc<Secrets>) -> Result<Self> {
+    /// Another store on the same runtime.
+    pub(crate) fn at(&self, store: Arc<dyn Store>) -> Self {
+        Self::new(store, self.runtime.clone())
+    }
+
+    /// The places of a configuration as one; too few of them is an error that names those that are missing.
+    pub(crate) fn spread(config: &Config, sites: &[Site], context: &Context, secrets: &Arc<Secrets>) -> Result<Self> {
         let places = sites.iter().map(|site| {
             let PlaceEntry {
                 id, url, weight, marks, ..
@@ -76,8 +82,8 @@ impl Place {
             }
         });
         let spread = Spread::new(SpreadOptions {
-            needed: list.needed,
-            total: list.total,
+            needed: config.spread.0,
+            total: config.spread.1,
             places: places.collect(),
             keys: ShardKeys::new(secrets),
             judge: Arc::new(BySignature(secrets.clone())),
@@ -87,7 +93,10 @@ impl Place {
         Ok(Self {
             store: Arc::new(spread.clone()),
             spread: Some(spread),
-            keeps_all: list.places.iter().any(|entry| entry.marks.has(PlaceMarks::APPEND_ONLY)),
+            keeps_all: config
+                .places
+                .iter()
+                .any(|entry| entry.marks.has(PlaceMarks::APPEND_ONLY)),
             runtime: context.runtime.clone(),
         })
     }

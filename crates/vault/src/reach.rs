@@ -1,25 +1,28 @@
 //! Reaching a vault: from the places that were named to all places that it lies at.
 //!
-//! - Any one place leads to the others: the newest list of places that any of them holds is in force.
+//! - Any one place leads to the others: the configuration in force (config.rs) among those that any of them holds counts.
 //! - A place counts only if the object `place` there says which it is: an empty mount point or another disk is absent.
-//! - Until the list of places says what is spread how, spare copies are looked at only where something is missing or damaged.
+//! - Until a configuration says what is spread how, spare copies are looked at only where something is missing or damaged.
 //! - A place that cannot be reached is no error here; what the spread can do without, the vault can.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use drystone_format::PlaceId;
+use drystone_format::config::Config;
 use drystone_format::header::Header;
 use drystone_format::keys::Secrets;
-use drystone_format::places::{PlaceEntry, PlaceMark, Places};
+use drystone_format::places::{PlaceEntry, PlaceMark};
 use drystone_store::limit::{Limit, Limits};
-use drystone_store::{Kind, Name, Prefix, Range, Spares, Store};
+use drystone_store::{Name, Prefix, Range, Spares, Store};
 
+use crate::config::{Found, InForce};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::features::{Class, check};
 use crate::place::Place;
 
-/// Opens places by the URLs that the list of places gives.
+/// Opens places by the URLs that the configuration gives.
 pub trait Connect: Send + Sync {
     /// Opens a place that exists; whether it is the right one is looked at afterwards.
     fn connect(&self, url: &str) -> drystone_store::Result<Arc<dyn Store>>;
@@ -94,31 +97,6 @@ impl Site {
     }
 }
 
-/// The newest list of places that `place` holds and an owner made; also what is wrong with others.
-pub(crate) fn newest_places(place: &Place, secrets: &Secrets) -> Result<(Option<Places>, Vec<String>)> {
-    let mut names = Vec::new();
-    place.for_each(&Prefix::Places, |listed| {
-        if let Kind::Places(generation, id) = listed.name.kind() {
-            names.push((generation, id, listed.name));
-        }
-        Ok(())
-    })?;
-    names.sort();
-    let mut warnings = Vec::new();
-    for (generation, _, name) in names.into_iter().rev() {
-        let opened = place
-            .get(&name, Range::All)
-            .and_then(|object| Places::open(secrets, &object).map_err(place.damaged(&name)));
-        match opened {
-            Ok(list) if list.generation == generation => return Ok((Some(list), warnings)),
-            Ok(_) => warnings.push(format!("{name}: this list of places has another name than its own")),
-            Err(error) if error.is_damage() => warnings.push(format!("{name}: {error}")),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((None, warnings))
-}
-
 /// The spare copies at a store: one after the other, as if they were places, as far as there are any.
 pub(crate) fn spares(store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle) -> Result<Vec<Arc<dyn Store>>> {
     let mut found: Vec<Arc<dyn Store>> = Vec::new();
@@ -132,71 +110,113 @@ pub(crate) fn spares(store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle) -
     Ok(found)
 }
 
-/// The newest list of places that any of the named places holds, and what is wrong with others; `None` if it lies whole at
-/// one place, as it was `made`.
-pub(crate) fn newest_named(
-    reach: &Reach,
-    made: &Header,
-    context: &Context,
-    secrets: &Secrets,
-) -> Result<(Option<Places>, Vec<String>)> {
-    let (newest, warnings) = newest_of(&reach.named, context, secrets)?;
-    let refused = match newest {
-        Some(_) => None,
-        None if made.spread.1 > 1 => Some(not_spread(reach)),
-        None => refuse_parts(reach, context, secrets).err(),
-    };
-    if refused.is_none() && warnings.is_empty() {
-        return Ok((newest, warnings));
-    }
-    let mut all = Vec::new();
-    for store in &reach.named {
-        all.extend(spares(store, &context.runtime)?);
-    }
-    let (spare, _) = newest_of(&all, context, secrets)?;
-    let newest = newest.into_iter().chain(spare).max_by_key(|list| list.generation);
-    match (newest, refused) {
-        (None, Some(error)) => Err(error),
-        (newest, _) => Ok((newest, warnings)),
-    }
+/// A vault that was reached: what places say about its configuration, and its places.
+pub(crate) struct Reached {
+    pub(crate) found: Found,
+    /// `None` if no configuration can be read at the one place where the vault lies.
+    pub(crate) in_force: Option<InForce>,
+    /// None if the vault lies whole at one place.
+    pub(crate) sites: Vec<Site>,
+    /// The places as one.
+    pub(crate) place: Option<Place>,
+    /// What of the named places was of no use.
+    pub(crate) notes: Vec<String>,
 }
 
-/// The newest list of places that any of these holds; one that fails is passed over as long as another answers.
-fn newest_of(stores: &[Arc<dyn Store>], context: &Context, secrets: &Secrets) -> Result<(Option<Places>, Vec<String>)> {
-    let (mut newest, mut warnings, mut failed): (Option<Places>, Vec<String>, Option<Error>) = (None, Vec::new(), None);
-    for store in stores {
-        match newest_places(&Place::new(store.clone(), context.runtime.clone()), secrets) {
-            Ok((found, more)) => {
-                warnings.extend(more);
-                let generation = |list: &Option<Places>| list.as_ref().map(|list| list.generation);
-                if generation(&found) > generation(&newest) {
-                    newest = found;
-                }
-            }
-            Err(error) => failed = failed.or(Some(error)),
+impl Reached {
+    /// A vault that lies whole at one place, or whose places are known.
+    pub(crate) fn of(found: Found, sites: Vec<Site>) -> Self {
+        Self {
+            in_force: found.in_force(),
+            found,
+            sites,
+            place: None,
+            notes: Vec::new(),
         }
     }
-    match (newest, failed) {
-        (None, Some(error)) => Err(error),
-        (newest, _) => Ok((newest, warnings)),
+}
+
+/// Goes from the places that were named to the configuration in force, and to all places that it names.
+pub(crate) fn reach_all(reach: &Reach, context: &Context, secrets: &Arc<Secrets>) -> Result<Reached> {
+    let mut found = found_named(reach, context, secrets)?;
+    // A place that was away may lead to others that know better; each turn finds another configuration or is the last.
+    loop {
+        let Some(now) = found.in_force() else {
+            refuse_parts(reach, context, secrets)?;
+            return Ok(Reached::of(found, Vec::new()));
+        };
+        let (config, named) = (&now.signed.config, names(reach));
+        check(config, Class::Read, &named)?;
+        if config.places.is_empty() {
+            if reach.named.len() + reach.absent.len() > 1 {
+                return Err(Error::OnePlace { places: named });
+            }
+            return Ok(Reached::of(found, Vec::new()));
+        }
+        let (sites, notes) = sites(config, reach, &context.runtime, secrets);
+        let place = Place::spread(config, &sites, context, secrets)?;
+        found.read(&place, secrets).map_err(|error| too_few(error, &sites))?;
+        if !found.is_certain() {
+            // A spread tells apart only sound and unsound; what lies there says whether it is damaged or made up.
+            for store in sites.iter().filter_map(|site| site.store.as_ref().ok()) {
+                let _ = found.read(&Place::new(store.clone(), context.runtime.clone()), secrets);
+            }
+        }
+        if found.in_force().is_some_and(|then| then.signed.hash == now.signed.hash) {
+            return Ok(Reached {
+                place: Some(place),
+                notes,
+                ..Reached::of(found, sites)
+            });
+        }
     }
 }
 
-/// An error if what was named cannot be a vault that lies whole at one place, though no list of places was found.
+/// The configurations that any of the named places holds, or its spare copies if something is missing or altered. A place
+/// that fails is passed over as long as another answers.
+fn found_named(reach: &Reach, context: &Context, secrets: &Secrets) -> Result<Found> {
+    let (mut found, mut failed, mut answered) = (Found::default(), None, false);
+    let mut look = |store: &Arc<dyn Store>, found: &mut Found| {
+        match found.read(&Place::new(store.clone(), context.runtime.clone()), secrets) {
+            Ok(()) => answered = true,
+            Err(error @ Error::Damaged { .. }) => return Err(error),
+            Err(error) => failed = failed.take().or(Some(error)),
+        }
+        Ok(())
+    };
+    for store in &reach.named {
+        look(store, &mut found)?;
+    }
+    if !found.is_certain() {
+        for store in &reach.named {
+            for spares in spares(store, &context.runtime).unwrap_or_default() {
+                look(&spares, &mut found)?;
+            }
+        }
+    }
+    match failed {
+        Some(error) if !answered || found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
+}
+
+/// An error if what was named cannot be a vault that lies whole at one place, though no configuration was found.
 fn refuse_parts(reach: &Reach, context: &Context, secrets: &Secrets) -> Result<()> {
-    let is_part = |store: &Arc<dyn Store>| mark_at(store, &context.runtime, secrets).is_ok();
+    let is_part = |store: &Arc<dyn Store>| {
+        let place = Place::new(store.clone(), context.runtime.clone());
+        mark_at(store, &context.runtime, secrets).is_ok() || place.has_any(&Prefix::Shards).unwrap_or(true)
+    };
     if reach.named.len() + reach.absent.len() == 1 && !reach.named.iter().any(is_part) {
         return Ok(());
     }
-    Err(not_spread(reach))
+    Err(Error::NotSpread { places: names(reach) })
 }
 
-fn not_spread(reach: &Reach) -> Error {
+/// What was named, for messages.
+fn names(reach: &Reach) -> String {
     let named = reach.named.iter().map(|store| store.place());
     let names: Vec<&str> = named.chain(reach.absent.iter().map(|(url, _)| url.as_str())).collect();
-    Error::NotSpread {
-        places: names.join(", "),
-    }
+    names.join(", ")
 }
 
 /// Which place of the vault a store is; a spare mark tells, if the original is missing or damaged.
@@ -220,21 +240,21 @@ pub(crate) fn mark_at(store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle, 
     Ok(mark.place)
 }
 
-/// The places of `list`: those among `named`, and the others by their URLs.
+/// The places of `config`: those among `named`, and the others by their URLs.
 pub(crate) fn sites(
-    list: &Places,
+    config: &Config,
     reach: &Reach,
     runtime: &tokio::runtime::Handle,
     secrets: &Secrets,
 ) -> (Vec<Site>, Vec<String>) {
     let marks = in_parallel(&reach.named, |store| mark_of(store, runtime, secrets));
-    let is_listed = |url: &str| list.places.iter().any(|entry| entry.url == url);
+    let is_listed = |url: &str| config.places.iter().any(|entry| entry.url == url);
     let mistaken = reach.absent.iter().filter(|(url, _)| !is_listed(url));
     let text = |(url, _): &(String, _)| format!("{url}: named, but not there, and not among the places of this vault");
     let mut notes: Vec<String> = mistaken.map(text).collect();
     for (store, mark) in reach.named.iter().zip(&marks) {
         let what = match mark {
-            Ok(id) if list.places.iter().any(|entry| entry.id == *id) => continue,
+            Ok(id) if config.places.iter().any(|entry| entry.id == *id) => continue,
             Ok(_) => "is no longer a place of this vault".to_owned(),
             Err(error) if is_rotten(error) && is_listed(store.place()) => "its mark is damaged".to_owned(),
             Err(error) => format!("is not used: {}", why_not(error)),
@@ -247,7 +267,7 @@ pub(crate) fn sites(
             .position(|mark| mark.as_ref().is_ok_and(|mark| *mark == id));
         at.and_then(|at| reach.named.get(at)).cloned()
     };
-    let sites = in_parallel(&list.places, |entry| {
+    let sites = in_parallel(&config.places, |entry| {
         let tried = reach.absent.iter().find(|(url, _)| *url == entry.url);
         let store = match (found(entry.id), tried, &reach.connect) {
             (Some(store), ..) => Ok(store),
@@ -270,7 +290,7 @@ fn by_url(
     match mark_of(&store, runtime, secrets) {
         Ok(id) if id == entry.id => Ok(store),
         Ok(_) => Err("another place of this vault is there".to_owned()),
-        // Where the list expects it and with this vault's header: only the mark has rotted, and repair writes it anew.
+        // Where the configuration expects it and with this vault's header: only the mark has rotted, and repair writes it anew.
         Err(error) if is_rotten(&error) && has_header(&store, runtime, secrets) => Ok(store),
         Err(error) => Err(why_not(&error)),
     }

@@ -1,6 +1,6 @@
 //! Repair: redundancy brought back from what is left, the local index, and the vault header from its copy in a key slot.
 //!
-//! - What is owed follows from the listings and the list of places; nothing is written down that could be lost or wrong.
+//! - What is owed follows from the listings and the configuration; nothing is written down that could be lost or wrong.
 //! - One pack at a time: its new shards are durable before what they supersede is removed. Interrupted, it goes on later.
 
 use std::collections::HashSet;
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::features::{Act, Class, check};
 use crate::forged::forget_forged;
 use crate::losses::{flat, stored_packs};
 use crate::parallel::each;
@@ -44,7 +45,7 @@ pub struct RepairReport {
     pub problems: Problems,
 }
 
-/// How much redundancy there is, and what it takes to bring it to what the list of places demands.
+/// How much redundancy there is, and what it takes to bring it to what the configuration demands.
 #[derive(Debug, Clone, Default)]
 pub struct Redundancy {
     /// Packs of which anything is held.
@@ -151,9 +152,10 @@ impl Vault {
 
     /// Writes the vault header anew from the copy that this run works with; needs an owner's key.
     pub fn repair_header(&self) -> Result<()> {
-        let object = bytes::Bytes::from(self.header().encode(owner_key(&self.secrets)?)?);
+        owner_key(&self.secrets)?;
+        check(self.config(), Class::Write, self.place())?;
         self.delete_header()?;
-        self.place.put(&Name::header(), object)
+        self.place.put(&Name::header(), self.header_object())
     }
 
     /// How much redundancy there is and what repair would do, from listings alone; of a vault at one place, nothing.
@@ -205,13 +207,15 @@ impl Vault {
         })
     }
 
-    /// Brings every pack and small object to where the list of places wants it; of a vault at one place, does nothing.
+    /// Brings every pack and small object to where the configuration wants it; of a vault at one place, does nothing.
     ///
     /// Packs whose shards were found altered are read in full, of the others only what it takes to make what is missing.
     /// An error is of this program's or a place's side; packs that cannot be mended are problems.
     pub fn repair(&self, options: &RepairOptions) -> Result<Repaired> {
+        self.allow(Act::Store)?;
         let mut repaired = Repaired::default();
         let Some(spread) = self.place.as_spread() else {
+            repaired.mended_objects = self.mend_config_copies()?;
             return Ok(repaired);
         };
         let small = self.place.settle_small()?;
@@ -250,11 +254,11 @@ impl Vault {
         Ok(repaired.into_inner())
     }
 
-    /// Whether losing one more part of a pack may make it unreadable, though the list of places wants more.
+    /// Whether losing one more part of a pack may make it unreadable, though the configuration wants more.
     fn is_bare(&self, holdings: &PackHoldings) -> bool {
-        let Some(list) = self.places() else { return false };
-        let parts = holdings.distinct(list.needed).max(holdings.copies.len().min(1));
-        list.total > list.needed && holdings.copies.len() < 2 && parts <= usize::from(list.needed)
+        let (needed, total) = self.config().spread;
+        let parts = holdings.distinct(needed).max(holdings.copies.len().min(1));
+        total > needed && holdings.copies.len() < 2 && parts <= usize::from(needed)
     }
 
     /// Brings one pack to where it belongs; a pack that is whole afterwards is no longer noted as unsound.

@@ -36,14 +36,9 @@ impl RootNames {
 }
 
 impl Vault {
-    /// The kinds of roots that are in use in this vault.
-    pub(crate) fn listed_kinds(&self) -> &[RootKind] {
-        &[RootKind::SNAPSHOT]
-    }
-
-    /// Returns true if roots of this kind count.
+    /// Returns true if roots of this kind count: owners have admitted it.
     pub(crate) fn is_listed(&self, kind: RootKind) -> bool {
-        self.listed_kinds().contains(&kind)
+        self.config().lists(kind.word())
     }
 
     /// The names of all roots under `prefix`, in their order; those that count and those that do not.

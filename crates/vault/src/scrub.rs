@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::{Error, Result};
+use crate::features::Act;
 use crate::parallel::each;
 use crate::places::{mend_marks, unsound_marks};
 use crate::problem::Problems;
@@ -68,6 +69,9 @@ pub struct ScrubReport {
 impl Vault {
     /// Reads and verifies packs, in the order of their names.
     pub fn scrub(&self, options: &ScrubOptions) -> Result<ScrubReport> {
+        if options.repair {
+            self.allow(Act::Store)?;
+        }
         let catalog = self.catalog()?;
         catalog.reread()?;
         let mut packs = catalog.index.packs();
@@ -93,7 +97,7 @@ impl Vault {
             Ok(())
         })?;
         self.remember_position(&packs, &chosen)?;
-        if self.role() == Role::Owner {
+        if self.role() == Role::Owner && self.allow(Act::Store).is_ok() {
             self.publish_verified(catalog, &sound.into_inner())?;
             if options.share >= 1.0 {
                 catalog
@@ -190,6 +194,15 @@ impl Vault {
     /// Reads all copies of keys, snapshots and lists, and makes altered ones anew if that is wanted.
     fn scrub_small(&self, options: &ScrubOptions, report: &mut ScrubReport) -> Result<()> {
         let Some(spread) = self.place.as_spread() else {
+            let unsound = self.unsound_config_copies()?;
+            report.rotten += unsound.len() as u64;
+            if options.repair {
+                report.mended += self.mend_config_copies()?;
+            } else {
+                let what = "this copy of the configuration is missing or altered; run `drystone repair`";
+                let problems = &mut report.problems;
+                unsound.iter().for_each(|(name, _)| problems.push(name.as_str(), what));
+            }
             return Ok(());
         };
         let small = if options.repair {

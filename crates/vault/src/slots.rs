@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
+use crate::features::Act;
 use crate::gc::delete_slot;
 use crate::keys::{NewLock, Unlock, Unlocked};
 use crate::known::VaultPin;
@@ -325,6 +326,7 @@ impl Vault {
 
     /// Adds a key; durable on return.
     pub fn add_key(&self, new: &NewSlot) -> Result<SlotId> {
+        self.allow(Act::Store)?;
         let made = new_slot(&self.context, &self.secrets, &self.header_object(), new)?;
         self.place.put(&Name::key(&made.id), made.object)?;
         Ok(made.id)
@@ -337,17 +339,22 @@ impl Vault {
     /// every machine that has not seen the vault before. [`Error::Absent`] if one of several places is away: it would bring
     /// the removed slot back.
     pub fn remove_key(&self, id: &SlotId, new_epoch: NewEpoch) -> Result<Option<VerifyKey>> {
+        self.allow(Act::Change)?;
         let (removed, remaining) = self.slot_to_remove(id)?;
         if removed.as_ref().is_some_and(|slot| slot.role.may_govern()) {
             return Err(Error::OwnerStays { id: id.to_string() });
+        }
+        let note = removed.and_then(|slot| slot.open_note(&self.secrets).ok());
+        let writer = note.map(|note| note.writer);
+        if let Some(writer) = writer {
+            self.revoke(writer)?;
         }
         let mut outdated = vec![*id];
         if new_epoch == NewEpoch::Start {
             outdated.extend(self.renew(remaining)?);
         }
         outdated.iter().try_for_each(|id| delete_slot(&self.place, id))?;
-        let note = removed.and_then(|slot| slot.open_note(&self.secrets).ok());
-        Ok(note.map(|note| note.writer))
+        Ok(writer)
     }
 
     /// Tidies an owner's slot away whose holder is still trusted. It protects nothing: a copy of the key, or of what it

@@ -10,16 +10,17 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use drystone_format::chunker::Chunker;
+use drystone_format::config::Config;
 use drystone_format::header::Header;
 use drystone_format::id::ChunkHasher;
 use drystone_format::keys::{Role, Secrets, VerifyKey};
-use drystone_format::places::Places;
 use drystone_format::{ChunkId, SlotId, VaultId};
 use drystone_index::{Index, State};
 use drystone_store::Store;
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
+use crate::config::{InForce, Standing};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
@@ -28,7 +29,7 @@ use crate::keys::Unlock;
 use crate::known::{Known, KnownVault, Seen, VaultPin};
 use crate::open::{Unlocked, unlock_named, vaults_at};
 use crate::place::Place;
-use crate::reach::{Reach, Site, newest_named, newest_places, sites, too_few};
+use crate::reach::{Reach, Reached, Site, reach_all};
 use crate::reader::Reader;
 use crate::roots::RootNames;
 use crate::slots::SlotSource;
@@ -49,9 +50,7 @@ pub struct Vault {
     header_bytes: Bytes,
     warnings: Vec<String>,
     notes: Vec<String>,
-    /// What the configuration says of removed credentials.
-    revoked: Vec<VerifyKey>,
-    pub(crate) places: Option<Places>,
+    standing: Standing,
     pub(crate) sites: Vec<Site>,
     state: Arc<State>,
     frames: Arc<Frames>,
@@ -79,45 +78,28 @@ impl Vault {
 
     /// Goes from the place that was unlocked to all places of the vault.
     fn open_at(reach: &Reach, context: Context, mut unlocked: Unlocked) -> Result<Self> {
-        let (mut newest, warnings) = newest_named(reach, &unlocked.header, &context, &unlocked.secrets)?;
-        unlocked.warnings.extend(warnings);
-        let mut reached = None;
-        // A place that was away may lead to others that know better; each turn finds a newer list or is the last.
-        while let Some(list) = newest.take() {
-            let (sites, notes) = sites(&list, reach, &context.runtime, &unlocked.secrets);
-            let place = Place::spread(&list, &sites, &context, &unlocked.secrets)?;
-            let (found, _) = newest_places(&place, &unlocked.secrets).map_err(|error| too_few(error, &sites))?;
-            newest = found.filter(|found| found.generation > list.generation);
-            if newest.is_none() {
-                unlocked.place = place;
-                unlocked.notes = notes;
-            }
-            reached = Some((list, sites));
+        let mut reached = reach_all(reach, &context, &unlocked.secrets)?;
+        if let Some(place) = reached.place.take() {
+            unlocked.place = place;
         }
+        unlocked.notes.append(&mut reached.notes);
         let is_named = |site: &Site| {
             site.store
                 .as_ref()
                 .is_ok_and(|store| unlocked.named.iter().any(|name| name == store.place()))
         };
-        if let Some((_, sites)) = &reached
-            && !sites.iter().all(is_named)
-        {
+        if !reached.sites.iter().all(is_named) {
             unlocked.unite_all()?;
         }
         Self::assemble(unlocked, context, reached)
     }
 
-    pub(crate) fn assemble(
-        mut unlocked: Unlocked,
-        context: Context,
-        reached: Option<(Places, Vec<Site>)>,
-    ) -> Result<Self> {
-        let (places, sites) = reached.map_or((None, Vec::new()), |(list, sites)| (Some(list), sites));
-        unlocked.recall(
-            &context,
-            &known_places(&unlocked, &sites),
-            places.as_ref().map_or(0, |list: &Places| list.generation),
-        )?;
+    pub(crate) fn assemble(mut unlocked: Unlocked, context: Context, reached: Reached) -> Result<Self> {
+        let Reached {
+            found, in_force, sites, ..
+        } = reached;
+        let standing = found.standing(in_force, unlocked.configuration_seen(&context)?);
+        unlocked.recall(&context, &known_places(&unlocked, &sites), &standing)?;
         let slot_source = Arc::new(SlotSource::new(unlocked.place.clone(), unlocked.pin(), unlocked.lock));
         let Unlocked {
             place,
@@ -125,7 +107,7 @@ impl Vault {
             slot,
             header,
             header_bytes,
-            warnings,
+            mut warnings,
             notes,
             ..
         } = unlocked;
@@ -141,6 +123,7 @@ impl Vault {
                 source,
             })?;
         let state = Arc::new(open_state(&dir.join("state.sqlite"))?);
+        warnings.extend(standing.warnings());
         let frames = Frames::new(place.clone(), secrets.clone(), context.memory_bytes / 2)?;
         let frames = Arc::new(frames);
         let hasher = ChunkHasher::new(&secrets.dedup_key);
@@ -159,8 +142,7 @@ impl Vault {
             header_bytes,
             warnings,
             notes,
-            revoked: Vec::new(),
-            places,
+            standing,
             sites,
             state,
             frames,
@@ -190,8 +172,8 @@ impl Vault {
     }
 
     /// Keys of removed credentials: what they signed counts only as far as an owner has verified or stated it.
-    pub fn revoked(&self) -> &[VerifyKey] {
-        &self.revoked
+    pub fn revoked(&self) -> impl Iterator<Item = VerifyKey> {
+        self.config().removed.iter().map(|removed| removed.writer)
     }
 
     /// The id and key of the vault.
@@ -221,7 +203,22 @@ impl Vault {
             .update(&self.secrets.vault, new, |vault| vault.see_epoch(seen, false));
     }
 
-    /// Its configuration.
+    /// What an owner has decided about it: the configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.standing.signed.config
+    }
+
+    /// The configuration in force with its hash, and others that an owner must choose from; `None` if none can be read.
+    pub fn in_force(&self) -> Option<InForce> {
+        let Standing { signed, rivals, .. } = self.standing.clone();
+        (!self.standing.is_assumed).then_some(InForce { signed, rivals })
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Its header.
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -257,12 +254,12 @@ impl Vault {
 
     /// Cuts file data of this vault.
     pub fn data_chunker(&self) -> Chunker {
-        Chunker::new(&self.secrets.dedup_key, self.header.data_sizes)
+        Chunker::new(&self.secrets.dedup_key, self.config().data_sizes)
     }
 
     /// Cuts trees and recipes of this vault.
     pub(crate) fn meta_chunker(&self) -> Chunker {
-        Chunker::new(&self.secrets.dedup_key, self.header.meta_sizes)
+        Chunker::new(&self.secrets.dedup_key, self.config().meta_sizes)
     }
 
     /// Local state: a cache, and small facts.

@@ -10,7 +10,7 @@ use drystone_backup::{Overwrite, Owner, Patterns, RestoreMode, RestoreOptions, S
 use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
-use drystone_format::header::Trust;
+use drystone_format::config::Trust;
 use drystone_format::keys::Role;
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::{Snapshot, Totals};

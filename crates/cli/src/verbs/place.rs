@@ -237,12 +237,12 @@ impl Layout {
     }
 
     fn refuse_doubling(&self, vault: &Vault, added: usize, removed: usize) -> Result<()> {
-        let now = vault.places();
-        let places = now.map_or(1, |list| list.places.len()) + added - removed;
-        let total = match (self.spread, now) {
-            (Some((_, total)), _) => total,
-            (None, Some(list)) => list.total,
-            (None, None) => return Ok(()),
+        let now = vault.places().len();
+        let places = now.max(1) + added - removed;
+        let total = match self.spread {
+            Some((_, total)) => total,
+            None if now == 0 => return Ok(()),
+            None => vault.config().spread.1,
         };
         if self.allow_doubling || places >= usize::from(total) {
             return Ok(());
@@ -262,27 +262,29 @@ fn list(app: &App) -> Result<Exit> {
 }
 
 fn show(app: &App, vault: &Vault) -> Result<()> {
-    let Some(list) = vault.places() else {
-        let fields = json!({ "spread": "1/1", "places": [{ "url": vault.place(), "there": true }] });
+    let (config, hash) = (vault.config(), vault.in_force().map(|now| now.signed.hash.to_string()));
+    if config.places.is_empty() {
+        let places = json!([{ "url": vault.place(), "there": true }]);
+        let fields = json!({ "spread": "1/1", "config": config.number, "config_hash": hash, "places": places });
         let text = format!("1 place, whole: {}", shown(vault.place().as_bytes()));
         return app.out.result("places", with_exit(fields, Exit::Done), text);
-    };
+    }
+    let (needed, total) = config.spread;
     let absent = vault.absent_places();
     let mut text = format!(
-        "{}, any {} of {} shards are enough (generation {})",
-        counted(list.places.len() as u64, "place"),
-        list.needed,
-        list.total,
-        list.generation
+        "{}, any {needed} of {total} shards are enough (configuration {})",
+        counted(config.places.len() as u64, "place"),
+        config.number
     );
     let mut places = Vec::new();
-    for (entry, absent) in list.places.iter().zip(absent) {
+    for (entry, absent) in config.places.iter().zip(absent) {
         text += &line(entry, absent);
         places.push(fields(entry, absent));
     }
     let fields = json!({
-        "spread": format!("{}/{}", list.needed, list.total),
-        "generation": list.generation,
+        "spread": format!("{needed}/{total}"),
+        "config": config.number,
+        "config_hash": hash,
         "places": places,
     });
     app.out.result("places", with_exit(fields, Exit::Done), text)

@@ -15,7 +15,7 @@ use crate::output::{counted, duration, object, problem_list, shown, size, with_e
 use crate::progress::Shown;
 
 const ABOUT: &str = "\
-Without a subcommand: brings every pack to the redundancy that the list of places demands. Shards that are missing, owed,
+Without a subcommand: brings every pack to the redundancy that the configuration demands. Shards that are missing, owed,
 known to be damaged, or at a place that leaves are made anew or moved; what is superseded is removed afterwards. It can be
 interrupted and run again at any time. Damage that nobody has seen yet is found by `drystone scrub`.
 

@@ -1,6 +1,7 @@
 //! Every object cut short anywhere, or with any single bit flipped, is refused with an error and never a panic.
 
 use drystone_format::codec::Codec;
+use drystone_format::config::Config;
 use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::notice::{open_verified, seal_verified};
@@ -11,7 +12,8 @@ use drystone_format::slot::Slot;
 use drystone_format::{Error, PackId, Result};
 
 use crate::fixture::{
-    Counting, example_pack, flips, header_bytes, new_root, pack, sealed_root, secrets, slot_bytes, slot_key, snapshot,
+    Counting, config, example_pack, flips, header_bytes, new_root, pack, sealed_root, secrets, slot_bytes, slot_key,
+    snapshot,
 };
 
 type Open = Box<dyn Fn(&[u8]) -> Result<()>>;
@@ -31,6 +33,11 @@ fn objects() -> Vec<(&'static str, Vec<u8>, Open)> {
             "header",
             header_bytes(),
             Box::new(|object| Header::decode(object).map(drop)),
+        ),
+        (
+            "configuration",
+            config().seal(&secrets(), &mut Counting::default()).unwrap(),
+            Box::new(|object| Config::open(&secrets(), object).map(drop)),
         ),
         ("slot", slot_bytes(), Box::new(slot)),
         (

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use drystone_format::chunker::{Chunker, Sizes};
 use drystone_format::codec::{CODECS, Codec, Compression, Compressor, decompress};
+use drystone_format::config::Config;
 use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::id::{object_hash, pack_id};
 use drystone_format::keys::Secrets;
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
-use drystone_format::places::{PlaceMark, Places};
+use drystone_format::places::PlaceMark;
 use drystone_format::presence::{Presence, WriterState};
 use drystone_format::recipe::decode_node;
 use drystone_format::root::{RootState, open_root, root_name, verify_root};
@@ -22,8 +23,8 @@ use drystone_format::tree::{TreeDecoder, append_encoded};
 use drystone_format::{RegistrationId, RootId};
 
 use crate::fixture::{
-    Counting, NONCE, ROOT, SEEN, entries, example_pack, header, header_bytes, hello, new_root, parts, place_mark,
-    places, sealed_root, secrets, slot, slot_bytes, slot_key, snapshot, unhex,
+    Counting, NONCE, ROOT, SEEN, config, entries, example_pack, header, header_bytes, hello, new_root, parts,
+    place_mark, sealed_root, secrets, slot, slot_bytes, slot_key, snapshot, unhex,
 };
 
 fn path() -> PathBuf {
@@ -160,7 +161,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("snapshot", snapshot().encode()),
         ("root", root),
         ("verified-list", list.unwrap()),
-        ("places", places().seal(&secrets, &mut Counting::default()).unwrap()),
+        ("config", config().seal(&secrets, &mut Counting::default()).unwrap()),
         (
             "place",
             place_mark().encode(secrets.vault_key.as_ref().unwrap()).unwrap(),
@@ -210,7 +211,7 @@ fn example_objects_decode() {
     assert_eq!(Snapshot::decode(&root.payload).unwrap(), snapshot());
     let list = open_verified(&secrets, &example("verified-list")).unwrap();
     assert_eq!(list, [pack_id(&example("pack"))]);
-    assert_eq!(Places::open(&secrets, &example("places")).unwrap(), places());
+    assert_eq!(Config::open(&secrets, &example("config")).unwrap(), config());
     let mark = PlaceMark::decode(&example("place"), &secrets.vault_verify).unwrap();
     assert_eq!(mark, place_mark());
     assert_eq!(open_epoch(&secrets, &example("epoch")).unwrap(), epoch());

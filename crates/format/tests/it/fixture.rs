@@ -4,11 +4,12 @@ use std::sync::LazyLock;
 
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::{Codec, Compression, Compressor};
-use drystone_format::header::{Header, Trust};
+use drystone_format::config::{Config, Features, Removed, Trust};
+use drystone_format::header::Header;
 use drystone_format::id::ChunkHasher;
-use drystone_format::keys::{OpenKey, Role, Secrets};
+use drystone_format::keys::{OpenKey, Role, Secrets, VerifyKey};
 use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
-use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks, Places};
+use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks};
 use drystone_format::presence::Seen;
 use drystone_format::recipe::{Part, Recipe};
 use drystone_format::root::{NewRoot, RootKind, RootName, RootState, root_name, seal_root};
@@ -97,13 +98,7 @@ pub(crate) fn stranger() -> Secrets {
 pub(crate) fn header() -> Header {
     Header {
         vault: vault(),
-        created: TIME,
-        generation: 0,
         vault_verify: secrets().vault_verify,
-        data_sizes: Sizes::new(16 << 10, 112 << 10).unwrap(),
-        meta_sizes: Sizes::new(4 << 10, 28 << 10).unwrap(),
-        trust: Trust::Verified,
-        spread: (1, 1),
         unknown: Vec::new(),
     }
 }
@@ -112,7 +107,8 @@ pub(crate) fn header_bytes() -> Vec<u8> {
     header().encode(secrets().vault_key.as_ref().unwrap()).unwrap()
 }
 
-pub(crate) fn places() -> Places {
+/// One that replaces two others, with every key.
+pub(crate) fn config() -> Config {
     let place = |number: u8, url: &str, marks| PlaceEntry {
         id: PlaceId([0xc0 + number; 16]),
         url: url.to_owned(),
@@ -122,10 +118,18 @@ pub(crate) fn places() -> Places {
         down_bytes: None,
         unknown: Vec::new(),
     };
-    Places {
-        generation: 2,
-        needed: 2,
-        total: 3,
+    Config {
+        number: 2,
+        made: TIME,
+        replaces: vec![RootId([0xd0; 16]), RootId([0xd1; 16])],
+        features: Features {
+            read: vec!["test".to_owned()],
+            ..Features::default()
+        },
+        data_sizes: Sizes::new(16 << 10, 112 << 10).unwrap(),
+        meta_sizes: Sizes::new(4 << 10, 28 << 10).unwrap(),
+        trust: Trust::Verified,
+        spread: (2, 3),
         places: vec![
             place(0, "/mnt/a", 0),
             PlaceEntry {
@@ -138,6 +142,11 @@ pub(crate) fn places() -> Places {
             },
             place(2, "sftp://host/vault", PlaceMarks::COLD | PlaceMarks::LEAVING),
         ],
+        root_kinds: vec!["snapshot".to_owned()],
+        removed: vec![Removed {
+            writer: VerifyKey([0xe0; 32]),
+            since: 1,
+        }],
         unknown: Vec::new(),
     }
 }

@@ -2,13 +2,17 @@
 
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Codec;
-use drystone_format::header::{Header, Trust};
+use drystone_format::config::{Config, Features, Removed, Trust};
+use drystone_format::header::Header;
 use drystone_format::id::object_hash;
 use drystone_format::keys::{OpenKey, Role, Secrets, epoch_number};
-use drystone_format::limits::EPOCHS_MAX;
-use drystone_format::notice::{NoticeKind, open_verified, seal_verified, verify_notice};
+use drystone_format::limits::{CONFIG_REPLACES_MAX, EPOCHS_MAX, FORMAT_VERSION};
+use drystone_format::notice::{
+    NoticeKind, notice_version, open_notice, open_notice_up_to, open_verified, seal_notice_as, seal_verified,
+    verify_notice,
+};
 use drystone_format::pack::{Tail, tail_bytes};
-use drystone_format::places::{PlaceEntry, PlaceMark, Places};
+use drystone_format::places::{PlaceEntry, PlaceMark};
 use drystone_format::root::{NewRoot, RootKind, RootName, open_root, root_name, seal_root, verify_root};
 use drystone_format::seal::{PackKind, Suite};
 use drystone_format::slot::{Lock, Slot, SlotNote};
@@ -16,7 +20,7 @@ use drystone_format::snapshot::{Origin, Snapshot, Totals};
 use drystone_format::{Error, PackId, PlaceId, RegistrationId, RootId, SlotId, VaultId};
 
 use crate::fixture::{
-    Counting, header, header_bytes, new_root, pack, place_mark, places, sealed_root, secrets, slot, slot_bytes,
+    Counting, config, header, header_bytes, new_root, pack, place_mark, sealed_root, secrets, slot, slot_bytes,
     slot_key, slot_note, snapshot, stranger, writer,
 };
 
@@ -28,17 +32,12 @@ fn unknown() -> Vec<(u64, Vec<u8>)> {
 #[test]
 fn headers_round_trip_and_keep_unknown_keys() {
     let vault_key = secrets().vault_key.unwrap();
-    for (trust, spread) in [(Trust::Verified, (1, 1)), (Trust::Everyone, (10, 255))] {
-        let header = Header {
-            trust,
-            spread,
-            generation: u64::MAX,
-            unknown: unknown(),
-            ..header()
-        };
-        assert_eq!(Header::decode(&header.encode(&vault_key).unwrap()).unwrap(), header);
-    }
-    let forged = header().encode(&stranger().vault_key.unwrap()).unwrap();
+    let header = Header {
+        unknown: unknown(),
+        ..self::header()
+    };
+    assert_eq!(Header::decode(&header.encode(&vault_key).unwrap()).unwrap(), header);
+    let forged = self::header().encode(&stranger().vault_key.unwrap()).unwrap();
     assert!(matches!(Header::decode(&forged), Err(Error::Signature { .. })));
 }
 
@@ -507,49 +506,127 @@ fn objects_do_not_pass_for_each_other() {
     ));
 }
 
+fn seal_config(config: &Config, secrets: &Secrets) -> drystone_format::Result<Vec<u8>> {
+    config.seal(secrets, &mut Counting::default())
+}
+
 #[test]
-fn a_list_of_places_counts_only_from_an_owner_and_only_if_it_makes_sense() {
-    let seal = |places: &Places, secrets: &Secrets| places.seal(secrets, &mut Counting::default());
-    let object = seal(&places(), &secrets()).unwrap();
-    assert_eq!(Places::open(&writer(), &object).unwrap(), places());
-    assert!(Places::open(&stranger(), &object).is_err());
-    let forged = seal(&places(), &writer()).unwrap();
+fn configurations_round_trip_and_keep_unknown_keys() {
+    for (trust, spread, places) in [(Trust::Verified, (1, 1), 0), (Trust::Everyone, (10, 255), 3)] {
+        let mut one = Config {
+            number: u64::MAX,
+            trust,
+            spread,
+            removed: Vec::new(),
+            unknown: unknown(),
+            ..config()
+        };
+        one.places.truncate(places);
+        let object = seal_config(&one, &secrets()).unwrap();
+        assert_eq!(Config::open(&writer(), &object).unwrap(), one);
+    }
+    assert!(config().lists("snapshot") && !config().lists("blocks"));
+    assert!(config().is_after(&RootId([0xd1; 16])) && !config().is_after(&RootId([0xd2; 16])));
+}
+
+#[test]
+fn a_configuration_counts_only_from_an_owner() {
+    let object = seal_config(&config(), &secrets()).unwrap();
+    assert!(Config::open(&stranger(), &object).is_err());
+    let forged = seal_config(&config(), &writer()).unwrap();
     assert!(matches!(
-        Places::open(&secrets(), &forged),
+        Config::open(&secrets(), &forged),
         Err(Error::Signature { .. })
     ));
     // One kind of notice is not taken for another.
     assert!(open_verified(&secrets(), &object).is_err());
-    for (needed, total, twice, none) in [
-        (0, 3, false, false),
-        (4, 3, false, false),
-        (2, 3, true, false),
-        (1, 1, false, true),
-    ] {
-        let mut bad = Places {
-            needed,
-            total,
-            ..places()
-        };
-        if twice {
-            bad.places.push(places().places[0].clone());
-        }
-        if none {
-            bad.places.clear();
-        }
-        assert!(
-            matches!(seal(&bad, &secrets()), Err(Error::Malformed { .. })),
-            "{needed}/{total}"
-        );
+    let list = seal_verified(&secrets(), &[], &mut Counting::default()).unwrap();
+    assert!(Config::open(&secrets(), &list).is_err());
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_is_refused() {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let bad: [(&str, fn(&mut Config)); 11] = [
+        ("k = 0", |config| config.spread = (0, 3)),
+        ("k > n", |config| config.spread = (4, 3)),
+        ("twice", |config| config.places.push(config.places[0].clone())),
+        ("no place", |config| config.places.clear()),
+        ("hashes twice", |config| config.replaces.push(config.replaces[1])),
+        ("hashes out of order", |config| config.replaces.reverse()),
+        ("kind", |config| config.root_kinds = vec!["Snapshot".to_owned()]),
+        ("long kind", |config| config.root_kinds = vec!["a".repeat(16)]),
+        ("feature", |config| config.features.collect = vec!["a b".to_owned()]),
+        ("features", |config| {
+            config.features.write = vec!["b".to_owned(), "a".to_owned()]
+        }),
+        ("credential twice", |config| {
+            config.removed.push(Removed {
+                since: 9,
+                ..config.removed[0]
+            });
+        }),
+    ];
+    for (what, spoil) in bad {
+        let mut config = config();
+        spoil(&mut config);
+        let refused = seal_config(&config, &secrets());
+        assert!(matches!(refused, Err(Error::Malformed { .. })), "{what}: {refused:?}");
     }
-    let mut many = places();
+    let mut many = config();
     many.places = (0..=255u8)
         .map(|number| PlaceEntry {
             id: PlaceId([number; 16]),
-            ..places().places[0].clone()
+            ..config().places[0].clone()
         })
         .collect();
-    assert!(matches!(seal(&many, &secrets()), Err(Error::Limit { .. })));
+    assert!(matches!(seal_config(&many, &secrets()), Err(Error::Limit { .. })));
+    let mut old = config();
+    old.replaces = (0..=CONFIG_REPLACES_MAX)
+        .map(|number| RootId(u128::from(number).to_be_bytes()))
+        .collect();
+    assert!(matches!(seal_config(&old, &secrets()), Err(Error::Limit { .. })));
+    let mut fine = config();
+    fine.features = Features {
+        read: words(&["a", "b-2"]),
+        ..Features::default()
+    };
+    fine.root_kinds = words(&["blocks", "snapshot"]);
+    seal_config(&fine, &secrets()).unwrap();
+}
+
+#[test]
+fn a_newer_version_is_called_newer_and_both_can_be_read_by_a_program_that_knows_both() {
+    let next = FORMAT_VERSION + 1;
+    let seal = |version, secrets: &Secrets| {
+        let payload = config().encode().unwrap();
+        seal_notice_as(version, secrets, NoticeKind::Config, payload, &mut Counting::default()).unwrap()
+    };
+    let (old, new) = (seal(FORMAT_VERSION, &secrets()), seal(next, &secrets()));
+    for object in [&old, &new] {
+        let payload = open_notice_up_to(next, &secrets(), NoticeKind::Config, object).unwrap();
+        assert_eq!(Config::decode(&payload).unwrap(), config());
+    }
+    let refused = open_notice(&secrets(), NoticeKind::Config, &new);
+    let newer = Error::Version {
+        object: "configuration",
+        found: next,
+        known: FORMAT_VERSION,
+    };
+    assert_eq!(refused, Err(newer.clone()));
+    assert!(newer.to_string().contains("newer"));
+    // Only an owner can claim that: the signature is checked before the version is believed.
+    assert_eq!(notice_version(&secrets(), NoticeKind::Config, &new), Ok(next));
+    let forged = seal(next, &writer());
+    assert!(notice_version(&secrets(), NoticeKind::Config, &forged).is_err());
+    // The version byte is bound into the seal: an object of one version is not taken for one of another.
+    let mut altered = new.clone();
+    altered[7] = FORMAT_VERSION;
+    assert!(open_notice(&secrets(), NoticeKind::Config, &altered).is_err());
+    // A version 2 of the header is refused by name, too.
+    let mut header = header_bytes();
+    header[7] = next;
+    assert!(matches!(Header::decode(&header), Err(Error::Version { found, .. }) if found == next));
 }
 
 #[test]

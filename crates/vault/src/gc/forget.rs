@@ -10,6 +10,7 @@ use drystone_store::Name;
 
 use crate::context::Source;
 use crate::error::Result;
+use crate::features::Act;
 use crate::order::{Candidate, FirstSeen, position};
 use crate::problem::Problems;
 use crate::retention::{Group, Keep, Sightings, plan};
@@ -71,6 +72,7 @@ impl Vault {
         if !self.role().may_govern() {
             return Err(self.secrets.refused("forget snapshots").into());
         }
+        self.allow(Act::Forget)?;
         if ids.is_empty() {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use drystone_format::RegistrationId;
 use drystone_format::epoch::Forgotten;
-use drystone_format::root::{RootKind, RootName, RootState};
+use drystone_format::root::{RootName, RootState};
 use drystone_store::{Name, Prefix};
 
 use crate::error::{Error, Result};
@@ -27,17 +27,6 @@ pub(crate) fn counts_for_nobody(error: &Error) -> bool {
     };
     let is_foreign = matches!(source, E::Magic { .. } | E::Malformed { .. } | E::Limit { .. });
     is_foreign || matches!(source, E::Authentication { .. } | E::Signature { .. })
-}
-
-/// What a kind of root needs must be known before anything is deleted.
-pub(super) fn refuse_unknown(listed: &[RootKind], place: &str) -> Result<()> {
-    let unknown = listed.iter().find(|kind| !RootKind::KNOWN.contains(kind));
-    unknown.map_or(Ok(()), |kind| {
-        Err(Error::UnknownKind {
-            kind: kind.word().to_owned(),
-            place: place.to_owned(),
-        })
-    })
 }
 
 impl Run<'_> {
@@ -132,20 +121,5 @@ impl Run<'_> {
             self.report.problems.push(Name::root(root).as_str(), UNLISTED);
         }
         self.report.problems.append(self.vault.epochs.problems());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kind_in_use_that_this_program_does_not_know_stops_gc() {
-        assert!(refuse_unknown(&[RootKind::SNAPSHOT], "/vault").is_ok());
-        let error = refuse_unknown(&[RootKind::SNAPSHOT, RootKind::HEAD], "/vault").unwrap_err();
-        assert!(
-            matches!(&error, Error::UnknownKind { kind, .. } if kind == "head"),
-            "{error}"
-        );
     }
 }

@@ -17,11 +17,11 @@ use drystone_store::{Kind, Name, Prefix};
 use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::Result;
+use crate::features::Act;
 use crate::gc::live::Keys;
 use crate::gc::mark::{Job, Marker};
 use crate::gc::protocol::{self, Gaps, GcStep, Registered, Registrations, Roots, Standing};
 use crate::gc::registration::Registration;
-use crate::gc::roots::refuse_unknown;
 use crate::gc::sweep::{Copied, Sweep, Uses};
 use crate::parallel::each;
 use crate::problem::Problems;
@@ -113,7 +113,7 @@ impl Vault {
         if !self.role().may_govern() {
             return Err(self.secrets.refused("collect garbage").into());
         }
-        refuse_unknown(self.listed_kinds(), self.place())?;
+        self.allow(Act::Collect)?;
         let mut run = Run::new(self, options)?;
         if options.dry_run {
             run.check_places()?;

@@ -39,12 +39,13 @@ fn opening_with_a_warm_cache_costs_header_keys_and_one_listing() {
     assert_eq!(
         shown(&store.take()),
         [
+            "get config",
             "get drystone",
             "get keys",
-            "get place",
+            "list config",
+            "list config",
             "list keys",
-            "list keys",
-            "list places"
+            "list keys"
         ]
     );
     vault.index().unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use drystone_format::ChunkId;
 use drystone_format::PackId;
-use drystone_format::header::Trust;
+use drystone_format::config::Trust;
 use drystone_format::id::ChunkHasher;
 use drystone_format::keys::{Role, Secrets};
 use drystone_format::limits::RECIPE_NODE_MAX_PARTS;
@@ -16,8 +16,8 @@ use drystone_store::{Memory, Name, Op, Record, Store};
 use drystone_vault::Vault;
 
 use crate::support::{
-    ALONE, Fixture, add_key, back_up, check, craft_pack, craft_root, entry, files, lines, noise, plant, scrub,
-    secrets, snapshot, watched,
+    ALONE, Fixture, add_key, back_up, check, craft_pack, craft_root, entry, files, lines, noise, plant, scrub, secrets,
+    snapshot, watched,
 };
 
 /// A vault in memory, its owner, and the secrets of a writer who means no good.

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drystone_format::header::Trust;
+use drystone_format::config::Trust;
 use drystone_format::id::{ChunkHasher, object_hash};
 use drystone_format::keys::{Epoch, Role, Secrets};
 use drystone_format::limits::TREE_DEPTH_MAX;

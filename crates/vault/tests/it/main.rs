@@ -8,6 +8,7 @@
 )]
 
 mod concurrent;
+mod config;
 mod cost;
 mod crash;
 mod damage;

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drystone_format::chunker::Sizes;
-use drystone_format::header::{Header, Trust};
+use drystone_format::config::Trust;
+use drystone_format::header::Header;
 use drystone_format::keys::{OpenKey, Role, Secrets, epoch_number};
 use drystone_format::pack::PackedChunk;
 use drystone_format::root::open_root;
@@ -58,13 +58,7 @@ fn forged(id: Option<VaultId>, recipient: &str) -> Arc<Memory> {
     let vault_key = stranger.vault_key.clone().unwrap();
     let header = Header {
         vault: stranger.vault,
-        created: Time::default(),
-        generation: 0,
         vault_verify: stranger.vault_verify,
-        data_sizes: Sizes::new(1 << 10, 7 << 10).unwrap(),
-        meta_sizes: Sizes::new(256, 1792).unwrap(),
-        trust: Trust::Verified,
-        spread: (1, 1),
         unknown: Vec::new(),
     };
     let header = header.encode(&vault_key).unwrap();
@@ -329,7 +323,7 @@ fn an_older_list_of_places_is_refused() {
     drop(world.create(&fixture, &["/a", "/b"], (1, 2)));
     let name = |store: &Memory| {
         let names = store.contents().into_keys();
-        names.filter(|name| Prefix::Places.covers(name)).collect::<Vec<_>>()
+        names.filter(|name| Prefix::Config.covers(name)).collect::<Vec<_>>()
     };
     let before: Vec<_> = name(&world.store("/a"));
     let vault = world.open(&fixture, &["/a"]).unwrap();

@@ -153,13 +153,7 @@ fn assert_goes_on(
     let vault = vault.drop_left_places().unwrap();
     clear_remains(&vault, case);
     assert_whole(&vault);
-    let places: Vec<String> = vault
-        .places()
-        .unwrap()
-        .places
-        .iter()
-        .map(|entry| entry.url.clone())
-        .collect();
+    let places: Vec<String> = vault.places().iter().map(|entry| entry.url.clone()).collect();
     assert_eq!(places.len(), base.urls.len(), "{case}: {places:?}");
     assert_eq!(
         under_way == Work::Replace,

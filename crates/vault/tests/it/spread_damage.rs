@@ -278,7 +278,7 @@ fn an_epoch() {
 
 #[test]
 fn a_list_of_places() {
-    matrix_of_one(Prefix::Places);
+    matrix_of_one(Prefix::Config);
 }
 
 /// The shards of the largest or the smallest pack, with the places where they lie.

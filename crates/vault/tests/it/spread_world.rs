@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use drystone_format::chunker::Sizes;
-use drystone_format::header::Trust;
+use drystone_format::config::Trust;
 use drystone_format::keys::Role;
 use drystone_format::{PlaceId, RootId};
 use drystone_store::{Fail, Listed, Memory, Name, Op, Prefix, Put, Range, Store, Traits};

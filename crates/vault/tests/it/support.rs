@@ -12,7 +12,7 @@ use std::time::Duration;
 use drystone_format::Random;
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::{Compression, Compressor};
-use drystone_format::header::Trust;
+use drystone_format::config::Trust;
 use drystone_format::id::object_hash;
 use drystone_format::keys::{OpenKey, Role, Secrets};
 use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};

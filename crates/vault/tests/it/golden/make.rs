@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::{CODECS, Codec, Compression, Compressor};
-use drystone_format::header::Trust;
+use drystone_format::config::Trust;
 use drystone_format::keys::{OpenKey, Role, Secrets};
 use drystone_format::limits::FORMAT_VERSION;
 use drystone_format::pack::{PackBuilder, PackedChunk};
