@@ -147,7 +147,7 @@ fn verify_notice(known: u8, secrets: &Secrets, kind: NoticeKind, object: &[u8]) 
 fn sealer(version: u8, secrets: &Secrets, kind: NoticeKind, epoch: u32, salt: &[u8; 32]) -> Result<Sealer> {
     let key = secrets.epoch(kind.object(), epoch)?.index_key.trailer_key(salt);
     let (suite, label) = (Suite::ChaCha20Poly1305, kind.domain());
-    Sealer::of_version(version, suite, &key, label, &secrets.vault, PackKind::Meta)
+    Sealer::of_version((version, suite), &key, label, &secrets.vault, PackKind::Meta)
 }
 
 /// An owner's word that the packs `packs` hold what their trailers claim.

@@ -68,13 +68,12 @@ pub struct Sealer {
 impl Sealer {
     /// `label` says which kind of object is sealed; with the rest of the context it becomes the associated data.
     pub(crate) fn new(suite: Suite, key: &[u8; 32], label: &[u8], vault: &VaultId, kind: PackKind) -> Result<Self> {
-        Self::of_version(FORMAT_VERSION, suite, key, label, vault, kind)
+        Self::of_version((FORMAT_VERSION, suite), key, label, vault, kind)
     }
 
     /// The same, of an object with this version.
     pub(crate) fn of_version(
-        version: u8,
-        suite: Suite,
+        (version, suite): (u8, Suite),
         key: &[u8; 32],
         label: &[u8],
         vault: &VaultId,
