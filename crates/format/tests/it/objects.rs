@@ -546,8 +546,9 @@ fn a_configuration_counts_only_from_an_owner() {
 
 #[test]
 fn a_configuration_that_makes_no_sense_is_refused() {
+    type Spoil = fn(&mut Config);
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let bad: [(&str, fn(&mut Config)); 11] = [
+    let bad: [(&str, Spoil); 11] = [
         ("k = 0", |config| config.spread = (0, 3)),
         ("k > n", |config| config.spread = (4, 3)),
         ("twice", |config| config.places.push(config.places[0].clone())),
