@@ -124,27 +124,36 @@ fn sizes(reader: &mut Reader<'_>) -> Result<Sizes> {
     Sizes::new(reader.u32()?, reader.u32()?)
 }
 
-/// Checks the eight bytes that open (and close) an object: the magic, then the version.
-pub(crate) fn check_magic(object: &'static str, magic: &[u8; 7], bytes: &[u8; 8]) -> Result<()> {
+/// Checks the eight bytes that open (and close) an object, the magic, then the version; returns the version.
+pub(crate) fn check_magic(object: &'static str, magic: &[u8; 7], bytes: &[u8; 8]) -> Result<u8> {
+    check_magic_up_to(FORMAT_VERSION, object, magic, bytes)
+}
+
+/// The same for a program that knows the versions up to `newest`.
+pub(crate) fn check_magic_up_to(newest: u8, object: &'static str, magic: &[u8; 7], bytes: &[u8; 8]) -> Result<u8> {
     let &[ref found @ .., version] = bytes;
     if found != magic {
         return Err(Error::Magic { object });
     }
-    if version == 0 || version > FORMAT_VERSION {
+    if version == 0 || version > newest {
         return Err(Error::Version {
             object,
             found: version,
-            known: FORMAT_VERSION,
+            known: newest,
         });
     }
-    Ok(())
+    Ok(version)
 }
 
 /// What follows the magic.
 pub(crate) fn body<'a>(object: &'static str, magic: &[u8; 7], bytes: &'a [u8]) -> Result<&'a [u8]> {
+    Ok(versioned_body(object, magic, bytes)?.1)
+}
+
+/// The version of an object, and what follows its magic.
+pub(crate) fn versioned_body<'a>(object: &'static str, magic: &[u8; 7], bytes: &'a [u8]) -> Result<(u8, &'a [u8])> {
     let (head, body) = bytes.split_first_chunk().ok_or(Error::Magic { object })?;
-    check_magic(object, magic, head)?;
-    Ok(body)
+    Ok((check_magic(object, magic, head)?, body))
 }
 
 fn domain(domain: &[u8], signed: &[u8]) -> Vec<u8> {

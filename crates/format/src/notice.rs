@@ -6,12 +6,12 @@
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
-use crate::header::{body, sign, split_signature, verify};
+use crate::header::{sign, split_signature, verify, versioned_body};
 use crate::id::PackId;
 use crate::keys::{Certificate, Role, Secrets};
 use crate::limits::{FORMAT_VERSION, ROOT_MAX_BYTES};
 use crate::random::{Random, array};
-use crate::seal::{PackKind, Sealer, Suite};
+use crate::seal::{Bound, PackKind, Sealer, Suite};
 
 /// What a notice is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ pub fn seal_notice(secrets: &Secrets, kind: NoticeKind, payload: Vec<u8>, random
     let epoch = secrets.current()?;
     let salt: [u8; 32] = array(random);
     let mut sealed = payload;
-    sealer(secrets, kind, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
+    sealer(secrets, FORMAT_VERSION, kind, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
     let mut out = Writer::onto([kind.magic().as_slice(), &[FORMAT_VERSION]].concat());
     out.map(4)
         .uint(0)
@@ -76,7 +76,8 @@ pub fn open_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result
     within(what, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
     let (signed, signature) = split_signature(what, object)?;
     let (mut epoch, mut salt, mut certificate, mut sealed) = (None, None, None, None);
-    let mut reader = Reader::new(what, body(what, kind.magic(), signed)?);
+    let (version, body) = versioned_body(what, kind.magic(), signed)?;
+    let mut reader = Reader::new(what, body);
     reader.map(|reader, key| {
         match key {
             0 => epoch = Some(reader.u32()?),
@@ -95,18 +96,18 @@ pub fn open_notice(secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result
         return Err(Error::Signature { object: what });
     }
     let (epoch, salt) = (required(what, "key epoch", epoch)?, required(what, "salt", salt)?);
-    sealer(secrets, kind, epoch, &salt)?.open(what, 0, &required(what, "sealed part", sealed)?)
+    sealer(secrets, version, kind, epoch, &salt)?.open(what, 0, &required(what, "sealed part", sealed)?)
 }
 
-fn sealer(secrets: &Secrets, kind: NoticeKind, epoch: u32, salt: &[u8; 32]) -> Result<Sealer> {
+fn sealer(secrets: &Secrets, version: u8, kind: NoticeKind, epoch: u32, salt: &[u8; 32]) -> Result<Sealer> {
     let key = secrets.epoch(kind.object(), epoch)?.index_key.trailer_key(salt);
-    Sealer::new(
-        Suite::ChaCha20Poly1305,
-        &key,
-        kind.domain(),
-        &secrets.vault,
-        PackKind::Meta,
-    )
+    let bound = Bound {
+        label: kind.domain(),
+        version,
+        vault: &secrets.vault,
+        kind: PackKind::Meta,
+    };
+    Sealer::new(Suite::ChaCha20Poly1305, &key, &bound)
 }
 
 /// An owner's word that the packs `packs` hold what their trailers claim.

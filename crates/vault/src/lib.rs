@@ -6,6 +6,7 @@
 //! - Everything here blocks; it is called from threads, never from within the tokio runtime it uses.
 
 mod admit;
+mod budget;
 mod catalog;
 mod check;
 mod content;
@@ -20,6 +21,7 @@ mod judge;
 mod keys;
 mod lane;
 mod losses;
+mod packer;
 mod parallel;
 mod place;
 mod places;

@@ -37,6 +37,8 @@ pub(crate) struct Place {
     spread: Option<Spread>,
     /// One of the places never deletes anything.
     keeps_all: bool,
+    /// How many bytes of memory a byte of a pack takes while it is put.
+    held_while_put: f64,
     runtime: Handle,
 }
 
@@ -46,6 +48,7 @@ impl Place {
             store,
             spread: None,
             keeps_all: false,
+            held_while_put: 1.0,
             runtime,
         }
     }
@@ -84,8 +87,14 @@ impl Place {
             store: Arc::new(spread.clone()),
             spread: Some(spread),
             keeps_all: list.places.iter().any(|entry| entry.marks.has(PlaceMarks::APPEND_ONLY)),
+            held_while_put: held_by_spread(list.needed, list.total),
             runtime: context.runtime.clone(),
         })
+    }
+
+    /// How many bytes of memory a byte of a pack takes while it is put, the pack itself included.
+    pub(crate) fn held_while_put(&self) -> f64 {
+        self.held_while_put
     }
 
     /// The spread, if the vault lies at several places.
@@ -237,6 +246,12 @@ impl Place {
             source => Error::Damaged { object, place, source },
         }
     }
+}
+
+/// The pack, its parity, and the sealed copies of all shards.
+fn held_by_spread(needed: u8, total: u8) -> f64 {
+    let (needed, total) = (f64::from(needed.max(1)), f64::from(total));
+    1.0 + (total - needed) / needed + total / needed
 }
 
 /// Calls `each` for everything on every page.

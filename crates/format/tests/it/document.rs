@@ -7,6 +7,8 @@ use drystone_format::codec::{CODECS, Codec, Compression, Compressor, decompress}
 use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::id::pack_id;
+use drystone_format::index_part::{open_index_part, seal_index_part};
+use drystone_format::index_run::IndexRun;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
@@ -21,8 +23,8 @@ use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::{TreeDecoder, append_encoded};
 
 use crate::fixture::{
-    Counting, ROOT, entries, example_pack, header, header_bytes, hello, parts, place_mark, places, secrets, slot,
-    slot_bytes, slot_key, snapshot, unhex,
+    Counting, NUMBERED, ROOT, entries, example_pack, header, header_bytes, hello, index_part, index_run, parts,
+    place_mark, places, secrets, slot, slot_bytes, slot_key, snapshot, unhex,
 };
 
 fn path() -> PathBuf {
@@ -170,6 +172,16 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
             seal_epoch(&secrets, &epoch(), &mut Counting::default()).unwrap(),
         ),
         ("presence", presence().encode()),
+        (
+            "index-part",
+            seal_index_part(&secrets, &NUMBERED, &index_part(), &mut Counting::default()).unwrap(),
+        ),
+        (
+            "index-run",
+            index_run(&secrets, &[example_pack()])
+                .seal(&secrets, &NUMBERED, &mut Counting::default())
+                .unwrap(),
+        ),
     ]
 }
 
@@ -206,6 +218,10 @@ fn example_objects_decode() {
     assert_eq!(mark, place_mark());
     assert_eq!(open_epoch(&secrets, &example("epoch")).unwrap(), epoch());
     assert_eq!(Presence::decode(&example("presence")).unwrap(), presence());
+    let part = open_index_part(&secrets, &example("index-part")).unwrap();
+    assert_eq!((part.of, part.part), (NUMBERED, index_part()));
+    let run = IndexRun::open(&secrets, &example("index-run")).unwrap();
+    assert_eq!(run, index_run(&secrets, &[example_pack()]));
 }
 
 #[test]

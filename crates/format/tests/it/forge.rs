@@ -5,7 +5,7 @@
 use drystone_format::Random;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::seal_verified;
-use drystone_format::pack::PackBuilder;
+use drystone_format::pack::{PackBuilder, PackOptions};
 use drystone_format::seal::{PackKind, Suite};
 use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::digest::{SHA256, digest};
@@ -31,9 +31,15 @@ fn seal(algorithm: &'static Algorithm, secrets: &Secrets, salt: u8, aad: &[u8], 
 
 /// The tail of a data pack whose frames have `frames_bytes`, and whose trailer says `trailer`; and the size of the pack.
 pub fn tail(secrets: &Secrets, trailer: &[u8], frames_bytes: u64) -> (Vec<u8>, u64) {
-    let suite = Suite::Aes256Gcm;
-    let pack = PackBuilder::new(secrets, PackKind::Data, suite, 0, &mut Constant(5)).unwrap();
-    let pack = pack.finish(secrets).unwrap().bytes;
+    let options = PackOptions {
+        kind: PackKind::Data,
+        suite: Suite::Aes256Gcm,
+        registration: [5; 16],
+        number: 0,
+        capacity_bytes: 0,
+    };
+    let pack = PackBuilder::new(secrets, &options, &mut Constant(5)).unwrap();
+    let pack = pack.finish_unpadded(secrets).unwrap().bytes;
     let length = |at: usize| u32::from_be_bytes(*pack[pack.len() - at..].first_chunk().unwrap()) as usize;
     let preamble = &pack[pack.len() - 80 - length(76)..pack.len() - 80];
     let aad = [b"drystone trailer v1\x01".as_slice(), &secrets.vault.0, &[0]].concat();

@@ -2,6 +2,8 @@
 
 use drystone_format::codec::{CODECS, decompress};
 use drystone_format::header::Header;
+use drystone_format::index_part::open_index_part;
+use drystone_format::index_run::IndexRun;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::open_verified;
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
@@ -170,6 +172,12 @@ fn trailers_that_do_not_fit_their_pack_are_refused() {
     };
     assert_eq!(frames(&unhex("a1 00 80"), 0).unwrap(), 0);
     assert_eq!(frames(&one("18 64", &row("00000001")), 100).unwrap(), 1);
+    assert_eq!(frames(&unhex("a1 00 80 00 00"), 0).unwrap(), 0, "zeros may follow");
+    assert_eq!(
+        frames(&unhex("a1 00 81 82 18 64 40"), 100).unwrap(),
+        1,
+        "a frame without chunks"
+    );
     for (why, trailer, frames_bytes) in [
         ("a gap", one("18 64", &row("00000001")), 101),
         ("frames beyond the trailer", one("18 64", &row("00000001")), 99),
@@ -182,7 +190,8 @@ fn trailers_that_do_not_fit_their_pack_are_refused() {
             100,
         ),
         ("no frames at all", unhex("a0"), 100),
-        ("bytes after the end", unhex("a1 00 80 00"), 0),
+        ("bytes after the end", unhex("a1 00 80 01"), 0),
+        ("bytes after zeros", unhex("a1 00 80 00 00 01"), 0),
         ("more frames than a pack has", unhex("a1 00 9a 00010001"), 0),
         ("a negative length", one("20", &row("00000001")), 100),
         ("a frame of three items", unhex("a1 00 81 83 00 40 00"), 0),
@@ -218,6 +227,7 @@ proptest! {
         let _ = (open_verified(&secrets, &bytes), open_root(&secrets, RootKind::Snapshot, &ROOT, &bytes));
         let _ = (tail_bytes(&bytes, size), Tail::open(&bytes, size, &secrets).map(drop), Preamble::from_end(&bytes));
         let _ = (decode_node(&bytes, depth, size), Slot::verify(&bytes, &secrets.vault_verify));
+        let _ = (open_index_part(&secrets, &bytes).map(drop), IndexRun::open(&secrets, &bytes));
         for magic in ["DRYVALT", "DRYSLOT", "DRYROOT", "DRYLIST"] {
             let bytes = [magic.as_bytes(), &[1], &bytes].concat();
             let _ = (Header::decode(&bytes), Slot::decode(&bytes), open_verified(&secrets, &bytes));
