@@ -172,7 +172,7 @@ fn filled(secrets: &Secrets, kind: PackKind, suite: Suite, codec: Codec, frames:
         kind,
         suite,
         registration: NONCE,
-        number: 2,
+        number: 1000,
         capacity_bytes: 0,
     };
     let mut pack = PackBuilder::new(secrets, &options, &mut Counting::default()).unwrap();
