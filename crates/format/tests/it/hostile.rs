@@ -2,7 +2,7 @@
 
 use drystone_format::codec::{CODECS, decompress};
 use drystone_format::header::Header;
-use drystone_format::index_part::open_index_part;
+use drystone_format::index_part::{open_index_part, open_part};
 use drystone_format::index_run::IndexRun;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::open_verified;
@@ -15,7 +15,7 @@ use drystone_format::tree::{Entry, Kind, TreeDecoder};
 use drystone_format::{Error, Result};
 use proptest::prelude::*;
 
-use crate::fixture::{ROOT, entry, secrets, unhex};
+use crate::fixture::{NUMBERED, ROOT, entry, secrets, unhex};
 use crate::forge;
 
 /// Heads of items that claim 2^63 items or bytes: array, map, byte string, text.
@@ -234,6 +234,10 @@ proptest! {
             let _ = open_root(&secrets, RootKind::Snapshot, &ROOT, &bytes);
         }
         let _ = (frames(&bytes, size % 1000), open_verified(&secrets, &forge::verified(&secrets, &bytes)));
+        for run in forge::runs(&secrets, &NUMBERED, &bytes) {
+            let _ = IndexRun::open(&secrets, &run);
+        }
+        let _ = open_part(&secrets, 1, &NUMBERED, &forge::part(&secrets, &NUMBERED, &bytes));
         let end = [bytes.as_slice(), &footer(bytes.len() as u32 / 2, bytes.len() as u32 - bytes.len() as u32 / 2)].concat();
         let _ = (Tail::open(&end, end.len() as u64 + 8, &secrets).map(drop), Preamble::from_end(&end));
     }

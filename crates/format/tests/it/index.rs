@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use crate::fixture::{
     Counting, NUMBERED, example_pack, flips, hello, index_part, index_run, pack, padded_pack, secrets, stranger, writer,
 };
+use crate::forge;
 
 const VERSION: u8 = 1;
 
@@ -314,4 +315,60 @@ fn runs_that_are_out_of_order_or_too_large_are_not_made() {
         ..run.clone()
     };
     assert!(matches!(seal(&large), Err(Error::Limit { .. })));
+}
+
+#[test]
+fn forged_runs_and_parts_are_read_with_limits() {
+    let secrets = secrets();
+    let part = |part: &[u8]| open_part(&secrets, VERSION, &NUMBERED, &forge::part(&secrets, &NUMBERED, part));
+    assert_eq!(part(&[0xa1, 0, 0x80]).unwrap(), IndexPart::default());
+    let listed = |id: u8| [&[0x83, 0x58, 0x20], [id; 32].as_slice(), &[0x10, 0x40]].concat();
+    let two = |one, other| [vec![0xa1, 0, 0x82], listed(one), listed(other)].concat();
+    assert_eq!(part(&two(1, 2)).unwrap().packs().len(), 2);
+    for (why, bytes) in [
+        ("out of order", two(2, 1)),
+        ("twice", two(1, 1)),
+        (
+            "endless",
+            vec![0xa1, 0, 0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        ),
+        ("bytes after the end", vec![0xa1, 0, 0x80, 0]),
+    ] {
+        assert!(part(&bytes).is_err(), "{why}");
+    }
+    let open = |piece: &[u8]| IndexRun::open(&secrets, piece);
+    let [empty, ..] = forge::runs(&secrets, &NUMBERED, &[0xa4, 0, 0, 1, 0, 2, 0x80, 3, 0x80]);
+    assert_eq!(open(&empty).unwrap(), IndexRun::default());
+    for (why, directory) in [
+        ("chunks in no block", vec![0xa4, 0, 1, 1, 0, 2, 0x80, 3, 0x80]),
+        ("packs in no block", vec![0xa4, 0, 0, 1, 1, 2, 0x80, 3, 0x80]),
+        (
+            "endless blocks",
+            vec![0xa1, 2, 0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        ),
+        ("nothing", Vec::new()),
+    ] {
+        assert!(open(&forge::runs(&secrets, &NUMBERED, &directory)[0]).is_err(), "{why}");
+    }
+    // One pack, in a block of its own, as an owner may say it.
+    let run = index_run(&secrets, &[example_pack()]);
+    let packs = [vec![0x81], pack_row(&run.packs[0])].concat();
+    let [.., with_packs] = forge::runs(&secrets, &NUMBERED, &packs);
+    assert_eq!(open(&with_packs).unwrap().packs, run.packs);
+}
+
+/// A pack in a block, from docs/format.md.
+fn pack_row(pack: &RunPack) -> Vec<u8> {
+    let bytes = |bytes: &[u8]| [&[0x58, bytes.len() as u8], bytes].concat();
+    [
+        vec![0x8b],
+        bytes(&pack.id.0),
+        [&[0x19], (pack.bytes as u16).to_be_bytes().as_slice()].concat(),
+        vec![pack.version, pack.kind as u8, pack.suite as u8, pack.epoch as u8],
+        bytes(&pack.salt),
+        bytes(&pack.wrapped_key),
+        bytes(&pack.signer.0),
+        vec![0, pack.verified as u8],
+    ]
+    .concat()
 }
