@@ -31,6 +31,7 @@ fn target(example: &str) -> Option<(&'static str, &'static [u8])> {
         "epoch" => ("epoch", b""),
         "config" | "place" => ("config", b""),
         "presence" => ("presence", b""),
+        "index-part" | "index-run" => ("index", b""),
         _ => return None,
     })
 }

@@ -59,21 +59,25 @@ impl Header {
     }
 }
 
-/// Checks the eight bytes that open (and close) an object: the magic, then the version.
-pub(crate) fn check_magic(object: &'static str, magic: &[u8; 7], bytes: &[u8; 8]) -> Result<()> {
-    version_of(object, magic, bytes, FORMAT_VERSION).map(drop)
+/// Checks the eight bytes that open (and close) an object, the magic, then the version; returns the version.
+pub(crate) fn check_magic(object: &'static str, magic: &[u8; 7], bytes: &[u8; 8]) -> Result<u8> {
+    check_magic_up_to(FORMAT_VERSION, object, magic, bytes)
 }
 
-/// The version of an object, for a program that knows versions up to `known`.
-fn version_of(object: &'static str, magic: &[u8; 7], bytes: &[u8; 8], known: u8) -> Result<u8> {
-    let &[ref magic_found @ .., found] = bytes;
-    if magic_found != magic {
+/// The same for a program that knows the versions up to `newest`.
+pub(crate) fn check_magic_up_to(newest: u8, object: &'static str, magic: &[u8; 7], bytes: &[u8; 8]) -> Result<u8> {
+    let &[ref found @ .., version] = bytes;
+    if found != magic {
         return Err(Error::Magic { object });
     }
-    if found == 0 || found > known {
-        return Err(Error::Version { object, found, known });
+    if version == 0 || version > newest {
+        return Err(Error::Version {
+            object,
+            found: version,
+            known: newest,
+        });
     }
-    Ok(found)
+    Ok(version)
 }
 
 /// What follows the magic.
@@ -89,7 +93,12 @@ pub(crate) fn body_up_to<'a>(
     known: u8,
 ) -> Result<(u8, &'a [u8])> {
     let (head, body) = bytes.split_first_chunk().ok_or(Error::Magic { object })?;
-    Ok((version_of(object, magic, head, known)?, body))
+    Ok((check_magic_up_to(known, object, magic, head)?, body))
+}
+
+/// The version of an object, and what follows its magic.
+pub(crate) fn versioned_body<'a>(object: &'static str, magic: &[u8; 7], bytes: &'a [u8]) -> Result<(u8, &'a [u8])> {
+    body_up_to(object, magic, bytes, FORMAT_VERSION)
 }
 
 /// The version byte of an object whose magic was checked; it is bound into what the object seals.

@@ -12,6 +12,8 @@ pub mod epoch;
 mod error;
 pub mod header;
 pub mod id;
+pub mod index_part;
+pub mod index_run;
 pub mod keys;
 pub mod limits;
 pub mod notice;

@@ -29,9 +29,17 @@ pub const FRAME_CHUNKS_MAX: usize = 1 << 16;
 /// Most frames in one pack; the frame number is two bytes in an index entry.
 pub const PACK_FRAMES_MAX: usize = 1 << 16;
 
-/// Bytes after which a pack is closed and stored. Two packs of each kind may be in memory at once.
+/// Bytes after which a pack is closed and stored, in a small vault; packs of file data grow with the vault.
 pub const PACK_BYTES: usize = 16 << 20;
-/// Largest pack, bytes: `PACK_BYTES` of another configuration plus one frame and the tail.
+/// The same in the largest vaults: so a vault of 8 TiB has 131,072 packs to list.
+pub const PACK_LARGE_BYTES: usize = 64 << 20;
+/// Together compressed frames of a run below this are one mixed pack, bytes: sealed, with its tail, it stays within 1 MiB.
+pub const PACK_MIXED_BYTES: usize = 960 << 10;
+/// Packs up to this size have a power of two of bytes.
+pub const PACK_STEPS_FROM_BYTES: usize = 1 << 20;
+/// Larger ones have a multiple of this, and none has less.
+pub const PACK_STEP_BYTES: usize = 64 << 10;
+/// Largest pack, bytes: `PACK_LARGE_BYTES`, one frame and the tail, and room for other configurations.
 pub const PACK_MAX_BYTES: usize = 96 << 20;
 /// Largest shard, bytes: a whole pack (k = 1), its checksums and footer.
 pub const SHARD_MAX_BYTES: usize = 97 << 20;
@@ -39,15 +47,26 @@ pub const SHARD_MAX_BYTES: usize = 97 << 20;
 pub const SHARD_BLOCK_BYTES: usize = 16 << 10;
 /// Largest tail (trailer, preamble, footer) of a pack, bytes: 64 MiB of chunks of 512 bytes, 40 bytes each.
 pub const PACK_TAIL_MAX_BYTES: usize = 8 << 20;
-/// Bytes read from the end of a pack in the first attempt at its tail: fits 700 chunks, the common pack of 16 MiB.
-pub const PACK_TAIL_GUESS_BYTES: usize = 64 << 10;
+/// Bytes read from the end of a pack in the first attempt at its tail: a sealed trailer of 64 KiB (1800 chunks) and the rest.
+pub const PACK_TAIL_GUESS_BYTES: usize = 65 << 10;
+
+/// Index parts up to this are carried by a root, bytes; larger ones are objects of their own.
+pub const INDEX_PART_INLINE_BYTES: usize = 1 << 20;
+/// Largest index part, and largest piece of an index run, bytes: what a reader holds to check it whole.
+pub const INDEX_MAX_BYTES: usize = 64 << 20;
+/// Chunks in one block of an index run: 52 KiB are read for one of them.
+pub const INDEX_BLOCK_CHUNKS: usize = 1 << 10;
+/// Packs in one block of an index run: some 60 KiB.
+pub const INDEX_BLOCK_PACKS: usize = 256;
+/// Largest sealed block of an index run, bytes: its packs with the longest wrapped keys.
+pub const INDEX_BLOCK_MAX_BYTES: usize = 256 << 10;
+/// Largest directory of an index run with preamble and footer, bytes; one of 64 MiB has some 75 KiB.
+pub const INDEX_TAIL_MAX_BYTES: usize = 4 << 20;
 
 /// Largest root object, bytes: a snapshot names paths, tags and one tree, never its files.
 pub const ROOT_MAX_BYTES: usize = 4 << 20;
 /// Largest ledger, bytes: a million live roots of 40 bytes each, and a third more for the rest.
 pub const LEDGER_MAX_BYTES: usize = 64 << 20;
-/// Largest index part or index run, bytes.
-pub const INDEX_MAX_BYTES: usize = 64 << 20;
 /// Largest key slot, bytes: the secrets of `EPOCHS_MAX` epochs (112 KiB), a copy of the header, and the lock.
 pub const SLOT_MAX_BYTES: usize = 512 << 10;
 /// Largest vault header, place mark or presence, bytes: room for what a presence has seen.

@@ -11,7 +11,7 @@ use crate::id::PackId;
 use crate::keys::{Certificate, Role, Secrets};
 use crate::limits::{FORMAT_VERSION, ROOT_MAX_BYTES};
 use crate::random::{Random, array};
-use crate::seal::{PackKind, Sealer, Suite};
+use crate::seal::{Bound, PackKind, Sealer, Suite};
 
 /// What a notice is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -147,8 +147,13 @@ fn signed_notice(known: u8, secrets: &Secrets, kind: NoticeKind, object: &[u8]) 
 
 fn sealer(secrets: &Secrets, kind: NoticeKind, version: u8, epoch: u64, salt: &[u8; 32]) -> Result<Sealer> {
     let key = secrets.epoch(kind.object(), epoch)?.index_key.trailer_key(salt);
-    let aad = [kind.domain(), &[version], &secrets.vault.0, &[PackKind::Meta as u8]].concat();
-    Sealer::bound(Suite::ChaCha20Poly1305, &key, &aad)
+    let bound = Bound {
+        label: kind.domain(),
+        version,
+        vault: &secrets.vault,
+        kind: PackKind::Meta,
+    };
+    Sealer::new(Suite::ChaCha20Poly1305, &key, &bound)
 }
 
 /// An owner's word that the packs `packs` hold what their trailers claim.

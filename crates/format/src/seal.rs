@@ -1,7 +1,8 @@
 //! Authenticated encryption of frames and trailers, and the plaintext layout of a frame.
 //!
 //! - One key per pack, nonce = frame number: a nonce is never used twice with a key, without any shared counter.
-//! - Kind of object, format version, vault and pack kind are bound as associated data.
+//! - Kind of object, the version of the object that is sealed, vault and pack kind are bound as associated data. The version is
+//!   the object's own and never the program's, so that old objects stay readable after a new version.
 //! - Nothing is returned before it is authenticated (I6).
 
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
@@ -9,12 +10,13 @@ use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Unboun
 use crate::codec::{Codec, Compressor, decompress};
 use crate::error::{Error, Result};
 use crate::id::VaultId;
-use crate::limits::FORMAT_VERSION;
 
 /// Bytes that sealing adds: the tag.
 pub const TAG_BYTES: usize = 16;
 /// Bytes before the payload inside a frame: codec and plaintext length.
 const FRAME_HEAD_BYTES: usize = 5;
+/// Shortest frame, sealed: one that holds nothing.
+pub(crate) const PADDING_MIN_BYTES: usize = FRAME_HEAD_BYTES + TAG_BYTES;
 
 /// The cipher of a pack; the number is its code in the preamble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub enum PackKind {
     Data = 0,
     /// Chunks of trees and recipes, kept apart so that reading metadata stays local.
     Meta = 1,
+    /// Frames of both kinds, those of file data first: all that a small commit stores.
+    Mixed = 2,
 }
 
 impl PackKind {
@@ -54,6 +58,7 @@ impl PackKind {
         match code {
             0 => Some(Self::Data),
             1 => Some(Self::Meta),
+            2 => Some(Self::Mixed),
             _ => None,
         }
     }
@@ -65,24 +70,35 @@ pub struct Sealer {
     aad: Vec<u8>,
 }
 
+/// What the seals of an object bind beside its key: no other object can be passed off as it.
+pub(crate) struct Bound<'a> {
+    /// Says what kind of object it is.
+    pub(crate) label: &'a [u8],
+    /// Format version of that object.
+    pub(crate) version: u8,
+    pub(crate) vault: &'a VaultId,
+    pub(crate) kind: PackKind,
+}
+
+impl Bound<'_> {
+    fn aad(&self) -> Vec<u8> {
+        [self.label, &[self.version], &self.vault.0, &[self.kind as u8]].concat()
+    }
+}
+
 impl Sealer {
-    /// `label` says which kind of object is sealed; with the rest of the context it becomes the associated data.
-    pub(crate) fn new(suite: Suite, key: &[u8; 32], label: &[u8], vault: &VaultId, kind: PackKind) -> Result<Self> {
-        Self::bound(
-            suite,
-            key,
-            &[label, &[FORMAT_VERSION], &vault.0, &[kind as u8]].concat(),
-        )
+    /// A cipher whose seals bind `bound`.
+    pub(crate) fn new(suite: Suite, key: &[u8; 32], bound: &Bound<'_>) -> Result<Self> {
+        Self::with_aad(suite, key, bound.aad())
     }
 
-    /// A cipher with this associated data.
-    pub(crate) fn bound(suite: Suite, key: &[u8; 32], aad: &[u8]) -> Result<Self> {
+    /// The same around any associated data.
+    pub(crate) fn with_aad(suite: Suite, key: &[u8; 32], aad: Vec<u8>) -> Result<Self> {
         let algorithm = match suite {
             Suite::Aes256Gcm => &AES_256_GCM,
             Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
         let key = UnboundKey::new(algorithm, key).map_err(|_| Error::Crypto("cipher key"))?;
-        let aad = aad.to_vec();
         Ok(Self {
             key: LessSafeKey::new(key),
             aad,
@@ -106,6 +122,17 @@ impl Sealer {
             .map_err(|_| Error::Crypto("seal"))?;
         out.extend_from_slice(tag.as_ref());
         Ok(())
+    }
+
+    /// Appends frame `number`, which holds no chunk: sealed zeros of `frame_bytes` in all, at least [`PADDING_MIN_BYTES`].
+    pub(crate) fn seal_padding(&self, number: u64, out: &mut Vec<u8>, frame_bytes: usize) -> Result<()> {
+        let zeros = frame_bytes.checked_sub(PADDING_MIN_BYTES);
+        let zeros = zeros.ok_or(Error::Crypto("padding shorter than its seal"))?;
+        let start = out.len();
+        out.push(Codec::None as u8);
+        out.extend_from_slice(&(zeros as u32).to_be_bytes());
+        out.resize(out.len() + zeros, 0);
+        self.seal(number, out, start)
     }
 
     /// The authenticated plaintext of `sealed`.

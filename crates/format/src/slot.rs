@@ -9,12 +9,12 @@
 
 use crate::cbor::{Reader, Unknown, Writer, required};
 use crate::error::{Error, Result, within};
-use crate::header::{body, sign, split_signature, verify};
+use crate::header::{sign, split_signature, verify, versioned_body};
 use crate::id::{SlotId, VaultId};
 use crate::keys::{OpenKey, Role, SealKey, Secrets, SignKey, VerifyKey};
 use crate::limits::{FORMAT_VERSION, HEADER_MAX_BYTES, SLOT_MAX_BYTES};
 use crate::random::{Random, array};
-use crate::seal::{PackKind, Sealer, Suite};
+use crate::seal::{Bound, PackKind, Sealer, Suite};
 use crate::tree::Time;
 
 const OBJECT: &str = "key slot";
@@ -38,6 +38,8 @@ pub struct SlotNote {
 /// A [`SlotNote`], sealed under the index key of an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SealedNote {
+    /// Of the slot that it was sealed in; whoever writes a slot of another version seals its note anew.
+    version: u8,
     epoch: u64,
     salt: [u8; 32],
     sealed: Vec<u8>,
@@ -152,15 +154,21 @@ impl Slot {
         out.map(3).uint(0).text(&note.label).uint(1).text(&note.recipient);
         out.uint(2).bytes(&note.writer.0);
         let mut sealed = out.finish();
-        self.note_sealer(secrets, epoch, &salt)?.seal(0, &mut sealed, 0)?;
-        self.note = SealedNote { epoch, salt, sealed };
+        self.note_sealer(secrets, (FORMAT_VERSION, epoch), &salt)?
+            .seal(0, &mut sealed, 0)?;
+        self.note = SealedNote {
+            version: FORMAT_VERSION,
+            epoch,
+            salt,
+            sealed,
+        };
         // A note that cannot be read back is refused before it is stored.
         self.open_note(secrets).map(drop)
     }
 
     /// What credentials may know of this slot.
     pub fn open_note(&self, secrets: &Secrets) -> Result<SlotNote> {
-        let sealer = self.note_sealer(secrets, self.note.epoch, &self.note.salt)?;
+        let sealer = self.note_sealer(secrets, (self.note.version, self.note.epoch), &self.note.salt)?;
         let bytes = sealer.open(OBJECT, 0, &self.note.sealed)?;
         let (mut label, mut recipient, mut writer) = (None, None, None);
         let mut reader = Reader::new(OBJECT, &bytes);
@@ -181,9 +189,15 @@ impl Slot {
         })
     }
 
-    fn note_sealer(&self, secrets: &Secrets, epoch: u64, salt: &[u8; 32]) -> Result<Sealer> {
+    fn note_sealer(&self, secrets: &Secrets, (version, epoch): (u8, u64), salt: &[u8; 32]) -> Result<Sealer> {
         let key = secrets.epoch(OBJECT, epoch)?.index_key.trailer_key(salt);
-        Sealer::new(Suite::ChaCha20Poly1305, &key, NOTE_LABEL, &self.vault, PackKind::Meta)
+        let bound = Bound {
+            label: NOTE_LABEL,
+            version,
+            vault: &self.vault,
+            kind: PackKind::Meta,
+        };
+        Sealer::new(Suite::ChaCha20Poly1305, &key, &bound)
     }
 
     /// The object, signed with the vault's key; an error if it could not be read back (a note too long, say).
@@ -226,7 +240,8 @@ impl Slot {
         let (mut vault, mut id, mut role, mut lock) = (None, None, None, None);
         let (mut created, mut note, mut slot_key) = (None, None, None);
         let (mut locked, mut sealed, mut own, mut header) = (None, None, None, Vec::new());
-        let mut reader = Reader::new(OBJECT, body(OBJECT, MAGIC, signed)?);
+        let (version, body) = versioned_body(OBJECT, MAGIC, signed)?;
+        let mut reader = Reader::new(OBJECT, body);
         let unknown = reader.map(|reader, key| {
             match key {
                 0 => vault = Some(VaultId(reader.fixed()?)),
@@ -234,7 +249,7 @@ impl Slot {
                 2 => role = Some(Role::from_code(OBJECT, reader.u8()?)?),
                 3 => lock = Some(Lock::from_code(reader.u8()?)?),
                 4 => created = Some(Time::decode(reader)?),
-                5 => note = Some(SealedNote::decode(reader)?),
+                5 => note = Some(SealedNote::decode(version, reader)?),
                 6 => slot_key = Some(SealKey(reader.fixed()?)),
                 7 => locked = Some(reader.bytes("locked key", SLOT_MAX_BYTES)?.to_vec()),
                 8 => sealed = Some(reader.bytes("sealed secrets", SLOT_MAX_BYTES)?.to_vec()),
@@ -269,9 +284,10 @@ impl Slot {
 }
 
 impl SealedNote {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+    fn decode(version: u8, reader: &mut Reader<'_>) -> Result<Self> {
         reader.array_of("note", 3)?;
         Ok(Self {
+            version,
             epoch: reader.uint()?,
             salt: reader.fixed()?,
             sealed: reader.bytes("sealed note", SLOT_MAX_BYTES)?.to_vec(),

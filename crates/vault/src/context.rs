@@ -29,7 +29,7 @@ pub struct Context {
     pub runtime: tokio::runtime::Handle,
     /// Threads for work that needs a processor, at least 1.
     pub threads: usize,
-    /// Bound for caches and the index in memory, bytes; packs and frames in flight come on top (about 80 MiB).
+    /// Bound for caches and the index in memory, bytes; packs and frames in flight come on top (about 160 MiB).
     pub memory_bytes: usize,
     /// Local directory for what is rebuildable; one directory per vault is made in it.
     pub cache_dir: PathBuf,

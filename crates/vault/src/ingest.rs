@@ -1,6 +1,6 @@
-//! Taking data in: lanes fill frames, compressors shrink them, packers seal them into packs, storers make them durable.
+//! Taking data in: lanes fill frames, compressors shrink them, a packer seals them into packs, storers make them durable.
 //!
-//! - Every queue is bounded; a slow place slows the lanes down, it does not fill the memory.
+//! - Every queue is bounded, and so are the bytes of packs in memory; a slow place slows the lanes down, it does not fill the memory.
 //! - A pack's chunks enter the index only when the pack is durable, and leave the in-flight set after that (I1).
 //! - The first error stops the run; what was stored until then is found and reused by the next run.
 
@@ -13,20 +13,23 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use drystone_format::chunker::Chunker;
 use drystone_format::codec::{Compression, Compressor};
 use drystone_format::id::ChunkHasher;
+use drystone_format::index_part::{IndexPart, PackTail};
 use drystone_format::keys::Secrets;
-use drystone_format::limits::{FRAME_MAX_BYTES, PACK_BYTES, PACK_TAIL_GUESS_BYTES};
-use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
-use drystone_format::seal::{Compressed, PackKind, Suite};
+use drystone_format::limits::INDEX_PART_INLINE_BYTES;
+use drystone_format::pack::PackedChunk;
+use drystone_format::seal::{Compressed, PackKind};
 use drystone_store::Name;
 use parking_lot::Mutex;
 
 use crate::admit::Admit;
+use crate::budget::Budget;
 use crate::catalog::Catalog;
-use crate::context::{Context, Source};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::features::Act;
 use crate::gc::registration::Registration;
 use crate::lane::{Lane, TreeWriter};
+use crate::packer::{MEMORY_BYTES, PackSeries, ReadyFrame, ReadyPack, data_pack_bytes, pack};
 use crate::place::Place;
 use crate::progress::{Cancel, Progress};
 use crate::vault::Vault;
@@ -54,6 +57,38 @@ pub struct Finished {
     /// Their size, bytes.
     pub stored_bytes: u64,
     pub(crate) registration: Arc<Registration>,
+    part: Arc<PartOfRun>,
+}
+
+impl Finished {
+    /// The tails of the packs of this run, for its root to carry; none if they are too many for that and need an object of
+    /// their own.
+    pub fn index_part(&self) -> Option<&IndexPart> {
+        match &*self.part {
+            PartOfRun::Inline(part) => Some(part),
+            PartOfRun::TooLarge => None,
+        }
+    }
+}
+
+/// What a run keeps for its index part.
+#[derive(Debug)]
+enum PartOfRun {
+    /// The tails of all packs so far.
+    Inline(IndexPart),
+    /// There were more than a root carries; nothing is kept.
+    TooLarge,
+}
+
+impl PartOfRun {
+    fn add(&mut self, pack: PackTail) {
+        if let Self::Inline(part) = self {
+            part.insert(pack);
+            if part.size_bytes() > INDEX_PART_INLINE_BYTES {
+                *self = Self::TooLarge;
+            }
+        }
+    }
 }
 
 /// A frame on its way to a compressor.
@@ -61,12 +96,6 @@ pub(crate) struct FullFrame {
     pub(crate) kind: PackKind,
     pub(crate) plaintext: Vec<u8>,
     pub(crate) chunks: Vec<PackedChunk>,
-}
-
-/// A frame on its way into a pack.
-struct ReadyFrame {
-    frame: Compressed,
-    chunks: Vec<PackedChunk>,
 }
 
 /// What all threads of a run share.
@@ -78,6 +107,12 @@ pub(crate) struct Shared {
     pub(crate) cancel: Cancel,
     pub(crate) new_chunks: AtomicU64,
     pub(crate) new_bytes: AtomicU64,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) series: Arc<PackSeries>,
+    pub(crate) data_pack_bytes: usize,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) context: Context,
+    part: Mutex<PartOfRun>,
     frames: Mutex<Option<Sender<FullFrame>>>,
     spare: Mutex<Vec<Vec<u8>>>,
     failed: AtomicBool,
@@ -86,9 +121,7 @@ pub(crate) struct Shared {
     stored_bytes: AtomicU64,
     progress: Arc<Progress>,
     catalog: Arc<Catalog>,
-    secrets: Arc<Secrets>,
     place: Place,
-    context: Context,
     compression: Compression,
 }
 
@@ -99,10 +132,12 @@ impl Shared {
         if !self.failed.swap(true, Ordering::AcqRel) {
             *failure = Some(error);
         }
+        drop(failure);
+        self.budget.wake();
     }
 
     /// Whether the run is cancelled or failed; unlike [`Shared::check`] it leaves the error for who reports it.
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.cancel.is_cancelled() || self.failed.load(Ordering::Acquire)
     }
 
@@ -154,22 +189,33 @@ impl Vault {
     ///
     /// What a reader's key signs counts for nobody, so it cannot.
     pub fn ingest(&self, options: IngestOptions) -> Result<Ingest> {
+        self.ingest_sized(0, options)
+    }
+
+    /// The same with packs as large as a vault of at least `vault_bytes` has them: for who knows how much it will store.
+    pub fn ingest_sized(&self, vault_bytes: u64, options: IngestOptions) -> Result<Ingest> {
         if !self.role().may_publish() {
             return Err(self.secrets.refused("back up").into());
         }
         self.follow_keys()?;
         self.allow(Act::Store)?;
-        self.ingest_as(Arc::new(Registration::new(self)?), options)
+        self.ingest_as(Arc::new(Registration::new(self)?), vault_bytes, options)
     }
 
     /// Goes on with a run that has published with [`Vault::publish_open`].
     pub fn ingest_on(&self, stored: &Finished, options: IngestOptions) -> Result<Ingest> {
-        self.ingest_as(stored.registration.clone(), options)
+        self.ingest_as(stored.registration.clone(), 0, options)
     }
 
     /// The same for a run that is registered already.
-    pub(crate) fn ingest_as(&self, registration: Arc<Registration>, options: IngestOptions) -> Result<Ingest> {
+    pub(crate) fn ingest_as(
+        &self,
+        registration: Arc<Registration>,
+        vault_bytes: u64,
+        options: IngestOptions,
+    ) -> Result<Ingest> {
         let catalog = self.catalog()?.clone();
+        let known_bytes = catalog.index.packs().iter().map(|pack| pack.pack_bytes).sum();
         let (frames, full) = bounded(self.context.threads);
         let shared = Arc::new(Shared {
             admit: Admit::new(catalog.clone()),
@@ -179,6 +225,10 @@ impl Vault {
             cancel: options.cancel,
             new_chunks: AtomicU64::new(0),
             new_bytes: AtomicU64::new(0),
+            budget: Budget::new(MEMORY_BYTES),
+            series: registration.series.clone(),
+            data_pack_bytes: data_pack_bytes(vault_bytes.max(known_bytes), self.place.held_while_put()),
+            part: Mutex::new(PartOfRun::Inline(IndexPart::default())),
             frames: Mutex::new(Some(frames)),
             spare: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -216,13 +266,8 @@ fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>
         }));
     };
     let (packs, sealed) = bounded(1);
-    let ready = [PackKind::Data, PackKind::Meta].map(|kind| {
-        let (frames, ready) = bounded(shared.context.threads);
-        let packs = packs.clone();
-        spawn(Box::new(move |shared| pack(shared, kind, &ready, &packs)));
-        frames
-    });
-    drop(packs);
+    let (ready, frames) = bounded(2 * shared.context.threads);
+    spawn(Box::new(move |shared| pack(shared, &frames, &packs)));
     for _ in 0..shared.context.threads {
         let (full, ready) = (full.clone(), ready.clone());
         spawn(Box::new(move |shared| compress(shared, &full, &ready)));
@@ -234,7 +279,7 @@ fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>
     threads
 }
 
-fn compress(shared: &Shared, full: &Receiver<FullFrame>, [data, meta]: &[Sender<ReadyFrame>; 2]) -> Result<()> {
+fn compress(shared: &Shared, full: &Receiver<FullFrame>, ready: &Sender<ReadyFrame>) -> Result<()> {
     let mut compressor = Compressor::new(shared.compression)?;
     for FullFrame {
         kind,
@@ -244,87 +289,28 @@ fn compress(shared: &Shared, full: &Receiver<FullFrame>, [data, meta]: &[Sender<
     {
         let frame = Compressed::new(&mut compressor, &plaintext)?;
         shared.give_back(plaintext);
-        let packer = if kind == PackKind::Data { data } else { meta };
-        if packer.send(ReadyFrame { frame, chunks }).is_err() {
+        if ready.send(ReadyFrame { kind, frame, chunks }).is_err() {
             return Err(Error::Stopped);
         }
     }
     Ok(())
 }
 
-fn pack(shared: &Shared, kind: PackKind, ready: &Receiver<ReadyFrame>, packs: &Sender<SealedPack>) -> Result<()> {
-    let mut building: Option<PackBuilder> = None;
-    for ReadyFrame { frame, chunks } in ready {
-        if building
-            .as_ref()
-            .is_some_and(|pack| !pack.has_room(frame.bytes().len()))
-        {
-            seal(shared, building.take(), packs)?;
-        }
-        let pack = match &mut building {
-            Some(pack) => pack,
-            None => building.insert(new_pack(shared, kind)?),
-        };
-        pack.push(&frame, chunks)?;
-        if pack.len_bytes() >= PACK_BYTES {
-            seal(shared, building.take(), packs)?;
-        }
-    }
-    // The lanes are done, or the run has failed: then a last pack would only delay the news.
-    if shared.is_over() {
-        Ok(())
-    } else {
-        seal(shared, building, packs)
-    }
-}
-
-fn new_pack(shared: &Shared, kind: PackKind) -> Result<PackBuilder> {
-    let suite = if has_aes() {
-        Suite::Aes256Gcm
-    } else {
-        Suite::ChaCha20Poly1305
-    };
-    let capacity = match kind {
-        PackKind::Data => PACK_BYTES + FRAME_MAX_BYTES / 2 + PACK_TAIL_GUESS_BYTES,
-        PackKind::Meta => 0,
-    };
-    Ok(PackBuilder::new(
-        &shared.secrets,
-        kind,
-        suite,
-        capacity,
-        &mut Source(&*shared.context.entropy),
-    )?)
-}
-
-fn has_aes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
-}
-
-fn seal(shared: &Shared, pack: Option<PackBuilder>, packs: &Sender<SealedPack>) -> Result<()> {
-    let Some(pack) = pack else { return Ok(()) };
-    packs.send(pack.finish(&shared.secrets)?).map_err(|_| Error::Stopped)
-}
-
-fn store(shared: &Shared, sealed: &Receiver<SealedPack>) -> Result<()> {
-    for SealedPack {
-        id,
-        bytes,
-        frames,
-        kind,
-    } in sealed
-    {
-        let size = bytes.len() as u64;
-        shared.place.put(&Name::pack(&id), Bytes::from(bytes))?;
-        shared.catalog.insert_own(id, size, kind as u8, &frames)?;
-        for chunk in frames.iter().flat_map(|frame| &frame.chunks) {
+fn store(shared: &Shared, sealed: &Receiver<ReadyPack>) -> Result<()> {
+    for ReadyPack { pack, held } in sealed {
+        let size = pack.bytes.len() as u64;
+        let tail = PackTail::of(&pack);
+        let extra_bytes = (size as f64 * (shared.place.held_while_put() - 1.0)) as u64;
+        let putting = shared.budget.put(extra_bytes, &|| shared.is_over())?;
+        shared.place.put(&Name::pack(&pack.id), Bytes::from(pack.bytes))?;
+        drop((putting, held));
+        shared
+            .catalog
+            .insert_own(pack.id, size, pack.kind as u8, &pack.frames)?;
+        for chunk in pack.frames.iter().flat_map(|frame| &frame.chunks) {
             shared.admit.landed(&chunk.id);
         }
+        shared.part.lock().add(tail);
         Progress::add(&shared.packs, 1);
         Progress::add(&shared.stored_bytes, size);
         Progress::add(&shared.progress.stored_bytes, size);
@@ -367,6 +353,7 @@ impl Ingest {
             packs: get(&shared.packs),
             stored_bytes: get(&shared.stored_bytes),
             registration: self.registration.clone(),
+            part: Arc::new(std::mem::replace(&mut *shared.part.lock(), PartOfRun::TooLarge)),
         })
     }
 

@@ -6,6 +6,7 @@
 //! - Everything here blocks; it is called from threads, never from within the tokio runtime it uses.
 
 mod admit;
+mod budget;
 mod catalog;
 mod check;
 mod config;
@@ -27,6 +28,7 @@ pub mod latest;
 mod losses;
 mod open;
 pub mod order;
+mod packer;
 mod parallel;
 mod place;
 mod places;

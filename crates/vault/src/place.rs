@@ -42,6 +42,8 @@ pub(crate) struct Place {
     spread: Option<Spread>,
     /// One of the places never deletes anything.
     keeps_all: bool,
+    /// How many bytes of memory a byte of a pack takes while it is put.
+    held_while_put: f64,
     runtime: Handle,
 }
 
@@ -51,6 +53,7 @@ impl Place {
             store,
             spread: None,
             keeps_all: false,
+            held_while_put: 1.0,
             runtime,
         }
     }
@@ -97,8 +100,14 @@ impl Place {
                 .places
                 .iter()
                 .any(|entry| entry.marks.has(PlaceMarks::APPEND_ONLY)),
+            held_while_put: held_by_spread(config.spread.0, config.spread.1),
             runtime: context.runtime.clone(),
         })
+    }
+
+    /// How many bytes of memory a byte of a pack takes while it is put, the pack itself included.
+    pub(crate) fn held_while_put(&self) -> f64 {
+        self.held_while_put
     }
 
     /// The spread, if the vault lies at several places.
@@ -324,6 +333,12 @@ impl Place {
 /// Whether an object is one that is not read as a whole where it need not be.
 fn is_large(name: &Name) -> bool {
     matches!(name.kind(), Kind::Pack(_) | Kind::Shard(_))
+}
+
+/// The pack, its parity, and the sealed copies of all shards.
+fn held_by_spread(needed: u8, total: u8) -> f64 {
+    let (needed, total) = (f64::from(needed.max(1)), f64::from(total));
+    1.0 + (total - needed) / needed + total / needed
 }
 
 /// Calls `each` for everything on every page.

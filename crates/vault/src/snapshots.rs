@@ -37,9 +37,9 @@ impl Vault {
 
     fn publish_root(&self, snapshot: &Snapshot, stored: &Finished, state: RootState) -> Result<RootId> {
         let mut random = Source(&*self.context.entropy);
-        stored
-            .registration
-            .publish((RootKind::SNAPSHOT, &snapshot.encode(), state), &mut random)
+        let payload = snapshot.encode();
+        let root = (RootKind::SNAPSHOT, payload.as_slice(), state);
+        stored.registration.publish(root, stored.index_part(), &mut random)
     }
 
     /// The ids of all snapshots, in no order; without those that an owner has forgotten, wherever they come from.

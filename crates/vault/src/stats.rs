@@ -15,10 +15,14 @@ pub struct Stats {
     pub data_packs: u64,
     /// Packs of trees and recipes.
     pub meta_packs: u64,
+    /// Packs of both, of small commits.
+    pub mixed_packs: u64,
     /// Bytes of data packs.
     pub data_bytes: u64,
     /// Bytes of metadata packs.
     pub meta_bytes: u64,
+    /// Bytes of mixed packs.
+    pub mixed_bytes: u64,
     /// Chunks in all packs.
     pub chunks: u64,
     /// Plaintext bytes of these chunks.
@@ -41,6 +45,7 @@ impl Vault {
             let (count, bytes) = match pack_kind(&pack) {
                 Some(PackKind::Data) | None => (&mut stats.data_packs, &mut stats.data_bytes),
                 Some(PackKind::Meta) => (&mut stats.meta_packs, &mut stats.meta_bytes),
+                Some(PackKind::Mixed) => (&mut stats.mixed_packs, &mut stats.mixed_bytes),
             };
             *count += 1;
             *bytes += pack.pack_bytes;

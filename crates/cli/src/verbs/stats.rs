@@ -29,7 +29,7 @@ impl Stats {
         };
         let source_bytes = vault.role().may_read().then(bytes).transpose()?;
         let drills = last_drills(&vault)?;
-        let stored = stats.data_bytes + stats.meta_bytes;
+        let stored = stats.data_bytes + stats.meta_bytes + stats.mixed_bytes;
         let fields = json!({
             "vault": vault.place(),
             "vault_id": vault.id().to_string(),
@@ -40,8 +40,10 @@ impl Stats {
             "stored_bytes": stored,
             "data_bytes": stats.data_bytes,
             "meta_bytes": stats.meta_bytes,
+            "mixed_bytes": stats.mixed_bytes,
             "data_packs": stats.data_packs,
             "meta_packs": stats.meta_packs,
+            "mixed_packs": stats.mixed_packs,
             "damaged_packs": stats.damaged_packs,
             "index_bytes": stats.index_bytes,
             "last_drill": drills.last.map(|drilled| drill::recorded(&drilled)),
@@ -58,7 +60,7 @@ impl Stats {
         text += &format!(
             "stored     {} in {} ({} of them metadata)",
             size(stored),
-            counted(stats.data_packs + stats.meta_packs, "pack"),
+            counted(stats.data_packs + stats.meta_packs + stats.mixed_packs, "pack"),
             size(stats.meta_bytes)
         );
         if let (Some(source), true) = (source_bytes, stored > 0) {

@@ -8,6 +8,8 @@ use drystone_format::config::Config;
 use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::id::{object_hash, pack_id};
+use drystone_format::index_part::{open_index_part, seal_index_part};
+use drystone_format::index_run::IndexRun;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
@@ -23,8 +25,8 @@ use drystone_format::tree::{TreeDecoder, append_encoded};
 use drystone_format::{RegistrationId, RootId};
 
 use crate::fixture::{
-    Counting, NONCE, ROOT, SEEN, config, entries, example_pack, header, header_bytes, hello, new_root, parts,
-    place_mark, sealed_root, secrets, slot, slot_bytes, slot_key, snapshot, unhex,
+    Counting, NONCE, NUMBERED, ROOT, SEEN, config, entries, example_pack, header, header_bytes, hello, index_part,
+    index_run, new_root, parts, place_mark, sealed_root, secrets, slot, slot_bytes, slot_key, snapshot, unhex,
 };
 
 fn path() -> PathBuf {
@@ -171,6 +173,16 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
             seal_epoch(&secrets, &epoch(), &mut Counting::default()).unwrap(),
         ),
         ("presence", presence().sign(&secrets).unwrap()),
+        (
+            "index-part",
+            seal_index_part(&secrets, &NUMBERED, &index_part(), &mut Counting::default()).unwrap(),
+        ),
+        (
+            "index-run",
+            index_run(&secrets, &[example_pack()])
+                .seal(&secrets, &NUMBERED, &mut Counting::default())
+                .unwrap(),
+        ),
     ]
 }
 
@@ -219,6 +231,10 @@ fn example_objects_decode() {
     let registration = presence().registration(&secrets);
     let (read, by) = Presence::verify(&secrets, (&registration, 3, &object_hash(&object)), &object).unwrap();
     assert_eq!((read, by), (presence(), secrets.certificate));
+    let part = open_index_part(&secrets, &example("index-part")).unwrap();
+    assert_eq!((part.of, part.part), (NUMBERED, index_part()));
+    let run = IndexRun::open(&secrets, &example("index-run")).unwrap();
+    assert_eq!(run, index_run(&secrets, &[example_pack()]));
 }
 
 #[test]

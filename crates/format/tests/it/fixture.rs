@@ -7,8 +7,10 @@ use drystone_format::codec::{Codec, Compression, Compressor};
 use drystone_format::config::{Config, Features, Removed, Trust};
 use drystone_format::header::Header;
 use drystone_format::id::ChunkHasher;
+use drystone_format::index_part::{IndexPart, Numbered};
+use drystone_format::index_run::{IndexRun, RunChunk, RunPack, Verified};
 use drystone_format::keys::{OpenKey, Role, Secrets, VerifyKey};
-use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
+use drystone_format::pack::{PackBuilder, PackOptions, PackedChunk, SealedPack, Tail};
 use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks};
 use drystone_format::presence::Seen;
 use drystone_format::recipe::{Part, Recipe};
@@ -36,8 +38,9 @@ pub(crate) const TIME: Time = Time {
     seconds: 1_700_000_000,
     nanos: 5,
 };
+/// The nonce of the registration of the examples.
+pub(crate) const NONCE: [u8; 16] = [0xdd; 16];
 pub(crate) const ROOT: RootId = RootId([0xaa; 16]);
-pub(crate) const NONCE: [u8; 16] = [0xbb; 16];
 /// What the writer of the example root and presence has read.
 pub(crate) static SEEN: LazyLock<Seen> = LazyLock::new(|| [(1, ROOT)].into());
 
@@ -194,11 +197,31 @@ pub(crate) fn slot_bytes() -> Vec<u8> {
     slot().encode(secrets().vault_key.as_ref().unwrap()).unwrap()
 }
 
-/// A pack of one frame for each of `frames`, which are lists of chunks.
+/// A pack of one frame for each of `frames`, which are lists of chunks; not padded, so that tests may damage every bit.
 pub(crate) fn pack(secrets: &Secrets, kind: PackKind, suite: Suite, codec: Codec, frames: &[&[&[u8]]]) -> SealedPack {
+    filled(secrets, kind, suite, codec, frames)
+        .finish_unpadded(secrets)
+        .unwrap()
+}
+
+/// The same as writers make it.
+pub(crate) fn padded_pack(secrets: &Secrets, frames: &[&[&[u8]]]) -> SealedPack {
+    filled(secrets, PackKind::Mixed, Suite::Aes256Gcm, Codec::None, frames)
+        .finish(secrets)
+        .unwrap()
+}
+
+fn filled(secrets: &Secrets, kind: PackKind, suite: Suite, codec: Codec, frames: &[&[&[u8]]]) -> PackBuilder {
     let hasher = ChunkHasher::new(&secrets.dedup_key);
     let mut compressor = Compressor::new(Compression::new(codec, None).unwrap()).unwrap();
-    let mut pack = PackBuilder::new(secrets, kind, suite, 0, &mut Counting::default()).unwrap();
+    let options = PackOptions {
+        kind,
+        suite,
+        registration: NONCE,
+        number: 1000,
+        capacity_bytes: 0,
+    };
+    let mut pack = PackBuilder::new(secrets, &options, &mut Counting::default()).unwrap();
     for chunks in frames {
         let rows = chunks.iter().map(|chunk| PackedChunk {
             id: hasher.id(chunk),
@@ -207,7 +230,7 @@ pub(crate) fn pack(secrets: &Secrets, kind: PackKind, suite: Suite, codec: Codec
         let frame = Compressed::new(&mut compressor, &chunks.concat()).unwrap();
         pack.push(&frame, rows.collect()).unwrap();
     }
-    pack.finish(secrets).unwrap()
+    pack
 }
 
 pub(crate) fn example_pack() -> SealedPack {
@@ -218,6 +241,44 @@ pub(crate) fn example_pack() -> SealedPack {
         Codec::None,
         &[&[b"hello\n", b"world\n"]],
     )
+}
+
+/// The object of the registration of the examples that carries their index part.
+pub(crate) const NUMBERED: Numbered = Numbered {
+    registration: NONCE,
+    number: 3,
+};
+
+pub(crate) fn index_part() -> IndexPart {
+    IndexPart::from_sealed_packs(&[example_pack()])
+}
+
+/// A run that lists these packs and all their chunks.
+pub(crate) fn index_run(secrets: &Secrets, packs: &[SealedPack]) -> IndexRun {
+    let mut run = IndexRun::default();
+    for (number, pack) in (0..).zip(packs) {
+        let size = pack.bytes.len() as u64;
+        let tail = Tail::open(pack.tail(), size, secrets).unwrap();
+        run.packs.push(RunPack::new(pack.id, size, &tail, Verified::Yes));
+        for (frame_number, frame) in (0..).zip(&tail.frames) {
+            let mut chunk_offset = 0;
+            for chunk in &frame.chunks {
+                run.chunks.push(RunChunk {
+                    id: chunk.id,
+                    pack: number,
+                    frame: frame_number,
+                    frame_offset: frame.offset,
+                    frame_bytes: frame.bytes,
+                    chunk_offset,
+                    chunk_bytes: chunk.bytes,
+                });
+                chunk_offset += chunk.bytes;
+            }
+        }
+    }
+    run.chunks.sort_by_key(|chunk| (chunk.id, chunk.pack));
+    run.chunks.dedup_by_key(|chunk| (chunk.id, chunk.pack));
+    run
 }
 
 pub(crate) fn hello() -> ChunkId {

@@ -2,6 +2,8 @@
 
 use drystone_format::codec::{CODECS, decompress};
 use drystone_format::header::Header;
+use drystone_format::index_part::{open_index_part, open_part};
+use drystone_format::index_run::IndexRun;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::open_verified;
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
@@ -13,7 +15,7 @@ use drystone_format::tree::{Entry, Kind, TreeDecoder};
 use drystone_format::{Error, Result};
 use proptest::prelude::*;
 
-use crate::fixture::{entry, new_root, secrets, unhex};
+use crate::fixture::{NUMBERED, entry, new_root, secrets, unhex};
 use crate::forge;
 
 /// Heads of items that claim 2^63 items or bytes: array, map, byte string, text.
@@ -170,6 +172,12 @@ fn trailers_that_do_not_fit_their_pack_are_refused() {
     };
     assert_eq!(frames(&unhex("a1 00 80"), 0).unwrap(), 0);
     assert_eq!(frames(&one("18 64", &row("00000001")), 100).unwrap(), 1);
+    assert_eq!(frames(&unhex("a1 00 80 00 00"), 0).unwrap(), 0, "zeros may follow");
+    assert_eq!(
+        frames(&unhex("a1 00 81 82 18 64 40"), 100).unwrap(),
+        1,
+        "a frame without chunks"
+    );
     for (why, trailer, frames_bytes) in [
         ("a gap", one("18 64", &row("00000001")), 101),
         ("frames beyond the trailer", one("18 64", &row("00000001")), 99),
@@ -182,7 +190,8 @@ fn trailers_that_do_not_fit_their_pack_are_refused() {
             100,
         ),
         ("no frames at all", unhex("a0"), 100),
-        ("bytes after the end", unhex("a1 00 80 00"), 0),
+        ("bytes after the end", unhex("a1 00 80 01"), 0),
+        ("bytes after zeros", unhex("a1 00 80 00 00 01"), 0),
         ("more frames than a pack has", unhex("a1 00 9a 00010001"), 0),
         ("a negative length", one("20", &row("00000001")), 100),
         ("a frame of three items", unhex("a1 00 81 83 00 40 00"), 0),
@@ -218,12 +227,17 @@ proptest! {
         let _ = (open_verified(&secrets, &bytes), open_root(&secrets, &root_name(&secrets, &new_root(&[]), &bytes), &bytes));
         let _ = (tail_bytes(&bytes, size), Tail::open(&bytes, size, &secrets).map(drop), Preamble::from_end(&bytes));
         let _ = (decode_node(&bytes, depth, size), Slot::verify(&bytes, &secrets.vault_verify));
+        let _ = (open_index_part(&secrets, &bytes).map(drop), IndexRun::open(&secrets, &bytes));
         for magic in ["DRYVALT", "DRYSLOT", "DRYROOT", "DRYLIST"] {
             let bytes = [magic.as_bytes(), &[1], &bytes].concat();
             let _ = (Header::decode(&bytes), Slot::decode(&bytes), open_verified(&secrets, &bytes));
             let _ = open_root(&secrets, &root_name(&secrets, &new_root(&[]), &bytes), &bytes);
         }
         let _ = (frames(&bytes, size % 1000), open_verified(&secrets, &forge::verified(&secrets, &bytes)));
+        for run in forge::runs(&secrets, &NUMBERED, &bytes) {
+            let _ = IndexRun::open(&secrets, &run);
+        }
+        let _ = open_part(&secrets, 1, &NUMBERED, &forge::part(&secrets, &NUMBERED, &bytes));
         let end = [bytes.as_slice(), &footer(bytes.len() as u32 / 2, bytes.len() as u32 - bytes.len() as u32 / 2)].concat();
         let _ = (Tail::open(&end, end.len() as u64 + 8, &secrets).map(drop), Preamble::from_end(&end));
     }

@@ -9,6 +9,7 @@ mod fixture;
 mod forge;
 mod hostile;
 mod hpke;
+mod index;
 mod objects;
 mod packs;
 mod shards;

@@ -5,10 +5,10 @@ use drystone_format::id::{ChunkHasher, pack_id};
 use drystone_format::keys::{IndexKey, Role, Secrets, epoch_number};
 use drystone_format::pack::{PackedChunk, Preamble, SealedPack, Tail, tail_bytes};
 use drystone_format::seal::{PackKind, Suite};
-use drystone_format::{Error, Result, VaultId};
+use drystone_format::{Error, RegistrationId, Result, VaultId};
 use proptest::prelude::*;
 
-use crate::fixture::{Counting, example_pack, pack, secrets, stranger, writer};
+use crate::fixture::{Counting, NONCE, example_pack, pack, padded_pack, secrets, stranger, writer};
 
 const SUITES: [Suite; 2] = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
 
@@ -36,7 +36,7 @@ fn every_codec_cipher_and_kind_round_trips() {
     let expected = chunks.map(<[&[u8]]>::concat);
     for codec in CODECS {
         for suite in SUITES {
-            for kind in [PackKind::Data, PackKind::Meta] {
+            for kind in [PackKind::Data, PackKind::Meta, PackKind::Mixed] {
                 let pack = pack(&secrets(), kind, suite, codec, &chunks);
                 assert_eq!(pack.id, pack_id(&pack.bytes));
                 assert_eq!((pack.kind, contents(&pack, &secrets())), (kind, expected.to_vec()));
@@ -45,6 +45,9 @@ fn every_codec_cipher_and_kind_round_trips() {
                     (preamble.kind, preamble.suite, epoch_number(preamble.epoch)),
                     (kind, suite, 0)
                 );
+                assert_eq!((preamble.registration, preamble.number), (NONCE, 1000));
+                let registration = RegistrationId::derive(&secrets().vault, &preamble.certificate.writer, &NONCE);
+                assert_eq!(preamble.registration_id(), registration);
             }
         }
     }
@@ -180,4 +183,52 @@ fn frames_cannot_trade_places() {
         sealer.open_frame(0, frame(1)),
         Err(Error::Authentication { .. })
     ));
+}
+
+/// What anybody sees of a pack: its length, and that of its trailer.
+fn seen(pack: &[u8]) -> (usize, u32) {
+    let trailer = *pack[pack.len() - 80..].first_chunk().unwrap();
+    (pack.len(), u32::from_be_bytes(trailer))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Chunks of any number and any lengths that fit the least pack look alike: not even one chunk differs from twenty.
+    #[test]
+    fn packs_of_one_size_class_look_alike(
+        frames in proptest::collection::vec(
+            proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..1500), 0..8), 0..5),
+    ) {
+        let frames: Vec<Vec<&[u8]>> = frames.iter().map(|chunks| chunks.iter().map(Vec::as_slice).collect()).collect();
+        let borrowed: Vec<&[&[u8]]> = frames.iter().map(Vec::as_slice).collect();
+        let pack = padded_pack(&secrets(), &borrowed);
+        prop_assert_eq!(seen(&pack.bytes), (64 << 10, 2 << 10));
+        // The padding is a frame without chunks, the last, and opens as any other.
+        let contents = contents(&pack, &secrets());
+        let (padding, kept) = contents.split_last().unwrap();
+        prop_assert_eq!(kept, frames.iter().map(|chunks| chunks.concat()).collect::<Vec<_>>());
+        prop_assert!(padding.iter().all(|byte| *byte == 0));
+        let tail = open(&pack.bytes, &secrets()).unwrap();
+        prop_assert!(tail.frames.last().unwrap().chunks.is_empty());
+        prop_assert_eq!(pack.tail(), &pack.bytes[pack.tail_start..]);
+    }
+}
+
+#[test]
+fn larger_packs_look_like_the_largest_of_their_class() {
+    let noise = |bytes: usize| -> Vec<u8> {
+        (0..bytes as u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect()
+    };
+    let sized = |chunks: &[usize]| {
+        let chunks: Vec<Vec<u8>> = chunks.iter().map(|bytes| noise(*bytes)).collect();
+        let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+        seen(&padded_pack(&secrets(), &[&chunks]).bytes)
+    };
+    assert_eq!(sized(&[70_000]), (128 << 10, 4 << 10));
+    assert_eq!(sized(&[100_000]), sized(&[1000; 100]));
+    assert_eq!(sized(&[300_000]), sized(&[40_000; 10]));
+    assert_eq!(sized(&[1_040_000]), sized(&[520_000, 519_000]));
+    assert_eq!(sized(&[1_040_000]), ((1 << 20) + (64 << 10), 32 << 10));
 }

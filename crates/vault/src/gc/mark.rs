@@ -2,12 +2,13 @@
 //!
 //! - What cannot be read stops it, with its name: nothing is deleted on incomplete knowledge.
 //! - Data is not read, and need not be there: what is lost already keeps nothing else.
-//! - Memory: eight bytes a live chunk; the levels of a hostile tree are bounded, and so is the list of trees seen.
+//! - Memory: eight bytes a live chunk, and eight more if it is metadata; the levels of a hostile tree are bounded, and so is the list of trees seen.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::recipe::{Part, Recipe, decode_node};
+use drystone_format::seal::PackKind;
 use drystone_format::tree::Kind;
 use parking_lot::{Condvar, Mutex};
 
@@ -31,6 +32,8 @@ pub(crate) struct Marker<'a> {
     pub(crate) progress: &'a Progress,
     pub(crate) cancel: &'a Cancel,
     pub(crate) live: Keys<u64>,
+    /// Those of them that are parts of trees or nodes of recipes.
+    pub(crate) meta: Keys<u64>,
     pub(crate) entered: Keys<u128>,
     pub(crate) entered_count: AtomicUsize,
 }
@@ -87,7 +90,9 @@ impl Marker<'_> {
             match &entry.kind {
                 Kind::Dir(recipe) if jobs.offer(recipe, &path) => {}
                 Kind::Dir(recipe) => self.enter(recipe, &path, &mut levels)?,
-                Kind::File(recipe) => self.recipe(recipe).map_err(|error| unmarked(&path, error))?,
+                Kind::File(recipe) => self
+                    .recipe(recipe, PackKind::Data)
+                    .map_err(|error| unmarked(&path, error))?,
                 _ => {}
             }
         }
@@ -104,7 +109,8 @@ impl Marker<'_> {
         if levels.len() >= TREE_DEPTH_MAX || above_bytes > self.memory_bytes {
             return Err(unmarked(path, "nested too deeply"));
         }
-        self.recipe(recipe).map_err(|error| unmarked(path, error))?;
+        self.recipe(recipe, PackKind::Meta)
+            .map_err(|error| unmarked(path, error))?;
         levels.push(Level {
             entries: self.reader.tree(recipe),
             path_bytes: path.len(),
@@ -125,8 +131,8 @@ impl Marker<'_> {
         is_first
     }
 
-    /// Marks the chunks of a recipe, those of its nodes included.
-    fn recipe(&self, recipe: &Recipe) -> Result<()> {
+    /// Marks the chunks of a recipe of a stream of this kind, those of its nodes included.
+    fn recipe(&self, recipe: &Recipe, stream: PackKind) -> Result<()> {
         let mut stack = vec![(recipe.depth, recipe.parts.clone().into_iter())];
         while let Some((depth, parts)) = stack.last_mut() {
             // Once the list of those entered is full, a hostile recipe may take as long as it states.
@@ -137,6 +143,9 @@ impl Marker<'_> {
             };
             let Part::Chunk { id, bytes } = part else { continue };
             self.live.insert_chunk(&id);
+            if depth > 0 || stream == PackKind::Meta {
+                self.meta.insert_chunk(&id);
+            }
             let wide = id.0.first_chunk().map_or(0, |first| u128::from_be_bytes(*first));
             // The depth is part of it: the same bytes may be data elsewhere.
             if depth > 0 && self.is_first(wide ^ u128::from(depth)) {

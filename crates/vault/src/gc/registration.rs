@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drystone_format::id::object_hash;
+use drystone_format::index_part::{IndexPart, Numbered, seal_part};
 use drystone_format::keys::Secrets;
+use drystone_format::limits::FORMAT_VERSION;
 use drystone_format::presence::{Presence, Seen, WriterState};
 use drystone_format::root::{NewRoot, RootKind, RootState, root_name, seal_root};
 use drystone_format::{Random, RegistrationId, RootId, random};
@@ -25,6 +27,7 @@ use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::gc::epochs::Epochs;
 use crate::gc::protocol::Writer;
+use crate::packer::PackSeries;
 use crate::place::Place;
 use crate::vault::Vault;
 
@@ -39,6 +42,8 @@ pub(crate) struct Registration {
     pulse: Arc<Pulse>,
     thread: Mutex<Option<JoinHandle<()>>>,
     mark: Mark,
+    /// Numbers the packs of the run.
+    pub(crate) series: Arc<PackSeries>,
 }
 
 /// What the run shares with the thread that renews its presence.
@@ -84,6 +89,7 @@ impl Registration {
             is_over: Mutex::new(false),
             wake: Condvar::new(),
         });
+        let series = Arc::new(PackSeries::new(pulse.said.lock().presence.nonce));
         let mark = Mark::new(&vault.writers_dir(), &id)?;
         if let Err(error) = pulse.place.put(&name, object) {
             // It may be there.
@@ -99,6 +105,7 @@ impl Registration {
             pulse,
             thread: Mutex::new(Some(std::thread::spawn(move || beating.run()))),
             mark,
+            series,
         };
         let standing = registration.epochs.refresh()?;
         if registration.writer.lock().must_list_again(&standing) {
@@ -130,6 +137,7 @@ impl Registration {
     pub(crate) fn publish(
         &self,
         (kind, payload, state): (RootKind, &[u8], RootState),
+        part: Option<&IndexPart>,
         random: &mut dyn Random,
     ) -> Result<RootId> {
         if self.has_ended.load(Ordering::Acquire) {
@@ -147,16 +155,24 @@ impl Registration {
                 writer.seen(),
             )
         };
+        let nonce = self.pulse.said.lock().presence.nonce;
+        let of = Numbered {
+            registration: nonce,
+            number,
+        };
+        let part = part.filter(|part| part.packs().len() > 0);
+        let part = part.map(|part| seal_part(&self.pulse.secrets, FORMAT_VERSION, &of, part, random));
+        let part = part.transpose()?;
         let root = NewRoot {
             kind,
-            nonce: self.pulse.said.lock().presence.nonce,
+            nonce,
             number,
             previous,
             state,
             epochs: &seen,
             ledgers: &Seen::new(),
             payload,
-            index_part: None,
+            index_part: part.as_deref(),
         };
         // Sealed before anything ends: one that cannot be sealed does not end the run.
         let object = seal_root(&self.pulse.secrets, &root, random)?;

@@ -69,6 +69,8 @@ pub(crate) struct Sweep<'a> {
     pub(crate) vault: &'a Vault,
     pub(crate) catalog: &'a Arc<Catalog>,
     pub(crate) live: &'a Keys<u64>,
+    /// Those of them that are parts of trees or nodes of recipes.
+    pub(crate) meta: &'a Keys<u64>,
     /// Of chunks that several trusted packs hold, one copy is enough; not while a place is away, of which one may have less.
     pub(crate) one_is_enough: bool,
     pub(crate) progress: &'a Arc<Progress>,
@@ -216,12 +218,22 @@ impl Sweep<'_> {
                 progress: self.progress.clone(),
                 cancel: self.cancel.clone(),
             };
-            let ingest = self.vault.ingest_as(registration.clone(), options)?;
+            let ingest = self.vault.ingest_as(registration.clone(), 0, options)?;
             let tally = Mutex::new(std::mem::take(copied));
             let outcome = self.copy_all(&found, &ingest, &tally);
             *copied = tally.into_inner();
             outcome?;
             copied.packs += ingest.finish()?.packs;
+        }
+    }
+
+    /// The kind of pack that a copy goes to, of a chunk in a pack of kind `pack`; a mixed one does not say which its chunks
+    /// are, but the mark has found out.
+    fn kind_of(&self, id: &ChunkId, pack: Option<PackKind>) -> PackKind {
+        match pack {
+            Some(PackKind::Meta) => PackKind::Meta,
+            Some(PackKind::Mixed) if self.meta.contains_chunk(id) => PackKind::Meta,
+            Some(PackKind::Data | PackKind::Mixed) | None => PackKind::Data,
         }
     }
 
@@ -233,10 +245,11 @@ impl Sweep<'_> {
             while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 for Found { id, at } in *run {
                     self.cancel.check()?;
-                    let kind = self.catalog.index.has_pack(&at.pack).as_ref().and_then(pack_kind);
+                    let pack = self.catalog.index.has_pack(&at.pack);
+                    let kind = self.kind_of(id, pack.as_ref().and_then(pack_kind));
                     match reader.chunk(id) {
                         Ok(bytes) => {
-                            lane.put(kind.unwrap_or(PackKind::Data), &bytes)?;
+                            lane.put(kind, &bytes)?;
                             let mut tally = tally.lock();
                             tally.chunks += 1;
                             tally.bytes += bytes.len() as u64;

@@ -104,7 +104,7 @@ fn power_is_cut_after_every_change() {
     let (published, outcome) = session(&Fixture::new(), whole.clone());
     outcome.unwrap();
     // A presence comes and goes with each backup; the configuration lies there twice.
-    assert_eq!((published.len(), whole.changes()), (2, 11 + 4));
+    assert_eq!((published.len(), whole.changes()), (2, 9 + 4));
     for after_changes in 0..whole.changes() {
         for in_flight in [InFlight::Lost, InFlight::Kept] {
             let case = format!("cut after {after_changes}, in flight {in_flight:?}");
@@ -135,7 +135,7 @@ fn power_is_cut_after_every_change() {
 #[test]
 fn the_disk_is_full_at_every_put() {
     // The first put is the presence.
-    for nth in 2..=4 {
+    for nth in 2..=3 {
         let (fixture, memory) = (Fixture::new(), Arc::new(Memory::new()));
         fixture.create(memory.clone()).unwrap();
         let before = memory.contents().len();
@@ -146,11 +146,11 @@ fn the_disk_is_full_at_every_put() {
         assert!(error.to_string().contains("no space is left"), "put {nth}: {error}");
         assert!(!error.is_damage());
         assert!(vault.snapshot_ids().unwrap().is_empty());
-        // Data, trees, and the presence of a run whose root may still arrive.
-        assert!(memory.contents().len() <= before + 3);
+        // The pack, and the presence of a run whose root may still arrive.
+        assert!(memory.contents().len() <= before + 2);
         let left = memory.contents().values().map(bytes::Bytes::len).sum::<usize>();
         let (id, finished) = back_up_files(&vault, &source(0)).unwrap();
-        assert_eq!(finished.packs, 4 - nth.min(4), "put {nth}: {finished:?}");
+        assert_eq!(finished.packs, 3 - nth, "put {nth}: {finished:?}");
         assert_eq!(finished.new_bytes < 150_000, left > 100_000, "put {nth}: {finished:?}");
         assert_files(&vault, &id, &source(0), "full");
         assert_eq!(lines(&check(&vault).problems), "");

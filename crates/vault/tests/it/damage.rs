@@ -171,8 +171,8 @@ impl World {
         let first = back_up(&vault, &borrowed(a)).unwrap().0;
         let packs = vault.index().unwrap().packs();
         let pack = |kind: PackKind| {
-            let found = packs.iter().find(|pack| pack.kind & 0x7f == kind as u8).unwrap();
-            Name::pack(&found.pack)
+            let has = |kind: PackKind| packs.iter().find(|pack| pack.kind & 0x7f == kind as u8);
+            Name::pack(&has(kind).or(has(PackKind::Mixed)).unwrap().pack)
         };
         let (data_pack, meta_pack) = (pack(PackKind::Data), pack(PackKind::Meta));
         let snapshots = [

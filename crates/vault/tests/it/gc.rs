@@ -70,9 +70,9 @@ fn what_no_snapshot_needs_is_deleted_and_the_rest_stays() {
         report.copied_bytes >= 100_000 && report.copied_bytes < 110_000,
         "{report:?}"
     );
-    assert_eq!((report.rewritten_packs, report.waiting_packs), (2, 0), "{report:?}");
+    assert_eq!((report.rewritten_packs, report.waiting_packs), (1, 0), "{report:?}");
     let after = stored_bytes(&store);
-    assert!(after < before - 190_000 && after < 260_000, "{before} {after}");
+    assert!(after < before - 190_000 && after < 400_000, "{before} {after}");
     assert_eq!(files(&vault, &second).unwrap()[1].1, both);
     assert_eq!(lines(&check(&vault).problems), "");
     for machine in [fixture.elsewhere(), fixture.copy()] {
@@ -103,7 +103,7 @@ fn a_dry_run_changes_nothing_and_says_what_would_go() {
             ..GcOptions::default()
         })
         .unwrap();
-    assert_eq!((report.condemned_packs, report.deleted_packs), (2, 0));
+    assert_eq!((report.condemned_packs, report.deleted_packs), (1, 0));
     assert!(report.unused_bytes > 100_000);
     assert_eq!(store.contents(), before);
 }
@@ -133,7 +133,7 @@ fn a_running_backup_keeps_what_it_may_rely_on() {
     let report = gc(&vault);
     assert_eq!(
         (report.condemned_packs, report.waiting_packs, report.deleted_packs),
-        (2, 2, 0),
+        (1, 1, 0),
         "{report:?}"
     );
     assert_eq!(report.waiting_for.len(), 1);
@@ -150,7 +150,7 @@ fn a_running_backup_keeps_what_it_may_rely_on() {
         Err(Error::Published)
     ));
     let report = gc(&vault);
-    assert_eq!((report.deleted_packs, report.waiting_packs), (2, 0), "{report:?}");
+    assert_eq!((report.deleted_packs, report.waiting_packs), (1, 0), "{report:?}");
     assert_eq!(files(&vault, &id).unwrap()[0].1, noise(1, 100_000));
     assert!(names(&store, Prefix::Writers).is_empty());
 }
@@ -170,7 +170,7 @@ fn what_is_condemned_under_a_run_is_rescued() {
     let recipe = content.finish().unwrap();
     remove_root(&*store, &old);
     let report = gc(&vault);
-    assert_eq!((report.condemned_packs, report.waiting_packs), (2, 2), "{report:?}");
+    assert_eq!((report.condemned_packs, report.waiting_packs), (1, 1), "{report:?}");
     let mut tree = run.tree();
     let entry = crate::support::entry("b", drystone_format::tree::Kind::File(recipe));
     tree.push(&mut lane, &entry.encode()).unwrap();
@@ -181,7 +181,7 @@ fn what_is_condemned_under_a_run_is_rescued() {
     let id = other.publish(&snapshot(tree), &finished).unwrap();
     let report = gc(&vault);
     assert!(report.copied_bytes >= 100_000, "{report:?}");
-    assert_eq!((report.deleted_packs, report.waiting_packs), (2, 0), "{report:?}");
+    assert_eq!((report.deleted_packs, report.waiting_packs), (1, 0), "{report:?}");
     // Also with an index that does not know of the copy.
     for vault in [&vault, &other, &fixture.elsewhere().open(store).unwrap()] {
         assert_eq!(files(vault, &id).unwrap()[0].1, noise(1, 100_000));
@@ -211,12 +211,12 @@ fn a_silent_run_is_given_up_and_notices() {
         let report = vault.gc(&options).unwrap();
         assert_eq!(
             (report.waiting_packs, report.given_up.len()),
-            (2, 0),
+            (1, 0),
             "{looks}: {report:?}"
         );
     }
     let report = vault.gc(&options).unwrap();
-    assert_eq!((report.deleted_packs, report.given_up.len()), (2, 1), "{report:?}");
+    assert_eq!((report.deleted_packs, report.given_up.len()), (1, 1), "{report:?}");
     let mut tree = run.tree();
     let entry = crate::support::entry("b", drystone_format::tree::Kind::File(recipe));
     tree.push(&mut lane, &entry.encode()).unwrap();
@@ -257,7 +257,7 @@ fn a_run_that_died_here_is_given_up_at_once() {
     let vault = fixture.elsewhere().open(left.clone()).unwrap();
     assert_eq!(gc(&vault).deleted_packs, 0);
     let report = gc(&fixture.open(left.clone()).unwrap());
-    assert_eq!((report.given_up.len(), report.deleted_packs), (1, 2), "{report:?}");
+    assert_eq!((report.given_up.len(), report.deleted_packs), (1, 1), "{report:?}");
     assert!(names(&left, Prefix::Writers).is_empty());
 }
 
@@ -278,8 +278,7 @@ fn an_unreadable_snapshot_or_tree_stops_it() {
         "{error}"
     );
     store.overwrite(&name, root);
-    let meta = packs.iter().filter(|pack| store.contents()[*pack].len() < 50_000);
-    for pack in meta {
+    for pack in &packs {
         store.overwrite(pack, vec![0; store.contents()[pack].len()].into());
     }
     let error = vault.gc(&GcOptions::default()).unwrap_err();
@@ -312,7 +311,7 @@ fn power_is_cut_after_every_change_of_gc() {
     let machine = fixture.copy();
     gc(&machine.open(whole.clone()).unwrap());
     let changes = whole.changes();
-    assert!((7..20).contains(&changes), "{changes}");
+    assert!((5..20).contains(&changes), "{changes}");
     for after_changes in 0..changes {
         for in_flight in [InFlight::Lost, InFlight::Kept] {
             let cut = Cut {
@@ -335,7 +334,7 @@ fn power_is_cut_after_every_change_of_gc() {
             let report = gc(&vault);
             assert_eq!(report.waiting_packs, 0, "{case}: {report:?}");
             assert_eq!(files(&vault, &id).unwrap()[0].1, kept, "{case}");
-            assert!(stored_bytes(&left) < 160_000, "{case}: {}", stored_bytes(&left));
+            assert!(stored_bytes(&left) < 200_000, "{case}: {}", stored_bytes(&left));
             assert_eq!(lines(&check(&vault).problems), "", "{case}");
         }
     }
@@ -361,9 +360,59 @@ fn what_comes_back_is_deleted_again_while_its_epoch_stands() {
         assert!(finished.new_bytes >= 120_000 || machine.cache.path() != fixture.cache.path());
     }
     let report = gc(&fixture.open(store.clone()).unwrap());
-    assert_eq!(report.deleted_packs, 2, "{report:?}");
+    assert_eq!(report.deleted_packs, 1, "{report:?}");
     assert!(names(&store, Prefix::Packs).is_superset(&after));
     assert_eq!(files(&vault, &id).unwrap()[0].1, kept);
+}
+
+/// A mixed pack does not say which of its chunks are data: copies go to packs of their kind all the same.
+#[test]
+fn copies_out_of_mixed_packs_go_to_packs_of_their_kind() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let mut gone = Vec::new();
+    let kept: Vec<(RootId, Vec<u8>)> = (0..4)
+        .map(|number| {
+            let (garbage, file) = (noise(100 + number, 200_000), noise(number, 400_000));
+            let names: Vec<String> = (0..40).map(|name| format!("{number}-{name}")).collect();
+            let small: Vec<Vec<u8>> = (0..40).map(|name| noise(1000 * number + name, 60)).collect();
+            let mut files: Vec<(&str, &[u8])> = names
+                .iter()
+                .zip(&small)
+                .map(|(name, bytes)| (&**name, &**bytes))
+                .collect();
+            files.push(("a-kept", &file));
+            files.sort_unstable();
+            gone.push(back_up(&vault, &[("a", &garbage), ("a-kept", &file)]).unwrap().0);
+            let (id, _) = back_up(&vault, &files).unwrap();
+            (id, file)
+        })
+        .collect();
+    let stats = vault.stats().unwrap();
+    assert_eq!((stats.data_packs, stats.meta_packs, stats.mixed_packs), (0, 0, 8));
+    gone.iter().for_each(|id| remove_root(&*store, id));
+    let options = GcOptions {
+        max_unused: 0.0,
+        ..GcOptions::default()
+    };
+    vault.gc(&options).unwrap();
+    let stats = vault.stats().unwrap();
+    assert_eq!((stats.data_packs, stats.mixed_packs), (1, 4), "{stats:?}");
+    // The rest goes too, now with trees in it.
+    let all: Vec<_> = names(&store, Prefix::Packs).into_iter().collect();
+    remove_root(&*store, &kept[0].0);
+    vault.gc(&options).unwrap();
+    assert!(
+        names(&store, Prefix::Packs)
+            .into_iter()
+            .any(|name| !all.contains(&name))
+    );
+    for (id, file) in &kept[1..] {
+        let found = files(&vault, id).unwrap();
+        assert!(found.len() == 41 && found.iter().any(|(_, bytes)| bytes == file));
+    }
+    assert_eq!(lines(&check(&vault).problems), "");
+    assert_eq!(lines(&crate::support::scrub(&vault).problems), "");
 }
 
 #[test]
@@ -373,7 +422,7 @@ fn epochs_do_not_pile_up() {
     for round in 0..5 {
         let (id, _) = back_up(&vault, &[("a", &noise(round, 50_000))]).unwrap();
         remove_root(&*store, &id);
-        assert_eq!(gc(&vault).deleted_packs, 2);
+        assert_eq!(gc(&vault).deleted_packs, 1);
         assert_eq!(names(&store, Prefix::Epochs).len(), 1);
     }
 }

@@ -15,7 +15,7 @@ use drystone_format::codec::{Compression, Compressor};
 use drystone_format::config::Trust;
 use drystone_format::id::object_hash;
 use drystone_format::keys::{OpenKey, Role, Secrets};
-use drystone_format::pack::{PackBuilder, PackedChunk, SealedPack};
+use drystone_format::pack::{PackBuilder, PackOptions, PackedChunk, SealedPack};
 use drystone_format::presence::{Presence, Seen};
 use drystone_format::recipe::Recipe;
 use drystone_format::root::{NewRoot, RootKind, RootName, RootState, root_name, seal_root};
@@ -172,7 +172,14 @@ pub(crate) fn secrets(fixture: &Fixture, store: &Memory) -> Secrets {
 
 /// A pack signed with `secrets`: frames of plaintext, each with the chunks that the trailer claims.
 pub(crate) fn craft_pack(secrets: &Secrets, kind: PackKind, frames: &[(Vec<u8>, Vec<PackedChunk>)]) -> SealedPack {
-    let mut pack = PackBuilder::new(secrets, kind, Suite::ChaCha20Poly1305, 0, &mut Hashed).unwrap();
+    let options = PackOptions {
+        kind,
+        suite: Suite::ChaCha20Poly1305,
+        registration: [7; 16],
+        number: 0,
+        capacity_bytes: 0,
+    };
+    let mut pack = PackBuilder::new(secrets, &options, &mut Hashed).unwrap();
     let mut compressor = Compressor::new(Compression::DEFAULT).unwrap();
     for (plaintext, chunks) in frames {
         let frame = Compressed::new(&mut compressor, plaintext).unwrap();

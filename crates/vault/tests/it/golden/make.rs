@@ -9,7 +9,7 @@ use drystone_format::codec::{CODECS, Codec, Compression, Compressor};
 use drystone_format::config::Trust;
 use drystone_format::keys::{OpenKey, Role, Secrets};
 use drystone_format::limits::FORMAT_VERSION;
-use drystone_format::pack::{PackBuilder, PackedChunk};
+use drystone_format::pack::{PackBuilder, PackOptions, PackedChunk};
 use drystone_format::recipe::Recipe;
 use drystone_format::seal::{Compressed, PackKind, Suite};
 use drystone_format::slot::{Lock, Slot};
@@ -222,7 +222,14 @@ fn store_chacha_pack(vault: &Vault, store: &Arc<dyn Store>, key: &str) {
     let plaintext = b"in a pack of ChaCha20-Poly1305\n";
     let mut compressor = Compressor::new(Compression::DEFAULT).unwrap();
     let mut random = FromContext(&*vault.context().entropy);
-    let mut pack = PackBuilder::new(&secrets, PackKind::Data, Suite::ChaCha20Poly1305, 0, &mut random).unwrap();
+    let options = PackOptions {
+        kind: PackKind::Data,
+        suite: Suite::ChaCha20Poly1305,
+        registration: [7; 16],
+        number: 0,
+        capacity_bytes: 0,
+    };
+    let mut pack = PackBuilder::new(&secrets, &options, &mut random).unwrap();
     let chunk = PackedChunk {
         id: vault.hasher().id(plaintext),
         bytes: plaintext.len() as u32,

@@ -1,0 +1,252 @@
+//! From frames to packs: which kind of pack a frame goes into, how large packs become, and what they are numbered.
+//!
+//! - What a small commit stores, file data and metadata together, is one mixed pack: its frames wait until it is known
+//!   whether more comes.
+//! - Otherwise file data and metadata go to packs of their own.
+//! - Packs of one registration are numbered without gaps in the order in which they are begun.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+use drystone_format::limits::{
+    FRAME_MAX_BYTES, PACK_BYTES, PACK_LARGE_BYTES, PACK_MIXED_BYTES, PACK_STEP_BYTES, PACK_STEPS_FROM_BYTES,
+};
+use drystone_format::pack::{PackBuilder, PackOptions, PackedChunk, SealedPack};
+use drystone_format::seal::{Compressed, PackKind, Suite};
+
+use crate::budget::Held;
+use crate::context::Source;
+use crate::error::{Error, Result};
+use crate::ingest::Shared;
+
+/// Bytes that packs may take in memory: with caches of 64 MiB and some 50 MiB of lanes and frames the program stays below 256.
+pub(crate) const MEMORY_BYTES: u64 = 112 << 20;
+/// Packs are doubled in size so that there are not many more than this.
+const PACKS_WANTED: u64 = 4096;
+
+/// How large a pack of file data becomes in a vault whose packs have `vault_bytes`; one that takes `held` bytes of memory
+/// a byte while it is put stays within the memory.
+pub(crate) fn data_pack_bytes(vault_bytes: u64, held: f64) -> usize {
+    let wanted = vault_bytes.div_ceil(PACKS_WANTED).next_power_of_two();
+    let fits = (MEMORY_BYTES - PACK_BYTES as u64) as f64 / held.max(1.0);
+    let mut bytes = PACK_BYTES;
+    while bytes < PACK_LARGE_BYTES && (bytes as u64) < wanted && (2 * bytes) as f64 <= fits {
+        bytes *= 2;
+    }
+    bytes
+}
+
+/// The packs of one registration: who writes it, and which number the next one has.
+pub(crate) struct PackSeries {
+    nonce: [u8; 16],
+    next: AtomicU64,
+}
+
+impl PackSeries {
+    pub(crate) fn new(nonce: [u8; 16]) -> Self {
+        let next = AtomicU64::new(0);
+        Self { nonce, next }
+    }
+
+    fn take(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A frame on its way into a pack.
+pub(crate) struct ReadyFrame {
+    pub(crate) kind: PackKind,
+    pub(crate) frame: Compressed,
+    pub(crate) chunks: Vec<PackedChunk>,
+}
+
+/// A pack on its way to the place, and the memory that it holds.
+pub(crate) struct ReadyPack {
+    pub(crate) pack: SealedPack,
+    pub(crate) held: Held,
+}
+
+/// Puts frames into packs until there are no more.
+pub(crate) fn pack(shared: &Shared, frames: &Receiver<ReadyFrame>, packs: &Sender<ReadyPack>) -> Result<()> {
+    let mut packer = Packer {
+        shared,
+        packs,
+        waiting: Some(Vec::new()),
+        waiting_bytes: 0,
+        data: None,
+        meta: None,
+    };
+    for frame in frames {
+        packer.push(frame)?;
+    }
+    // The lanes are done, or the run has failed: then a last pack would only delay the news.
+    if shared.is_over() { Ok(()) } else { packer.finish() }
+}
+
+/// A pack that is being filled.
+struct Building {
+    pack: PackBuilder,
+    held: Held,
+}
+
+struct Packer<'a> {
+    shared: &'a Shared,
+    packs: &'a Sender<ReadyPack>,
+    /// All frames so far, while they are few enough for one mixed pack.
+    waiting: Option<Vec<ReadyFrame>>,
+    waiting_bytes: usize,
+    data: Option<Building>,
+    meta: Option<Building>,
+}
+
+impl Packer<'_> {
+    fn push(&mut self, frame: ReadyFrame) -> Result<()> {
+        let Some(waiting) = &mut self.waiting else {
+            return self.place(frame);
+        };
+        self.waiting_bytes += frame.frame.bytes().len();
+        waiting.push(frame);
+        if self.waiting_bytes <= PACK_MIXED_BYTES {
+            return Ok(());
+        }
+        let waiting = self.waiting.take().unwrap_or_default();
+        waiting.into_iter().try_for_each(|frame| self.place(frame))
+    }
+
+    /// Puts a frame into the pack of its kind.
+    fn place(&mut self, ReadyFrame { kind, frame, chunks }: ReadyFrame) -> Result<()> {
+        let full_bytes = match kind {
+            PackKind::Data => self.shared.data_pack_bytes,
+            PackKind::Meta | PackKind::Mixed => PACK_BYTES,
+        };
+        let mut building = self.open(kind).take();
+        if let Some(full) = building.take_if(|open| !open.pack.has_room(frame.bytes().len(), chunks.len())) {
+            self.close(full)?;
+        }
+        let mut building = match building {
+            Some(building) => building,
+            None => self.begin(kind, full_bytes)?,
+        };
+        self.append(&mut building, &frame, chunks)?;
+        if building.pack.len_bytes() >= full_bytes {
+            return self.close(building);
+        }
+        *self.open(kind) = Some(building);
+        Ok(())
+    }
+
+    /// Where the pack of this kind is that is being filled.
+    fn open(&mut self, kind: PackKind) -> &mut Option<Building> {
+        match kind {
+            PackKind::Data => &mut self.data,
+            PackKind::Meta | PackKind::Mixed => &mut self.meta,
+        }
+    }
+
+    fn begin(&self, kind: PackKind, full_bytes: usize) -> Result<Building> {
+        let shared = self.shared;
+        let suite = if has_aes() {
+            Suite::Aes256Gcm
+        } else {
+            Suite::ChaCha20Poly1305
+        };
+        // Data packs get full as a rule; the rest grows with what it holds.
+        let capacity_bytes = match kind {
+            PackKind::Data => full_bytes + FRAME_MAX_BYTES / 2 + PACK_STEPS_FROM_BYTES,
+            PackKind::Meta | PackKind::Mixed => 0,
+        };
+        let options = PackOptions {
+            kind,
+            suite,
+            registration: shared.series.nonce,
+            number: shared.series.take(),
+            capacity_bytes,
+        };
+        let pack = PackBuilder::new(&shared.secrets, &options, &mut Source(&*shared.context.entropy))?;
+        let held = shared.budget.hold();
+        Ok(Building { pack, held })
+    }
+
+    fn append(&self, building: &mut Building, frame: &Compressed, chunks: Vec<PackedChunk>) -> Result<()> {
+        let bytes = frame.bytes().len() as u64;
+        building.held.grow(bytes, &|| self.shared.is_over())?;
+        Ok(building.pack.push(frame, chunks)?)
+    }
+
+    fn close(&self, Building { pack, mut held }: Building) -> Result<()> {
+        let pack = pack.finish(&self.shared.secrets)?;
+        held.seal(pack.bytes.len() as u64);
+        self.packs.send(ReadyPack { pack, held }).map_err(|_| Error::Stopped)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if let Some(mut frames) = self.waiting.take() {
+            frames.sort_by_key(|frame| frame.kind);
+            let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+                return Ok(());
+            };
+            let kind = if first.kind == last.kind {
+                first.kind
+            } else {
+                PackKind::Mixed
+            };
+            let mut building = self.begin(kind, PACK_STEP_BYTES)?;
+            for ReadyFrame { frame, chunks, .. } in frames {
+                if !building.pack.has_room(frame.bytes().len(), chunks.len()) {
+                    let full = std::mem::replace(&mut building, self.begin(kind, PACK_STEP_BYTES)?);
+                    self.close(full)?;
+                }
+                self.append(&mut building, &frame, chunks)?;
+            }
+            return self.close(building);
+        }
+        let left = [self.data.take(), self.meta.take()];
+        left.into_iter().flatten().try_for_each(|building| self.close(building))
+    }
+}
+
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_grow_with_the_vault_and_stay_within_the_memory() {
+        let mib = |vault_gib: u64, held| data_pack_bytes(vault_gib << 30, held) >> 20;
+        for (vault_gib, expected) in [
+            (0, 16),
+            (1, 16),
+            (64, 16),
+            (65, 32),
+            (128, 32),
+            (129, 64),
+            (1 << 20, 64),
+        ] {
+            assert_eq!(mib(vault_gib, 1.0), expected, "{vault_gib} GiB");
+        }
+        assert_eq!(data_pack_bytes(u64::MAX / 2, 1.0), PACK_LARGE_BYTES);
+        // Two of three places: the pack, half of it as parity, and three shards.
+        assert_eq!([mib(1 << 20, 3.0), mib(1 << 20, 4.0), mib(1 << 20, 50.0)], [32, 16, 16]);
+        for held in [1.0, 2.0, 3.0, 4.0, 6.0] {
+            let largest = data_pack_bytes(u64::MAX / 2, held) as f64;
+            assert!(
+                largest * held + PACK_BYTES as f64 <= MEMORY_BYTES as f64 + f64::EPSILON,
+                "{held}"
+            );
+        }
+    }
+
+    #[test]
+    fn packs_of_a_series_are_numbered_without_gaps() {
+        let series = PackSeries::new([1; 16]);
+        assert_eq!([series.take(), series.take(), series.take()], [0, 1, 2]);
+    }
+}
