@@ -214,9 +214,7 @@ impl Error {
             Self::Damaged { .. } | Self::WrongChunk { .. } | Self::MissingChunk { .. } => true,
             Self::Format(error) => !matches!(
                 error,
-                drystone_format::Error::WriterKey { .. }
-                    | drystone_format::Error::Epoch { .. }
-                    | drystone_format::Error::Crypto(_)
+                drystone_format::Error::WriterKey { .. } | drystone_format::Error::Crypto(_)
             ),
             Self::Store(error) => match error {
                 drystone_store::Error::NotFound { .. }

@@ -255,10 +255,8 @@ impl Place {
     pub(crate) fn damaged(&self, object: &Name) -> impl FnOnce(drystone_format::Error) -> Error {
         let (object, place) = (object.to_string(), self.name().to_owned());
         move |source| match source {
-            // What the credential may not do, or is too old for, is no damage.
-            source @ (drystone_format::Error::WriterKey { .. } | drystone_format::Error::Epoch { .. }) => {
-                Error::Format(source)
-            }
+            // What the credential may not do is no damage.
+            source @ drystone_format::Error::WriterKey { .. } => Error::Format(source),
             source => Error::Damaged { object, place, source },
         }
     }
