@@ -11,7 +11,7 @@ use super::place::Place;
 use super::settle::replace;
 use super::troubles::Objects;
 use super::{Core, Spread};
-use crate::{Error, Listed, Name, Prefix, Result};
+use crate::{Error, Kind, Listed, Name, Prefix, Result};
 
 /// Names listed at a time.
 const PAGE: usize = 1000;
@@ -147,7 +147,9 @@ impl Core {
         });
         let Some(good) = sound.next() else {
             // Somebody had it when it was listed; that nobody has it now means that it was removed since.
-            if !copies.iter().all(|copy| matches!(copy, Copy::Missing)) {
+            // A presence that was cut short is nobody's loss: gc tells it, and gives its writer up.
+            let is_presence = matches!(name.kind(), Kind::Writer(..));
+            if !is_presence && !copies.iter().all(|copy| matches!(copy, Copy::Missing)) {
                 settled.unsound.add(name);
             }
             return;

@@ -92,6 +92,11 @@ impl Epochs {
             Err(crate::Error::Store(error)) if error.is_not_found() => {}
             // One that cannot be reached may give this very run up: who cannot read it must not go on.
             Err(error) if error.is_absence() => return Err(error),
+            // An owner's, and no damage: this credential is too old for what is in force.
+            Err(crate::Error::Damaged {
+                source: source @ drystone_format::Error::Epoch { .. },
+                ..
+            }) => return Err(source.into()),
             Err(error) if error.is_damage() => {
                 standing.insert_unreadable(epoch);
                 self.unreadable.lock().insert(epoch, error.to_string());

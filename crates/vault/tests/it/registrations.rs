@@ -470,13 +470,10 @@ fn a_run_goes_on_after_a_root_and_ends_without_a_last_one() {
         shot.tags = vec![number.to_string()];
         shot
     };
-    let finished = ingest(&other).finish().unwrap();
-    let first = other.publish_open(&store(0), &finished).unwrap();
-    let finished = other
-        .ingest_on(&finished, crate::support::options())
-        .unwrap()
-        .finish()
-        .unwrap();
+    let begun = ingest(&other).finish().unwrap();
+    let first = other.publish_open(&store(0), &begun).unwrap();
+    let finished = other.ingest_on(&begun, crate::support::options());
+    let finished = finished.unwrap().finish().unwrap();
     let second = other.publish_open(&store(1), &finished).unwrap();
     let numbers: Vec<u64> = [first, second]
         .iter()
@@ -492,7 +489,7 @@ fn a_run_goes_on_after_a_root_and_ends_without_a_last_one() {
         (2, 0),
         "at work: {report:?}"
     );
-    drop(finished);
+    drop((begun, finished));
     // Its last presence says that it is over; gc writes a cut before it removes that.
     let report = scene.gc();
     assert_eq!((report.waiting_packs, report.deleted_packs), (0, 2), "{report:?}");

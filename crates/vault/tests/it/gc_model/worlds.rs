@@ -177,7 +177,6 @@ fn advancing() -> Vec<(&'static str, World)> {
             World {
                 packs: vec![0],
                 forges: true,
-                fencing: Fencing::Never,
                 ..WORLD
             },
         ),
