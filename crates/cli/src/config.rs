@@ -235,7 +235,11 @@ impl Settings {
             Some(name) => match profiles.remove(&name) {
                 Some(profile) => (None, profile),
                 None => {
-                    refuse_words(&name, &profiles, &dirs.under("XDG_CONFIG_HOME", ".config")?.join("known"))?;
+                    refuse_words(
+                        &name,
+                        &profiles,
+                        &dirs.under("XDG_CONFIG_HOME", ".config")?.join("known"),
+                    )?;
                     (Some(name.clone()), take_by_url(&mut profiles, &name))
                 }
             },
@@ -321,10 +325,12 @@ fn refuse_words(text: &str, profiles: &BTreeMap<String, Profile>, known_dir: &Pa
     } else {
         known.join(", ")
     };
-    Err(
-        Failure::usage(format!("`{shown}` is neither a profile ({known}) nor a directory that exists"))
-            .next(format!("check the name; a new directory is named with a slash: ./{shown}")),
-    )
+    Err(Failure::usage(format!(
+        "`{shown}` is neither a profile ({known}) nor a directory that exists"
+    ))
+    .next(format!(
+        "check the name; a new directory is named with a slash: ./{shown}"
+    )))
 }
 
 /// A variable that must be text; an empty one counts as unset.

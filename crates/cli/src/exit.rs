@@ -146,7 +146,10 @@ impl From<drystone_vault::Error> for Failure {
                 "check the path and what is mounted there; if the vault was replaced on purpose: --accept-new-vault",
             ),
             E::KeyOfOtherVault { .. } => (Exit::WrongKey, "check the path, or give a key of this vault"),
-            E::DifferentVaults { .. } => (Exit::Error, "run the same command without the places of the other vault"),
+            E::DifferentVaults { .. } => (
+                Exit::Error,
+                "run the same command without the places of the other vault",
+            ),
             E::OlderKeys { .. } | E::OlderConfiguration { .. } => (
                 Exit::Error,
                 "name another place of the vault as well; if none has anything newer: --accept-older",
@@ -199,7 +202,9 @@ fn from_below(error: drystone_vault::Error) -> Failure {
         drystone_vault::Error::Format(error) => {
             let (exit, next) = match &error {
                 F::Version { .. } => (Exit::Error, NEWER),
-                F::WriterKey { .. } | F::Right { .. } | F::Epoch { .. } => (Exit::WrongKey, "give an owner key; see `drystone key list`"),
+                F::WriterKey { .. } | F::Right { .. } | F::Epoch { .. } => {
+                    (Exit::WrongKey, "give an owner key; see `drystone key list`")
+                }
                 _ => (Exit::Damaged, "drystone check"),
             };
             Failure::new(exit, &error).next(next)

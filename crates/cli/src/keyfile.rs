@@ -7,11 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use drystone_format::VaultId;
-use drystone_store::Store;
-use drystone_vault::{Known, Unlock, Vault, VaultPin, generate_key_file, named_vaults, vault_line};
+use drystone_vault::{Known, Reach, Unlock, Vault, VaultPin, generate_key_file, named_vaults, vault_line};
 use zeroize::Zeroizing;
 
 use crate::config::{KeySource, Settings};
@@ -88,7 +86,8 @@ pub(crate) fn name_given(app: &App, pin: &VaultPin) -> io::Result<()> {
     let Some(KeySource::File(file, _)) = &app.settings.key else {
         return Ok(());
     };
-    let names_some = fs::read_to_string(file).is_ok_and(|text| named_vaults(&text, "").is_ok_and(|named| !named.is_empty()));
+    let names_some =
+        fs::read_to_string(file).is_ok_and(|text| named_vaults(&text, "").is_ok_and(|named| !named.is_empty()));
     if names_some {
         append_line(file, &vault_line(pin))?;
     }
@@ -120,15 +119,28 @@ pub(crate) fn public_key(file: &Path) -> Result<String> {
     }
 }
 
-/// The key kept for the vault at `store`, or for the one that this machine has seen there.
-pub(crate) fn kept_key(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Option<Given>> {
-    let mut vaults = Vault::ids_at(store, &app.context)?;
-    let known = Known::in_dir(&settings.known_dir).at(store.place())?;
-    // The key of the vault that was here opens no other, but then it is said what lies here instead.
-    vaults.extend(known.map(|pin| pin.vault));
+/// The key kept for the vault at the named places, or for the one that this machine has seen there.
+pub(crate) fn kept_key(app: &App, settings: &Settings, reach: &Reach) -> Result<Option<Given>> {
+    let (mut vaults, mut failed) = (Vec::new(), None);
+    for store in reach.stores() {
+        match Vault::ids_at(store, &app.context) {
+            Ok(found) => vaults.extend(found),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+        // The key of the vault that was here opens no other, but then it is said what lies here instead.
+        let known = Known::in_dir(&settings.known_dir).at(store.place())?;
+        vaults.extend(known.map(|pin| pin.vault));
+    }
+    if let (Some(error), true) = (failed, vaults.is_empty() || reach.stores().len() == 1) {
+        return Err(error.into());
+    }
     for vault in vaults {
         let file = kept_file(app, &vault);
-        let file = if file.exists() { Some(file) } else { kept_naming(app, &vault) };
+        let file = if file.exists() {
+            Some(file)
+        } else {
+            kept_naming(app, &vault)
+        };
         if let Some(file) = file {
             let with = Unlock::key_file(&read_secret(&file, "key file")?, &shown_path(&file), None)?;
             return Ok(Some(Given { with, kept: Some(file) }));
@@ -139,7 +151,10 @@ pub(crate) fn kept_key(app: &App, settings: &Settings, store: &Arc<dyn Store>) -
 
 /// A kept key whose file says that it is for this vault, whatever the file is called.
 fn kept_naming(app: &App, vault: &VaultId) -> Option<PathBuf> {
-    let files = fs::read_dir(&app.settings.keys_dir).ok()?.flatten().map(|entry| entry.path());
+    let files = fs::read_dir(&app.settings.keys_dir)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path());
     let mut keys = files.filter(|file| file.extension().is_some_and(|ending| ending == KEY_FILE_ENDING));
     keys.find(|file| {
         let content = read_secret(file, "key file").unwrap_or_default();

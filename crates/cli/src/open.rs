@@ -14,11 +14,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use drystone_backup::Selection;
+use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
 use drystone_format::header::Trust;
 use drystone_format::keys::Role;
 use drystone_format::limits::{META_CHUNK_MAX_BYTES, META_CHUNK_MIN_BYTES};
-use drystone_format::RootId;
 use drystone_store::Store;
 use drystone_vault::{
     Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Unlock, Vault,
@@ -31,8 +31,8 @@ use crate::config::{KeySource, Named, Passphrase, Settings};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::keyfile::{
-    Given, KEY_FILE_ENDING, append_line, kept_file, kept_key, name_given, name_vault, public_key, read_secret, sync_dir,
-    write_new_key,
+    Given, KEY_FILE_ENDING, append_line, kept_file, kept_key, name_given, name_vault, public_key, read_secret,
+    sync_dir, write_new_key,
 };
 use crate::output::{shown, shown_path};
 use crate::reach;
@@ -77,7 +77,7 @@ fn not_made(settings: &Settings) -> Failure {
 }
 
 fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>) -> Result<Vault> {
-    let unlock = unlock(app, settings, store)?;
+    let unlock = unlock(app, settings, &reach, store)?;
     let context = Context {
         cache_dir: settings.cache_dir.clone(),
         ..app.context.clone()
@@ -278,7 +278,13 @@ fn lay_out(
     let used = PlaceUse::default();
     let places = urls.into_iter().zip(stores);
     let places = places.map(|(url, store)| NewPlace { store, url, used }).collect();
-    Ok(Vault::create_spread_known(places, (needed, total), context, options, ready)?)
+    Ok(Vault::create_spread_known(
+        places,
+        (needed, total),
+        context,
+        options,
+        ready,
+    )?)
 }
 
 /// The name of this machine.
@@ -334,7 +340,7 @@ fn first_locks(app: &App, options: &NewVault) -> Result<(Vec<NewLock>, Option<Ge
 }
 
 /// What opens the vault at `store`: what was given, the key file kept for this vault, or what a person types.
-fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Given> {
+fn unlock(app: &App, settings: &Settings, reach: &Reach, store: &Arc<dyn Store>) -> Result<Given> {
     match &settings.key {
         Some(KeySource::Passphrase(source)) => return Ok(Unlock::passphrase(&read_passphrase(source)?).into()),
         Some(KeySource::File(file, passphrase)) => {
@@ -345,7 +351,7 @@ fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Give
         }
         None => {}
     }
-    if let Some(kept) = kept_key(app, settings, store)? {
+    if let Some(kept) = kept_key(app, settings, reach)? {
         return Ok(kept);
     }
     match terminal::ask(&format!(

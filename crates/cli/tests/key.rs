@@ -27,9 +27,11 @@ fn keys_come_and_go_and_the_last_owner_stays() {
     home.run(["stats", "--key-file", "third.key"]).ok();
     let second = list(&home).into_iter().find(|key| key["label"] == "second").unwrap();
     let id = &second["id"].as_str().unwrap()[..8];
-    home.run(["key", "remove", id])
-        .code(1)
-        .says(&["sign for this vault for ever", "drystone copy", "--holder-still-trusted"]);
+    home.run(["key", "remove", id]).code(1).says(&[
+        "sign for this vault for ever",
+        "drystone copy",
+        "--holder-still-trusted",
+    ]);
     home.run(["key", "remove", id, "--holder-still-trusted"]).ok();
     home.run_with(["stats"], &[("DRYSTONE_PASSPHRASE", "new passphrase")])
         .code(12);
@@ -98,22 +100,33 @@ fn every_role_does_what_it_may_and_is_told_what_it_may_not() {
     let home = Home::backed_up();
     for role in ["writer", "member", "reader"] {
         let file = format!("{role}.key");
-        home.run(["key", "add", "--role", role, "--generate", &file, "--label", role]).ok();
-        assert!(list(&home).iter().any(|key| key["role"] == role && key["label"] == role));
+        home.run(["key", "add", "--role", role, "--generate", &file, "--label", role])
+            .ok();
+        assert!(
+            list(&home)
+                .iter()
+                .any(|key| key["role"] == role && key["label"] == role)
+        );
         let backs_up = role != "reader";
         let run = |args: &[&str]| home.run(args.iter().copied().chain(["--key-file", &file]));
         if backs_up {
             run(&["backup", "src"]).ok();
         } else {
-            run(&["backup", "src"]).code(12).says(&["reader key", "back up", "next:"]);
+            run(&["backup", "src"])
+                .code(12)
+                .says(&["reader key", "back up", "next:"]);
         }
-        for reading in [["snapshots"].as_slice(), &["ls", "latest"], &["restore", "latest", "--target", role]] {
+        for reading in [
+            ["snapshots"].as_slice(),
+            &["check"],
+            &["ls", "latest"],
+            &["restore", "latest", "--target", role],
+        ] {
             let _ = match role {
                 "writer" => run(reading).code(12).says(&["writer key", "next:"]),
                 _ => run(reading).ok(),
             };
         }
-        run(&["check"]).ok();
         run(&["scrub"]).ok();
         run(&["stats"]).ok();
         let article = format!("{role} key");
@@ -136,7 +149,8 @@ fn every_role_does_what_it_may_and_is_told_what_it_may_not() {
     home.run(["key", "remove", member["id"].as_str().unwrap()]).ok();
     home.run(["snapshots", "--key-file", "member.key"]).code(12);
     home.run(["backup", "src"]).ok();
-    home.run(["restore", "latest", "--target", "again", "--key-file", "reader.key"]).ok();
+    home.run(["restore", "latest", "--target", "again", "--key-file", "reader.key"])
+        .ok();
     home.run(["check"]).ok();
 }
 
@@ -144,15 +158,30 @@ fn every_role_does_what_it_may_and_is_told_what_it_may_not() {
 fn neither_host_nor_label_nor_public_key_lie_open_at_the_place() {
     let home = Home::new();
     home.run(["init"]).ok();
-    assert_eq!(list(&home)[0]["label"], "", "the host's name says where the key is kept");
-    home.run(["key", "add", "--generate", "x.key", "--label", "attic-laptop"]).ok();
+    assert_eq!(
+        list(&home)[0]["label"],
+        "",
+        "the host's name says where the key is kept"
+    );
+    home.run(["key", "add", "--generate", "x.key", "--label", "attic-laptop"])
+        .ok();
     let recipient = String::from_utf8(home.read("x.key")).unwrap();
-    let recipient = recipient.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap();
+    let recipient = recipient
+        .lines()
+        .find_map(|line| line.strip_prefix("# public key: "))
+        .unwrap();
     for file in crate::runner::files_below(&home.vault()) {
         let bytes = std::fs::read(&file).unwrap();
         for text in ["attic-laptop", recipient] {
-            assert!(!bytes.windows(text.len()).any(|part| part == text.as_bytes()), "{text} in {file:?}");
+            assert!(
+                !bytes.windows(text.len()).any(|part| part == text.as_bytes()),
+                "{text} in {file:?}"
+            );
         }
     }
-    assert!(list(&home).iter().any(|key| key["label"] == "attic-laptop" && key["recipient"] == recipient));
+    assert!(
+        list(&home)
+            .iter()
+            .any(|key| key["label"] == "attic-laptop" && key["recipient"] == recipient)
+    );
 }

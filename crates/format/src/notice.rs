@@ -57,12 +57,7 @@ pub fn seal_notice(secrets: &Secrets, kind: NoticeKind, payload: Vec<u8>, random
     let mut sealed = payload;
     sealer(secrets, kind, epoch.number, &salt)?.seal(0, &mut sealed, 0)?;
     let mut out = Writer::onto([kind.magic().as_slice(), &[FORMAT_VERSION]].concat());
-    out.map(4)
-        .uint(0)
-        .uint(epoch.number)
-        .uint(1)
-        .bytes(&salt)
-        .uint(2);
+    out.map(4).uint(0).uint(epoch.number).uint(1).bytes(&salt).uint(2);
     secrets.certificate.encode(&mut out);
     out.uint(3).bytes(&sealed);
     let object = sign(out.finish(), kind.domain(), &secrets.writer_key)?;

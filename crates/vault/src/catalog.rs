@@ -248,9 +248,8 @@ impl Catalog {
 
     /// Whether a new snapshot may rely on what this pack holds.
     pub(crate) fn is_reliable(&self, pack: &PackInfo) -> bool {
-        let is_trusted = self.trust == Trust::Everyone
-            || is_by_owner(pack)
-            || pack.writer == self.secrets.certificate.writer.0;
+        let is_trusted =
+            self.trust == Trust::Everyone || is_by_owner(pack) || pack.writer == self.secrets.certificate.writer.0;
         let trusted = is_trusted && !self.revoked.contains(&pack.writer) || self.verified.read().contains(&pack.pack);
         trusted && !self.losses.is_damaged(&pack.pack) && !self.is_condemned(&pack.pack)
     }

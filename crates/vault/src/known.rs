@@ -205,7 +205,9 @@ impl Known {
         let _lock = self.lock()?;
         let mut places = self.places()?;
         change(&mut places);
-        let lines = places.iter().map(|(place, pin)| format!("{} {}\n", pin.line(), escaped(place)));
+        let lines = places
+            .iter()
+            .map(|(place, pin)| format!("{} {}\n", pin.line(), escaped(place)));
         self.write(name, lines.collect::<String>().as_bytes())
     }
 
@@ -233,7 +235,8 @@ impl Known {
 
     fn read_bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
-        let read = File::open(self.dir.join(name)).and_then(|file| file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes));
+        let read =
+            File::open(self.dir.join(name)).and_then(|file| file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes));
         match read {
             Ok(_) if bytes.len() as u64 > FILE_MAX_BYTES => Err(self.damaged(name, "it is too large")),
             Ok(_) => Ok(Some(bytes)),
@@ -265,7 +268,10 @@ impl Known {
     }
 
     fn damaged(&self, name: &str, line: &str) -> Error {
-        self.error(name, format!("this line is not what this program writes: `{}`", escaped(line)))
+        self.error(
+            name,
+            format!("this line is not what this program writes: `{}`", escaped(line)),
+        )
     }
 
     fn error(&self, name: &str, why: String) -> Error {
@@ -427,7 +433,9 @@ mod tests {
     fn a_damaged_memory_is_an_error_and_not_an_empty_one() {
         let (dir, known) = memory();
         known.remember_places(&pin(1), ["/a"]).unwrap();
-        known.update(&pin(1).vault, KnownVault::new(pin(1).key), |_| {}).unwrap();
+        known
+            .update(&pin(1).vault, KnownVault::new(pin(1).key), |_| {})
+            .unwrap();
         let file = |name: &str| dir.path().join("known").join(name);
         for text in ["x", "zz zz /a\n", "\u{0}\n", &format!("{} /a\\\n", pin(1).line())] {
             std::fs::write(file(PLACES), text).unwrap();
@@ -446,7 +454,9 @@ mod tests {
         let (dir, known) = memory();
         let id = pin(3).vault;
         assert_eq!(known.section(&id, "roots").unwrap(), None);
-        known.update_section(&id, "roots", |before| before.map_or(b"\xff\0".to_vec(), |_| vec![])).unwrap();
+        known
+            .update_section(&id, "roots", |before| before.map_or(b"\xff\0".to_vec(), |_| vec![]))
+            .unwrap();
         assert_eq!(known.section(&id, "roots").unwrap().unwrap(), b"\xff\0");
         known.remember_places(&pin(3), ["/a"]).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

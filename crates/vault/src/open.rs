@@ -122,7 +122,21 @@ pub(crate) fn unlock_named(reach: &Reach, context: &Context, unlock_with: &Unloc
 
 /// Whether the vault `pin` is the one that is meant at this place; an error that says what is known otherwise.
 fn is_wanted(look: &Look, pin: &VaultPin, context: &Context, known: &Known, unlock_with: &Unlock) -> Result<()> {
-    let (place, found) = (look.place.name().to_owned(), *pin);
+    let (place, found) = (look.place.name().to_owned(), Box::new(*pin));
+    if !context.accept.new_vault {
+        if let Some(key) = known.vault(&pin.vault)?.map(|vault| vault.key)
+            && key != pin.key
+        {
+            let known = Box::new(VaultPin { key, ..*pin });
+            return Err(Error::OtherVaultKey { place, known, found });
+        }
+        if let Some(known) = look.pin
+            && known != *pin
+        {
+            let known = Box::new(known);
+            return Err(Error::OtherVault { place, known, found });
+        }
+    }
     let (named, origin) = unlock_with.named();
     if !named.is_empty() && !named.contains(pin) {
         let names: Vec<String> = named.iter().map(ToString::to_string).collect();
@@ -133,27 +147,11 @@ fn is_wanted(look: &Look, pin: &VaultPin, context: &Context, known: &Known, unlo
             found,
         });
     }
-    if context.accept.new_vault {
-        return Ok(());
-    }
-    if let Some(key) = known.vault(&pin.vault)?.map(|vault| vault.key)
-        && key != pin.key
-    {
-        let known = VaultPin { key, ..*pin };
-        return Err(Error::OtherVaultKey { place, known, found });
-    }
-    match look.pin {
-        Some(known) if known != *pin => Err(Error::OtherVault { place, known, found }),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// The named places that hold the vault that was opened; an error if others hold another one.
-fn agreed(
-    seen: &[Look],
-    opened: &Opened,
-    wanted: &dyn Fn(&Look, &VaultPin) -> Result<()>,
-) -> Result<Vec<String>> {
+fn agreed(seen: &[Look], opened: &Opened, wanted: &dyn Fn(&Look, &VaultPin) -> Result<()>) -> Result<Vec<String>> {
     let pin = opened.pin();
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for look in seen {
@@ -164,9 +162,9 @@ fn agreed(
             continue;
         }
         let slots_of = look.slots.first().map(|(slot, _)| slot.vault);
-        let other = shown
-            .map(|shown| shown.to_string())
-            .or(slots_of.filter(|vault| *vault != pin.vault).map(|vault| vault.to_string()));
+        let other = shown.map(|shown| shown.to_string()).or(slots_of
+            .filter(|vault| *vault != pin.vault)
+            .map(|vault| vault.to_string()));
         if let Some(other) = other {
             others.push(format!("{}: {other}", look.place.name()));
         }
@@ -190,18 +188,14 @@ fn header_pin(header: &Header) -> VaultPin {
 pub(crate) fn vaults_at(store: &Arc<dyn Store>, context: &Context) -> Result<Vec<VaultId>> {
     let place = Place::new(store.clone(), context.runtime.clone());
     let header = read_header(&place)?;
-    if let Ok((header, _)) = &header {
-        return Ok(vec![header.vault]);
+    match header {
+        Ok((header, _)) => return Ok(vec![header.vault]),
+        Err(LostHeader::Damaged(source @ drystone_format::Error::Version { .. }, _)) => {
+            return Err(place.damaged(&Name::header())(source));
+        }
+        Err(_) => {}
     }
     let (slots, _) = read_slots(&place)?;
-    if let (Err(LostHeader::Damaged(source @ drystone_format::Error::Version { .. }, object)), None) =
-        (&header, slots.first())
-    {
-        return Err(LostHeader::Damaged(source.clone(), object.clone())
-            .reason(&place, &[])
-            .err()
-            .unwrap_or(Error::Stopped));
-    }
     let mut vaults: Vec<VaultId> = slots.iter().map(|(slot, _)| slot.vault).collect();
     vaults.sort();
     vaults.dedup();
@@ -251,7 +245,11 @@ impl Look {
     fn into_unlocked(self, opened: Opened, sight: Sight, named: Vec<String>) -> Result<Unlocked> {
         let mut warnings: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
         let pin = opened.pin();
-        let Opened { secrets, slot, unlocked } = opened;
+        let Opened {
+            secrets,
+            slot,
+            unlocked,
+        } = opened;
         let (header, header_bytes) = match self.header {
             Ok((header, bytes)) if header_pin(&header) == pin => (header, bytes),
             lost => {
@@ -316,19 +314,27 @@ impl Unlocked {
     /// `places` is where the vault lies, `configuration` the number of the newest one, 0 if there is none.
     pub(crate) fn recall(&mut self, context: &Context, places: &[String], configuration: u64) -> Result<()> {
         let known = Known::in_dir(&context.known_dir);
-        let (id, key, place) = (self.secrets.vault, self.secrets.vault_verify, self.place.name().to_owned());
+        let (id, key, place) = (
+            self.secrets.vault,
+            self.secrets.vault_verify,
+            self.place.name().to_owned(),
+        );
         let before = known.vault(&id)?.filter(|vault| vault.key == key);
         if before.is_none() && self.sight == Sight::Trusted {
             let pin = self.pin();
-            self.notes
-                .push(format!("{place}: this machine sees this vault for the first time: vault {pin}"));
+            self.notes.push(format!(
+                "{place}: this machine sees this vault for the first time: vault {pin}"
+            ));
         }
         let newest = self.secrets.current()?;
         if let Some(before) = &before
             && !context.accept.older
         {
             let all = self.secrets.all_epochs();
-            let is_known = |seen: Seen| all.iter().any(|epoch| epoch.number == seen.number && epoch.hash() == seen.hash);
+            let is_known = |seen: Seen| {
+                all.iter()
+                    .any(|epoch| epoch.number == seen.number && epoch.hash() == seen.hash)
+            };
             if let Some(seen) = before.epoch.filter(|seen| !is_known(*seen)) {
                 let words = |epoch: u64| format!("{} ({epoch:016x})", epoch_number(epoch));
                 let (known, found) = (words(seen.number), words(newest.number));

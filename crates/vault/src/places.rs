@@ -15,8 +15,8 @@ use drystone_store::{Name, Prefix, Range, Spares, Store};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
-use crate::open::{Sight, Unlocked};
 use crate::gc::delete_mark;
+use crate::open::{Sight, Unlocked};
 use crate::place::Place;
 use crate::reach::{Site, is_rotten, mark_at, mark_of};
 use crate::slots::owner_key;
@@ -186,8 +186,11 @@ impl Vault {
         if left.is_empty() {
             return Ok(self);
         }
-        let (gone, sites): (Vec<Site>, Vec<Site>) =
-            self.sites.iter().cloned().partition(|site| left.contains(&site.entry.id));
+        let (gone, sites): (Vec<Site>, Vec<Site>) = self
+            .sites
+            .iter()
+            .cloned()
+            .partition(|site| left.contains(&site.entry.id));
         let (list, known) = (self.next_list(&sites), self.known());
         let switched = self.switch(list, sites)?;
         // Another vault may be made there from now on.

@@ -138,7 +138,11 @@ pub(crate) fn unlock(
             let opened = open_slot(slot, object, &unlocked).map_err(place.damaged(&Name::key(&slot.id)));
             let opened = opened.and_then(|secrets| {
                 let slot = slot.clone();
-                let opened = Opened { secrets, slot, unlocked };
+                let opened = Opened {
+                    secrets,
+                    slot,
+                    unlocked,
+                };
                 wanted(&opened.pin()).map(|()| opened)
             });
             match opened {
@@ -384,7 +388,8 @@ impl Vault {
             slot.id = SlotId(random::array(&mut random));
             slot.renew(&secrets, &mut random)?;
             slot.set_note(&secrets, &note, &mut random)?;
-            self.place.put(&Name::key(&slot.id), Bytes::from(slot.encode(vault_key)?))?;
+            self.place
+                .put(&Name::key(&slot.id), Bytes::from(slot.encode(vault_key)?))?;
         }
         self.secrets.learn(secrets.epochs.iter().cloned());
         self.remember_epoch();

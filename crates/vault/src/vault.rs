@@ -92,7 +92,11 @@ impl Vault {
             }
             reached = Some((list, sites));
         }
-        let is_named = |site: &Site| site.store.as_ref().is_ok_and(|store| unlocked.named.iter().any(|name| name == store.place()));
+        let is_named = |site: &Site| {
+            site.store
+                .as_ref()
+                .is_ok_and(|store| unlocked.named.iter().any(|name| name == store.place()))
+        };
         if let Some((_, sites)) = &reached
             && !sites.iter().all(is_named)
         {
@@ -101,7 +105,11 @@ impl Vault {
         Self::assemble(unlocked, context, reached)
     }
 
-    pub(crate) fn assemble(mut unlocked: Unlocked, context: Context, reached: Option<(Places, Vec<Site>)>) -> Result<Self> {
+    pub(crate) fn assemble(
+        mut unlocked: Unlocked,
+        context: Context,
+        reached: Option<(Places, Vec<Site>)>,
+    ) -> Result<Self> {
         let (places, sites) = reached.map_or((None, Vec::new()), |(list, sites)| (Some(list), sites));
         unlocked.recall(
             &context,

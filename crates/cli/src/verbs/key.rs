@@ -169,10 +169,16 @@ impl Remove {
         let is_owner = keys.iter().any(|key| key.id == id && key.role == Role::Owner);
         let (new_epoch, what) = if is_owner && self.holder_still_trusted {
             vault.tidy_owner_key(&id)?;
-            (false, "; whoever kept a copy of it can still read and change everything")
+            (
+                false,
+                "; whoever kept a copy of it can still read and change everything",
+            )
         } else if self.keep_epoch {
             vault.remove_key(&id, NewEpoch::Keep)?;
-            (false, "; copies of its secrets still open what is backed up from now on")
+            (
+                false,
+                "; copies of its secrets still open what is backed up from now on",
+            )
         } else {
             vault.remove_key(&id, NewEpoch::Start)?;
             (true, "; what is backed up from now on is closed to copies of it")

@@ -1,22 +1,22 @@
 //! Headers, slots, secrets, roots, notices: round trips, unknown keys, what a credential may do, wrong names.
 
 use drystone_format::chunker::Sizes;
+use drystone_format::codec::Codec;
 use drystone_format::header::{Header, Trust};
 use drystone_format::keys::{OpenKey, Role, Secrets, epoch_number};
 use drystone_format::limits::EPOCHS_MAX;
-use drystone_format::codec::Codec;
 use drystone_format::notice::{NoticeKind, open_verified, seal_verified, verify_notice};
 use drystone_format::pack::{Tail, tail_bytes};
-use drystone_format::seal::{PackKind, Suite};
 use drystone_format::places::{PlaceEntry, PlaceMark, Places};
 use drystone_format::root::{RootKind, open_root, seal_root, verify_root};
+use drystone_format::seal::{PackKind, Suite};
 use drystone_format::slot::{Lock, Slot, SlotNote};
 use drystone_format::snapshot::{Origin, Snapshot, Totals};
 use drystone_format::{Error, PackId, PlaceId, RootId, SlotId, VaultId};
 
 use crate::fixture::{
-    Counting, ROOT, header, header_bytes, pack, place_mark, places, secrets, slot, slot_bytes, slot_key, slot_note, snapshot, stranger,
-    writer,
+    Counting, ROOT, header, header_bytes, pack, place_mark, places, secrets, slot, slot_bytes, slot_key, slot_note,
+    snapshot, stranger, writer,
 };
 
 /// A key of a newer version: 100, with the value `["new", {0: h'ff'}, -1]`.
@@ -152,7 +152,10 @@ fn every_role_knows_what_it_needs_and_nothing_else() {
         assert_eq!((read.role(), read.encode()), (role, made.encode()));
         assert_eq!(read.vault_key.is_some(), role == Role::Owner, "{role:?}");
         assert_eq!(read.epochs[0].open_key.is_some(), role != Role::Writer, "{role:?}");
-        assert_eq!(read.open_key("test", read.epochs[0].number).is_ok(), role != Role::Writer);
+        assert_eq!(
+            read.open_key("test", read.epochs[0].number).is_ok(),
+            role != Role::Writer
+        );
         // A slot that claims another role than its credential has opens nothing.
         let mut held = slot();
         held.fill(&made, &mut Counting::default()).unwrap();
@@ -164,7 +167,10 @@ fn every_role_knows_what_it_needs_and_nothing_else() {
             posing.certificate.role = other;
             let encoded = posing.encode();
             let checked = |read: Secrets| read.certificate.verify("test", &read.vault, &read.vault_verify);
-            assert!(Secrets::decode(&encoded).and_then(checked).is_err(), "{role:?} as {other:?}");
+            assert!(
+                Secrets::decode(&encoded).and_then(checked).is_err(),
+                "{role:?} as {other:?}"
+            );
         }
         if role != Role::Owner {
             assert!(made.delegate(&mut Counting::default(), role).is_err());
@@ -175,7 +181,10 @@ fn every_role_knows_what_it_needs_and_nothing_else() {
 
 #[test]
 fn what_a_reader_signs_counts_for_nobody() {
-    let (owner, reader) = (secrets(), secrets().delegate(&mut Counting(0x30), Role::Reader).unwrap());
+    let (owner, reader) = (
+        secrets(),
+        secrets().delegate(&mut Counting(0x30), Role::Reader).unwrap(),
+    );
     let member = secrets().delegate(&mut Counting(0x30), Role::Member).unwrap();
     let root = |by: &Secrets| verify_root(&owner, RootKind::Snapshot, &ROOT, &root(by)).map(drop);
     root(&member).unwrap();
@@ -292,9 +301,7 @@ fn what_a_slot_holds_belongs_to_that_slot() {
         Err(Error::Authentication { .. })
     ));
     let mut other_vault = slot();
-    other_vault
-        .fill(&of_another_vault(), &mut Counting::default())
-        .unwrap();
+    other_vault.fill(&of_another_vault(), &mut Counting::default()).unwrap();
     assert!(refused(other_vault));
     let mut held = slot();
     held.fill(&writer(), &mut Counting::default()).unwrap();

@@ -41,7 +41,10 @@ fn every_codec_cipher_and_kind_round_trips() {
                 assert_eq!(pack.id, pack_id(&pack.bytes));
                 assert_eq!((pack.kind, contents(&pack, &secrets())), (kind, expected.to_vec()));
                 let preamble = open(&pack.bytes, &secrets()).unwrap().preamble;
-                assert_eq!((preamble.kind, preamble.suite, epoch_number(preamble.epoch)), (kind, suite, 0));
+                assert_eq!(
+                    (preamble.kind, preamble.suite, epoch_number(preamble.epoch)),
+                    (kind, suite, 0)
+                );
             }
         }
     }

@@ -300,7 +300,11 @@ fn roots_and_slots_under_another_name() {
 #[test]
 fn slots_and_header_of_another_vault_with_the_same_key() {
     for _ in 0..4 {
-        let (owner, store, other_store) = (Fixture::new(), Arc::new(Memory::new()), Arc::new(Memory::named("other")));
+        let (owner, store, other_store) = (
+            Fixture::new(),
+            Arc::new(Memory::new()),
+            Arc::new(Memory::named("other")),
+        );
         let vault = owner.create(store.clone()).unwrap();
         let (id, _) = back_up(&vault, &[("file", b"content")]).unwrap();
         let other = owner.create(other_store.clone()).unwrap();

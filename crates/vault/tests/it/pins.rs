@@ -111,7 +111,9 @@ fn slots(store: &Memory) -> Vec<(Name, Bytes)> {
 /// Puts the key slots of before in the stead of those of now.
 fn replay(store: &Memory, before: &[(Name, Bytes)]) {
     slots(store).iter().for_each(|(name, _)| store.remove(name));
-    before.iter().for_each(|(name, object)| store.overwrite(name, object.clone()));
+    before
+        .iter()
+        .for_each(|(name, object)| store.overwrite(name, object.clone()));
 }
 
 /// Whether these secrets open what the root says.
@@ -131,14 +133,23 @@ fn a_place_that_holds_another_vault_is_refused_even_without_a_cache() {
     for victim in [&fixture, &writer] {
         let swapped = forged(None, &victim.recipient);
         let error = victim.open(swapped.clone()).map(drop).unwrap_err();
-        assert!(matches!(&error, Error::OtherVault { known, .. } if *known == ids), "{error}");
+        assert!(
+            matches!(&error, Error::OtherVault { known, .. } if **known == ids),
+            "{error}"
+        );
         assert!(error.to_string().starts_with("/v: ") && error.to_string().contains("--accept-new-vault"));
         let same_id = forged(Some(ids.vault), &victim.recipient);
         let error = victim.open(same_id.clone()).map(drop).unwrap_err();
-        assert!(matches!(&error, Error::OtherVaultKey { known, .. } if *known == ids), "{error}");
+        assert!(
+            matches!(&error, Error::OtherVaultKey { known, .. } if **known == ids),
+            "{error}"
+        );
         // Wherever it lies: the id is known.
         let elsewhere = Arc::new(Memory::named("/elsewhere"));
-        same_id.contents().into_iter().for_each(|(name, object)| elsewhere.overwrite(&name, object));
+        same_id
+            .contents()
+            .into_iter()
+            .for_each(|(name, object)| elsewhere.overwrite(&name, object));
         assert!(matches!(victim.open(elsewhere), Err(Error::OtherVaultKey { .. })));
         // A slot of the stranger beside those of the vault changes nothing.
         let mixed = Arc::new(Memory::named("/v"));
@@ -146,7 +157,11 @@ fn a_place_that_holds_another_vault_is_refused_even_without_a_cache() {
         both.for_each(|(name, object)| mixed.overwrite(&name, object));
         assert_eq!(victim.open(mixed).unwrap().pin(), ids);
         let accepted = accepting(victim, &swapped, NEW_VAULT).unwrap().pin();
-        assert_eq!(victim.open(swapped).unwrap().pin(), accepted, "accepted once is remembered");
+        assert_eq!(
+            victim.open(swapped).unwrap().pin(),
+            accepted,
+            "accepted once is remembered"
+        );
         assert!(matches!(victim.open(store.clone()), Err(Error::OtherVault { .. })));
     }
 }
@@ -157,19 +172,32 @@ fn a_key_file_that_names_its_vault_opens_no_other_on_a_new_machine() {
     let pin = fixture.create(store.clone()).unwrap().pin();
     let mut named = fixture.elsewhere();
     named.key += &vault_line(&pin);
-    assert_eq!(named.open(store.clone()).unwrap().notes(), [""; 0], "nothing has to be trusted");
+    assert_eq!(
+        named.open(store.clone()).unwrap().notes(),
+        [""; 0],
+        "nothing has to be trusted"
+    );
     for id in [None, Some(pin.vault)] {
         let machine = named.elsewhere();
         let error = machine.open(forged(id, &fixture.recipient)).map(drop).unwrap_err();
-        assert!(matches!(&error, Error::KeyOfOtherVault { found, .. } if *found != pin), "{error}");
+        assert!(
+            matches!(&error, Error::KeyOfOtherVault { found, .. } if **found != pin),
+            "{error}"
+        );
         assert!(error.to_string().contains(&pin.vault.to_string()), "{error}");
         let machine = named.elsewhere();
         let accepted = accepting(&machine, &forged(id, &fixture.recipient), NEW_VAULT);
-        assert!(matches!(accepted, Err(Error::KeyOfOtherVault { .. })), "the file must say so itself");
+        assert!(
+            matches!(accepted, Err(Error::KeyOfOtherVault { .. })),
+            "the file must say so itself"
+        );
     }
     let bare = fixture.elsewhere();
     let note = lines_of(bare.open(store.clone()).unwrap().notes());
-    assert!(note.contains("first time") && note.contains(&pin.vault.to_string()), "{note}");
+    assert!(
+        note.contains("first time") && note.contains(&pin.vault.to_string()),
+        "{note}"
+    );
     assert_eq!(lines_of(bare.open(store).unwrap().notes()), "");
     for bad in ["# drystone vault: \n", "# drystone vault: 00 11\n"] {
         assert!(Unlock::key_file(&(fixture.key.clone() + bad), "k", None).is_err());
@@ -186,12 +214,21 @@ fn an_emptied_place_is_neither_opened_nor_used_for_another_vault() {
     let pin = fixture.create(store).unwrap().pin();
     lose_cache(&fixture);
     let empty = Arc::new(Memory::named("/v"));
-    for error in [fixture.open(empty.clone()).map(drop).unwrap_err(), fixture.create(empty.clone()).map(drop).unwrap_err()] {
-        assert!(matches!(&error, Error::Emptied { known, .. } if *known == pin), "{error}");
+    for error in [
+        fixture.open(empty.clone()).map(drop).unwrap_err(),
+        fixture.create(empty.clone()).map(drop).unwrap_err(),
+    ] {
+        assert!(
+            matches!(&error, Error::Emptied { known, .. } if *known == pin),
+            "{error}"
+        );
         assert!(error.to_string().contains("is the disk mounted?"));
     }
     assert!(empty.contents().is_empty());
-    assert!(matches!(accepting(&fixture, &empty, NEW_VAULT), Err(Error::NoVault { .. })));
+    assert!(matches!(
+        accepting(&fixture, &empty, NEW_VAULT),
+        Err(Error::NoVault { .. })
+    ));
 }
 
 #[test]
@@ -202,7 +239,14 @@ fn old_key_slots_that_come_back_are_refused() {
     writer.open(store.clone()).unwrap();
     let before = slots(&store);
     let old = secrets(&removed, &store);
-    let id = vault.keys().unwrap().0.iter().find(|key| key.role == Role::Member).unwrap().id;
+    let id = vault
+        .keys()
+        .unwrap()
+        .0
+        .iter()
+        .find(|key| key.role == Role::Member)
+        .unwrap()
+        .id;
     vault.remove_key(&id, NewEpoch::Start).unwrap();
     for fixture in [&fixture, &writer] {
         let (root, _) = back_up(&fixture.open(store.clone()).unwrap(), FILE).unwrap();
@@ -232,7 +276,14 @@ fn old_key_slots_at_one_of_three_places_win_nothing() {
     let removed = add_key(&vault, Role::Member);
     let before = slots(&world.store("/a"));
     let old = secrets(&removed, &world.store("/a"));
-    let id = vault.keys().unwrap().0.iter().find(|key| key.role == Role::Member).unwrap().id;
+    let id = vault
+        .keys()
+        .unwrap()
+        .0
+        .iter()
+        .find(|key| key.role == Role::Member)
+        .unwrap()
+        .id;
     vault.remove_key(&id, NewEpoch::Start).unwrap();
     replay(&world.store("/a"), &before);
     // Also on a machine that knows nothing, and whichever places are named.
@@ -251,13 +302,19 @@ fn named_places_that_hold_different_vaults_are_refused() {
     let pin = vault.pin();
     let stranger = forged(None, &fixture.recipient);
     let odd = Arc::new(Memory::named("/a"));
-    stranger.contents().into_iter().for_each(|(name, object)| odd.overwrite(&name, object));
+    stranger
+        .contents()
+        .into_iter()
+        .for_each(|(name, object)| odd.overwrite(&name, object));
     world.take("/a");
     world.bring("/a", odd);
     for machine in [fixture.copy(), fixture.elsewhere()] {
         for names in [["/a", "/b", "/c"].as_slice(), &["/b", "/a"]] {
             let error = world.open(&machine, names).map(drop).unwrap_err();
-            assert!(matches!(error, Error::DifferentVaults { .. } | Error::OtherVault { .. }), "{error}");
+            assert!(
+                matches!(error, Error::DifferentVaults { .. } | Error::OtherVault { .. }),
+                "{error}"
+            );
             assert!(error.to_string().contains("/a: "), "{error}");
         }
         // Left out, it is one place that is not there.
@@ -283,12 +340,18 @@ fn an_older_list_of_places_is_refused() {
     drop(vault.change_places(change).unwrap());
     for place in ["/a", "/b"] {
         let store = world.store(place);
-        name(&store).iter().filter(|name| !before.contains(name)).for_each(|name| store.remove(name));
+        name(&store)
+            .iter()
+            .filter(|name| !before.contains(name))
+            .for_each(|name| store.remove(name));
     }
     world.take("/c");
     lose_cache(&fixture);
     let error = world.open(&fixture, &["/a"]).map(drop).unwrap_err();
-    assert!(matches!(error, Error::OlderConfiguration { known: 2, found: 1, .. }), "{error}");
+    assert!(
+        matches!(error, Error::OlderConfiguration { known: 2, found: 1, .. }),
+        "{error}"
+    );
     world.open(&fixture.elsewhere(), &["/a"]).unwrap();
 }
 
@@ -299,18 +362,31 @@ fn both_sides_of_a_split_may_start_the_next_key_epoch() {
     let writer = add_key(&vault, Role::Writer);
     let gone = [add_key(&vault, Role::Member), add_key(&vault, Role::Member)];
     let other = Arc::new(Memory::named("/v"));
-    store.contents().into_iter().for_each(|(name, object)| other.overwrite(&name, object));
+    store
+        .contents()
+        .into_iter()
+        .for_each(|(name, object)| other.overwrite(&name, object));
     let mut roots = Vec::new();
     for (side, gone) in [&store, &other].into_iter().zip(&gone) {
         let owner = fixture.elsewhere().open(side.clone()).unwrap();
         let held = secrets(gone, side).certificate.writer;
-        let id = owner.keys().unwrap().0.iter().find(|key| key.writer == held).unwrap().id;
+        let id = owner
+            .keys()
+            .unwrap()
+            .0
+            .iter()
+            .find(|key| key.writer == held)
+            .unwrap()
+            .id;
         assert_eq!(owner.remove_key(&id, NewEpoch::Start).unwrap(), Some(held));
         roots.push(back_up(&owner, FILE).unwrap().0);
         back_up(&writer.elsewhere().open(side.clone()).unwrap(), FILE).unwrap();
     }
     // They meet again.
-    other.contents().into_iter().for_each(|(name, object)| store.overwrite(&name, object));
+    other
+        .contents()
+        .into_iter()
+        .for_each(|(name, object)| store.overwrite(&name, object));
     let owner = fixture.elsewhere().open(store.clone()).unwrap();
     for root in &roots {
         assert_eq!(files(&owner, root).unwrap()[0].1, b"content");
@@ -332,7 +408,14 @@ fn an_open_vault_follows_a_new_key_epoch_and_takes_it_for_no_damage() {
     reading.index().unwrap();
     let old = secrets(&removed, &store);
     let other = fixture.open(store.clone()).unwrap();
-    let id = other.keys().unwrap().0.iter().find(|key| key.role == Role::Member).unwrap().id;
+    let id = other
+        .keys()
+        .unwrap()
+        .0
+        .iter()
+        .find(|key| key.role == Role::Member)
+        .unwrap()
+        .id;
     other.remove_key(&id, NewEpoch::Start).unwrap();
     let (root, _) = back_up(&other, &[("new", &noise(1, 50_000))]).unwrap();
     let losses = vault.loss_epoch().unwrap();
@@ -370,7 +453,14 @@ fn epochs_that_a_writer_invents_damage_nothing() {
             id: vault.hasher().id(&number.to_be_bytes()),
             bytes: 8,
         };
-        plant(&store, craft_pack(&hostile, PackKind::Data, &[(number.to_be_bytes().to_vec(), vec![chunk])]));
+        plant(
+            &store,
+            craft_pack(
+                &hostile,
+                PackKind::Data,
+                &[(number.to_be_bytes().to_vec(), vec![chunk])],
+            ),
+        );
     }
     let fresh = fixture.elsewhere().open(store).unwrap();
     assert_eq!(files(&fresh, &root).unwrap()[0].1, b"content");
@@ -391,14 +481,20 @@ fn what_a_reader_signs_is_reported_and_counts_for_nobody() {
     let reading = reader.open(store.clone()).unwrap();
     assert_eq!(files(&reading, &root).unwrap()[0].1, b"content");
     let refused = back_up(&reading, FILE).unwrap_err();
-    assert!(refused.to_string().contains("reader key") && !refused.is_damage(), "{refused}");
+    assert!(
+        refused.to_string().contains("reader key") && !refused.is_damage(),
+        "{refused}"
+    );
     let bytes = noise(5, 900);
     let chunk = PackedChunk {
         id: vault.hasher().id(&bytes),
         bytes: 900,
     };
     let held = secrets(&reader, &store);
-    let name = plant(&store, craft_pack(&held, PackKind::Data, &[(bytes.clone(), vec![chunk])]));
+    let name = plant(
+        &store,
+        craft_pack(&held, PackKind::Data, &[(bytes.clone(), vec![chunk])]),
+    );
     let fresh = fixture.elsewhere().open(store.clone()).unwrap();
     assert!(!fresh.contains(&vault.hasher().id(&bytes)).unwrap());
     let found = check(&fresh);
@@ -408,7 +504,10 @@ fn what_a_reader_signs_is_reported_and_counts_for_nobody() {
         reading.gc(&drystone_vault::GcOptions::default()).map(drop).unwrap_err(),
         reading.tidy_owner_key(&SlotId([0; 16])).unwrap_err(),
     ] {
-        assert!(refused.to_string().contains("reader key") && !refused.is_damage(), "{refused}");
+        assert!(
+            refused.to_string().contains("reader key") && !refused.is_damage(),
+            "{refused}"
+        );
     }
 }
 
@@ -439,7 +538,14 @@ fn a_writer_still_knows_its_own_packs_after_another_key_is_removed() {
     let bytes = noise(3, 50_000);
     back_up(&writer.open(store.clone()).unwrap(), &[("file", &bytes)]).unwrap();
     let held = secrets(&gone, &store).certificate.writer;
-    let id = vault.keys().unwrap().0.iter().find(|key| key.writer == held).unwrap().id;
+    let id = vault
+        .keys()
+        .unwrap()
+        .0
+        .iter()
+        .find(|key| key.writer == held)
+        .unwrap()
+        .id;
     vault.remove_key(&id, NewEpoch::Start).unwrap();
     let (_, again) = back_up(&writer.elsewhere().open(store.clone()).unwrap(), &[("file", &bytes)]).unwrap();
     assert_eq!(again.new_bytes, 0);
