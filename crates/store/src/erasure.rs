@@ -232,12 +232,12 @@ mod tests {
         assert!(coder.parity(&[&row], &[2]).is_none());
     }
 
-    /// The shards of testdata/format/v1: of one pack of the golden vault, under the dedup key 40 to 5f.
+    /// The shards of testdata/format/v1: of the golden vault's pack with the least name, under the dedup key 40 to 5f.
     fn golden() -> (PathBuf, ShardKey, Vec<u8>) {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/format/v1");
-        let pack = "vault/packs/d3/d3a444f6d12ec0c42647960d5e29aa5b1a74c66ced59c9caacbf4dfbc9a349f9";
+        let least = |dir: PathBuf| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
         let key = DedupKey::from_bytes(std::array::from_fn(|at| 0x40 + at as u8)).derive(b"drystone shard v1");
-        let pack = fs::read(top.join(pack)).unwrap();
+        let pack = fs::read(least(least(top.join("vault/packs")))).unwrap();
         (top.join("spread"), ShardKey::from_bytes(key), pack)
     }
 
