@@ -7,11 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use drystone_format::VaultId;
-use drystone_store::Store;
-use drystone_vault::{Known, Unlock, Vault, VaultPin, generate_key_file, named_vaults, vault_line};
+use drystone_vault::{Known, Reach, Unlock, Vault, VaultPin, generate_key_file, named_vaults, vault_line};
 use zeroize::Zeroizing;
 
 use crate::config::{KeySource, Settings};
@@ -121,12 +119,21 @@ pub(crate) fn public_key(file: &Path) -> Result<String> {
     }
 }
 
-/// The key kept for the vault at `store`, or for the one that this machine has seen there.
-pub(crate) fn kept_key(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Option<Given>> {
-    let mut vaults = Vault::ids_at(store, &app.context)?;
-    let known = Known::in_dir(&settings.known_dir).at(store.place())?;
-    // The key of the vault that was here opens no other, but then it is said what lies here instead.
-    vaults.extend(known.map(|pin| pin.vault));
+/// The key kept for the vault at the named places, or for the one that this machine has seen there.
+pub(crate) fn kept_key(app: &App, settings: &Settings, reach: &Reach) -> Result<Option<Given>> {
+    let (mut vaults, mut failed) = (Vec::new(), None);
+    for store in reach.stores() {
+        match Vault::ids_at(store, &app.context) {
+            Ok(found) => vaults.extend(found),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+        // The key of the vault that was here opens no other, but then it is said what lies here instead.
+        let known = Known::in_dir(&settings.known_dir).at(store.place())?;
+        vaults.extend(known.map(|pin| pin.vault));
+    }
+    if let (Some(error), true) = (failed, vaults.is_empty() || reach.stores().len() == 1) {
+        return Err(error.into());
+    }
     for vault in vaults {
         let file = kept_file(app, &vault);
         let file = if file.exists() {

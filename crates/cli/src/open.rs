@@ -76,7 +76,7 @@ fn not_made(settings: &Settings) -> Failure {
 }
 
 fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>) -> Result<Vault> {
-    let unlock = unlock(app, settings, store)?;
+    let unlock = unlock(app, settings, &reach, store)?;
     let context = Context {
         cache_dir: settings.cache_dir.clone(),
         ..app.context.clone()
@@ -333,7 +333,7 @@ fn first_locks(app: &App, options: &NewVault) -> Result<(Vec<NewLock>, Option<Ge
 }
 
 /// What opens the vault at `store`: what was given, the key file kept for this vault, or what a person types.
-fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Given> {
+fn unlock(app: &App, settings: &Settings, reach: &Reach, store: &Arc<dyn Store>) -> Result<Given> {
     match &settings.key {
         Some(KeySource::Passphrase(source)) => return Ok(Unlock::passphrase(&read_passphrase(source)?).into()),
         Some(KeySource::File(file, passphrase)) => {
@@ -344,7 +344,7 @@ fn unlock(app: &App, settings: &Settings, store: &Arc<dyn Store>) -> Result<Give
         }
         None => {}
     }
-    if let Some(kept) = kept_key(app, settings, store)? {
+    if let Some(kept) = kept_key(app, settings, reach)? {
         return Ok(kept);
     }
     match terminal::ask(&format!(

@@ -71,7 +71,7 @@ fn a_place_that_lost_its_vault_gets_no_new_one_behind_its_owners_back() {
     home.write("full/letter", b"x");
     home.run(["backup", "src", "--vault", "full"])
         .code(10)
-        .says(&["letter"]);
+        .says(&["full", "no vault here"]);
     home.run(["backup", "src", "--vault", "./new", "--dry-run"]).code(10);
     assert!(!home.path("new").exists());
 }

@@ -11,7 +11,7 @@ fn two() -> Home {
     home.run([
         "init",
         "--vault",
-        "second",
+        "./second",
         "--key-file",
         "second.key",
         "--chunk-size",
@@ -149,7 +149,7 @@ fn a_writer_key_of_the_target_is_enough() {
     let from = [
         "copy",
         "--vault",
-        "second",
+        "./second",
         "--key-file",
         "w.key",
         "--to",

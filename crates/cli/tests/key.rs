@@ -118,6 +118,7 @@ fn every_role_does_what_it_may_and_is_told_what_it_may_not() {
         }
         for reading in [
             ["snapshots"].as_slice(),
+            &["check"],
             &["ls", "latest"],
             &["restore", "latest", "--target", role],
         ] {
@@ -126,7 +127,6 @@ fn every_role_does_what_it_may_and_is_told_what_it_may_not() {
                 _ => run(reading).ok(),
             };
         }
-        run(&["check"]).ok();
         run(&["scrub"]).ok();
         run(&["stats"]).ok();
         let article = format!("{role} key");

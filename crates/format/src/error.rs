@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use crate::secrets::{Role, epoch_number};
+use crate::certificate::Role;
+use crate::secrets::epoch_number;
 
 /// Why bytes were refused. The caller adds which object and place they came from.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

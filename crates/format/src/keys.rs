@@ -12,9 +12,10 @@ use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+pub use crate::certificate::{Certificate, Role};
 use crate::error::{Error, Result};
 use crate::random::{Random, array};
-pub use crate::secrets::{Certificate, Epoch, EpochSource, Role, Secrets, epoch_number};
+pub use crate::secrets::{Epoch, EpochSource, Secrets, epoch_number};
 
 /// Bytes that HPKE adds to a plaintext: the encapsulated key and the tag.
 pub const HPKE_OVERHEAD_BYTES: usize = 32 + 16;

@@ -5,6 +5,7 @@
 //! - The layout of every object is specified in docs/format.md, and only there.
 
 mod cbor;
+mod certificate;
 pub mod chunker;
 pub mod codec;
 pub mod config;

@@ -1,9 +1,8 @@
-//! What a credential knows and may do: roles, certificates, key epochs. Layout: docs/format.md, "Secrets".
+//! What a credential knows: the secrets of a key slot, and key epochs. Layout: docs/format.md, "Secrets".
 //!
 //! - A writer's credential holds no secret that opens content; only an owner's holds one that signs as the vault.
 //! - Every credential has a signing key of its own, certified by the vault. It lasts as long as the credential: new key
 //!   epochs leave it alone.
-//! - What a reader's key signs counts for nobody: [`Certificate::verify`] is the one place that says so.
 //! - Key epochs have ids of number and chance, so that both sides of a split may make the next one; the highest is
 //!   written in. A credential unites all epochs that it learns of, and asks for those that it meets and does not know.
 
@@ -11,153 +10,12 @@ use std::fmt;
 use std::sync::{Arc, RwLock, Weak};
 
 use crate::cbor::{Reader, Writer, required};
+use crate::certificate::{Certificate, Role};
 use crate::error::{Error, Result, within};
 use crate::id::VaultId;
-use crate::keys::{DedupKey, IndexKey, OpenKey, SealKey, ShardKey, SignKey, Signature, VerifyKey};
+use crate::keys::{DedupKey, IndexKey, OpenKey, SealKey, ShardKey, SignKey, VerifyKey};
 use crate::limits::EPOCHS_MAX;
 use crate::random::{Random, array};
-
-/// What a credential may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Everything, reading included, and signing for the vault.
-    Owner,
-    /// Back up and deduplicate; neither read content nor vouch for anybody.
-    Writer,
-    /// Read and write, as a mounted volume or a peer does; sign nothing for the vault.
-    Member,
-    /// Read; what it signs counts for nobody.
-    Reader,
-}
-
-impl Role {
-    /// All of them, in the order of their codes.
-    pub const ALL: [Self; 4] = [Self::Owner, Self::Writer, Self::Member, Self::Reader];
-
-    /// The word that people read and write.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Writer => "writer",
-            Self::Member => "member",
-            Self::Reader => "reader",
-        }
-    }
-
-    /// Returns true if the credential opens what is stored.
-    pub fn may_read(self) -> bool {
-        self != Self::Writer
-    }
-
-    /// Returns true if what the credential signs counts: packs, roots, presences.
-    pub fn may_publish(self) -> bool {
-        self != Self::Reader
-    }
-
-    /// Returns true if the credential signs for the vault: keys, configuration, what is forgotten and collected.
-    pub fn may_govern(self) -> bool {
-        self == Self::Owner
-    }
-
-    pub(crate) fn code(self) -> u8 {
-        match self {
-            Self::Owner => 0,
-            Self::Writer => 1,
-            Self::Member => 2,
-            Self::Reader => 3,
-        }
-    }
-
-    pub(crate) fn from_code(object: &'static str, code: u8) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.code() == code)
-            .ok_or_else(|| Error::malformed(object, 0, format!("unknown role {code}: written by a newer drystone")))
-    }
-}
-
-/// The vault's word that a key signs as one of its writers; carried by everything that writer signs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Certificate {
-    /// Verifies what the writer signed.
-    pub writer: VerifyKey,
-    /// What the writer's credential may do.
-    pub role: Role,
-    signature: Signature,
-}
-
-impl Certificate {
-    /// Issues a certificate with the vault's signing key.
-    pub fn issue(vault: &VaultId, vault_key: &SignKey, writer: VerifyKey, role: Role) -> Result<Self> {
-        let signature = vault_key.sign(&Self::message(vault, &writer, role))?;
-        Ok(Self {
-            writer,
-            role,
-            signature,
-        })
-    }
-
-    /// Checks that what this key signs counts in the vault that `verify` belongs to: the vault issued the certificate, to
-    /// a credential that may publish.
-    pub fn verify(&self, object: &'static str, vault: &VaultId, verify: &VerifyKey) -> Result<()> {
-        self.verify_issued(object, vault, verify)?;
-        if self.role.may_publish() {
-            Ok(())
-        } else {
-            Err(Error::Signature { object })
-        }
-    }
-
-    /// Checks that the vault that `verify` belongs to issued this certificate, to whomever.
-    pub fn verify_issued(&self, object: &'static str, vault: &VaultId, verify: &VerifyKey) -> Result<()> {
-        verify.verify(object, &Self::message(vault, &self.writer, self.role), &self.signature)
-    }
-
-    fn message(vault: &VaultId, writer: &VerifyKey, role: Role) -> Vec<u8> {
-        [b"drystone writer v1".as_slice(), &vault.0, &writer.0, &[role.code()]].concat()
-    }
-
-    /// Length of [`flat`](Self::flat), bytes.
-    pub(crate) const FLAT_BYTES: usize = 32 + 1 + 64;
-
-    /// Key, role and signature at fixed places, for objects that are no CBOR.
-    pub(crate) fn flat(&self) -> [u8; Self::FLAT_BYTES] {
-        let mut flat = [self.role.code(); Self::FLAT_BYTES];
-        let (writer, rest) = flat.split_at_mut(self.writer.0.len());
-        writer.copy_from_slice(&self.writer.0);
-        let (_, signature) = rest.split_at_mut(1);
-        signature.copy_from_slice(&self.signature.0);
-        flat
-    }
-
-    /// Reads what [`flat`](Self::flat) gave; nothing of it is verified.
-    pub(crate) fn from_flat(object: &'static str, flat: &[u8; Self::FLAT_BYTES]) -> Result<Self> {
-        let short = || Error::malformed(object, 0, "a certificate cut short");
-        let (writer, rest) = flat.split_first_chunk().ok_or_else(short)?;
-        let (&[role], signature) = rest.split_first_chunk().ok_or_else(short)?;
-        Ok(Self {
-            writer: VerifyKey(*writer),
-            role: Role::from_code(object, role)?,
-            signature: Signature(signature.try_into().map_err(|_| short())?),
-        })
-    }
-
-    pub(crate) fn encode(&self, out: &mut Writer) {
-        out.array(3)
-            .bytes(&self.writer.0)
-            .uint(self.role.code().into())
-            .bytes(&self.signature.0);
-    }
-
-    pub(crate) fn decode(object: &'static str, reader: &mut Reader<'_>) -> Result<Self> {
-        reader.array_of("certificate", 3)?;
-        Ok(Self {
-            writer: VerifyKey(reader.fixed()?),
-            role: Role::from_code(object, reader.u8()?)?,
-            signature: Signature(reader.fixed()?),
-        })
-    }
-}
 
 /// The keys of one epoch. Removing a key slot can start a new one, closed to the removed key.
 #[derive(Debug, Clone)]

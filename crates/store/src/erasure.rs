@@ -245,13 +245,13 @@ mod tests {
         }
     }
 
-    /// The shards of testdata/format/v1: of one pack of the golden vault, made by the owner of the examples.
+    /// The shards of testdata/format/v1: of the golden vault's pack with the least name, made by the owner of the examples.
     fn golden() -> (PathBuf, ShardKeys, Vec<u8>) {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/format/v1");
-        let pack = "vault/packs/d3/d3a444f6d12ec0c42647960d5e29aa5b1a74c66ced59c9caacbf4dfbc9a349f9";
+        let least = |dir: PathBuf| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
         let vault = VaultId::from_hex("00112233445566778899aabbccddeeff").unwrap();
         let secrets = Secrets::generate(&mut Counting(0), vault).unwrap();
-        let pack = fs::read(top.join(pack)).unwrap();
+        let pack = fs::read(least(least(top.join("vault/packs")))).unwrap();
         (top.join("spread"), ShardKeys::new(&secrets), pack)
     }
 

@@ -55,9 +55,9 @@ pub enum Error {
         /// The place.
         place: String,
         /// The vault that this machine knows.
-        known: VaultPin,
+        known: Box<VaultPin>,
         /// The vault that lies there now.
-        found: VaultPin,
+        found: Box<VaultPin>,
     },
     /// A vault has the id of one that this machine knows, and another key.
     #[error(
@@ -68,9 +68,9 @@ pub enum Error {
         /// The place.
         place: String,
         /// The vault that this machine knows.
-        known: VaultPin,
+        known: Box<VaultPin>,
         /// The vault that lies there now.
-        found: VaultPin,
+        found: Box<VaultPin>,
     },
     /// A key file names other vaults than the one that it opened.
     #[error(
@@ -85,7 +85,7 @@ pub enum Error {
         /// The vaults that it names.
         named: String,
         /// The vault that lies there.
-        found: VaultPin,
+        found: Box<VaultPin>,
     },
     /// A place is empty at which this machine has seen a vault.
     #[error(

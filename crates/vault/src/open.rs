@@ -124,7 +124,21 @@ pub(crate) fn unlock_named(reach: &Reach, context: &Context, unlock_with: &Unloc
 
 /// Whether the vault `pin` is the one that is meant at this place; an error that says what is known otherwise.
 fn is_wanted(look: &Look, pin: &VaultPin, context: &Context, known: &Known, unlock_with: &Unlock) -> Result<()> {
-    let (place, found) = (look.place.name().to_owned(), *pin);
+    let (place, found) = (look.place.name().to_owned(), Box::new(*pin));
+    if !context.accept.new_vault {
+        if let Some(key) = known.vault(&pin.vault)?.map(|vault| vault.key)
+            && key != pin.key
+        {
+            let known = Box::new(VaultPin { key, ..*pin });
+            return Err(Error::OtherVaultKey { place, known, found });
+        }
+        if let Some(known) = look.pin
+            && known != *pin
+        {
+            let known = Box::new(known);
+            return Err(Error::OtherVault { place, known, found });
+        }
+    }
     let (named, origin) = unlock_with.named();
     if !named.is_empty() && !named.contains(pin) {
         let names: Vec<String> = named.iter().map(ToString::to_string).collect();
@@ -135,19 +149,7 @@ fn is_wanted(look: &Look, pin: &VaultPin, context: &Context, known: &Known, unlo
             found,
         });
     }
-    if context.accept.new_vault {
-        return Ok(());
-    }
-    if let Some(key) = known.vault(&pin.vault)?.map(|vault| vault.key)
-        && key != pin.key
-    {
-        let known = VaultPin { key, ..*pin };
-        return Err(Error::OtherVaultKey { place, known, found });
-    }
-    match look.pin {
-        Some(known) if known != *pin => Err(Error::OtherVault { place, known, found }),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// The named places that hold the vault that was opened; an error if others hold another one.
@@ -188,18 +190,14 @@ fn header_pin(header: &Header) -> VaultPin {
 pub(crate) fn vaults_at(store: &Arc<dyn Store>, context: &Context) -> Result<Vec<VaultId>> {
     let place = Place::new(store.clone(), context.runtime.clone());
     let header = read_header(&place)?;
-    if let Ok((header, _)) = &header {
-        return Ok(vec![header.vault]);
+    match header {
+        Ok((header, _)) => return Ok(vec![header.vault]),
+        Err(LostHeader::Damaged(source @ drystone_format::Error::Version { .. }, _)) => {
+            return Err(place.damaged(&Name::header())(source));
+        }
+        Err(_) => {}
     }
     let (slots, _) = read_slots(&place)?;
-    if let (Err(LostHeader::Damaged(source @ drystone_format::Error::Version { .. }, object)), None) =
-        (&header, slots.first())
-    {
-        return Err(LostHeader::Damaged(source.clone(), object.clone())
-            .reason(&place, &[])
-            .err()
-            .unwrap_or(Error::Stopped));
-    }
     let mut vaults: Vec<VaultId> = slots.iter().map(|(slot, _)| slot.vault).collect();
     vaults.sort();
     vaults.dedup();

@@ -129,14 +129,14 @@ fn a_place_that_holds_another_vault_is_refused_even_without_a_cache() {
         let swapped = forged(None, &victim.recipient);
         let error = victim.open(swapped.clone()).map(drop).unwrap_err();
         assert!(
-            matches!(&error, Error::OtherVault { known, .. } if *known == ids),
+            matches!(&error, Error::OtherVault { known, .. } if **known == ids),
             "{error}"
         );
         assert!(error.to_string().starts_with("/v: ") && error.to_string().contains("--accept-new-vault"));
         let same_id = forged(Some(ids.vault), &victim.recipient);
         let error = victim.open(same_id.clone()).map(drop).unwrap_err();
         assert!(
-            matches!(&error, Error::OtherVaultKey { known, .. } if *known == ids),
+            matches!(&error, Error::OtherVaultKey { known, .. } if **known == ids),
             "{error}"
         );
         // Wherever it lies: the id is known.
@@ -176,7 +176,7 @@ fn a_key_file_that_names_its_vault_opens_no_other_on_a_new_machine() {
         let machine = named.elsewhere();
         let error = machine.open(forged(id, &fixture.recipient)).map(drop).unwrap_err();
         assert!(
-            matches!(&error, Error::KeyOfOtherVault { found, .. } if *found != pin),
+            matches!(&error, Error::KeyOfOtherVault { found, .. } if **found != pin),
             "{error}"
         );
         assert!(error.to_string().contains(&pin.vault.to_string()), "{error}");
