@@ -20,20 +20,13 @@ impl Random for Constant {
     }
 }
 
-fn seal(algorithm: &'static Algorithm, secrets: &Secrets, salt: u8, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-    seal_as(algorithm, secrets, salt, 0, aad, plaintext)
+fn seal(algorithm: &'static Algorithm, secrets: &Secrets, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    seal_as(algorithm, secrets, 0, aad, plaintext)
 }
 
 /// The same under another number than 0.
-fn seal_as(
-    algorithm: &'static Algorithm,
-    secrets: &Secrets,
-    salt: u8,
-    number: u64,
-    aad: &[u8],
-    plaintext: &[u8],
-) -> Vec<u8> {
-    let key = secrets.epochs[0].index_key.trailer_key(&[salt; 32]);
+fn seal_as(algorithm: &'static Algorithm, secrets: &Secrets, number: u64, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+    let key = secrets.epochs[0].index_key.trailer_key(&[5; 32]);
     let key = LessSafeKey::new(UnboundKey::new(algorithm, &key).unwrap());
     let mut sealed = plaintext.to_vec();
     let nonce = [&[0; 4], number.to_be_bytes().as_slice()].concat();
@@ -57,7 +50,7 @@ pub fn tail(secrets: &Secrets, trailer: &[u8], frames_bytes: u64) -> (Vec<u8>, u
     let length = |at: usize| u32::from_be_bytes(*pack[pack.len() - at..].first_chunk().unwrap()) as usize;
     let preamble = &pack[pack.len() - 80 - length(76)..pack.len() - 80];
     let aad = [b"drystone trailer v1\x01".as_slice(), &secrets.vault.0, &[0]].concat();
-    let trailer = seal(&AES_256_GCM, secrets, 5, &aad, trailer);
+    let trailer = seal(&AES_256_GCM, secrets, &aad, trailer);
     let hashes = [digest(&SHA256, preamble), digest(&SHA256, &trailer)];
     let frames_end = (8 + frames_bytes).to_be_bytes();
     let message = [
@@ -85,7 +78,7 @@ pub fn verified(secrets: &Secrets, list: &[u8]) -> Vec<u8> {
     let (head, rest) = real.split_at(real.len() - 64 - 3 - 16 - 1);
     assert_eq!(rest[0], 0x40 + 3 + 16, "the head of the sealed part");
     let aad = [b"drystone list v1\x01".as_slice(), &secrets.vault.0, &[1]].concat();
-    let sealed = seal(&CHACHA20_POLY1305, secrets, 5, &aad, list);
+    let sealed = seal(&CHACHA20_POLY1305, secrets, &aad, list);
     let sealed_head = [&[0x5a], (sealed.len() as u32).to_be_bytes().as_slice()].concat();
     let signed = [head, &sealed_head, &sealed].concat();
     let message = [b"drystone list v1".as_slice(), &signed].concat();
@@ -111,7 +104,7 @@ fn byte_string(bytes: &[u8]) -> Vec<u8> {
 /// An index part as a root carries it, whose sealed part says `part`.
 pub fn part(secrets: &Secrets, of: &Numbered, part: &[u8]) -> Vec<u8> {
     let aad = numbered_aad(b"drystone index part v1", secrets, of);
-    let sealed = seal_as(&CHACHA20_POLY1305, secrets, 5, 0, &aad, part);
+    let sealed = seal_as(&CHACHA20_POLY1305, secrets, 0, &aad, part);
     [
         &[0xa3, 0, 0, 1],
         byte_string(&[5; 32]).as_slice(),
@@ -125,7 +118,7 @@ pub fn part(secrets: &Secrets, of: &Numbered, part: &[u8]) -> Vec<u8> {
 /// one with `data` as a block of packs.
 pub fn runs(secrets: &Secrets, of: &Numbered, data: &[u8]) -> [Vec<u8>; 3] {
     let aad = numbered_aad(b"drystone index run v1", secrets, of);
-    let block = |number| seal_as(&CHACHA20_POLY1305, secrets, 5, number, &aad, data);
+    let block = |number| seal_as(&CHACHA20_POLY1305, secrets, number, &aad, data);
     let row = |sealed: &[u8]| {
         let hash = drystone_format::id::object_hash(sealed).0;
         let length = [&[0x1a], (sealed.len() as u32).to_be_bytes().as_slice()].concat();
@@ -157,7 +150,7 @@ pub fn runs(secrets: &Secrets, of: &Numbered, data: &[u8]) -> [Vec<u8>; 3] {
 }
 
 fn block_of_nothing(secrets: &Secrets, aad: &[u8]) -> Vec<u8> {
-    seal_as(&CHACHA20_POLY1305, secrets, 5, 1 << 32, aad, &[0x80])
+    seal_as(&CHACHA20_POLY1305, secrets, 1 << 32, aad, &[0x80])
 }
 
 /// A piece with these blocks and this directory.
@@ -168,7 +161,7 @@ fn run(secrets: &Secrets, of: &Numbered, aad: &[u8], directory: &[u8], blocks: &
         .unwrap();
     let length = |at: usize| u32::from_be_bytes(*real[real.len() - at..].first_chunk().unwrap()) as usize;
     let preamble = &real[real.len() - 80 - length(76)..real.len() - 80];
-    let directory = seal_as(&CHACHA20_POLY1305, secrets, 5, 1 << 33, aad, directory);
+    let directory = seal_as(&CHACHA20_POLY1305, secrets, 1 << 33, aad, directory);
     let end = 8 + blocks.len() as u64;
     let hashes = [digest(&SHA256, preamble), digest(&SHA256, &directory)];
     let message = [
