@@ -248,7 +248,13 @@ mod tests {
     /// The shards of testdata/format/v1: of the golden vault's pack with the least name, made by the owner of the examples.
     fn golden() -> (PathBuf, ShardKeys, Vec<u8>) {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/format/v1");
-        let least = |dir: PathBuf| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+        let least = |dir: PathBuf| {
+            fs::read_dir(dir)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .min()
+                .unwrap()
+        };
         let vault = VaultId::from_hex("00112233445566778899aabbccddeeff").unwrap();
         let secrets = Secrets::generate(&mut Counting(0), vault).unwrap();
         let pack = fs::read(least(least(top.join("vault/packs")))).unwrap();
