@@ -174,7 +174,11 @@ async fn limits(store: &dyn Store) {
 
 async fn existing_objects_stay(store: &dyn Store) {
     let hash = object_hash(b"first");
-    for name in [Name::header(), Name::key(&SlotId([1; 16])), root(RootKind::SNAPSHOT, 1, hash)] {
+    for name in [
+        Name::header(),
+        Name::key(&SlotId([1; 16])),
+        root(RootKind::SNAPSHOT, 1, hash),
+    ] {
         assert_eq!(
             store.put(&name, Bytes::from_static(b"first")).await.unwrap(),
             Put::Created
@@ -182,7 +186,10 @@ async fn existing_objects_stay(store: &dyn Store) {
         for other in ["other", "longer than the first", ""] {
             // A spread tells that it is not what lies there; a place need not know.
             let put = store.put(&name, other.into()).await;
-            assert!(matches!(put, Ok(Put::Existed) | Err(Error::Taken { .. })), "{name}: {put:?}");
+            assert!(
+                matches!(put, Ok(Put::Existed) | Err(Error::Taken { .. })),
+                "{name}: {put:?}"
+            );
         }
         assert_eq!(store.get(&name, Range::All).await.unwrap(), "first", "{name}");
     }
