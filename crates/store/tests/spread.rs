@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drystone_format::keys::{Role, Secrets};
+use drystone_format::keys::Secrets;
 use drystone_format::shard::ShardKeys;
 use drystone_format::{PlaceId, Random, RootId, VaultId, id};
 use drystone_store::record::Call;
@@ -54,11 +54,6 @@ fn owner(seed: u8) -> Secrets {
 
 fn keys() -> ShardKeys {
     ShardKeys::new(&owner(7))
-}
-
-/// Those of a writer of the same vault.
-fn writer_keys(seed: u8) -> ShardKeys {
-    ShardKeys::new(&owner(7).delegate(&mut Counting(seed), Role::Writer).unwrap())
 }
 
 /// A present place, as any other.
