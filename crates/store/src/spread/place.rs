@@ -249,8 +249,15 @@ impl Place {
 
     /// Bytes are not what was stored; gives the error to go on with.
     pub(super) fn note_unsound(&self, name: &Name, what: &dyn ToString) -> Error {
+        let error = self.unsound(name, what);
         let name = name.spare(self.spare);
         self.note(|troubles| troubles.unsound.add(&name));
+        error
+    }
+
+    /// The same, but nothing is noted: it may be somebody else who lies.
+    pub(super) fn unsound(&self, name: &Name, what: &dyn ToString) -> Error {
+        let name = name.spare(self.spare);
         Error::Unsound {
             name: name.to_string(),
             place: self.label().to_string(),

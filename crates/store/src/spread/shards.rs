@@ -105,7 +105,7 @@ impl Core {
             .good
             .pop()
             .ok_or_else(|| std::mem::take(&mut gathered.failed))?;
-        self.note_missing(&gathered.failed);
+        self.note_failed(&gathered.failed);
         Ok(part)
     }
 
@@ -206,12 +206,14 @@ impl Core {
         if gathered.good.len() < missing {
             return Err(gathered.failed);
         }
-        self.note_missing(&gathered.failed);
+        self.note_failed(&gathered.failed);
         rows.extend(gathered.good);
         Ok(rows)
     }
 
     /// The range of a part's column from a shard, which need not be its own.
+    ///
+    /// What does not fit is noted once enough others do: the length of the pack may be what is wrong.
     async fn fetch(&self, part: &Part, source: &Source) -> Asked<Vec<u8>> {
         let Part { shape, piece, .. } = part;
         let blocks = shape.blocks(source.number, piece.start, piece.bytes);
@@ -223,8 +225,8 @@ impl Core {
             let mut row = Vec::new();
             match outcome.map(|sealed| blocks.open(&self.keys, &sealed, &mut row)) {
                 Ok(Ok(())) => return Ok(row),
-                Ok(Err(what)) => failures.push(place.failure(place.note_unsound(&name, &what))),
-                Err(what @ Error::Short { .. }) => failures.push(place.failure(place.note_unsound(&name, &what))),
+                Ok(Err(what)) => failures.push(place.failure(place.unsound(&name, &what))),
+                Err(what @ Error::Short { .. }) => failures.push(place.failure(place.unsound(&name, &what))),
                 Err(error) => failures.push(place.failure(error)),
             }
         }
@@ -265,6 +267,16 @@ impl Core {
         match open_footer(&self.keys, id.pack, id.needed, id.number, &end) {
             Ok(shape) => Ok((shape, end)),
             Err(what) => Err(place.note_unsound(&name, &what)),
+        }
+    }
+
+    /// Writes down which places did not have, or had altered, what others show should be there.
+    fn note_failed(&self, failures: &[Failure]) {
+        self.note_missing(failures);
+        for failure in failures {
+            if let (Error::Unsound { name, .. }, Some(place)) = (&failure.error, self.place(failure.position)) {
+                place.note(|troubles| troubles.unsound.add(name));
+            }
         }
     }
 

@@ -125,6 +125,20 @@ impl World {
     }
 }
 
+/// An object without what says who made it, if it is a shard: one that is made anew is signed by whoever did that.
+pub(crate) fn unsigned(name: &Name, bytes: &Bytes) -> Bytes {
+    if !Prefix::Shards.covers(name) {
+        return bytes.clone();
+    }
+    let footer = bytes.len() - drystone_format::shard::FOOTER_BYTES;
+    let (made, tag) = (footer..bytes.len() - 34, bytes.len() - 24..bytes.len() - 8);
+    let kept = bytes
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !made.contains(at) && !tag.contains(at));
+    kept.map(|(_, byte)| *byte).collect()
+}
+
 /// A place that is used as most are.
 pub(crate) fn new_place(url: &str, store: Arc<dyn Store>) -> NewPlace {
     NewPlace {
