@@ -435,12 +435,12 @@ mod tests {
         let (needed, number) = (2, 255);
         let shard = ShardId { pack, needed, number };
         vec![
+            Name::config(u64::MAX, &id),
             Name::header(),
             Name::epoch(12, &id),
             Name::key(&slot),
             Name::pack(&pack),
             Name::place(),
-            Name::config(u64::MAX, &id),
             Name::root(RootKind::Snapshot, &id),
             Name::shard(&shard),
             Name::header().spare(1),
