@@ -410,7 +410,6 @@ mod tests {
             Name::ledger(7, &id),
             Name::pack(&pack),
             Name::place(),
-            Name::config(u64::MAX, &id),
             root("head"),
             root("snapshot"),
             Name::shard(&shard),

@@ -406,7 +406,7 @@ fn read_one(place: &Place, secrets: &Secrets, (number, hash): (u64, RootId)) -> 
         Err(error) => return Ok(Err(Unread::OutOfReach(error.to_string()))),
     };
     if object_hash(&object) != hash {
-        let why = "its bytes do not have the hash in its name".to_owned();
+        let why = format!("{}: its bytes do not have the hash in its name", place.name());
         return Ok(Err(Unread::Damaged(why)));
     }
     decode(secrets, number, &object).map_err(place.damaged(&name))
