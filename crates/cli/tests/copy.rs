@@ -84,7 +84,7 @@ fn only_what_is_named_is_copied_to_a_profile_with_its_own_key() {
 fn a_wrong_target_is_refused_before_anything_is_done() {
     let home = two();
     home.run(["copy"]).code(2).says(&["--to"]);
-    home.run(["copy", "--to", "nowhere"])
+    home.run(["copy", "--to", "./nowhere"])
         .code(10)
         .says(&["nowhere", "next:"]);
     // The key of the first vault is not tried on the second.
