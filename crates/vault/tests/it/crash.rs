@@ -119,7 +119,7 @@ fn power_is_cut_after_every_change() {
                     let (published, outcome) = session(&fixture, store);
                     // That its presence stays is no reason for a run to fail.
                     match outcome {
-                        Ok(()) => assert_eq!((published.len(), after_changes), (2, 14)),
+                        Ok(()) => assert_eq!((published.len(), after_changes), (2, 12)),
                         Err(error) => assert!(error.to_string().contains("the power was cut"), "{error}"),
                     }
                     (fixture, published)
