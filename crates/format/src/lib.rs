@@ -12,6 +12,7 @@ mod error;
 pub mod header;
 pub mod id;
 pub mod keys;
+pub mod ledger;
 pub mod limits;
 pub mod notice;
 pub mod pack;

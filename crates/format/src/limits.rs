@@ -44,6 +44,10 @@ pub const PACK_TAIL_GUESS_BYTES: usize = 64 << 10;
 
 /// Largest root object, bytes: a snapshot names paths, tags and one tree, never its files.
 pub const ROOT_MAX_BYTES: usize = 4 << 20;
+/// Largest ledger, bytes: a million forgotten roots, each of a registration of its own, are 40 MB.
+pub const LEDGER_MAX_BYTES: usize = 64 << 20;
+/// Most predecessors that a ledger names, 19 bytes each: eight years of 20 ledgers a day.
+pub const LEDGER_PREDECESSORS_MAX: usize = 64 << 10;
 /// Largest key slot, bytes: the secrets of `EPOCHS_MAX` epochs (112 KiB), a copy of the header, and the lock.
 pub const SLOT_MAX_BYTES: usize = 512 << 10;
 /// Largest vault header, bytes: room for the 255 places of a spread.

@@ -19,6 +19,7 @@ mod ingest;
 mod judge;
 mod keys;
 mod lane;
+pub mod ledger;
 mod losses;
 mod parallel;
 mod place;

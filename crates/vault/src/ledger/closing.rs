@@ -1,0 +1,121 @@
+//! Closing ranges of numbers, so that the roots in them need no names any more: when a floor may rise, when a registration is dead.
+//!
+//! - A closed range forgets every object in it, whatever its hash. So a thief of the writer's key who runs ahead of the writer could have
+//!   the writer's own roots forgotten. Signatures cannot tell the two apart; only the order of events can.
+//! - gc announces a closing in an epoch, waits until lists show it, and lists the roots of all places: it closes only what shows nothing.
+//!   A writer publishes, looks at the epochs, and reports only what none of them closes. One of the two sees the other.
+//! - So a root that was reported was listed before its range was closed, or its writer was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drystone_format::RegistrationId;
+use drystone_format::ledger::{Ledger, LedgerName, Numbered};
+
+use super::known::{Known, View};
+use crate::gc::protocol::EpochName;
+
+/// How far a registration is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Closing {
+    /// All numbers below this one, except for roots that are stated as live.
+    Below(u64),
+    /// All of them.
+    Dead,
+}
+
+/// The registrations that are closed, or to be closed.
+pub type Closings = BTreeMap<RegistrationId, Closing>;
+
+/// Returns what could be closed: what the ledgers forget by name, without a gap, and of which nothing is left.
+///
+/// `listed` are the roots that all places together show, every one of them having answered, and none of them append-only. `is_fenced` says
+/// whether an epoch that was read before the list has fenced the registration: what a registration says of its own end may be a thief's word.
+pub fn closable(view: &View, listed: &BTreeSet<Numbered>, is_fenced: &dyn Fn(&RegistrationId) -> bool) -> Closings {
+    let mut closings = Closings::new();
+    if !view.unreadable.is_empty() {
+        return closings;
+    }
+    let stated = &view.stated;
+    let named = stated.forgotten.iter().map(|root| root.registration);
+    let registrations: BTreeSet<RegistrationId> = named.chain(stated.bounds.keys().copied()).collect();
+    for registration in registrations {
+        let bounds = stated.bounds.get(&registration).copied().unwrap_or_default();
+        let floor = contiguous(stated, &registration, bounds.floor, listed);
+        let has_live = of(&stated.live, &registration).next().is_some() || has_any(listed, &registration);
+        let is_over = is_fenced(&registration) && bounds.end.is_some_and(|end| floor >= end);
+        if is_over && !has_live {
+            closings.insert(registration, Closing::Dead);
+        } else if floor > bounds.floor {
+            closings.insert(registration, Closing::Below(floor));
+        }
+    }
+    closings
+}
+
+/// Returns the number up to which every number has a root that is stated, and nothing is listed that is not stated as live.
+fn contiguous(stated: &Ledger, registration: &RegistrationId, floor: u64, listed: &BTreeSet<Numbered>) -> u64 {
+    let mut at = floor;
+    let bad = range(registration, 0, u64::MAX);
+    let bad = listed.range(bad).filter(|root| !stated.live.contains_key(root));
+    let limit = bad.map(|root| root.number).min().unwrap_or(u64::MAX);
+    let is_named = |number: u64| {
+        let mut forgotten = stated.forgotten.range(range(registration, number, number));
+        let mut live = stated.live.range(range(registration, number, number));
+        forgotten.next().is_some() || live.next().is_some()
+    };
+    while at < limit && is_named(at) {
+        at += 1;
+    }
+    at
+}
+
+fn range(registration: &RegistrationId, from: u64, to: u64) -> std::ops::RangeInclusive<Numbered> {
+    let bound = |number, byte| Numbered {
+        registration: *registration,
+        number,
+        hash: drystone_format::RootId([byte; 16]),
+    };
+    bound(from, 0)..=bound(to, 0xff)
+}
+
+fn of<'a, T>(roots: &'a BTreeMap<Numbered, T>, registration: &RegistrationId) -> impl Iterator<Item = &'a Numbered> {
+    roots.range(range(registration, 0, u64::MAX)).map(|(root, _)| root)
+}
+
+fn has_any(roots: &BTreeSet<Numbered>, registration: &RegistrationId) -> bool {
+    roots.range(range(registration, 0, u64::MAX)).next().is_some()
+}
+
+/// Returns what of the closings that an epoch has `announced` a ledger may state. `again` is what could be closed by ledgers that were read, and
+/// roots that were listed, after every list showed the epoch.
+pub fn confirmed(announced: &Closings, again: &Closings) -> Closings {
+    let both = announced.iter().filter_map(|(registration, one)| {
+        let two = again.get(registration)?;
+        Some((*registration, (*one).min(*two)))
+    });
+    both.collect()
+}
+
+/// Returns true if what a writer has just published is in a closed range, or in one that may be closed: it must not be reported, and its writer
+/// registers anew. `announced` are the closings of all epochs that stand, `stated` is what the newest ledgers say if
+/// [`must_read_ledgers`] holds.
+pub fn is_closed(root: &Numbered, announced: &Closings, stated: Option<&Ledger>) -> bool {
+    let is_announced = announced.get(&root.registration).is_some_and(|closing| match closing {
+        Closing::Below(floor) => root.number < *floor,
+        Closing::Dead => true,
+    });
+    is_announced || stated.is_some_and(|stated| stated.forgets(root))
+}
+
+/// Returns true if an epoch stands that a writer did not know when it registered. An epoch that announced a closing may be gone by now, but only
+/// after a ledger stated the closing and another epoch was put.
+pub fn must_read_ledgers(known: &BTreeSet<EpochName>, standing: &BTreeSet<EpochName>) -> bool {
+    !standing.is_subset(known)
+}
+
+/// Returns the ledgers that may be deleted: those that a ledger carries over which lists show by now. `known` was read after every list showed what
+/// its owner has put.
+pub fn removable(known: &Known) -> BTreeSet<LedgerName> {
+    let carried = known.read().flat_map(|(_, ledger)| &ledger.predecessors);
+    carried.filter(|name| known.has_read(name)).copied().collect()
+}
