@@ -5,10 +5,15 @@
 //! - Forgotten is for ever: nothing in a ledger takes back what it or another forgets.
 //! - A root that no ledger states is live.
 
+mod bytes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+pub use bytes::{OpenedLedger, open_ledger, seal_ledger};
+
 use crate::id::{RegistrationId, RootId};
+use crate::tree::Time;
 
 /// Number and hash of a ledger.
 pub type LedgerName = (u64, RootId);
@@ -76,6 +81,24 @@ pub struct Bounds {
     pub floor: u64,
     /// Every root with this number or a higher one is forgotten: a fence has cut the registration here.
     pub end: Option<u64>,
+}
+
+/// When a root was seen for the first time, seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FirstSeen {
+    /// An owner looked then, and it was not there.
+    pub not_at: Option<i64>,
+    /// An owner looked then, and it was.
+    pub at: i64,
+}
+
+/// What a ledger says to those alone who can read the vault's content.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sightings {
+    /// When the ledger was written, by its writer's clock.
+    pub time: Time,
+    /// When each of the live roots was first seen.
+    pub seen: BTreeMap<Numbered, FirstSeen>,
 }
 
 /// Which of several versions count.

@@ -9,6 +9,7 @@ mod fixture;
 mod forge;
 mod hostile;
 mod hpke;
+mod ledgers;
 mod objects;
 mod packs;
 mod shards;

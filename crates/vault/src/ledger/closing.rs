@@ -28,9 +28,10 @@ pub type Closings = BTreeMap<RegistrationId, Closing>;
 
 /// Returns what could be closed: what the ledgers forget by name, without a gap, and of which nothing is left.
 ///
-/// `listed` are the roots that all places together show, every one of them having answered, and none of them append-only. `is_fenced` says
-/// whether an epoch that was read before the list has fenced the registration: what a registration says of its own end may be a thief's word.
-pub fn closable(view: &View, listed: &BTreeSet<Numbered>, is_fenced: &dyn Fn(&RegistrationId) -> bool) -> Closings {
+/// `listed` are the roots that all places together show, every one of them having answered, and none of them append-only. `over` says how many
+/// roots a registration has that is over: by its last root, its last presence or the cut of a fence. That may be a thief's word: it decides
+/// what is announced, never what is closed.
+pub fn closable(view: &View, listed: &BTreeSet<Numbered>, over: &dyn Fn(&RegistrationId) -> Option<u64>) -> Closings {
     let mut closings = Closings::new();
     if !view.unreadable.is_empty() {
         return closings;
@@ -41,9 +42,10 @@ pub fn closable(view: &View, listed: &BTreeSet<Numbered>, is_fenced: &dyn Fn(&Re
     for registration in registrations {
         let bounds = stated.bounds.get(&registration).copied().unwrap_or_default();
         let floor = contiguous(stated, &registration, bounds.floor, listed);
-        let has_live = of(&stated.live, &registration).next().is_some() || has_any(listed, &registration);
-        let is_over = is_fenced(&registration) && bounds.end.is_some_and(|end| floor >= end);
-        if is_over && !has_live {
+        let is_there = of(&stated.live, &registration).next().is_some() || has_any(listed, &registration);
+        let count = [bounds.end, over(&registration)].into_iter().flatten().min();
+        let last = stated.forgotten.range(range(&registration, floor, u64::MAX)).next();
+        if !is_there && last.is_none() && count.is_some_and(|count| floor >= count) {
             closings.insert(registration, Closing::Dead);
         } else if floor > bounds.floor {
             closings.insert(registration, Closing::Below(floor));
@@ -86,6 +88,26 @@ fn has_any(roots: &BTreeSet<Numbered>, registration: &RegistrationId) -> bool {
     roots.range(range(registration, 0, u64::MAX)).next().is_some()
 }
 
+/// Adds the closings of one more epoch: of each registration the widest counts.
+pub fn widen(all: &mut Closings, more: &Closings) {
+    for (registration, closing) in more {
+        let known = all.entry(*registration).or_insert(*closing);
+        *known = (*known).max(*closing);
+    }
+}
+
+/// Returns true if an epoch that announced `closings` and gave up the registrations `fenced` has nothing more to say than ledgers do: only then may
+/// it be dropped, since a writer that missed it is told by the ledgers.
+pub fn is_stated(stated: &Ledger, closings: &Closings, fenced: &BTreeSet<RegistrationId>) -> bool {
+    let bounds = |registration| stated.bounds.get(registration).copied().unwrap_or_default();
+    let is_closed = |(registration, closing): (&RegistrationId, &Closing)| {
+        let is_below = matches!(closing, Closing::Below(floor) if bounds(registration).floor >= *floor);
+        is_below || stated.dead.contains(registration)
+    };
+    let is_cut = |registration| stated.dead.contains(registration) || bounds(registration).end.is_some();
+    closings.iter().all(is_closed) && fenced.iter().all(is_cut)
+}
+
 /// Returns what of the closings that an epoch has `announced` a ledger may state. `again` is what could be closed by ledgers that were read, and
 /// roots that were listed, after every list showed the epoch.
 pub fn confirmed(announced: &Closings, again: &Closings) -> Closings {
@@ -97,8 +119,9 @@ pub fn confirmed(announced: &Closings, again: &Closings) -> Closings {
 }
 
 /// Returns true if what a writer has just published is in a closed range, or in one that may be closed: it must not be reported, and its writer
-/// registers anew. `announced` are the closings of all epochs that stand, `stated` is what the newest ledgers say if
-/// [`must_read_ledgers`] holds.
+/// registers anew. `announced` are the closings of all epochs that stand and of all that the writer knew when it registered. `stated` is what
+/// the newest ledgers say: read now if [`must_read_ledgers`] holds, else read when the writer registered, after it had read the epochs. A
+/// registration that nobody knew before needs none.
 pub fn is_closed(root: &Numbered, announced: &Closings, stated: Option<&Ledger>) -> bool {
     let is_announced = announced.get(&root.registration).is_some_and(|closing| match closing {
         Closing::Below(floor) => root.number < *floor,

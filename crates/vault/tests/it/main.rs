@@ -17,6 +17,7 @@ mod gc_model;
 mod gc_stress;
 mod golden;
 mod hostile;
+mod ledger_model;
 mod places;
 mod reading;
 mod round_trip;
