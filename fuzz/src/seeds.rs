@@ -29,6 +29,7 @@ fn target(example: &str) -> Option<(&'static str, &'static [u8])> {
         "root" => ("root", b""),
         "verified-list" => ("verified", b""),
         "epoch" => ("epoch", b""),
+        "ledger" => ("ledger", b""),
         "places" | "place" => ("places", b""),
         "presence" => ("presence", b""),
         _ => return None,

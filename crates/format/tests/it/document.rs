@@ -8,6 +8,7 @@ use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::id::pack_id;
 use drystone_format::keys::Secrets;
+use drystone_format::ledger::{open_ledger, seal_ledger};
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
 use drystone_format::places::{PlaceMark, Places};
@@ -24,6 +25,7 @@ use crate::fixture::{
     Counting, ROOT, entries, example_pack, header, header_bytes, hello, parts, place_mark, places, secrets, slot,
     slot_bytes, slot_key, snapshot, unhex,
 };
+use crate::ledgers::{ledger, sightings};
 
 fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/format.md")
@@ -170,6 +172,10 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
             seal_epoch(&secrets, &epoch(), &mut Counting::default()).unwrap(),
         ),
         ("presence", presence().encode()),
+        (
+            "ledger",
+            seal_ledger(&secrets, &ledger(), &sightings(&ledger()), &mut Counting::default()).unwrap(),
+        ),
     ]
 }
 
@@ -206,6 +212,9 @@ fn example_objects_decode() {
     assert_eq!(mark, place_mark());
     assert_eq!(open_epoch(&secrets, &example("epoch")).unwrap(), epoch());
     assert_eq!(Presence::decode(&example("presence")).unwrap(), presence());
+    let opened = open_ledger(&secrets, &example("ledger")).unwrap();
+    assert_eq!(opened.ledger, ledger());
+    assert_eq!(opened.sightings(&secrets).unwrap(), sightings(&ledger()));
 }
 
 #[test]

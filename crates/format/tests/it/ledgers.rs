@@ -29,7 +29,7 @@ fn live(word: &str, first: u64) -> Live {
 }
 
 /// Says something of every kind.
-fn ledger() -> Ledger {
+pub(crate) fn ledger() -> Ledger {
     let registration = |byte| RegistrationId([byte; 16]);
     Ledger {
         number: 7,
@@ -58,7 +58,7 @@ fn ledger() -> Ledger {
     }
 }
 
-fn sightings(ledger: &Ledger) -> Sightings {
+pub(crate) fn sightings(ledger: &Ledger) -> Sightings {
     let seen = |(at, root): (i64, &Numbered)| {
         let not_at = Some(at - 86_400).filter(|_| at % 2 == 0);
         (*root, FirstSeen { not_at, at })

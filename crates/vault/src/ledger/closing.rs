@@ -99,12 +99,13 @@ pub fn widen(all: &mut Closings, more: &Closings) {
 /// Returns true if an epoch that announced `closings` and gave up the registrations `fenced` has nothing more to say than ledgers do: only then may
 /// it be dropped, since a writer that missed it is told by the ledgers.
 pub fn is_stated(stated: &Ledger, closings: &Closings, fenced: &BTreeSet<RegistrationId>) -> bool {
-    let bounds = |registration| stated.bounds.get(registration).copied().unwrap_or_default();
+    let bounds = |registration: &RegistrationId| stated.bounds.get(registration).copied().unwrap_or_default();
     let is_closed = |(registration, closing): (&RegistrationId, &Closing)| {
         let is_below = matches!(closing, Closing::Below(floor) if bounds(registration).floor >= *floor);
         is_below || stated.dead.contains(registration)
     };
-    let is_cut = |registration| stated.dead.contains(registration) || bounds(registration).end.is_some();
+    let is_cut =
+        |registration: &RegistrationId| stated.dead.contains(registration) || bounds(registration).end.is_some();
     closings.iter().all(is_closed) && fenced.iter().all(is_cut)
 }
 
@@ -141,4 +142,86 @@ pub fn must_read_ledgers(known: &BTreeSet<EpochName>, standing: &BTreeSet<EpochN
 pub fn removable(known: &Known) -> BTreeSet<LedgerName> {
     let carried = known.read().flat_map(|(_, ledger)| &ledger.predecessors);
     carried.filter(|name| known.has_read(name)).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use drystone_format::ledger::Bounds;
+
+    use super::super::join::tests::{live, root};
+    use super::*;
+
+    fn view(live_numbers: &[u64], forgotten: &[u64], bounds: Bounds) -> View {
+        let mut stated = Ledger {
+            live: live_numbers
+                .iter()
+                .map(|number| (root(1, *number, 1), live(1)))
+                .collect(),
+            forgotten: forgotten.iter().map(|number| root(1, *number, 1)).collect(),
+            bounds: [(RegistrationId([1; 16]), bounds)].into(),
+            ..Ledger::default()
+        };
+        stated.normalise();
+        View {
+            stated,
+            ..View::default()
+        }
+    }
+
+    fn closing(view: &View, listed: &[Numbered], over: Option<u64>) -> Option<Closing> {
+        let listed = listed.iter().copied().collect();
+        closable(view, &listed, &|_| over).remove(&RegistrationId([1; 16]))
+    }
+
+    #[test]
+    fn floors_rise_over_what_is_named_without_a_gap_and_gone() {
+        let none = Bounds::default();
+        let below = |floor| Some(Closing::Below(floor));
+        assert_eq!(closing(&view(&[], &[0, 1, 2], none), &[], None), below(3));
+        assert_eq!(closing(&view(&[], &[0, 2], none), &[], None), below(1), "a gap");
+        assert_eq!(
+            closing(&view(&[1], &[0, 2], none), &[root(1, 1, 1)], None),
+            below(3),
+            "a live one stays named"
+        );
+        assert_eq!(
+            closing(&view(&[], &[0, 1, 2], none), &[root(1, 1, 1)], None),
+            below(1),
+            "one is still there"
+        );
+        assert_eq!(
+            closing(&view(&[], &[0, 1, 2], none), &[root(1, 1, 2)], None),
+            below(1),
+            "another of its number"
+        );
+        assert_eq!(closing(&view(&[], &[1], none), &[], None), None);
+        let mut unread = view(&[], &[0], none);
+        unread.unreadable.insert((1, drystone_format::RootId([1; 16])));
+        assert_eq!(closing(&unread, &[], None), None);
+    }
+
+    #[test]
+    fn registrations_die_when_all_of_their_roots_are_forgotten_and_gone() {
+        let end = |end| Bounds { floor: 0, end };
+        let dead = Some(Closing::Dead);
+        assert_eq!(closing(&view(&[], &[0, 1], end(None)), &[], Some(2)), dead);
+        assert_eq!(closing(&view(&[], &[0, 1], end(Some(2))), &[], None), dead);
+        assert_eq!(
+            closing(&view(&[], &[0, 1], end(Some(2))), &[], Some(9)),
+            dead,
+            "a fence has cut the rest"
+        );
+        assert_eq!(
+            closing(&view(&[], &[], end(Some(0))), &[], None),
+            dead,
+            "nothing was ever published"
+        );
+        assert_ne!(
+            closing(&view(&[], &[0, 1], end(None)), &[], Some(3)),
+            dead,
+            "one was never seen"
+        );
+        assert_ne!(closing(&view(&[1], &[0], end(None)), &[], Some(2)), dead);
+        assert_ne!(closing(&view(&[], &[0, 1], end(None)), &[root(1, 5, 1)], Some(2)), dead);
+    }
 }

@@ -83,3 +83,123 @@ pub fn next(view: &View, change: &Change) -> Option<Ledger> {
     }
     Some(ledger)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use drystone_format::RootId;
+    use proptest::prelude::*;
+
+    use super::super::join::tests::{all, ledgers, live, root};
+    use super::super::known::{Known, Refusal};
+    use super::*;
+
+    const KIND: &str = "snapshot";
+
+    fn name(number: u64, hash: u8) -> LedgerName {
+        (number, RootId([hash; 16]))
+    }
+
+    fn known(ledgers: &[Ledger]) -> Known {
+        let mut known = Known::default();
+        for (hash, ledger) in (0..).zip(ledgers) {
+            known.insert(name(ledger.number, hash), Arc::new(ledger.clone()));
+        }
+        known
+    }
+
+    fn seen(root: Numbered) -> Change {
+        Change {
+            seen: [(root, KindWord::new(KIND).unwrap())].into(),
+            ..Change::default()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_carries_over_all(one in ledgers(), two in ledgers(), forgets in 0..20_usize) {
+            let mut known = known(&[one.clone(), two.clone()]);
+            let change = Change { forgotten: all().skip(forgets).take(2).collect(), ..Change::default() };
+            let ledger = next(&known.view(), &change).unwrap();
+            for root in all() {
+                let forgets = one.forgets(&root) || two.forgets(&root) || change.forgotten.contains(&root);
+                prop_assert_eq!(ledger.forgets(&root), forgets);
+                let is_live = !forgets && (one.live.contains_key(&root) || two.live.contains_key(&root));
+                prop_assert_eq!(ledger.live.contains_key(&root), is_live);
+            }
+            // It alone is the newest, and with the two again nothing changes.
+            known.insert(name(99, 99), Arc::new(ledger.clone()));
+            let view = known.view();
+            prop_assert_eq!(view.newest, [name(99, 99)].into());
+            prop_assert_eq!(&view.stated, &ledger);
+            prop_assert_eq!(next(&known.view(), &change), None);
+        }
+    }
+
+    #[test]
+    fn roots_get_the_number_of_the_first_ledger_that_states_them() {
+        let first = next(&Known::default().view(), &seen(root(1, 0, 1))).unwrap();
+        assert_eq!((first.number, &first.live), (1, &[(root(1, 0, 1), live(1))].into()));
+        let mut known = known(&[first]);
+        let second = next(
+            &known.view(),
+            &Change {
+                seen: [seen(root(1, 0, 1)).seen, seen(root(1, 1, 1)).seen]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+                ..Change::default()
+            },
+        )
+        .unwrap();
+        assert_eq!(second.live, [(root(1, 0, 1), live(1)), (root(1, 1, 1), live(2))].into());
+        // A number that a place invented does not count.
+        known.insert_unreadable(name(u64::MAX, 9));
+        assert_eq!(next(&known.view(), &seen(root(1, 1, 1))).unwrap().number, 2);
+    }
+
+    #[test]
+    fn an_unreadable_ledger_stops_gc_until_it_is_given_up_by_name() {
+        let mut known = known(&[Ledger {
+            number: 1,
+            live: [(root(1, 0, 1), live(1))].into(),
+            ..Ledger::default()
+        }]);
+        let lost = name(2, 9);
+        known.insert_unreadable(lost);
+        let found = [root(1, 0, 1)].into();
+        let refused = Err(Refusal::Unreadable([lost].into()));
+        assert_eq!(known.view().collectable(&BTreeSet::new(), &found), refused);
+        let ledger = next(&known.view(), &seen(root(2, 0, 1))).unwrap();
+        known.insert(name(2, 2), Arc::new(ledger));
+        assert_eq!(
+            known.view().collectable(&BTreeSet::new(), &found),
+            refused,
+            "a ledger that did not read it supersedes it"
+        );
+        let given_up = Change {
+            given_up: [lost].into(),
+            ..Change::default()
+        };
+        known.insert(name(3, 3), Arc::new(next(&known.view(), &given_up).unwrap()));
+        let missing = Err(Refusal::Missing([root(2, 0, 1)].into()));
+        assert_eq!(known.view().collectable(&BTreeSet::new(), &found), missing);
+    }
+
+    #[test]
+    fn predecessors_are_bounded_and_the_oldest_go() {
+        let mut ledger = Ledger {
+            number: 70_000,
+            ..Ledger::default()
+        };
+        ledger.predecessors = (0..LEDGER_PREDECESSORS_MAX as u64)
+            .map(|number| name(number, 0))
+            .collect();
+        let known = known(&[ledger]);
+        let next = next(&known.view(), &seen(root(1, 0, 0))).unwrap();
+        assert_eq!(next.predecessors.len(), LEDGER_PREDECESSORS_MAX);
+        assert_eq!(next.predecessors.first(), Some(&name(1, 0)));
+        assert!(next.predecessors.contains(&name(70_000, 0)));
+    }
+}

@@ -32,3 +32,34 @@ pub fn order(stated: &Ledger, root: &Numbered, claim: &Claim) -> Order {
         hash: root.hash,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::join::tests::{live, root};
+    use super::*;
+
+    #[test]
+    fn ledgers_come_before_clocks_and_clocks_count_within_bounds() {
+        let stated = Ledger {
+            live: [(root(1, 0, 1), live(3)), (root(1, 1, 2), live(2))].into(),
+            ..Ledger::default()
+        };
+        let at = |root: &Numbered, claimed| {
+            let claim = Claim {
+                claimed,
+                not_at: Some(100),
+                at: 200,
+            };
+            order(&stated, root, &claim)
+        };
+        assert!(at(&root(1, 0, 1), 0) > at(&root(1, 1, 2), i64::MAX));
+        assert!(
+            at(&root(1, 2, 0), 0) > at(&root(1, 0, 1), 0),
+            "what no ledger states is newer"
+        );
+        assert!(at(&root(1, 2, 0), 150) < at(&root(1, 3, 0), 160));
+        // Lies about the past and the future count no more than the bounds.
+        assert_eq!(at(&root(1, 2, 0), i64::MIN), at(&root(1, 2, 0), 100));
+        assert_eq!(at(&root(1, 2, 0), i64::MAX), at(&root(1, 2, 0), 200));
+    }
+}

@@ -53,6 +53,16 @@ fn worlds() -> Vec<(&'static str, World)> {
         ended: Some(2),
         ..WORLD
     };
+    let torn = World {
+        places: 3,
+        least: 2,
+        away: true,
+        tears: true,
+        actors: vec![vec![FORGET], vec![STATE], vec![GC]],
+        published: vec![first, other],
+        forget: vec![first],
+        ..WORLD
+    };
     let append_only = World {
         places: 3,
         least: 2,
@@ -196,23 +206,15 @@ fn worlds() -> Vec<(&'static str, World)> {
                 ..append_only.clone()
             },
         ),
-        (
-            "an append-only place, places that are away, and two gcs",
-            append_only,
-        ),
+        ("an append-only place, places that are away, and two gcs", append_only),
         (
             "puts that reach too few places",
             World {
-                places: 3,
-                least: 2,
-                away: true,
-                tears: true,
-                actors: vec![vec![FORGET], vec![STATE], vec![GC]],
-                published: vec![first, other],
-                forget: vec![first],
-                ..WORLD
+                actors: vec![vec![FORGET], vec![GC]],
+                ..torn.clone()
             },
         ),
+        ("puts that reach too few places, and three owners", torn),
         (
             "one place of three that lies",
             World {
@@ -241,7 +243,8 @@ fn worlds() -> Vec<(&'static str, World)> {
 }
 
 /// What takes longer than a test may.
-const LARGE: [&str; 4] = [
+const LARGE: [&str; 5] = [
+    "puts that reach too few places, and three owners",
     "months without an owner, and then two gcs",
     "an append-only place, places that are away, and two gcs",
     "a writer, a thief of its key, and two gcs",
@@ -292,13 +295,16 @@ fn seeded_bugs_are_found() {
         (Bug::LookIgnoresEpochs, "a writer, a thief of its key, and gc"),
         (
             Bug::LookIgnoresLedgers,
-            "a writer behind a thief of its key, and two gcs",
+            "a writer behind a thief of its key, and one gc after another",
         ),
-        (Bug::ResumesBlind, "a writer behind a thief of its key, and one gc after another"),
+        (
+            Bug::ResumesBlind,
+            "a writer behind a thief of its key, and one gc after another",
+        ),
         (Bug::GoesOnBlind, "a writer without a mirror, and gc"),
         (Bug::NoSettling, "two owners that forget and revive, stale lists"),
         (Bug::RemovesUncarried, "two owners that forget and revive"),
-        (Bug::RemovesForTorn, "puts that reach too few places"),
+        (Bug::RemovesForTorn, "puts that reach too few places, and three owners"),
         (Bug::RevivesInPlace, "two owners that forget and revive"),
         (Bug::SupersedesUnread, "the only place lies to a machine that remembers"),
         (Bug::NumberIsEnough, "a writer, a thief of its key, and gc"),
