@@ -137,3 +137,89 @@ impl View {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use drystone_format::RootId;
+
+    use super::super::join::tests::{live, root};
+    use super::*;
+
+    fn known(ledgers: &[(u8, &[u8], Ledger)]) -> Known {
+        let name = |hash: u8| (1, RootId([hash; 16]));
+        let mut known = Known::default();
+        for (hash, predecessors, ledger) in ledgers {
+            let mut ledger = ledger.clone();
+            ledger.predecessors = predecessors.iter().map(|hash| name(*hash)).collect();
+            known.insert(name(*hash), Arc::new(ledger));
+        }
+        known
+    }
+
+    fn says(live_roots: &[Numbered], forgotten: &[Numbered]) -> Ledger {
+        Ledger {
+            number: 1,
+            live: live_roots.iter().map(|root| (*root, live(1))).collect(),
+            forgotten: forgotten.iter().copied().collect(),
+            ..Ledger::default()
+        }
+    }
+
+    #[test]
+    fn newest_are_those_that_nobody_carries_over() {
+        let one = root(1, 0, 1);
+        let known = known(&[
+            (1, &[], says(&[one], &[])),
+            (2, &[1], says(&[one], &[])),
+            (3, &[1], says(&[], &[one])),
+        ]);
+        let names: Vec<u8> = known.view().newest.iter().map(|(_, hash)| hash.0[0]).collect();
+        assert_eq!(names, [2, 3], "the same number, and no word about each other");
+        assert!(!known.view().is_live(&one));
+    }
+
+    #[test]
+    fn an_unreadable_ledger_that_is_carried_over_is_no_loss() {
+        let mut known = known(&[(2, &[1], says(&[], &[]))]);
+        known.insert_unreadable((1, RootId([1; 16])));
+        assert!(known.view().unreadable.is_empty());
+        known.insert_unreadable((1, RootId([9; 16])));
+        assert_eq!(known.view().unreadable.len(), 1);
+        known.insert((1, RootId([9; 16])), Arc::default());
+        assert!(known.view().unreadable.is_empty());
+    }
+
+    #[test]
+    fn without_a_ledger_all_roots_live() {
+        let view = Known::default().view();
+        let listed = [root(1, 0, 1), root(2, 5, 1)].into();
+        assert!(view.is_empty());
+        assert_eq!(view.collectable(&BTreeSet::new(), &listed), Ok(listed));
+    }
+
+    #[test]
+    fn roots_that_are_known_and_gone_are_missed() {
+        let [stated, seen, forgotten] = [root(1, 0, 1), root(1, 1, 1), root(1, 2, 1)];
+        let view = known(&[(1, &[], says(&[stated], &[forgotten]))]).view();
+        let remembered = [seen, forgotten].into();
+        assert_eq!(view.missing(&remembered, &BTreeSet::new()), [stated, seen].into());
+        assert_eq!(view.missing(&remembered, &[stated].into()), [seen].into());
+        assert_eq!(
+            view.collectable(&remembered, &[seen].into()),
+            Err(Refusal::Missing([stated].into()))
+        );
+        let all = [stated, seen, forgotten].into();
+        assert_eq!(view.collectable(&remembered, &all), Ok([stated, seen].into()));
+    }
+
+    #[test]
+    fn two_roots_of_one_number_both_live_and_are_told() {
+        let [genuine, forged, other] = [root(1, 3, 1), root(1, 3, 2), root(2, 3, 2)];
+        let listed = [genuine, forged, other].into();
+        let view = known(&[(1, &[], says(&[genuine], &[]))]).view();
+        assert_eq!(view.live(&listed), listed);
+        assert_eq!(view.forks(&listed), [BTreeSet::from([genuine, forged])]);
+        let view = known(&[(1, &[], says(&[genuine], &[forged]))]).view();
+        assert!(view.forks(&listed).is_empty());
+    }
+}

@@ -1,13 +1,14 @@
 //! The next ledger: what the newest ones state, and what its writer has to add.
 //!
 //! - It carries over all that the newest state, so each of them may be deleted once it is durable.
+//! - It states so many live roots and no more: those that are left out are live all the same, so a flood of them stops nothing.
 //! - It never names a ledger that could not be read as a predecessor, unless an owner gives that one up by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use drystone_format::RegistrationId;
 use drystone_format::ledger::{ConfigurationName, KindWord, Ledger, LedgerName, Live, Numbered};
-use drystone_format::limits::LEDGER_PREDECESSORS_MAX;
+use drystone_format::limits::{LEDGER_LIVE_MAX, LEDGER_PREDECESSORS_MAX};
 
 use super::closing::{Closing, Closings};
 use super::known::View;
@@ -43,7 +44,8 @@ pub fn next(view: &View, change: &Change) -> Option<Ledger> {
         bounds.end = Some(bounds.end.map_or(*count, |end| end.min(*count)));
     }
     for (root, kind) in &change.seen {
-        if !ledger.forgets(root) {
+        let has_room = ledger.live.len() < LEDGER_LIVE_MAX;
+        if has_room && !ledger.forgets(root) {
             let live = Live {
                 kind: *kind,
                 first: ledger.number,
@@ -185,6 +187,22 @@ mod tests {
         known.insert(name(3, 3), Arc::new(next(&known.view(), &given_up).unwrap()));
         let missing = Err(Refusal::Missing([root(2, 0, 1)].into()));
         assert_eq!(known.view().collectable(&BTreeSet::new(), &found), missing);
+    }
+
+    #[test]
+    fn a_flood_of_roots_makes_no_ledger_too_large() {
+        let kind = KindWord::new(KIND).unwrap();
+        let flood = (0..LEDGER_LIVE_MAX as u64 + 9).map(|number| (root(1, number, 0), kind));
+        let ledger = next(
+            &Known::default().view(),
+            &Change {
+                seen: flood.collect(),
+                ..Change::default()
+            },
+        )
+        .unwrap();
+        assert_eq!(ledger.live.len(), LEDGER_LIVE_MAX);
+        assert!(!ledger.forgets(&root(1, LEDGER_LIVE_MAX as u64 + 1, 0)));
     }
 
     #[test]

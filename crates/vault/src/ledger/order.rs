@@ -3,7 +3,7 @@
 //! - Roots that no ledger states come last, by the time that they claim, within the bounds that are known.
 
 use drystone_format::RootId;
-use drystone_format::ledger::{Ledger, Numbered};
+use drystone_format::ledger::{FirstSeen, Ledger, Numbered};
 
 /// When a root says that it was made, and what is known about that. All of it is in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,18 @@ pub struct Claim {
     pub not_at: Option<i64>,
     /// It was seen then.
     pub at: i64,
+}
+
+/// Returns when a root was first seen, in the word of two owners: the earlier one saw it, and nobody found it before that.
+///
+/// Owners' clocks may differ, and lists lag: a look in vain after somebody saw the root does not count.
+pub fn first_seen(one: FirstSeen, two: FirstSeen) -> FirstSeen {
+    let at = one.at.min(two.at);
+    let looks = [one.not_at, two.not_at].into_iter().flatten();
+    FirstSeen {
+        not_at: looks.filter(|look| *look <= at).max(),
+        at,
+    }
 }
 
 /// The place of a root among others: ascending from the oldest.
@@ -37,6 +49,15 @@ pub fn order(stated: &Ledger, root: &Numbered, claim: &Claim) -> Order {
 mod tests {
     use super::super::join::tests::{live, root};
     use super::*;
+
+    #[test]
+    fn owners_narrow_down_when_a_root_came() {
+        let seen = |not_at, at| FirstSeen { not_at, at };
+        assert_eq!(first_seen(seen(Some(10), 90), seen(Some(50), 70)), seen(Some(50), 70));
+        assert_eq!(first_seen(seen(Some(10), 90), seen(None, 70)), seen(Some(10), 70));
+        assert_eq!(first_seen(seen(Some(80), 90), seen(Some(20), 70)), seen(Some(20), 70));
+        assert_eq!(first_seen(seen(Some(80), 90), seen(None, 70)), seen(None, 70));
+    }
 
     #[test]
     fn ledgers_come_before_clocks_and_clocks_count_within_bounds() {
