@@ -126,6 +126,21 @@ const GC: &[Op] = &[
     Op::End,
 ];
 
+/// The end of a gc that had nothing to state.
+const CLEAN: &[Op] = &[Op::Clean, Op::End];
+/// gc as far as it closes ranges, and deletes nothing else.
+const CLOSE: &[Op] = &[
+    Op::ReadEpochs,
+    Op::ReadLedgers,
+    Op::ListRoots,
+    Op::Announce,
+    Op::ReadAgain,
+    Op::ListAgain,
+    Op::PutLedger,
+    Op::Drop,
+    Op::End,
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Object {
     Root(Numbered),
@@ -216,7 +231,7 @@ struct World {
     append_only: bool,
     stale: bool,
     tears: bool,
-    /// The registration that gc may fence.
+    /// The registration that the last gc may fence.
     fences: Option<u8>,
     /// How many roots the first registration has, in the word of who has its key.
     ended: Option<u64>,
@@ -434,7 +449,7 @@ impl Model for World {
                 }
                 _ => &[Lie::Truth],
             };
-            let fencing: &[bool] = if self.fences.is_some() && op == Op::Announce {
+            let fencing: &[bool] = if self.fences.is_some() && op == Op::Announce && at + 1 == state.actors.len() {
                 &[false, true]
             } else {
                 &[false]

@@ -348,7 +348,8 @@ impl State {
         self.state(world, at, &change);
     }
 
-    fn step_owner(&mut self, world: &World, at: usize, op: Op, lie: Lie, fences: bool) {
+    fn step_owner(&mut self, world: &World, at: usize, lie: Lie, fences: bool) {
+        let op = world.programs[at][self.actors[at].at];
         let mask = self.actors[at].mask;
         match op {
             Op::ReadEpochs => self.actors[at].epochs = self.list_epochs(world, mask),
@@ -507,7 +508,7 @@ impl State {
         let op = world.programs[at][self.actors[at].at];
         match op {
             Op::Register | Op::Publish(_) | Op::Look(_) | Op::Fork(_) => self.step_writer(world, at, op, lie),
-            _ => self.step_owner(world, at, op, lie, fences),
+            _ => self.step_owner(world, at, lie, fences),
         }
         let (program, actor) = (&world.programs[at], &mut self.actors[at]);
         actor.at += 1;

@@ -2,7 +2,7 @@
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use super::{Action, Bug, FORGET, GC, Op, REVIVE, STATE, WORLD, World, ledger, root};
+use super::{Action, Bug, CLEAN, CLOSE, FORGET, GC, Op, REVIVE, STATE, WORLD, World, ledger, root};
 
 const KEPT: &str = "what was reported is kept";
 const WINS: &str = "forgotten wins";
@@ -91,7 +91,7 @@ fn worlds() -> Vec<(&'static str, World)> {
         (
             "a writer, a thief of its key, and gc that fences",
             World {
-                actors: vec![vec![WRITER], vec![THIEF], vec![FORGET, GC, GC]],
+                actors: vec![vec![SHORT], vec![THIEF], vec![FORGET, GC, GC]],
                 fences: Some(1),
                 ..thief.clone()
             },
@@ -114,6 +114,15 @@ fn worlds() -> Vec<(&'static str, World)> {
             },
         ),
         (
+            "a writer behind a thief of its key, and two gcs that close",
+            World {
+                actors: vec![vec![SHORT], vec![CLOSE], vec![CLOSE]],
+                ledgers: vec![ledger(1, &[other], &[first, forged])],
+                fences: Some(2),
+                ..thief.clone()
+            },
+        ),
+        (
             "a writer behind a thief of its key, and one gc after another",
             World {
                 actors: vec![vec![SHORT], vec![GC, GC]],
@@ -128,6 +137,17 @@ fn worlds() -> Vec<(&'static str, World)> {
                 places: 3,
                 least: 2,
                 lies: true,
+                ..thief.clone()
+            },
+        ),
+        (
+            "a writer behind a thief of its key, and places that are away",
+            World {
+                actors: vec![vec![SHORT], vec![FORGET, GC]],
+                published: vec![other, forged],
+                places: 3,
+                least: 2,
+                away: true,
                 ..thief.clone()
             },
         ),
@@ -214,6 +234,15 @@ fn worlds() -> Vec<(&'static str, World)> {
                 ..torn.clone()
             },
         ),
+        (
+            "a put that reaches too few places, and the end of a gc",
+            World {
+                actors: vec![vec![STATE], vec![CLEAN]],
+                published: vec![other],
+                ledgers: vec![ledger(1, &[], &[first]), ledger(1, &[other], &[])],
+                ..torn.clone()
+            },
+        ),
         ("puts that reach too few places, and three owners", torn),
         (
             "one place of three that lies",
@@ -243,7 +272,8 @@ fn worlds() -> Vec<(&'static str, World)> {
 }
 
 /// What takes longer than a test may.
-const LARGE: [&str; 5] = [
+const LARGE: [&str; 6] = [
+    "a writer, a thief of its key, and places that are away",
     "puts that reach too few places, and three owners",
     "months without an owner, and then two gcs",
     "an append-only place, places that are away, and two gcs",
@@ -304,11 +334,17 @@ fn seeded_bugs_are_found() {
         (Bug::GoesOnBlind, "a writer without a mirror, and gc"),
         (Bug::NoSettling, "two owners that forget and revive, stale lists"),
         (Bug::RemovesUncarried, "two owners that forget and revive"),
-        (Bug::RemovesForTorn, "puts that reach too few places, and three owners"),
+        (
+            Bug::RemovesForTorn,
+            "a put that reaches too few places, and the end of a gc",
+        ),
         (Bug::RevivesInPlace, "two owners that forget and revive"),
         (Bug::SupersedesUnread, "the only place lies to a machine that remembers"),
         (Bug::NumberIsEnough, "a writer, a thief of its key, and gc"),
-        (Bug::DropsEpochsEarly, "a writer behind a thief of its key, and two gcs"),
+        (
+            Bug::DropsEpochsEarly,
+            "a writer behind a thief of its key, and two gcs that close",
+        ),
         (Bug::NoConfirming, "puts that reach too few places"),
         (Bug::ForgetsCuts, "a writer, a thief of its key, and gc that fences"),
     ];
@@ -321,5 +357,6 @@ fn seeded_bugs_are_found() {
             missed.push(bug);
         }
     }
+    println!("{} bugs", bugs.len());
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
