@@ -43,57 +43,39 @@ const SHORT: &[Op] = &[Op::Register, Op::Publish(1), Op::Look(1)];
 /// Who stole its key, and is faster.
 const THIEF: &[Op] = &[Op::Fork(1)];
 
-fn worlds() -> Vec<(&'static str, World)> {
+/// A writer, a thief of its key, and an owner that forgets what the thief published.
+fn thief() -> World {
     let [first, forged, other] = [root(1, 0, 0), root(1, 1, 1), root(2, 0, 0)];
-    let thief = World {
+    World {
         actors: vec![vec![SHORT], vec![THIEF], vec![FORGET, GC]],
         forget: vec![first, forged],
         published: vec![other],
         ledgers: vec![ledger(1, &[other], &[first])],
         ended: Some(2),
         ..WORLD
-    };
-    let torn = World {
-        places: 3,
-        least: 2,
-        away: true,
-        tears: true,
-        actors: vec![vec![FORGET], vec![STATE], vec![GC]],
-        published: vec![first, other],
-        forget: vec![first],
-        ..WORLD
-    };
-    let append_only = World {
-        places: 3,
-        least: 2,
-        away: true,
-        append_only: true,
-        actors: vec![vec![FORGET, GC], vec![STATE, GC]],
-        published: vec![first, other],
-        forget: vec![first],
-        ..WORLD
-    };
+    }
+}
+
+/// The thief is at work beside the writer.
+fn beside() -> Vec<(&'static str, World)> {
     vec![
         (
             "a writer, a thief of its key, and gc",
             World {
                 actors: vec![vec![WRITER], vec![THIEF], vec![FORGET, GC, GC]],
-                ..thief.clone()
+                ..thief()
             },
         ),
         (
             "a writer, a thief of its key, and gc, stale lists",
-            World {
-                stale: true,
-                ..thief.clone()
-            },
+            World { stale: true, ..thief() },
         ),
         (
             "a writer, a thief of its key, and gc that fences",
             World {
                 actors: vec![vec![SHORT], vec![THIEF], vec![FORGET, GC, GC]],
                 fences: Some(1),
-                ..thief.clone()
+                ..thief()
             },
         ),
         (
@@ -101,34 +83,7 @@ fn worlds() -> Vec<(&'static str, World)> {
             World {
                 actors: vec![vec![SHORT], vec![THIEF], vec![FORGET, GC], vec![GC]],
                 fences: Some(2),
-                ..thief.clone()
-            },
-        ),
-        (
-            "a writer behind a thief of its key, and two gcs",
-            World {
-                actors: vec![vec![SHORT], vec![GC], vec![GC]],
-                ledgers: vec![ledger(1, &[other], &[first, forged])],
-                fences: Some(2),
-                ..thief.clone()
-            },
-        ),
-        (
-            "a writer behind a thief of its key, and two gcs that close",
-            World {
-                actors: vec![vec![SHORT], vec![CLOSE], vec![CLOSE]],
-                ledgers: vec![ledger(1, &[other], &[first, forged])],
-                fences: Some(2),
-                ..thief.clone()
-            },
-        ),
-        (
-            "a writer behind a thief of its key, and one gc after another",
-            World {
-                actors: vec![vec![SHORT], vec![GC, GC]],
-                ledgers: vec![ledger(1, &[other], &[first, forged])],
-                fences: Some(2),
-                ..thief.clone()
+                ..thief()
             },
         ),
         (
@@ -137,7 +92,50 @@ fn worlds() -> Vec<(&'static str, World)> {
                 places: 3,
                 least: 2,
                 lies: true,
-                ..thief.clone()
+                ..thief()
+            },
+        ),
+        (
+            "a writer, a thief of its key, and places that are away",
+            World {
+                places: 3,
+                least: 2,
+                away: true,
+                ..thief()
+            },
+        ),
+    ]
+}
+
+/// The thief was there before the writer, and is forgotten.
+fn behind() -> Vec<(&'static str, World)> {
+    let [first, forged, other] = [root(1, 0, 0), root(1, 1, 1), root(2, 0, 0)];
+    vec![
+        (
+            "a writer behind a thief of its key, and two gcs",
+            World {
+                actors: vec![vec![SHORT], vec![GC], vec![GC]],
+                ledgers: vec![ledger(1, &[other], &[first, forged])],
+                fences: Some(2),
+                ..thief()
+            },
+        ),
+        (
+            "a writer behind a thief of its key, and two gcs that close",
+            World {
+                actors: vec![vec![SHORT], vec![CLOSE], vec![CLOSE]],
+                ledgers: vec![ledger(1, &[other], &[first, forged])],
+                fences: Some(2),
+                ..thief()
+            },
+        ),
+        (
+            "a writer behind a thief of its key, and one gc after another",
+            World {
+                actors: vec![vec![SHORT], vec![GC, GC]],
+                ledgers: vec![ledger(1, &[other], &[first, forged])],
+                fences: Some(2),
+                ..thief()
             },
         ),
         (
@@ -148,18 +146,16 @@ fn worlds() -> Vec<(&'static str, World)> {
                 places: 3,
                 least: 2,
                 away: true,
-                ..thief.clone()
+                ..thief()
             },
         ),
-        (
-            "a writer, a thief of its key, and places that are away",
-            World {
-                places: 3,
-                least: 2,
-                away: true,
-                ..thief
-            },
-        ),
+    ]
+}
+
+/// Owners, and places that lie to them.
+fn owners() -> Vec<(&'static str, World)> {
+    let [first, other] = [root(1, 0, 0), root(2, 0, 0)];
+    vec![
         (
             "months without an owner",
             World {
@@ -220,31 +216,6 @@ fn worlds() -> Vec<(&'static str, World)> {
             },
         ),
         (
-            "an append-only place, and places that are away",
-            World {
-                actors: vec![vec![FORGET], vec![GC]],
-                ..append_only.clone()
-            },
-        ),
-        ("an append-only place, places that are away, and two gcs", append_only),
-        (
-            "puts that reach too few places",
-            World {
-                actors: vec![vec![FORGET], vec![GC]],
-                ..torn.clone()
-            },
-        ),
-        (
-            "a put that reaches too few places, and the end of a gc",
-            World {
-                actors: vec![vec![STATE], vec![CLEAN]],
-                published: vec![other],
-                ledgers: vec![ledger(1, &[], &[first]), ledger(1, &[other], &[])],
-                ..torn.clone()
-            },
-        ),
-        ("puts that reach too few places, and three owners", torn),
-        (
             "one place of three that lies",
             World {
                 places: 3,
@@ -269,6 +240,62 @@ fn worlds() -> Vec<(&'static str, World)> {
             },
         ),
     ]
+}
+
+/// Puts that reach too few places, and places that keep all.
+fn broken() -> Vec<(&'static str, World)> {
+    let [first, other] = [root(1, 0, 0), root(2, 0, 0)];
+    let torn = World {
+        places: 3,
+        least: 2,
+        away: true,
+        tears: true,
+        actors: vec![vec![FORGET], vec![STATE], vec![GC]],
+        published: vec![first, other],
+        forget: vec![first],
+        ..WORLD
+    };
+    let append_only = World {
+        places: 3,
+        least: 2,
+        away: true,
+        append_only: true,
+        actors: vec![vec![FORGET, GC], vec![STATE, GC]],
+        published: vec![first, other],
+        forget: vec![first],
+        ..WORLD
+    };
+    vec![
+        (
+            "an append-only place, and places that are away",
+            World {
+                actors: vec![vec![FORGET], vec![GC]],
+                ..append_only.clone()
+            },
+        ),
+        ("an append-only place, places that are away, and two gcs", append_only),
+        (
+            "puts that reach too few places",
+            World {
+                actors: vec![vec![FORGET], vec![GC]],
+                ..torn.clone()
+            },
+        ),
+        (
+            "a put that reaches too few places, and the end of a gc",
+            World {
+                actors: vec![vec![STATE], vec![CLEAN]],
+                published: vec![other],
+                ledgers: vec![ledger(1, &[], &[first]), ledger(1, &[other], &[])],
+                ..torn.clone()
+            },
+        ),
+        ("puts that reach too few places, and three owners", torn),
+    ]
+}
+
+fn worlds() -> Vec<(&'static str, World)> {
+    [beside(), behind(), owners(), broken()].concat()
 }
 
 /// What takes longer than a test may.
