@@ -30,6 +30,7 @@ fn target(example: &str) -> Option<(&'static str, &'static [u8])> {
         "verified-list" => ("verified", b""),
         "epoch" => ("epoch", b""),
         "config" | "place" => ("config", b""),
+        "ledger" => ("ledger", b""),
         "presence" => ("presence", b""),
         "index-part" | "index-run" => ("index", b""),
         _ => return None,

@@ -16,6 +16,7 @@ pub mod id;
 pub mod index_part;
 pub mod index_run;
 pub mod keys;
+pub mod ledger;
 pub mod limits;
 pub mod notice;
 pub mod pack;

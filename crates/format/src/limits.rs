@@ -65,8 +65,14 @@ pub const INDEX_TAIL_MAX_BYTES: usize = 4 << 20;
 
 /// Largest root object, bytes: a snapshot names paths, tags and one tree, never its files.
 pub const ROOT_MAX_BYTES: usize = 4 << 20;
-/// Largest ledger, bytes: a million live roots of 40 bytes each, and a third more for the rest.
+/// Largest ledger, bytes: a million forgotten roots, each of a registration of its own, are 40 MB.
 pub const LEDGER_MAX_BYTES: usize = 64 << 20;
+/// Most predecessors that a ledger names, 19 bytes each: eight years of 20 ledgers a day.
+pub const LEDGER_PREDECESSORS_MAX: usize = 64 << 10;
+/// Most live roots that a ledger states, some 60 bytes each with their times: roots are counted in thousands, a flood of them is no reason to fail.
+pub const LEDGER_LIVE_MAX: usize = 256 << 10;
+/// Most kinds of roots that a ledger knows.
+pub const LEDGER_KINDS_MAX: u64 = 256;
 /// Largest key slot, bytes: the secrets of `EPOCHS_MAX` epochs (112 KiB), a copy of the header, and the lock.
 pub const SLOT_MAX_BYTES: usize = 512 << 10;
 /// Largest vault header, place mark or presence, bytes: room for what a presence has seen.

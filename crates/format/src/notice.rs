@@ -9,7 +9,7 @@ use crate::error::{Error, Result, within};
 use crate::header::{body_up_to, sign, split_signature, verify};
 use crate::id::PackId;
 use crate::keys::{Certificate, Role, Secrets};
-use crate::limits::{FORMAT_VERSION, ROOT_MAX_BYTES};
+use crate::limits::{FORMAT_VERSION, LEDGER_MAX_BYTES, ROOT_MAX_BYTES};
 use crate::random::{Random, array};
 use crate::seal::{Bound, PackKind, Sealer, Suite};
 
@@ -22,6 +22,8 @@ pub enum NoticeKind {
     Epoch,
     /// What owners have decided about the whole vault.
     Config,
+    /// What owners state together.
+    Ledger,
 }
 
 impl NoticeKind {
@@ -30,6 +32,7 @@ impl NoticeKind {
             Self::Verified => "list of verified packs",
             Self::Epoch => "epoch of gc",
             Self::Config => "configuration",
+            Self::Ledger => "ledger",
         }
     }
 
@@ -38,6 +41,7 @@ impl NoticeKind {
             Self::Verified => b"DRYLIST",
             Self::Epoch => b"DRYEPOC",
             Self::Config => b"DRYCONF",
+            Self::Ledger => b"DRYLEDG",
         }
     }
 
@@ -46,6 +50,14 @@ impl NoticeKind {
             Self::Verified => b"drystone list v1",
             Self::Epoch => b"drystone epoch v1",
             Self::Config => b"drystone config v1",
+            Self::Ledger => b"drystone ledger v1",
+        }
+    }
+
+    fn max_bytes(self) -> usize {
+        match self {
+            Self::Ledger => LEDGER_MAX_BYTES,
+            Self::Verified | Self::Epoch | Self::Config => ROOT_MAX_BYTES,
         }
     }
 }
@@ -72,7 +84,7 @@ pub fn seal_notice_as(
     secrets.certificate.encode(&mut out);
     out.uint(3).bytes(&sealed);
     let object = sign(out.finish(), kind.domain(), &secrets.writer_key)?;
-    within(kind.object(), "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
+    within(kind.object(), "bytes", object.len() as u64, kind.max_bytes() as u64)?;
     Ok(object)
 }
 
@@ -115,7 +127,7 @@ struct Signed {
 /// Checks the signatures of a notice.
 fn signed_notice(known: u8, secrets: &Secrets, kind: NoticeKind, object: &[u8]) -> Result<Signed> {
     let what = kind.object();
-    within(what, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
+    within(what, "bytes", object.len() as u64, kind.max_bytes() as u64)?;
     let (signed, signature) = split_signature(what, object)?;
     let (version, body) = body_up_to(what, kind.magic(), signed, known)?;
     let (mut epoch, mut salt, mut certificate, mut sealed) = (None, None, None, None);
@@ -125,7 +137,7 @@ fn signed_notice(known: u8, secrets: &Secrets, kind: NoticeKind, object: &[u8]) 
             0 => epoch = Some(reader.uint()?),
             1 => salt = Some(reader.fixed()?),
             2 => certificate = Some(Certificate::decode(what, reader)?),
-            3 => sealed = Some(reader.bytes("sealed part", ROOT_MAX_BYTES)?.to_vec()),
+            3 => sealed = Some(reader.bytes("sealed part", kind.max_bytes())?.to_vec()),
             _ => return Ok(false),
         }
         Ok(true)

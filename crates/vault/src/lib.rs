@@ -25,6 +25,7 @@ mod keys;
 mod known;
 mod lane;
 pub mod latest;
+pub mod ledger;
 mod losses;
 mod open;
 pub mod order;

@@ -11,6 +11,7 @@ use drystone_format::id::{object_hash, pack_id};
 use drystone_format::index_part::{open_index_part, seal_index_part};
 use drystone_format::index_run::IndexRun;
 use drystone_format::keys::Secrets;
+use drystone_format::ledger::{open_ledger, seal_ledger};
 use drystone_format::notice::{open_verified, seal_verified};
 use drystone_format::pack::{Preamble, Tail, tail_bytes};
 use drystone_format::places::PlaceMark;
@@ -28,6 +29,7 @@ use crate::fixture::{
     Counting, NONCE, NUMBERED, ROOT, SEEN, config, entries, example_pack, header, header_bytes, hello, index_part,
     index_run, new_root, parts, place_mark, sealed_root, secrets, slot, slot_bytes, slot_key, snapshot, unhex,
 };
+use crate::ledgers::{ledger, sightings};
 
 fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/format.md")
@@ -183,6 +185,10 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
                 .seal(&secrets, &NUMBERED, &mut Counting::default())
                 .unwrap(),
         ),
+        (
+            "ledger",
+            seal_ledger(&secrets, &ledger(), &sightings(&ledger()), &mut Counting::default()).unwrap(),
+        ),
     ]
 }
 
@@ -235,6 +241,9 @@ fn example_objects_decode() {
     assert_eq!((part.of, part.part), (NUMBERED, index_part()));
     let run = IndexRun::open(&secrets, &example("index-run")).unwrap();
     assert_eq!(run, index_run(&secrets, &[example_pack()]));
+    let opened = open_ledger(&secrets, &example("ledger")).unwrap();
+    assert_eq!(opened.ledger, ledger());
+    assert_eq!(opened.sightings(&secrets).unwrap(), sightings(&ledger()));
 }
 
 #[test]

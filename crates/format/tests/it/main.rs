@@ -10,6 +10,7 @@ mod forge;
 mod hostile;
 mod hpke;
 mod index;
+mod ledgers;
 mod objects;
 mod packs;
 mod shards;

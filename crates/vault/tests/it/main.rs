@@ -20,6 +20,7 @@ mod gc_stress;
 mod golden;
 mod hostile;
 mod latest;
+mod ledger_model;
 mod pins;
 mod places;
 mod reading;
