@@ -150,10 +150,7 @@ impl From<drystone_vault::Error> for Failure {
                 Exit::Error,
                 "run the same command without the places of the other vault",
             ),
-            E::OlderKeys { .. } | E::OlderConfiguration { .. } => (
-                Exit::Error,
-                "name another place of the vault as well; if none has anything newer: --accept-older",
-            ),
+            E::OlderKeys { .. } | E::OlderConfiguration { .. } => (Exit::Error, OLDER),
             E::Memory { .. } => (Exit::Error, "look at this file; docs/recovery.md says what is in it"),
             E::OwnerStays { .. } => (Exit::Error, "drystone init, then drystone copy --to"),
             E::NewerKeys { .. } => (Exit::WrongKey, "give another key; see `drystone key list`"),
@@ -206,6 +203,7 @@ impl From<drystone_vault::Error> for Failure {
     }
 }
 
+const OLDER: &str = "name another place of the vault as well; if none has anything newer: --accept-older";
 const NEWER: &str = "install a newer drystone; nothing is wrong with this vault";
 
 /// Failures of the place and of bytes, however they were wrapped.

@@ -137,7 +137,7 @@ fn content_and_trees_go_to_standard_output() {
 fn a_reader_that_goes_away_is_no_noise() {
     let home = Home::backed_up();
     let mut child = home
-        .command(["cat", &spot(&home, "src/dir/deep/c.bin")])
+        .command(["--quiet", "cat", &spot(&home, "src/dir/deep/c.bin")])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

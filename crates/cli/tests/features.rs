@@ -108,8 +108,9 @@ fn every_command_refuses_what_a_feature_is_needed_for_and_nothing_else() {
     for class in ["read", "write", "collect"] {
         // One vault for all: each command leaves it so that the next can be tried.
         let home = Home::backed_up();
+        home.run(["key", "add", "--writer", "--generate", "gone.key"]).ok();
         let keys = home.run(["key", "list", "--json"]).ok().json();
-        let id = keys.iter().find(|key| key["lock"] == "recovery").unwrap()["id"].clone();
+        let id = keys.iter().find(|key| key["role"] == "writer").unwrap()["id"].clone();
         let word = vec!["telepathy".to_owned()];
         let mut features = Features::default();
         match class {
@@ -118,7 +119,7 @@ fn every_command_refuses_what_a_feature_is_needed_for_and_nothing_else() {
             _ => features.collect = word,
         }
         switch_on(&home, &features);
-        home.run(["init", "--vault", "other"]).ok();
+        home.run(["init", "--vault", "./other"]).ok();
         let source = home.path("src").display().to_string();
         let fill = |arg: &&str| arg.replace("SRC", &source).replace("KEY", id.as_str().unwrap());
         for (needs, args) in COMMANDS {

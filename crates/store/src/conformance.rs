@@ -51,7 +51,6 @@ fn names(n: u8, bytes: &[u8]) -> Vec<Name> {
         Name::ledger(number, &hash),
         Name::pack(&PackId([n; 32])),
         Name::pack(&PackId([n | 0x80; 32])),
-        Name::config(number, &hash),
         root(RootKind::HEAD, n, hash),
         root(RootKind::SNAPSHOT, n, hash),
         Name::verified(&hash),

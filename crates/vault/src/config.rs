@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use drystone_format::config::{Config, Features, Trust};
+use drystone_format::config::{Config, Features, Removed, Trust};
 use drystone_format::id::object_hash;
 use drystone_format::keys::Secrets;
 use drystone_format::notice::{NoticeKind, notice_version, open_notice};
@@ -290,10 +290,16 @@ impl Standing {
                 .ok_or_else(|| Error::NoConfig { text: hash.to_string() })?,
         };
         let number = self.number.checked_add(1).ok_or(Error::Stopped)?;
+        // Removing a key is for ever: no choice between two configurations brings one back.
+        let all = std::iter::once(&self.signed).chain(&self.rivals);
+        let mut removed: Vec<Removed> = all.flat_map(|signed| signed.config.removed.iter().copied()).collect();
+        removed.sort_unstable();
+        removed.dedup_by_key(|one| one.writer);
         Ok(Config {
             number,
             made,
             replaces: self.replaced.clone(),
+            removed,
             ..base.config.clone()
         })
     }

@@ -275,7 +275,7 @@ fn example_shards_decode() {
         assert_eq!((opened.shape, opened.payload), (shape(), shard_payload(number)));
         assert_eq!(opened.maker, keys.maker());
     }
-    assert!(shard_payload(2).len() < shard_payload(4).len());
+    assert!(shard_payload(2).len() <= shard_payload(4).len());
     let factors = [0, 1, 2].map(|column| format!("`c(4, {column}) = {:x}`", factor(3, 4, column)));
     assert!(document().contains(&factors.join(", ")), "{factors:?}");
 }

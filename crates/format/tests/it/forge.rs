@@ -105,8 +105,11 @@ fn byte_string(bytes: &[u8]) -> Vec<u8> {
 pub fn part(secrets: &Secrets, of: &Numbered, part: &[u8]) -> Vec<u8> {
     let aad = numbered_aad(b"drystone index part v1", secrets, of);
     let sealed = seal_as(&CHACHA20_POLY1305, secrets, 0, &aad, part);
+    let epoch = secrets.current().unwrap().number.to_be_bytes();
     [
-        &[0xa3, 0, 0, 1],
+        &[0xa3, 0, 0x1b],
+        epoch.as_slice(),
+        &[1],
         byte_string(&[5; 32]).as_slice(),
         &[2],
         &byte_string(&sealed),

@@ -386,6 +386,11 @@ fn both_sides_of_a_split_may_start_the_next_key_epoch() {
     for root in &roots {
         assert_eq!(files(&owner, root).unwrap()[0].1, b"content");
     }
+    // Both have changed the configuration; whichever an owner chooses, both keys stay removed.
+    let chosen = owner.in_force().unwrap().signed.hash.to_string();
+    owner.resolve_config(Some(&chosen)).unwrap();
+    let owner = fixture.elsewhere().open(store.clone()).unwrap();
+    assert_eq!(owner.revoked().count(), 2);
     assert_eq!(lines(&check(&owner).problems), "");
     assert_eq!(lines(&scrub(&owner).problems), "");
     let machine = writer.elsewhere();
