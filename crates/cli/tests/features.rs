@@ -11,7 +11,7 @@ use crate::runner::Home;
 
 /// Every command, and the features that it needs to know: `none` works without a vault, each of the others needs those before it.
 const COMMANDS: [(&str, &[&str]); 37] = [
-    ("none", &["init", "--vault", "new"]),
+    ("none", &["init", "--vault", "./new"]),
     ("none", &["dedup", "show"]),
     ("none", &["completions", "bash"]),
     ("none", &["man"]),
@@ -38,7 +38,7 @@ const COMMANDS: [(&str, &[&str]); 37] = [
     ("write", &["scrub", "--repair"]),
     ("write", &["repair"]),
     ("write", &["repair", "header"]),
-    ("write", &["place", "add", "more", "--later"]),
+    ("write", &["place", "add", "./more", "--later"]),
     ("write", &["place", "set", "--spread", "1/1"]),
     ("write", &["key", "add", "--generate", "new.key"]),
     ("write", &["key", "recovery"]),
