@@ -180,6 +180,7 @@ impl From<drystone_vault::Error> for Failure {
             E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
             E::Absent { .. } => (Exit::Error, "drystone doctor"),
             E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),
+            E::MissingRoots { .. } => (Exit::Damaged, "bring it back, or give it up: drystone forget ID"),
             E::LatestUnknown { .. } => (Exit::Damaged, "drystone check; drystone snapshots"),
             E::NoSnapshot { .. }
             | E::AmbiguousSnapshot { .. }

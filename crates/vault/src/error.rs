@@ -288,6 +288,19 @@ pub enum Error {
         /// How many match.
         count: usize,
     },
+    /// Snapshots are missing that this machine has seen and that nobody has forgotten; nothing was deleted.
+    #[error(
+        "{place}: {object} is missing{}: this machine has seen it, nobody has forgotten it, and no place that answered has it; nothing was deleted",
+        others(*count)
+    )]
+    MissingRoots {
+        /// The vault's place.
+        place: String,
+        /// Name of the first.
+        object: String,
+        /// How many are missing.
+        count: usize,
+    },
     /// A snapshot cannot be read that might be the latest.
     #[error("which snapshot is the latest is not known: {}", unread(object, *count))]
     LatestUnknown {
@@ -394,6 +407,14 @@ pub enum Error {
         /// How many.
         chunks: usize,
     },
+}
+
+/// Formats how many others there are beside one.
+fn others(count: usize) -> String {
+    match count {
+        0 | 1 => String::new(),
+        more => format!(", and {} more", more - 1),
+    }
 }
 
 /// Formats which snapshots cannot be read: the first, and how many others.

@@ -42,6 +42,7 @@ mod resolve;
 pub mod retention;
 mod roots;
 mod scrub;
+mod sightings;
 mod slots;
 mod snapshots;
 mod stats;

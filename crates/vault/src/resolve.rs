@@ -3,6 +3,8 @@
 //! - `latest` is certain or it is an error: while a snapshot cannot be read that might be newer, none is chosen.
 //! - What `latest` chose, and what it passed over, is told by whoever uses it.
 
+use std::collections::BTreeSet;
+
 use drystone_format::RootId;
 use drystone_format::keys::VerifyKey;
 use drystone_format::snapshot::Snapshot;
@@ -143,7 +145,11 @@ impl Vault {
     /// Snapshots, readable or not, whose ids begin with `text`, if it is long enough.
     pub(crate) fn ids_beginning(&self, text: &str) -> Result<Vec<RootId>> {
         let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
-        Ok(self.snapshot_ids()?.into_iter().filter(matching).collect())
+        let names = self.snapshot_names()?;
+        // One that is missing can be named as well, to be forgotten.
+        let missing = self.missing_roots(&names)?;
+        let ids: BTreeSet<RootId> = names.iter().chain(&missing).map(|root| root.hash).collect();
+        Ok(ids.into_iter().filter(matching).collect())
     }
 }
 

@@ -8,10 +8,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use drystone_format::RootId;
 use drystone_format::keys::Role;
-use drystone_format::{RootId, tree::Time};
 
-use crate::order::{Candidate, FirstSeen, began, contradiction, position};
+use crate::order::{Candidate, began, contradiction, position};
 
 const DAY: i64 = 86_400;
 
@@ -171,68 +171,12 @@ fn month(seconds: i64) -> i64 {
     (era * 400 + year) * 12 + month + 2
 }
 
-/// Records of first sightings, kept in the local state: time of the last look, then id, look before, look that saw it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Sightings {
-    last_look: Option<i64>,
-    seen: BTreeMap<RootId, FirstSeen>,
-}
-
-const RECORD_BYTES: usize = RootId::LEN + 8 + 8;
-
-impl Sightings {
-    pub(crate) fn decode(bytes: &[u8]) -> Self {
-        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
-        let Some((last_look, records)) = bytes.split_first_chunk::<8>() else {
-            return Self::default();
-        };
-        let (records, _) = records.as_chunks::<RECORD_BYTES>();
-        let record = |record: &[u8; RECORD_BYTES]| {
-            let (id, times) = record.split_first_chunk()?;
-            let (before, at) = times.split_at_checked(8)?;
-            let not_at = Some(number(before)).filter(|before| *before != i64::MIN);
-            Some((RootId(*id), FirstSeen { not_at, at: number(at) }))
-        };
-        Self {
-            last_look: Some(i64::from_be_bytes(*last_look)),
-            seen: records.iter().filter_map(record).collect(),
-        }
-    }
-
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = self.last_look.unwrap_or(i64::MIN).to_be_bytes().to_vec();
-        for (id, FirstSeen { not_at, at }) in &self.seen {
-            bytes.extend_from_slice(&id.0);
-            bytes.extend_from_slice(&not_at.unwrap_or(i64::MIN).to_be_bytes());
-            bytes.extend_from_slice(&at.to_be_bytes());
-        }
-        bytes
-    }
-
-    /// One more look: these are there now, and no others.
-    pub(crate) fn look(&mut self, ids: &[RootId], now: Time) {
-        let there: HashSet<&RootId> = ids.iter().collect();
-        self.seen.retain(|id, _| there.contains(id));
-        let first = FirstSeen {
-            not_at: self.last_look,
-            at: now.seconds,
-        };
-        for id in ids {
-            self.seen.entry(*id).or_insert(first);
-        }
-        self.last_look = Some(now.seconds);
-    }
-
-    pub(crate) fn get(&self, id: &RootId) -> Option<FirstSeen> {
-        self.seen.get(id).copied()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::order::FirstSeen;
     use crate::order::tests::candidate;
 
     fn kept(candidates: Vec<Candidate>, keep: &Keep, now: i64) -> Vec<u8> {
@@ -380,15 +324,6 @@ mod tests {
             prop_assert!(one.iter().all(|id| both.contains(id)));
             prop_assert_eq!(one.len(), last.min(starts.len()));
             prop_assert!(both.len() <= last + daily);
-        }
-
-        #[test]
-        fn sightings_round_trip(ids: Vec<[u8; 16]>, first in any::<i32>(), second in any::<i32>()) {
-            let (ids, mut sightings) = (ids.into_iter().map(RootId).collect::<Vec<_>>(), Sightings::default());
-            let at = |seconds: i32| Time { seconds: seconds.into(), nanos: 0 };
-            sightings.look(ids.get(..ids.len() / 2).unwrap_or_default(), at(first));
-            sightings.look(&ids, at(second));
-            prop_assert_eq!(Sightings::decode(&sightings.encode()), sightings);
         }
     }
 }

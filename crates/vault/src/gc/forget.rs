@@ -13,12 +13,22 @@ use crate::error::Result;
 use crate::features::Act;
 use crate::order::{Candidate, FirstSeen, position};
 use crate::problem::Problems;
-use crate::retention::{Group, Keep, Sightings, plan};
+use crate::retention::{Group, Keep, plan};
 use crate::roots::report_doubles;
+use crate::sightings::Sightings;
 use crate::vault::Vault;
 
-/// State key of when snapshots were first seen.
-const SIGHTINGS: &str = "snapshots_seen";
+/// Section of what this machine knows that says when snapshots were first seen.
+const SIGHTINGS: &str = "snapshots";
+
+/// Says that a snapshot was seen before and is not there.
+fn missed(root: &RootName) -> String {
+    let id = root.hash.short();
+    format!(
+        "this machine has seen this snapshot, nobody has forgotten it, and no place that answered has it: it is lost, hidden, or \
+         the place was rolled back; bring it back, or give it up: drystone forget {id}"
+    )
+}
 
 impl Vault {
     /// Plans which of the snapshots that are meant the rules keep, and why; those that cannot be read stay, and are reported.
@@ -32,8 +42,10 @@ impl Vault {
     pub fn candidates(&self) -> Result<(Vec<Candidate>, Problems)> {
         let (mut candidates, mut signed, mut problems) = (Vec::new(), Vec::new(), Problems::default());
         let names = self.snapshot_names()?;
-        let ids: Vec<RootId> = names.iter().map(|root| root.hash).collect();
-        let sightings = self.note_seen(&ids)?;
+        let sightings = self.note_seen(&names)?;
+        for root in sightings.missing(&names) {
+            problems.push(Name::root(&root).as_str(), missed(&root));
+        }
         let now = self.context.clock.now().seconds;
         for name in names {
             let read = self.signed_root(&name);
@@ -45,7 +57,7 @@ impl Vault {
                         snapshot,
                         writer: root.certificate.writer,
                         role: root.certificate.role,
-                        seen: sightings.get(&name.hash).unwrap_or(FirstSeen { not_at: None, at: now }),
+                        seen: sightings.get(&name).unwrap_or(FirstSeen { not_at: None, at: now }),
                         stated: None,
                     });
                 }
@@ -58,13 +70,22 @@ impl Vault {
         Ok((candidates, problems))
     }
 
-    /// Writes down which snapshots this machine has seen by now.
-    pub(crate) fn note_seen(&self, ids: &[RootId]) -> Result<Sightings> {
-        let before = self.state().get(SIGHTINGS)?.unwrap_or_default();
-        let mut sightings = Sightings::decode(&before);
-        sightings.look(ids, self.context.clock.now());
-        self.state().set(SIGHTINGS, &sightings.encode())?;
+    /// Writes down which snapshots this machine has seen by now, outside of the cache; these are there.
+    pub(crate) fn note_seen(&self, there: &[RootName]) -> Result<Sightings> {
+        let standing = self.epochs.standing();
+        let mut sightings = Sightings::default();
+        self.known().update_section(&self.id(), SIGHTINGS, |before| {
+            sightings = Sightings::decode(&before.unwrap_or_default());
+            sightings.look(there, &|root| standing.counts(root), self.context.clock.now());
+            sightings.encode()
+        })?;
         Ok(sightings)
+    }
+
+    /// Snapshots that this machine has seen, and that are not among those that are `there` now.
+    pub(crate) fn missing_roots(&self, there: &[RootName]) -> Result<Vec<RootName>> {
+        let seen = self.known().section(&self.id(), SIGHTINGS)?.unwrap_or_default();
+        Ok(Sightings::decode(&seen).missing(there))
     }
 
     /// Drops snapshots; durable on return. Needs an owner's key. Nothing is freed before the next gc.
@@ -77,11 +98,14 @@ impl Vault {
             return Ok(());
         }
         self.epochs.refresh()?;
-        let names: Vec<RootName> = ids
+        let mut names: Vec<RootName> = ids
             .iter()
             .map(|id| self.names_of(id))
             .collect::<Result<Vec<_>>>()?
             .concat();
+        // One that no place has any more is forgotten by the name that this machine remembers.
+        let missing = self.missing_roots(&names)?.into_iter();
+        names.extend(missing.filter(|root| ids.contains(&root.hash)));
         let epoch = Epoch {
             forgotten: names
                 .iter()

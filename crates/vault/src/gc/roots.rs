@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use drystone_format::RegistrationId;
 use drystone_format::epoch::Forgotten;
 use drystone_format::root::{RootName, RootState};
 use drystone_store::{Name, Prefix};
@@ -94,16 +93,24 @@ impl Run<'_> {
         self.registrations = Registrations::new(&self.writers, &self.read, &standing, self.options.gaps);
     }
 
-    /// What was forgotten, as far as it must be remembered: one of several places may be rolled back to what it was years ago;
-    /// at one place, the numbers of a registration without gaps are needed as long as anything is left of it.
+    /// What was forgotten. It is remembered for ever: a place may be rolled back to what it was years ago, and a machine that has
+    /// seen a snapshot must be able to tell that an owner forgot it from that it was lost.
     pub(super) fn kept_forgotten(&self) -> BTreeSet<Forgotten> {
-        let is_spread = self.vault.place.as_spread().is_some();
-        let is_needed = |id: &RegistrationId| {
-            let has_root = self.roots.iter().any(|root| root.registration == *id);
-            has_root || self.registered.contains(id)
-        };
-        let forgotten = self.before.forgotten().copied();
-        forgotten.filter(|(id, ..)| is_spread || is_needed(id)).collect()
+        self.before.forgotten().copied().collect()
+    }
+
+    /// Refuses to go on while a snapshot is missing that this machine has seen: what it needs is not garbage.
+    pub(super) fn refuse_missing(&self) -> Result<()> {
+        let there: Vec<RootName> = self.roots.iter().copied().collect();
+        let sightings = self.vault.note_seen(&there)?;
+        match sightings.missing(&there).as_slice() {
+            [] => Ok(()),
+            [first, ..] => Err(Error::MissingRoots {
+                place: self.vault.place().to_owned(),
+                object: Name::root(first).to_string(),
+                count: sightings.missing(&there).len(),
+            }),
+        }
     }
 
     /// Reports what is wrong with the roots, though it stopped nothing.

@@ -294,8 +294,7 @@ impl<'a> Run<'a> {
         let own = self.own();
         let found = self.presences()?;
         self.list_roots()?;
-        self.vault
-            .note_seen(&self.roots.iter().map(|root| root.hash).collect::<Vec<_>>())?;
+        self.refuse_missing()?;
         let writers: Vec<Registered> = found.iter().map(|found| found.registered.clone()).collect();
         let registrations = Registrations::new(&writers, &self.read, &self.before, self.options.gaps);
         for found in found {

@@ -9,9 +9,9 @@ use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::Time;
 use drystone_store::Memory;
 use drystone_vault::retention::{Group, Keep};
-use drystone_vault::{Clock, Context, Error, Vault};
+use drystone_vault::{Clock, Context, Error, GcOptions, Vault};
 
-use crate::support::{Fixture, add_key, ingest, root_of, snapshot};
+use crate::support::{Fixture, add_key, check, ingest, lines, root_of, snapshot};
 
 const DAY: i64 = 86_400;
 
@@ -156,6 +156,50 @@ fn a_clock_in_the_future_costs_no_snapshot() {
     vault.forget(&[old]).unwrap();
     assert!(matches!(vault.resolve("latest"), Err(Error::LatestDoubtful { .. })));
     assert_eq!(vault.resolve(&future.to_string()).unwrap().id, future);
+}
+
+/// S8: a snapshot that this machine has seen is missed aloud, whether a place hides it or was rolled back, until an owner forgets it.
+#[test]
+fn a_snapshot_that_was_seen_is_missed_aloud() {
+    let world = World::new();
+    let old = world.publish(&world.owner, "host", 0);
+    let before = world.store.contents();
+    world.later(60);
+    let new = world.publish(&world.owner, "host", 0);
+    world.later(60);
+    let hidden = root_of(&*world.store, &new);
+    let name = hidden.as_str().to_owned();
+    let rolled_back = |world: &World| {
+        for (name, object) in world.store.contents() {
+            if !before.contains_key(&name) {
+                world.store.remove(&name);
+            }
+            drop(object);
+        }
+    };
+    let hides: [&dyn Fn(&World); 2] = [&|world| world.store.remove(&hidden), &rolled_back];
+    for hide in hides {
+        hide(&world);
+        let vault = world.open(&world.owner);
+        assert!(lines(&vault.snapshots().unwrap().1).contains(&name));
+        assert!(lines(&check(&vault).problems).contains(&name));
+        assert!(matches!(vault.resolve("latest"), Err(Error::LatestUnknown { .. })));
+        let refused = vault.gc(&GcOptions::default()).map(drop);
+        assert!(
+            matches!(refused, Err(Error::MissingRoots { count: 1, .. })),
+            "{refused:?}"
+        );
+        assert_eq!(vault.snapshot_ids().unwrap(), [old]);
+    }
+    // Who has never seen it cannot miss it; who has knows it also without its cache.
+    let vault = world.open(&world.owner);
+    assert_eq!(vault.resolve_id(&new.to_string()).unwrap(), new);
+    vault.forget(&[new]).unwrap();
+    assert!(vault.snapshots().unwrap().1.is_empty());
+    vault.gc(&GcOptions::default()).unwrap();
+    vault.gc(&GcOptions::default()).unwrap();
+    assert!(world.open(&world.owner).snapshots().unwrap().1.is_empty());
+    assert_eq!(world.latest("latest").unwrap(), old);
 }
 
 /// A1: while the newest snapshot cannot be read, nothing else is taken for it.

@@ -25,7 +25,8 @@ struct Scene {
     owner: Fixture,
     writer: Fixture,
     stolen: Secrets,
-    ids: [drystone_format::RootId; 2],
+    /// With the seeds of their files: so many that a read of all of them needs a shard of each place, however they lie.
+    ids: Vec<(drystone_format::RootId, u64)>,
 }
 
 impl Scene {
@@ -33,8 +34,12 @@ impl Scene {
         let (world, owner) = (World::default(), Fixture::new());
         let vault = world.create(&owner, urls, spread);
         let writer = add_key(&vault, Role::Writer);
-        let one = store_small(&vault, 1);
-        let other = store_small(&world.open(&writer, urls).unwrap(), 2);
+        let other = world.open(&writer, urls).unwrap();
+        let ids = (1..=16).map(|seed| {
+            let by = if seed % 2 == 1 { &vault } else { &other };
+            (store_small(by, seed), seed)
+        });
+        let ids = ids.collect();
         let stolen = secrets(&writer, &world.store(urls[0]));
         assert_eq!(stolen.role(), Role::Writer);
         drop(world.open(&owner, urls).unwrap().index().map(drop));
@@ -44,7 +49,7 @@ impl Scene {
             owner,
             writer,
             stolen,
-            ids: [one, other],
+            ids,
         }
     }
 
@@ -79,8 +84,8 @@ impl Scene {
     }
 
     fn assert_readable(&self, vault: &Vault, what: &str) {
-        for (id, seed) in self.ids.iter().zip([1, 2]) {
-            assert!(files(vault, id).unwrap() == small_files(seed), "{what}");
+        for (id, seed) in &self.ids {
+            assert!(files(vault, id).unwrap() == small_files(*seed), "{what}");
         }
     }
 
@@ -212,7 +217,7 @@ fn a_forged_tail_is_not_believed() {
             owner: scene.owner.copy(),
             writer: scene.writer.copy(),
             stolen: scene.stolen.clone(),
-            ids: scene.ids,
+            ids: scene.ids.clone(),
         };
         copy.change(url, |id, shape, mut payload| {
             let pack = crate::support::craft_pack(&scene.stolen, drystone_format::seal::PackKind::Data, &[]);
