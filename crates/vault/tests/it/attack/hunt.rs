@@ -9,8 +9,12 @@ use crate::attack::oracle::{SENTENCES, Violation};
 use crate::attack::trace::{Act, Content, Key, SETTINGS, Step, Trace, Under, What};
 use crate::attack::world::World;
 
-/// Findings of security.md that this format does not withstand yet, or nobody has looked for: a hunt must find all of them.
-pub(crate) const KNOWN: [&str; 8] = ["S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8"];
+/// Findings that this commit does not withstand yet: a long hunt must make the first eight again, and may make the others.
+pub(crate) const KNOWN: [&str; 12] = [
+    "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S14", "A6", "B1", "R1",
+];
+/// So many of them must be found.
+const MUST: usize = 8;
 
 /// A trace that takes longer than this hangs.
 const TRACE_LIMIT: Duration = Duration::from_secs(120);
@@ -37,6 +41,7 @@ fn replay(trace: &Trace) -> Result<(), Violation> {
         match *step {
             Step::Honest { client, verb, from } => world.honest(client, verb, from)?,
             Step::Attack { at, act } => world.attack(at, act),
+            Step::Ambush { call, at, act } => world.ambush(call, at, act),
         }
     }
     world.finale()
@@ -62,66 +67,67 @@ pub(crate) fn shrink(trace: &Trace, violation: &Violation) -> (Trace, Violation)
 
 /// The kinds of attack moves of a trace, without which object or place they were aimed at.
 fn kinds(trace: &Trace) -> Vec<String> {
-    let kind = |step: &Step| match step {
-        Step::Attack { act, .. } => Some(match act {
-            Act::Put(content, under) => {
-                let content = format!("{content:?}");
-                let under = format!("{under:?}");
-                let head = |text: &str| text.split([' ', '(']).next().unwrap_or_default().to_owned();
-                format!("Put {} {}", head(&content), head(&under))
-            }
-            act => format!("{act:?}").split([' ', ',']).next().unwrap_or_default().to_owned(),
-        }),
-        Step::Honest { .. } => None,
+    let head = |text: String| text.split([' ', '(', ',']).next().unwrap_or_default().to_owned();
+    let kind = |act: Act| match act {
+        Act::Put(content, under) => format!("Put {} {}", head(format!("{content:?}")), head(format!("{under:?}"))),
+        Act::OtherVault { .. } => "OtherVault".to_owned(),
+        act => format!("{act:?}").split(',').next().unwrap_or_default().replace('(', " ").replace(')', ""),
     };
-    let mut kinds: Vec<String> = trace.steps.iter().filter_map(kind).collect();
+    let mut kinds: Vec<String> = trace.steps.iter().filter_map(Step::act).map(kind).collect();
     kinds.sort();
     kinds.dedup();
     kinds
 }
 
-/// Which finding of security.md a minimal trace shows; `None` for one that is not written down there.
+/// Which finding a minimal trace shows: by number those of the security review (S), of others of that day (A6, B1), or made by
+/// this attacker first (R). `None` for what nobody has written down.
 pub(crate) fn explain(trace: &Trace, violation: &Violation) -> Option<&'static str> {
-    let acts: Vec<Act> = trace
-        .steps
-        .iter()
-        .filter_map(|step| match step {
-            Step::Attack { act, .. } => Some(*act),
-            Step::Honest { .. } => None,
-        })
-        .collect();
-    let any = |test: &dyn Fn(&Act) -> bool| acts.iter().any(test);
+    let acts: Vec<Act> = trace.steps.iter().filter_map(Step::act).collect();
     let all = |test: &dyn Fn(&Act) -> bool| !acts.is_empty() && acts.iter().all(test);
-    let takes_back = |act: &Act| {
-        matches!(
-            act,
-            Act::Delete(..) | Act::DeleteAll(_) | Act::RollBack(..) | Act::Replay(..) | Act::Hide(..)
-        )
+    let sentence = violation.sentence;
+    let takes_back = |what: &[What]| {
+        let what = what.to_vec();
+        move |act: &Act| match act {
+            Act::Delete(taken, _) | Act::DeleteAll(taken) | Act::RollBack(taken, _) | Act::Replay(taken, _) | Act::Hide(taken, _) => {
+                what.contains(taken)
+            }
+            _ => false,
+        }
     };
     let forges = |act: &Act| matches!(act, Act::Put(content, _) if !matches!(content, Content::Garbage(_)));
-    match violation.sentence {
-        _ if all(&|act| matches!(act, Act::OtherVault { .. })) => Some("S1"),
-        _ if trace.setting().key == Key::Removed && all(&forges) => Some("S4"),
-        "old-epoch" | "secrecy" if all(&takes_back) => Some("S5"),
-        "moved-vault" if all(&takes_back) => Some("S14"),
+    let puts_root = |under: fn(&Under) -> bool| {
+        move |act: &Act| matches!(act, Act::Put(Content::Root { .. } | Content::Garbage(_), to) if under(to))
+    };
+    let is_lost = ["lost", "wrong-bytes", "hidden", "silent-damage", "silent-loss"].contains(&sentence);
+    if acts.is_empty() {
+        return match sentence {
+            "keep-rules" => Some("B1"),
+            "old-epoch" => Some("A6"),
+            _ => None,
+        };
+    }
+    if all(&|act| matches!(act, Act::OtherVault { .. })) {
+        return Some("S1");
+    }
+    if is_lost && all(&puts_root(|under| matches!(under, Under::Announced))) {
+        return Some("S3");
+    }
+    if is_lost && all(&forges) && all(&puts_root(|under| matches!(under, Under::Existing(_)))) {
+        return Some("S2");
+    }
+    if is_lost && all(&|act| matches!(act, Act::Put(Content::Shard, _))) {
+        return Some("S6");
+    }
+    if trace.setting().key == Key::Removed && all(&forges) {
+        return Some("S4");
+    }
+    match sentence {
+        // Slots that are rolled back close what was written since as well: those who have it see the rest as damage.
+        "old-epoch" | "secrecy" | "hidden" | "lost" if all(&takes_back(&[What::Slots, What::Any])) => Some("S5"),
+        "moved-vault" if all(&takes_back(&[What::Header, What::Slots, What::Packs, What::Any])) => Some("S14"),
         "latest" if all(&forges) => Some("S7"),
-        "lost" | "wrong-bytes" | "hidden" | "silent-damage" => {
-            let root = |under: fn(&Under) -> bool| {
-                move |act: &Act| {
-                    matches!(act, Act::Put(Content::Root { .. } | Content::Garbage(_), to) if under(to))
-                }
-            };
-            if all(&root(|under| matches!(under, Under::Announced))) {
-                Some("S3")
-            } else if all(&root(|under| matches!(under, Under::Existing(_)))) && any(&forges) {
-                Some("S2")
-            } else if all(&|act| matches!(act, Act::Put(Content::Shard, _))) {
-                Some("S6")
-            } else {
-                None
-            }
-        }
-        "silent-loss" if all(&takes_back) && !any(&|act| matches!(act, Act::Delete(What::Slots, _))) => Some("S8"),
+        "silent-loss" if all(&takes_back(&[What::Roots, What::Any, What::Epochs])) => Some("S8"),
+        "lost" | "hidden" if all(&|act| matches!(act, Act::Replay(What::Mark, _) | Act::RollBack(What::Mark, _))) => Some("R1"),
         _ => None,
     }
 }
@@ -210,7 +216,7 @@ impl Hunt {
     /// The known findings that were not made.
     pub(crate) fn lacking(&self) -> Vec<&'static str> {
         let is_lacking = |known: &&str| !self.found.keys().any(|name| is_of(known, name));
-        KNOWN.into_iter().filter(is_lacking).collect()
+        KNOWN.into_iter().take(MUST).filter(is_lacking).collect()
     }
 }
 

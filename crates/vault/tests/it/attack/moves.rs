@@ -7,7 +7,7 @@ use drystone_store::Name;
 
 use crate::attack::forge::pick_of;
 use crate::attack::trace::{Act, What};
-use crate::attack::world::{Objects, World, is};
+use crate::attack::world::{Changes, Objects, World, is};
 
 /// Where a move happens.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +44,23 @@ impl World {
         }
         let state = self.state();
         self.note_births(&state);
+    }
+
+    /// The same, made ready now to happen at a later call.
+    pub(crate) fn ambush(&mut self, call: u8, at: u8, act: Act) {
+        let before = self.state();
+        self.attack(at, act);
+        for (spot, before) in self.spots.iter().zip(&before) {
+            let after = spot.objects.contents();
+            let gone = before.keys().filter(|name| !after.contains_key(*name));
+            let mut changes: Changes = gone.map(|name| (name.clone(), None)).collect();
+            let altered = after.iter().filter(|(name, bytes)| before.get(*name) != Some(*bytes));
+            changes.extend(altered.map(|(name, bytes)| (name.clone(), Some(bytes.clone()))));
+            if !changes.is_empty() {
+                spot.replace(before);
+                spot.lie_in_wait(u64::from(call), changes);
+            }
+        }
     }
 
     fn put(&self, spots: Spots, name: &Name, object: &Bytes) {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use drystone_format::RootId;
 use drystone_store::Name;
 use drystone_vault::{CheckOptions, ScrubOptions, Vault};
@@ -67,22 +68,23 @@ impl World {
         self.setting.bad.len() <= usize::from(total - needed)
     }
 
-    /// What honest clients put since `before` is not to be opened by the attacker, nor by a key that was removed.
-    pub(crate) fn secrecy(&self, before: &[Objects], evil_before: &Objects) -> Result<(), Violation> {
-        let has_old = self.setting.key == Key::Removed;
+    /// What honest clients have sealed in this step is not to be opened by the attacker, nor by a key that was removed.
+    pub(crate) fn secrecy(&self, before: &[Objects]) -> Result<(), Violation> {
         let places = self.spots.iter().chain([&self.evil]);
-        for (spot, before) in places.zip(before.iter().chain([evil_before])) {
-            for (name, object) in spot.objects.contents() {
-                if before.get(&name) == Some(&object) || !(is(What::Roots, &name) || is(What::Packs, &name)) {
-                    continue;
-                }
-                if self.forged.iter().any(|secrets| opens(secrets, &name, &object)) {
-                    return broken("secrecy", format!("the attacker's keys open {name}"));
-                }
-                if opens(&self.retired, &name, &object) {
-                    let sentence = if has_old { "secrecy" } else { "old-epoch" };
-                    return broken(sentence, format!("the removed key opens {name}"));
-                }
+        for (name, object) in places.flat_map(|spot| spot.written.lock().clone()) {
+            let holds = |place: &Objects| place.get(&name) == Some(&object);
+            // Copied from another place, or back to one: nobody has sealed it now.
+            let is_copy = before.iter().any(holds) || self.history.iter().flatten().any(holds);
+            if is_copy || !(is(What::Roots, &name) || is(What::Packs, &name)) {
+                continue;
+            }
+            if self.forged.iter().any(|secrets| opens(secrets, &name, &object)) {
+                return broken("secrecy", format!("the attacker's keys open {name}"));
+            }
+            let has_old = |at| at == 0 && self.setting.key == Key::Removed;
+            if let Some(at) = self.retired.iter().position(|secrets| opens(secrets, &name, &object)) {
+                let sentence = if has_old(at) { "secrecy" } else { "old-epoch" };
+                return broken(sentence, format!("the removed key {at} opens {name}"));
             }
         }
         Ok(())
@@ -161,13 +163,11 @@ impl World {
 
     /// The names of what honest clients have put and that is not so any more.
     fn tampered(&self) -> Vec<Name> {
-        let places = self.truth.iter().zip(&self.spots);
-        let altered = places.flat_map(|(truth, spot)| {
+        let altered = self.spots.iter().flat_map(|spot| {
             let now = spot.objects.contents();
-            let differs = move |(name, bytes): (&Name, &bytes::Bytes)| {
-                (now.get(name) != Some(bytes) && !is(What::Presences, name)).then(|| name.clone())
-            };
-            truth.iter().filter_map(differs).collect::<Vec<_>>()
+            let truth = spot.truth.lock().clone();
+            let differs = |(name, bytes): &(Name, Bytes)| now.get(name) != Some(bytes) && !is(What::Presences, name);
+            truth.into_iter().filter(differs).map(|(name, _)| name).collect::<Vec<_>>()
         });
         altered.collect()
     }

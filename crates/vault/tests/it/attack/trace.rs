@@ -50,6 +50,8 @@ pub(crate) enum Key {
     Stolen,
     /// A copy of all that an owner knew who has been removed, with a new key epoch.
     Removed,
+    /// A copy of what a writer knew who has been removed, with a new key epoch.
+    RemovedWriter,
 }
 
 /// Who the attacker is, and where the vault lies.
@@ -78,7 +80,7 @@ const fn setting(name: &'static str, places: usize, spread: (u8, u8), bad: &'sta
 }
 
 /// Every kind of attacker of docs/threat-model.md, alone and together.
-pub(crate) const SETTINGS: [Setting; 15] = [
+pub(crate) const SETTINGS: [Setting; 17] = [
     setting("the only place", 1, (1, 1), &[0], Key::None),
     setting("a writer, one place that only adds", 1, (1, 1), &[], Key::Writer),
     setting("a writer's stolen key, one place that only adds", 1, (1, 1), &[], Key::Stolen),
@@ -94,6 +96,8 @@ pub(crate) const SETTINGS: [Setting; 15] = [
     setting("two places of five", 5, (3, 5), &[0, 3], Key::None),
     setting("a writer and two places of five", 5, (3, 5), &[1, 2], Key::Writer),
     setting("one place of a mirror", 2, (1, 2), &[0], Key::None),
+    setting("a removed writer, one place that only adds", 1, (1, 1), &[], Key::RemovedWriter),
+    setting("a removed writer and one place of three", 3, (2, 3), &[2], Key::RemovedWriter),
 ];
 
 /// An honest machine.
@@ -134,6 +138,10 @@ pub(crate) enum Verb {
     LoseCache,
     /// Lets so many days pass.
     Wait(u8),
+    /// Adds a key and removes it again, with a new key epoch.
+    Rekey,
+    /// Backs up while its clock is a year ahead.
+    BackupAhead,
 }
 
 /// A kind of object.
@@ -241,6 +249,18 @@ pub(crate) enum Step {
     Honest { client: Client, verb: Verb, from: u8 },
     /// `at`: which of the places where he may do it.
     Attack { at: u8, act: Act },
+    /// The same, made ready now and done at the call of this number, counted at each place, that honest clients make from now on.
+    Ambush { call: u8, at: u8, act: Act },
+}
+
+impl Step {
+    /// What the attacker does in it.
+    pub(crate) fn act(&self) -> Option<Act> {
+        match self {
+            Self::Attack { act, .. } | Self::Ambush { act, .. } => Some(*act),
+            Self::Honest { .. } => None,
+        }
+    }
 }
 
 /// A world and what happens in it.
@@ -264,7 +284,7 @@ impl Trace {
                 honest(&SETTINGS[setting], &mut rng, &mut steps);
             }
         }
-        if !steps.iter().any(|step| matches!(step, Step::Attack { .. })) {
+        if steps.iter().all(|step| step.act().is_none()) {
             steps.push(attack(&SETTINGS[setting], &mut rng));
         }
         Self { setting, steps }
@@ -304,7 +324,9 @@ fn honest(setting: &Setting, rng: &mut Rng, steps: &mut Vec<Step>) {
         81..85 => steps.push(step(Verb::Mend)),
         85..89 => steps.push(step(Verb::Repair)),
         89..91 => steps.push(step(Verb::UsePlace(rng.byte()))),
-        91..96 => steps.push(step(Verb::LoseCache)),
+        91..93 => steps.push(step(Verb::Rekey)),
+        93..94 => steps.push(step(Verb::BackupAhead)),
+        94..97 => steps.push(step(Verb::LoseCache)),
         _ => steps.push(step(Verb::Wait(rng.of(&[1, 3, 20])))),
     }
 }
@@ -318,6 +340,10 @@ fn attack(setting: &Setting, rng: &mut Rng) -> Step {
     } else {
         Act::Put(content(setting, rng), under(rng))
     };
+    if rng.chance(15) {
+        let call = rng.byte() % 64;
+        return Step::Ambush { call, at, act };
+    }
     Step::Attack { at, act }
 }
 
@@ -373,6 +399,6 @@ fn content(setting: &Setting, rng: &mut Rng) -> Content {
     match setting.key {
         Key::None => Content::Garbage(rng.of(&WHATS)),
         Key::Removed if rng.chance(70) => rng.of(&by_owner),
-        Key::Writer | Key::Stolen | Key::Removed => rng.of(&by_writer),
+        _ => rng.of(&by_writer),
     }
 }

@@ -42,23 +42,56 @@ const CALLS_MAX: u64 = 100_000;
 pub(crate) type Objects = BTreeMap<Name, Bytes>;
 pub(crate) type Files = Vec<(String, Vec<u8>)>;
 
-/// A place: its objects, and which of them it leaves out of listings.
+/// A place: its objects, which of them it leaves out of listings, and what honest clients did there.
 #[derive(Debug)]
 pub(crate) struct Spot {
     url: String,
     pub(crate) objects: Memory,
     pub(crate) hidden: Mutex<BTreeSet<Name>>,
+    /// What honest clients have put and not removed.
+    pub(crate) truth: Mutex<Objects>,
+    /// What they have put since it was last asked.
+    pub(crate) written: Mutex<Vec<(Name, Bytes)>>,
+    /// Changes that the attacker has made ready, and after how many more calls they happen.
+    ambush: Mutex<Option<(u64, Changes)>>,
     calls: AtomicU64,
 }
+
+/// New bytes of objects; `None` for those that go.
+pub(crate) type Changes = Vec<(Name, Option<Bytes>)>;
 
 impl Spot {
     fn new(url: &str, objects: Memory) -> Arc<Self> {
         Arc::new(Self {
             url: url.to_owned(),
+            truth: Mutex::new(objects.contents()),
             objects,
             hidden: Mutex::default(),
+            written: Mutex::default(),
+            ambush: Mutex::default(),
             calls: AtomicU64::new(0),
         })
+    }
+
+    /// Makes changes that happen after so many more calls.
+    pub(crate) fn lie_in_wait(&self, calls: u64, changes: Changes) {
+        *self.ambush.lock() = Some((calls, changes));
+    }
+
+    fn spring(&self) {
+        let mut ambush = self.ambush.lock();
+        match ambush.as_mut() {
+            Some((calls, _)) if *calls > 0 => *calls -= 1,
+            Some(_) => {
+                for (name, bytes) in ambush.take().into_iter().flat_map(|(_, changes)| changes) {
+                    match bytes {
+                        Some(bytes) => self.objects.overwrite(&name, bytes),
+                        None => self.objects.remove(&name),
+                    }
+                }
+            }
+            None => {}
+        }
     }
 
     /// Everything that lies here becomes this.
@@ -72,6 +105,7 @@ impl Spot {
     }
 
     fn count(&self) -> drystone_store::Result<()> {
+        self.spring();
         if self.calls.fetch_add(1, Ordering::Relaxed) < CALLS_MAX {
             return Ok(());
         }
@@ -99,7 +133,12 @@ impl Store for Spot {
 
     async fn put(&self, name: &Name, bytes: Bytes) -> drystone_store::Result<Put> {
         self.count()?;
-        self.objects.put(name, bytes).await
+        let put = self.objects.put(name, bytes.clone()).await?;
+        if put == Put::Created {
+            self.truth.lock().insert(name.clone(), bytes.clone());
+            self.written.lock().push((name.clone(), bytes));
+        }
+        Ok(put)
     }
 
     async fn get(&self, name: &Name, range: Range) -> drystone_store::Result<Bytes> {
@@ -131,6 +170,7 @@ impl Store for Spot {
 
     async fn delete(&self, name: &Name) -> drystone_store::Result<()> {
         self.count()?;
+        self.truth.lock().remove(name);
         self.objects.delete(name).await
     }
 }
@@ -277,13 +317,11 @@ pub(crate) struct World {
     pub(crate) vault_verify: VerifyKey,
     /// What lay at each place after each honest step.
     pub(crate) history: Vec<Vec<Objects>>,
-    /// What honest clients have put and not removed, at each place.
-    pub(crate) truth: Vec<Objects>,
     /// When each object was first seen: makes the choice among objects repeatable though their names are random.
     pub(crate) born: BTreeMap<Name, usize>,
     pub(crate) acked: Vec<Acked>,
-    /// What an owner knew before he was removed.
-    pub(crate) retired: Secrets,
+    /// What was known before each new key epoch.
+    pub(crate) retired: Vec<Secrets>,
     /// The attacker's credential, if he has one.
     pub(crate) thief: Option<Secrets>,
     /// Secrets that the attacker has made: of vaults and epochs of his.
@@ -322,12 +360,13 @@ impl World {
             history: Vec::new(),
         };
         let made = maker.create(setting);
-        let (thief, former) = (new_key(), new_key());
+        let (thief, former, former_writer) = (new_key(), new_key(), new_key());
         for (key, role) in [
             (&maker.machines[1].key, Role::Owner),
             (&maker.machines[2].key, Role::Writer),
             (&thief, Role::Writer),
             (&former, Role::Owner),
+            (&former_writer, Role::Writer),
         ] {
             made.add_key(&new_slot(&key.recipient, role)).unwrap();
         }
@@ -336,8 +375,9 @@ impl World {
         maker.store(Client::Web, 0);
         scrub(&maker.open(Client::Home));
         maker.remember();
-        let retired = unlock(&former.key, &maker.spots[0].objects.contents()).unwrap();
-        maker.rekey(&former);
+        let then = maker.spots[0].objects.contents();
+        let retired = unlock(&former.key, &then).unwrap();
+        maker.rekey(&[&former, &former_writer]);
         maker.store(Client::Home, 1);
         maker.store(Client::Desk, 0);
         maker.look();
@@ -347,20 +387,20 @@ impl World {
             Key::Writer => unlock(&thief.key, &maker.spots[0].objects.contents()),
             Key::Stolen => unlock(&maker.machines[2].key.key, &maker.spots[0].objects.contents()),
             Key::Removed => Some(retired.clone()),
+            Key::RemovedWriter => unlock(&former_writer.key, &then),
         };
         let mut world = Self {
             setting,
             evil: Spot::new(EVIL_URL, Memory::named(EVIL_URL)),
             vault: retired.vault,
             vault_verify: retired.vault_verify,
-            truth: maker.history.last().unwrap().clone(),
             history: maker.history,
             spots: maker.spots,
             machines: maker.machines,
             clock: maker.clock,
             born: BTreeMap::new(),
             acked: maker.acked,
-            retired,
+            retired: vec![retired],
             thief,
             forged: Vec::new(),
             rng: Rng::new(1),
@@ -390,7 +430,6 @@ impl World {
             vault: self.vault,
             vault_verify: self.vault_verify,
             history: self.history.clone(),
-            truth: self.truth.clone(),
             born: self.born.clone(),
             acked: self.acked.clone(),
             retired: self.retired.clone(),
@@ -443,6 +482,16 @@ impl World {
         let context = context(key, &self.clock, Seeded::new(Vec::new(), seed));
         let options = options(vec![new_slot(&key.recipient, Role::Owner)]);
         Vault::create(self.spots[0].clone(), context, &options)
+    }
+
+    /// An owner adds a key and removes it again with a new key epoch; what it knew meanwhile is closed from then on.
+    pub(crate) fn rekey(&mut self, vault: &Vault) -> drystone_vault::Result<()> {
+        let former = new_key();
+        vault.add_key(&new_slot(&former.recipient, Role::Owner))?;
+        let known = self.spots.iter().find_map(|spot| unlock(&former.key, &spot.objects.contents()));
+        remove_key(vault, &former.recipient)?;
+        self.retired.extend(known);
+        Ok(())
     }
 
     /// A vault of the attacker's own, locked to all public keys in `slots`, and its secrets.
@@ -517,11 +566,11 @@ impl Maker {
         });
     }
 
-    fn rekey(&self, former: &Fixture) {
-        let vault = self.open(Client::Home);
-        let (keys, _) = vault.keys().unwrap();
-        let key = keys.iter().find(|key| key.recipient == former.recipient).unwrap();
-        vault.remove_key(&key.id, NewEpoch::Start).unwrap();
+    fn rekey(&self, former: &[&Fixture]) {
+        for former in former {
+            let vault = self.open(Client::Home);
+            remove_key(&vault, &former.recipient).unwrap();
+        }
         let vault = self.open(Client::Home);
         if let Some(place) = vault.places().map(|list| list.places[0].id) {
             vault.use_place(place, PlaceUse::default()).unwrap();
@@ -573,6 +622,12 @@ fn new_slot(recipient: &str, role: Role) -> NewSlot {
         label: "key".to_owned(),
         role,
     }
+}
+
+fn remove_key(vault: &Vault, recipient: &str) -> drystone_vault::Result<()> {
+    let (keys, _) = vault.keys()?;
+    let key = keys.iter().find(|key| key.recipient == recipient).unwrap();
+    vault.remove_key(&key.id, NewEpoch::Start)
 }
 
 fn open_from(
