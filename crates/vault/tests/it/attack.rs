@@ -10,6 +10,7 @@ mod honest;
 mod hunt;
 mod moves;
 mod oracle;
+mod regressions;
 mod trace;
 mod world;
 
@@ -19,7 +20,7 @@ use crate::attack::hunt::{Hunt, run};
 use crate::attack::trace::{SETTINGS, Trace};
 
 /// Seeds of the test that always runs.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 40;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())

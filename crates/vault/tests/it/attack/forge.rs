@@ -224,7 +224,11 @@ impl World {
 
     fn lying_pack(&mut self, secrets: &Secrets, under: Under) -> Option<Forged> {
         let packs: Vec<PackId> = self.packs().into_iter().collect();
-        let pick = if let Under::Existing(pick) = under { pick } else { self.rng.next() as u8 };
+        let pick = if let Under::Existing(pick) = under {
+            pick
+        } else {
+            self.rng.next() as u8
+        };
         let object = self.whole_pack(secrets, pick_of(&packs, pick)?)?;
         let size = object.len() as u64;
         let start = object.len() - tail_bytes(&object, size).ok()?;
@@ -243,13 +247,21 @@ impl World {
     /// A shard with right tags over garbage: of a pack that is there, in the place of one that is there, or one more.
     fn shard(&mut self, secrets: &Secrets, under: Under) -> Option<Forged> {
         let shards: Vec<Name> = self.names(What::Packs);
-        let pick = if let Under::Existing(pick) = under { pick } else { self.rng.next() as u8 };
+        let pick = if let Under::Existing(pick) = under {
+            pick
+        } else {
+            self.rng.next() as u8
+        };
         let name = pick_of(&shards, pick)?;
         let Kind::Shard(id) = name.kind() else { return None };
         let object = self.state().into_iter().find_map(|place| place.get(&name).cloned())?;
         let key = secrets.shard_key();
         let shape = open_footer(&key, id.pack, id.needed, id.number, &object).ok()?;
-        let number = if matches!(under, Under::Existing(_)) { id.number } else { self.setting.spread.1 };
+        let number = if matches!(under, Under::Existing(_)) {
+            id.number
+        } else {
+            self.setting.spread.1
+        };
         let payload = noise(self.rng.next(), shape.payload_bytes(number) as usize);
         let forged = seal_shard(&key, &shape, number, &payload).ok()?;
         Some(vec![(Name::shard(&ShardId { number, ..id }), forged)])
@@ -286,10 +298,8 @@ impl World {
                 place: id,
             };
             let small = self.state().swap_remove(0);
-            let mut small: crate::attack::world::Objects = small
-                .into_iter()
-                .filter(|(name, _)| !is(What::Packs, name))
-                .collect();
+            let mut small: crate::attack::world::Objects =
+                small.into_iter().filter(|(name, _)| !is(What::Packs, name)).collect();
             small.insert(Name::place(), mark.encode(vault_key).ok()?.into());
             small.insert(name.clone(), object.clone().into());
             self.evil.replace(&small);
@@ -315,7 +325,8 @@ impl World {
                 id: SlotId(random::array(&mut self.rng)),
                 ..slot
             };
-            slot.fill(&newer.delegate(&mut self.rng, slot.role).ok()?, &mut self.rng).ok()?;
+            slot.fill(&newer.delegate(&mut self.rng, slot.role).ok()?, &mut self.rng)
+                .ok()?;
             forged.push((Name::key(&slot.id), slot.encode(&vault_key).ok()?));
         }
         Some(forged)
@@ -324,7 +335,9 @@ impl World {
     fn header(&mut self, secrets: &Secrets) -> Option<Forged> {
         let vault_key = secrets.vault_key.as_ref()?;
         let state = self.state();
-        let header = state.iter().find_map(|place| Header::decode(place.get(&Name::header())?).ok())?;
+        let header = state
+            .iter()
+            .find_map(|place| Header::decode(place.get(&Name::header())?).ok())?;
         let other = Header {
             generation: header.generation + 1,
             trust: Trust::Everyone,

@@ -9,9 +9,7 @@ use drystone_vault::{CheckOptions, Error, GcOptions, PlaceUse, RepairOptions, Sc
 
 use crate::attack::oracle::{Violation, broken};
 use crate::attack::trace::{Client, Verb};
-use crate::attack::world::{
-    AUTO_CREATES, Acked, HOSTS, Pending, World, begin, elsewhere, files_of, finish,
-};
+use crate::attack::world::{AUTO_CREATES, Acked, HOSTS, Pending, World, begin, elsewhere, files_of, finish};
 
 const DAY: i64 = 86_400;
 
@@ -59,7 +57,9 @@ impl World {
         let vault = match self.open(client, from) {
             Ok(vault) => vault,
             Err(Error::NoVault { .. }) if AUTO_CREATES && is_backup && self.spots.len() == 1 => {
-                let Ok(vault) = self.create_anew(client) else { return Ok(()) };
+                let Ok(vault) = self.create_anew(client) else {
+                    return Ok(());
+                };
                 vault
             }
             Err(_) => return Ok(()),
@@ -79,7 +79,9 @@ impl World {
         match verb {
             Verb::Backup(state) | Verb::Begin(state) => {
                 let files = files_of(client, state);
-                let Ok((ingest, tree)) = begin(&vault, &files) else { return Ok(()) };
+                let Ok((ingest, tree)) = begin(&vault, &files) else {
+                    return Ok(());
+                };
                 self.machine(client).pending = Some(Pending {
                     vault,
                     ingest,
@@ -134,7 +136,9 @@ impl World {
             grace_seconds: 14 * DAY,
             ..Keep::default()
         };
-        let Ok((groups, _)) = vault.plan_forget(&keep, &|_| true) else { return Ok(()) };
+        let Ok((groups, _)) = vault.plan_forget(&keep, &|_| true) else {
+            return Ok(());
+        };
         let going: Vec<_> = groups.iter().flat_map(Group::forgotten).collect();
         if self.is_tolerated() {
             for client in [Client::Home, Client::Desk] {

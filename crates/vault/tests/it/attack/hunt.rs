@@ -10,9 +10,7 @@ use crate::attack::trace::{Act, Content, Key, SETTINGS, Step, Trace, Under, What
 use crate::attack::world::World;
 
 /// Findings that this commit does not withstand yet: a long hunt must make the first eight again, and may make the others.
-pub(crate) const KNOWN: [&str; 12] = [
-    "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S14", "A6", "B1", "R1",
-];
+pub(crate) const KNOWN: [&str; 12] = ["S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S14", "A6", "B1", "R1"];
 /// So many of them must be found.
 const MUST: usize = 8;
 
@@ -71,7 +69,12 @@ fn kinds(trace: &Trace) -> Vec<String> {
     let kind = |act: Act| match act {
         Act::Put(content, under) => format!("Put {} {}", head(format!("{content:?}")), head(format!("{under:?}"))),
         Act::OtherVault { .. } => "OtherVault".to_owned(),
-        act => format!("{act:?}").split(',').next().unwrap_or_default().replace('(', " ").replace(')', ""),
+        act => format!("{act:?}")
+            .split(',')
+            .next()
+            .unwrap_or_default()
+            .replace('(', " ")
+            .replace(')', ""),
     };
     let mut kinds: Vec<String> = trace.steps.iter().filter_map(Step::act).map(kind).collect();
     kinds.sort();
@@ -88,16 +91,16 @@ pub(crate) fn explain(trace: &Trace, violation: &Violation) -> Option<&'static s
     let takes_back = |what: &[What]| {
         let what = what.to_vec();
         move |act: &Act| match act {
-            Act::Delete(taken, _) | Act::DeleteAll(taken) | Act::RollBack(taken, _) | Act::Replay(taken, _) | Act::Hide(taken, _) => {
-                what.contains(taken)
-            }
+            Act::Delete(taken, _)
+            | Act::DeleteAll(taken)
+            | Act::RollBack(taken, _)
+            | Act::Replay(taken, _)
+            | Act::Hide(taken, _) => what.contains(taken),
             _ => false,
         }
     };
     let forges = |act: &Act| matches!(act, Act::Put(content, _) if !matches!(content, Content::Garbage(_)));
-    let puts_root = |under: fn(&Under) -> bool| {
-        move |act: &Act| matches!(act, Act::Put(Content::Root { .. } | Content::Garbage(_), to) if under(to))
-    };
+    let puts_root = |under: fn(&Under) -> bool| move |act: &Act| matches!(act, Act::Put(Content::Root { .. } | Content::Garbage(_), to) if under(to));
     let is_lost = ["lost", "wrong-bytes", "hidden", "silent-damage", "silent-loss"].contains(&sentence);
     if acts.is_empty() {
         return match sentence {
@@ -127,7 +130,9 @@ pub(crate) fn explain(trace: &Trace, violation: &Violation) -> Option<&'static s
         "moved-vault" if all(&takes_back(&[What::Header, What::Slots, What::Packs, What::Any])) => Some("S14"),
         "latest" if all(&forges) => Some("S7"),
         "silent-loss" if all(&takes_back(&[What::Roots, What::Any, What::Epochs])) => Some("S8"),
-        "lost" | "hidden" if all(&|act| matches!(act, Act::Replay(What::Mark, _) | Act::RollBack(What::Mark, _))) => Some("R1"),
+        "lost" | "hidden" if all(&|act| matches!(act, Act::Replay(What::Mark, _) | Act::RollBack(What::Mark, _))) => {
+            Some("R1")
+        }
         _ => None,
     }
 }

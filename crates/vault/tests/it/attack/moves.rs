@@ -144,7 +144,11 @@ impl World {
             }
             Act::Hide(what, pick) => spot.hidden.lock().extend(self.choose(&here, what, pick)),
             Act::OtherVault { same_id } => {
-                let slots: Objects = self.history.iter().flat_map(|state| state[at].iter().map(owned)).collect();
+                let slots: Objects = self
+                    .history
+                    .iter()
+                    .flat_map(|state| state[at].iter().map(owned))
+                    .collect();
                 let slots = slots.into_iter().filter(|(name, _)| is(What::Slots, name)).collect();
                 let (objects, secrets) = self.foreign_vault(&slots, same_id);
                 spot.replace(&objects);

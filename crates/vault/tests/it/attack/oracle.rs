@@ -25,18 +25,42 @@ pub(crate) struct Violation {
 
 /// What is promised, by name.
 pub(crate) const SENTENCES: [(&str, &str); 16] = [
-    ("secrecy", "content, names and sizes of files cannot be read; a removed key does not open what is written afterwards"),
-    ("old-epoch", "nobody who lacks the key moves a client to an older key epoch without the client saying so"),
+    (
+        "secrecy",
+        "content, names and sizes of files cannot be read; a removed key does not open what is written afterwards",
+    ),
+    (
+        "old-epoch",
+        "nobody who lacks the key moves a client to an older key epoch without the client saying so",
+    ),
     ("moved-vault", "a vault cannot be swapped for another"),
     ("foreign-place", "nobody but an owner can send clients to other places"),
-    ("older-list", "a machine remembers the newest list of places that it saw"),
+    (
+        "older-list",
+        "a machine remembers the newest list of places that it saw",
+    ),
     ("wrong-bytes", "altered bytes are never returned"),
-    ("lost", "any n - k places may do what they like and nothing is lost; a writer can neither remove nor spoil anything"),
-    ("hidden", "a writer can neither remove nor hide anybody's snapshots; one of several places cannot hide the newest"),
-    ("revived", "what was forgotten is not brought back by a place that is rolled back"),
+    (
+        "lost",
+        "any n - k places may do what they like and nothing is lost; a writer can neither remove nor spoil anything",
+    ),
+    (
+        "hidden",
+        "a writer can neither remove nor hide anybody's snapshots; one of several places cannot hide the newest",
+    ),
+    (
+        "revived",
+        "what was forgotten is not brought back by a place that is rolled back",
+    ),
     ("latest", "`latest` is not what a writer says it is"),
-    ("keep-rules", "a writer's dummy snapshots push no good ones out of the keep rules"),
-    ("silent-loss", "one place that deletes or rolls back objects takes data with it; `check` and `scrub` notice"),
+    (
+        "keep-rules",
+        "a writer's dummy snapshots push no good ones out of the keep rules",
+    ),
+    (
+        "silent-loss",
+        "one place that deletes or rolls back objects takes data with it; `check` and `scrub` notice",
+    ),
     ("silent-damage", "what is wrong is caught and the place is named"),
     ("endless", "a hostile vault cannot make an operation run without end"),
     ("panic", "a hostile vault cannot crash the reader"),
@@ -55,7 +79,11 @@ pub(crate) fn broken<T>(sentence: &'static str, what: impl ToString) -> Result<T
 /// What opening a vault and working on it told so far.
 fn heard(vault: &Vault) -> Vec<String> {
     let mut told: Vec<String> = vault.warnings().iter().chain(vault.notes()).cloned().collect();
-    if let Some(troubles) = vault.spread().map(|spread| spread.troubles()).filter(|troubles| !troubles.is_none()) {
+    if let Some(troubles) = vault
+        .spread()
+        .map(|spread| spread.troubles())
+        .filter(|troubles| !troubles.is_none())
+    {
         told.push(format!("{troubles:?}"));
     }
     told
@@ -105,7 +133,10 @@ impl World {
         }
         let known = self.machine(client).generation;
         if generation < known && heard(vault).is_empty() {
-            return broken("older-list", format!("{client:?} knew generation {known} and found {generation}"));
+            return broken(
+                "older-list",
+                format!("{client:?} knew generation {known} and found {generation}"),
+            );
         }
         self.machine(client).generation = known.max(generation);
         Ok(())
@@ -122,7 +153,10 @@ impl World {
         if self.is_tolerated() {
             for acked in &self.acked {
                 if !acked.is_forgotten && !ids.contains(&acked.id) {
-                    return broken("hidden", format!("{client:?} does not list {} of {:?}", acked.id, acked.client));
+                    return broken(
+                        "hidden",
+                        format!("{client:?} does not list {} of {:?}", acked.id, acked.client),
+                    );
                 }
                 if acked.is_forgotten && ids.contains(&acked.id) {
                     return broken("revived", format!("{client:?} lists {}", acked.id));
@@ -134,10 +168,18 @@ impl World {
             let claims = HOSTS.contains(&snapshot.host.as_str());
             let own_host = self.setting.key == Key::Stolen && snapshot.host == HOSTS[Client::Web as usize];
             if !is_honest && ((claims && !own_host) || snapshot.started.seconds > self.now()) {
-                return broken("latest", format!("{id} of host {} at {:?}", snapshot.host, snapshot.started));
+                return broken(
+                    "latest",
+                    format!("{id} of host {} at {:?}", snapshot.host, snapshot.started),
+                );
             }
         }
-        let acked: Vec<RootId> = self.acked.iter().map(|acked| acked.id).filter(|id| ids.contains(id)).collect();
+        let acked: Vec<RootId> = self
+            .acked
+            .iter()
+            .map(|acked| acked.id)
+            .filter(|id| ids.contains(id))
+            .collect();
         self.machine(client).seen.extend(acked);
         Ok((ids, told))
     }
@@ -145,12 +187,19 @@ impl World {
     /// Everything that was acknowledged can be restored; returns what cannot, where that much is not promised.
     pub(crate) fn restore(&self, client: Client, vault: &Vault) -> Result<BTreeSet<RootId>, Violation> {
         let mut missing = BTreeSet::new();
-        for acked in self.acked.iter().filter(|acked| !acked.is_forgotten && client != Client::Web) {
+        for acked in self
+            .acked
+            .iter()
+            .filter(|acked| !acked.is_forgotten && client != Client::Web)
+        {
             match files(vault, &acked.id) {
                 Ok(found) if found == acked.files => {}
                 Ok(found) => {
                     let names: Vec<_> = found.iter().map(|(name, _)| name).collect();
-                    return broken("wrong-bytes", format!("{} of {:?} holds {names:?}", acked.id, acked.client));
+                    return broken(
+                        "wrong-bytes",
+                        format!("{} of {:?} holds {names:?}", acked.id, acked.client),
+                    );
                 }
                 Err(error) if self.is_tolerated() => {
                     return broken("lost", format!("{} of {:?}: {error}", acked.id, acked.client));
@@ -167,7 +216,11 @@ impl World {
             let now = spot.objects.contents();
             let truth = spot.truth.lock().clone();
             let differs = |(name, bytes): &(Name, Bytes)| now.get(name) != Some(bytes) && !is(What::Presences, name);
-            truth.into_iter().filter(differs).map(|(name, _)| name).collect::<Vec<_>>()
+            truth
+                .into_iter()
+                .filter(differs)
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
         });
         altered.collect()
     }
@@ -204,7 +257,10 @@ impl World {
         told.extend(check_and_scrub(vault));
         told.extend(heard(vault));
         let mut missing = self.restore(Client::Home, vault)?;
-        let unlisted = self.acked.iter().filter(|acked| !acked.is_forgotten && !listed.contains(&acked.id));
+        let unlisted = self
+            .acked
+            .iter()
+            .filter(|acked| !acked.is_forgotten && !listed.contains(&acked.id));
         missing.extend(unlisted.map(|acked| acked.id));
         missing.retain(|id| known.contains(id));
         if told.is_empty() && !missing.is_empty() {

@@ -354,6 +354,7 @@ impl World {
         let clock = Arc::new(AtomicI64::new(START));
         let mut maker = Maker {
             clock,
+            opened: AtomicU64::new(0),
             spots,
             machines,
             acked: Vec::new(),
@@ -403,7 +404,8 @@ impl World {
             retired: vec![retired],
             thief,
             forged: Vec::new(),
-            rng: Rng::new(1),
+            // Far from the seeds of the machines, or the attacker would draw their ids.
+            rng: Rng::new(0x6174_7461_636b),
         };
         for state in world.history.clone() {
             world.note_births(&state);
@@ -488,7 +490,10 @@ impl World {
     pub(crate) fn rekey(&mut self, vault: &Vault) -> drystone_vault::Result<()> {
         let former = new_key();
         vault.add_key(&new_slot(&former.recipient, Role::Owner))?;
-        let known = self.spots.iter().find_map(|spot| unlock(&former.key, &spot.objects.contents()));
+        let known = self
+            .spots
+            .iter()
+            .find_map(|spot| unlock(&former.key, &spot.objects.contents()));
         remove_key(vault, &former.recipient)?;
         self.retired.extend(known);
         Ok(())
@@ -521,6 +526,7 @@ impl World {
 /// Makes a world.
 struct Maker {
     clock: Arc<AtomicI64>,
+    opened: AtomicU64,
     spots: Vec<Arc<Spot>>,
     machines: [Machine; 3],
     acked: Vec<Acked>,
@@ -529,8 +535,13 @@ struct Maker {
 
 impl Maker {
     fn context(&self, client: Client) -> Context {
-        let seed = self.acked.len() as u64 * 10 + client as u64 + 77;
-        context(&self.machines[client as usize].key, &self.clock, Seeded::new(Vec::new(), seed))
+        // Never the same twice: two runs that draw alike would name their objects alike.
+        let seed = self.opened.fetch_add(1, Ordering::Relaxed);
+        context(
+            &self.machines[client as usize].key,
+            &self.clock,
+            Seeded::new(Vec::new(), seed),
+        )
     }
 
     fn create(&self, setting: &Setting) -> Vault {
@@ -745,4 +756,3 @@ pub(crate) fn opens(secrets: &Secrets, name: &Name, object: &[u8]) -> bool {
         _ => false,
     }
 }
-
