@@ -227,9 +227,12 @@ impl World {
 
     /// What must hold at the end: on the owner's machine, and on a fresh one.
     pub(crate) fn finale(&mut self) -> Result<(), Violation> {
+        let before = self.state();
+        self.spots.iter().for_each(|spot| spot.written.lock().clear());
         for client in [Client::Home, Client::Desk, Client::Web] {
             self.finish_run(client)?;
         }
+        self.secrecy(&before)?;
         let first = self.setting.bad.first().copied().unwrap_or_default() as u8;
         let tampered = self.tampered();
         match self.open(Client::Home, 8 + first) {
