@@ -17,7 +17,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use crate::attack::hunt::{Hunt, run};
-use crate::attack::trace::{SETTINGS, Trace};
+use crate::attack::trace::{SETTINGS, Setting, Trace};
 
 /// Seeds of the test that always runs.
 const SEEDS: u64 = 40;
@@ -29,9 +29,9 @@ fn variable(name: &str) -> Option<u64> {
 /// Without an attacker nothing is broken and nothing is told.
 #[test]
 fn an_honest_world_breaks_no_promise() {
-    for setting in 0..SETTINGS.len() {
+    for (setting, Setting { name, .. }) in SETTINGS.iter().enumerate() {
         let steps = Vec::new();
-        assert_eq!(run(&Trace { setting, steps }), None, "{}", SETTINGS[setting].name);
+        assert_eq!(run(&Trace { setting, steps }), None, "{name}");
     }
 }
 

@@ -121,7 +121,8 @@ pub(crate) fn explain(trace: &Trace, violation: &Violation) -> Option<&'static s
     if is_lost && all(&|act| matches!(act, Act::Put(Content::Shard, _))) {
         return Some("S6");
     }
-    if trace.setting().key == Key::Removed && all(&forges) {
+    // Which of two slots of one epoch counts is chance, so that garbage beside them may not be left out.
+    if trace.setting().key == Key::Removed && acts.iter().any(forges) && all(&|act| matches!(act, Act::Put(..))) {
         return Some("S4");
     }
     match sentence {
