@@ -102,7 +102,7 @@ pub(super) fn encode_packs(packs: &[RunPack]) -> Vec<u8> {
         out.uint(pack.version.into())
             .uint(pack.kind as u64)
             .uint(pack.suite as u64);
-        out.uint(pack.epoch.into()).bytes(&pack.salt).bytes(&pack.wrapped_key);
+        out.uint(pack.epoch).bytes(&pack.salt).bytes(&pack.wrapped_key);
         out.bytes(&pack.signer.0)
             .uint(pack.role.code().into())
             .uint(pack.verified as u64);

@@ -3,26 +3,27 @@
 use std::collections::BTreeSet;
 
 use drystone_format::chunker::Sizes;
+use drystone_format::config::{Config, Features, Trust};
 use drystone_format::epoch::{Epoch, seal_epoch};
-use drystone_format::header::{Header, Trust};
-use drystone_format::id::ChunkHasher;
-use drystone_format::keys::Secrets;
+use drystone_format::header::Header;
+use drystone_format::id::{ChunkHasher, object_hash};
+use drystone_format::keys::{Secrets, SignKey};
 use drystone_format::notice::seal_verified;
 use drystone_format::pack::{PackedChunk, SealedPack, Tail, tail_bytes};
-use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks, Places};
-use drystone_format::presence::Presence;
+use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks};
+use drystone_format::presence::{Presence, WriterState};
 use drystone_format::recipe::Recipe;
-use drystone_format::root::{RootKind, seal_root};
+use drystone_format::root::{RootKind, RootName};
 use drystone_format::seal::PackKind;
-use drystone_format::shard::{Shape, open_footer, open_shard, seal_shard};
-use drystone_format::slot::Slot;
-use drystone_format::tree::{Kind as EntryKind, append_encoded};
-use drystone_format::{PackId, PlaceId, RootId, SlotId, random};
+use drystone_format::shard::{Shape, ShardKeys, open_footer, open_shard, seal_shard};
+use drystone_format::slot::{Slot, SlotNote};
+use drystone_format::tree::{Kind as EntryKind, Time, append_encoded};
+use drystone_format::{PackId, PlaceId, RegistrationId, RootId, SlotId, random};
 use drystone_store::{Kind, Name, ShardId};
 
 use crate::attack::trace::{Content, Key, Under, What};
 use crate::attack::world::{EVIL_URL, HOSTS, World, is, snapshot_of};
-use crate::support::{craft_pack, entry, noise};
+use crate::support::{ALONE, craft_pack, craft_presence, craft_root, entry, noise};
 
 /// Objects to be put.
 pub(crate) type Forged = Vec<(Name, Vec<u8>)>;
@@ -48,38 +49,37 @@ impl World {
             } => self.root(secrets, under, (forges_host, hours), has_file),
             Content::Pack => self.lying_pack(secrets, under),
             Content::Shard => self.shard(secrets, under),
-            Content::Presence => {
-                let presence = Presence {
-                    writer: secrets.certificate.writer,
-                    seen: self.epochs(),
-                };
-                let id = self.root_id(under)?;
-                Some(vec![(Name::writer(&id, 7), presence.encode())])
-            }
+            Content::Presence => self.presence(secrets, under),
             Content::Epoch => {
                 let number = self.epochs().last().map_or(0, |(number, _)| *number) + 1;
-                let roots: BTreeSet<RootId> = self.roots().into_iter().chain(self.announced()).collect();
+                let roots = self.roots();
+                let all = roots.iter().map(|root| root.registration).chain(self.announced());
+                let fences: BTreeSet<RegistrationId> = all.collect();
                 let epoch = Epoch {
                     packs: self.packs(),
-                    fenced: roots.clone(),
-                    roots,
+                    cuts: fences.iter().map(|id| (*id, 0)).collect(),
+                    fences,
+                    forgotten: roots
+                        .iter()
+                        .map(|root| (root.registration, root.number, root.hash))
+                        .collect(),
                 };
                 let object = seal_epoch(secrets, &epoch, &mut self.rng).ok()?;
-                Some(vec![(Name::epoch(number, &self.fresh()), object)])
+                Some(vec![(Name::epoch(number, &object_hash(&object)), object)])
             }
             Content::Verified => {
                 let packs: Vec<PackId> = self.packs().into_iter().collect();
                 let object = seal_verified(secrets, &packs, &mut self.rng).ok()?;
-                Some(vec![(Name::verified(&self.fresh()), object)])
+                Some(vec![(Name::verified(&object_hash(&object)), object)])
             }
-            Content::Places(count) => self.list_of_places(secrets, count),
+            Content::Places(count) => self.configuration(secrets, count),
             Content::Slots(count) => self.slots(secrets, count),
-            Content::Header => self.header(secrets),
+            Content::Header => self.header(),
         }
     }
 
-    fn fresh(&mut self) -> RootId {
-        RootId(random::array(&mut self.rng))
+    fn fresh(&mut self) -> RegistrationId {
+        RegistrationId(random::array(&mut self.rng))
     }
 
     /// All names that lie anywhere, oldest first.
@@ -90,20 +90,56 @@ impl World {
         names
     }
 
-    fn roots(&self) -> Vec<RootId> {
+    fn roots(&self) -> Vec<RootName> {
         let id = |name: Name| match name.kind() {
-            Kind::Root(_, id) => Some(id),
+            Kind::Root(root) => Some(root),
             _ => None,
         };
         self.names(What::Roots).into_iter().filter_map(id).collect()
     }
 
-    fn announced(&self) -> Vec<RootId> {
+    fn announced(&self) -> Vec<RegistrationId> {
         let id = |name: Name| match name.kind() {
-            Kind::Writer(id, _) => Some(id),
+            Kind::Writer(id, ..) => Some(id),
             _ => None,
         };
         self.names(What::Presences).into_iter().filter_map(id).collect()
+    }
+
+    /// The registration of a presence that is there, and its nonce, which is no secret.
+    fn announcement(&self, secrets: &Secrets, under: Under) -> Option<(RegistrationId, [u8; 16])> {
+        let names = self.names(What::Presences);
+        let name = match under {
+            Under::Existing(pick) => pick_of(&names, pick)?,
+            _ => names.last()?.clone(),
+        };
+        let Kind::Writer(registration, beat, hash) = name.kind() else {
+            return None;
+        };
+        let object = self.state().into_iter().find_map(|place| place.get(&name).cloned())?;
+        let (presence, _) = Presence::verify(secrets, (&registration, beat, &hash), &object).ok()?;
+        Some((registration, presence.nonce))
+    }
+
+    fn presence(&mut self, secrets: &Secrets, under: Under) -> Option<Forged> {
+        let (named, nonce, state) = match under {
+            Under::Fresh => (None, random::array(&mut self.rng), WriterState::AtWork),
+            _ => {
+                let (registration, nonce) = self.announcement(secrets, under)?;
+                (Some(registration), nonce, WriterState::Over)
+            }
+        };
+        let presence = Presence {
+            nonce,
+            beat: 7,
+            epochs: self.epochs(),
+            ledgers: BTreeSet::new(),
+            advance: None,
+            state,
+        };
+        let (name, object) = craft_presence(secrets, &presence);
+        let name = named.map_or(name, |named| Name::writer(&named, 7, &object_hash(&object)));
+        Some(vec![(name, object)])
     }
 
     fn epochs(&self) -> BTreeSet<(u64, RootId)> {
@@ -123,34 +159,33 @@ impl World {
         self.names(What::Packs).into_iter().filter_map(id).collect()
     }
 
-    /// The id of a root: a new one, one that exists, or one that a run will publish.
-    fn root_id(&mut self, under: Under) -> Option<RootId> {
-        match under {
-            Under::Fresh => Some(self.fresh()),
-            Under::Existing(pick) => pick_of(&self.roots(), pick),
-            Under::Announced => self.announced().last().copied(),
-        }
-    }
-
     fn garbage(&mut self, what: What, under: Under) -> Option<Forged> {
         let bytes = noise(self.rng.next(), 300);
+        let hash = object_hash(&bytes);
+        let root = |registration| {
+            Name::root(&RootName {
+                kind: RootKind::SNAPSHOT,
+                registration,
+                number: 0,
+                hash,
+            })
+        };
         let name = match (under, what) {
-            (Under::Announced, _) => Name::root(RootKind::Snapshot, &self.root_id(under)?),
+            (Under::Announced, _) => root(*self.announced().last()?),
             (Under::Existing(pick), _) => pick_of(&self.names(what), pick)?,
             (Under::Fresh, What::Slots) => Name::key(&SlotId(random::array(&mut self.rng))),
             (Under::Fresh, What::Packs) => Name::pack(&PackId(random::array(&mut self.rng))),
-            (Under::Fresh, What::Verified) => Name::verified(&self.fresh()),
-            (Under::Fresh, What::Epochs) => Name::epoch(1000, &self.fresh()),
-            (Under::Fresh, What::Places) => Name::places(1000, &self.fresh()),
-            (Under::Fresh, What::Presences) => Name::writer(&self.fresh(), 0),
-            (Under::Fresh, What::Roots | What::Any) => Name::root(RootKind::Snapshot, &self.fresh()),
+            (Under::Fresh, What::Verified) => Name::verified(&hash),
+            (Under::Fresh, What::Epochs) => Name::epoch(1000, &hash),
+            (Under::Fresh, What::Config) => Name::config(1000, &hash),
+            (Under::Fresh, What::Presences) => Name::writer(&self.fresh(), 0, &hash),
+            (Under::Fresh, What::Roots | What::Any) => root(self.fresh()),
             (Under::Fresh, What::Header | What::Mark) => return None,
         };
         Some(vec![(name, bytes)])
     }
 
     fn root(&mut self, secrets: &Secrets, under: Under, claim: (bool, i8), has_file: bool) -> Option<Forged> {
-        let id = self.root_id(under)?;
         let host = match (claim.0, self.setting.key) {
             (true, _) => HOSTS[0],
             (false, Key::Stolen) => HOSTS[2],
@@ -175,8 +210,18 @@ impl World {
         }
         let time = self.now() + i64::from(claim.1) * 3600;
         let payload = snapshot_of(tree, host, time).encode();
-        let object = seal_root(secrets, RootKind::Snapshot, &id, &payload, &mut self.rng).ok()?;
-        forged.push((Name::root(RootKind::Snapshot, &id), object));
+        let announced = match under {
+            Under::Announced => Some(self.announcement(secrets, under)?),
+            _ => None,
+        };
+        let nonce = announced.map_or_else(|| random::array(&mut self.rng), |(_, nonce)| nonce);
+        let (root, object) = craft_root(secrets, nonce, ALONE, &payload);
+        let root = match (under, announced) {
+            (Under::Existing(pick), _) => pick_of(&self.roots(), pick)?,
+            (_, Some((registration, _))) => RootName { registration, ..root },
+            _ => root,
+        };
+        forged.push((Name::root(&root), object));
         Some(forged)
     }
 
@@ -189,7 +234,7 @@ impl World {
         let shape = Shape::new(pack.id, pack.bytes.len() as u64, needed).ok()?;
         let columns = shape.columns(&pack.bytes).ok()?;
         let shard = |(number, payload): (u8, &&[u8])| {
-            let object = seal_shard(&secrets.shard_key(), &shape, number, payload).ok()?;
+            let object = seal_shard(&ShardKeys::new(secrets), &shape, number, payload).ok()?;
             let id = ShardId {
                 pack: pack.id,
                 needed,
@@ -215,8 +260,8 @@ impl World {
                 number,
             };
             let object = find(Name::shard(&shard))?;
-            let opened = open_shard(&secrets.shard_key(), id, needed, number, &object).ok()?;
-            Some(opened.1)
+            let opened = open_shard(&ShardKeys::new(secrets), id, needed, number, &object).ok()?;
+            Some(opened.payload)
         };
         let columns: Option<Vec<Vec<u8>>> = (0..needed).map(column).collect();
         Some(columns?.concat())
@@ -255,7 +300,7 @@ impl World {
         let name = pick_of(&shards, pick)?;
         let Kind::Shard(id) = name.kind() else { return None };
         let object = self.state().into_iter().find_map(|place| place.get(&name).cloned())?;
-        let key = secrets.shard_key();
+        let key = ShardKeys::new(secrets);
         let shape = open_footer(&key, id.pack, id.needed, id.number, &object).ok()?;
         let number = if matches!(under, Under::Existing(_)) {
             id.number
@@ -267,18 +312,27 @@ impl World {
         Some(vec![(Name::shard(&ShardId { number, ..id }), forged)])
     }
 
-    /// A list of places with none but the attacker's, which he makes ready.
-    fn list_of_places(&mut self, secrets: &Secrets, count: u8) -> Option<Forged> {
-        let generation = |name: Name| match name.kind() {
-            Kind::Places(generation, _) => Some(generation),
+    /// A configuration with none but the attacker's place, which he makes ready.
+    fn configuration(&mut self, secrets: &Secrets, count: u8) -> Option<Forged> {
+        let id = |name: Name| match name.kind() {
+            Kind::Config(number, hash) => Some((number, hash)),
             _ => None,
         };
-        let newest = self.names(What::Places).into_iter().filter_map(generation).max();
+        let there: Vec<(u64, RootId)> = self.names(What::Config).into_iter().filter_map(id).collect();
+        let newest = there.iter().map(|(number, _)| *number).max();
+        let replaces: BTreeSet<RootId> = there.into_iter().map(|(_, hash)| hash).collect();
         let id = PlaceId(random::array(&mut self.rng));
-        let list = Places {
-            generation: newest.unwrap_or(0) + u64::from(count),
-            needed: 1,
-            total: 1,
+        let config = Config {
+            number: newest.unwrap_or(0) + u64::from(count),
+            made: Time::default(),
+            replaces: replaces.into_iter().collect(),
+            features: Features::default(),
+            data_sizes: Sizes::new(512, 3584).ok()?,
+            meta_sizes: Sizes::new(256, 1792).ok()?,
+            trust: Trust::Everyone,
+            spread: (1, 1),
+            root_kinds: vec![RootKind::SNAPSHOT.word().to_owned()],
+            removed: Vec::new(),
             places: vec![PlaceEntry {
                 id,
                 url: EVIL_URL.to_owned(),
@@ -290,8 +344,8 @@ impl World {
             }],
             unknown: Vec::new(),
         };
-        let object = list.seal(secrets, &mut self.rng).ok()?;
-        let name = Name::places(list.generation, &self.fresh());
+        let object = config.seal(secrets, &mut self.rng).ok()?;
+        let name = Name::config(config.number, &object_hash(&object));
         if let Some(vault_key) = &secrets.vault_key {
             let mark = PlaceMark {
                 vault: secrets.vault,
@@ -325,26 +379,26 @@ impl World {
                 id: SlotId(random::array(&mut self.rng)),
                 ..slot
             };
-            slot.fill(&newer.delegate(&mut self.rng, slot.role).ok()?, &mut self.rng)
-                .ok()?;
+            slot.renew(&newer, &mut self.rng).ok()?;
+            let note = slot.open_note(secrets).unwrap_or(SlotNote {
+                label: "key".to_owned(),
+                recipient: String::new(),
+                writer: newer.certificate.writer,
+            });
+            slot.set_note(&newer, &note, &mut self.rng).ok()?;
             forged.push((Name::key(&slot.id), slot.encode(&vault_key).ok()?));
         }
         Some(forged)
     }
 
-    fn header(&mut self, secrets: &Secrets) -> Option<Forged> {
-        let vault_key = secrets.vault_key.as_ref()?;
-        let state = self.state();
-        let header = state
-            .iter()
-            .find_map(|place| Header::decode(place.get(&Name::header())?).ok())?;
-        let other = Header {
-            generation: header.generation + 1,
-            trust: Trust::Everyone,
-            data_sizes: Sizes::new(512, 3584).ok()?,
-            ..header
+    fn header(&mut self) -> Option<Forged> {
+        let key = SignKey::generate(&mut self.rng);
+        let header = Header {
+            vault: self.vault,
+            vault_verify: key.verify_key().ok()?,
+            unknown: Vec::new(),
         };
-        Some(vec![(Name::header(), other.encode(vault_key).ok()?)])
+        Some(vec![(Name::header(), header.encode(&key).ok()?)])
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 use drystone_vault::retention::{Group, Keep};
 use drystone_vault::{CheckOptions, Error, GcOptions, PlaceUse, RepairOptions, ScrubOptions, Vault};
 
+use crate::attack::forge::pick_of;
 use crate::attack::oracle::{Violation, broken};
 use crate::attack::trace::{Client, Verb};
-use crate::attack::world::{AUTO_CREATES, Acked, HOSTS, Pending, World, begin, elsewhere, files_of, finish};
+use crate::attack::world::{AUTO_CREATES, Acked, HOSTS, Pending, World, begin, files_of, finish, without_cache};
 
 const DAY: i64 = 86_400;
 
@@ -41,7 +42,7 @@ impl World {
             Verb::LoseCache => {
                 let machine = self.machine(client);
                 machine.pending = None;
-                machine.key = elsewhere(&machine.key);
+                machine.key = without_cache(&machine.key);
                 return Ok(());
             }
             Verb::Finish => return self.finish_run(client),
@@ -159,8 +160,10 @@ impl World {
     }
 
     fn use_place(&mut self, client: Client, vault: Vault, pick: u8) -> Result<(), Violation> {
-        let Some(list) = vault.places() else { return Ok(()) };
-        let place = list.places[usize::from(pick) % list.places.len()].id;
+        let ids: Vec<_> = vault.places().iter().map(|entry| entry.id).collect();
+        let Some(place) = pick_of(&ids, pick) else {
+            return Ok(());
+        };
         let used = PlaceUse {
             weight: 1 + u32::from(pick) % 3,
             ..PlaceUse::default()

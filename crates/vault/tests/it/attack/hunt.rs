@@ -9,10 +9,14 @@ use crate::attack::oracle::{SENTENCES, Violation};
 use crate::attack::trace::{Act, Content, Key, SETTINGS, Step, Trace, Under, What};
 use crate::attack::world::World;
 
-/// Findings that this commit does not withstand yet: a long hunt must make the first eight again, and may make the others.
-pub(crate) const KNOWN: [&str; 12] = ["S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S14", "A6", "B1", "R1"];
-/// So many of them must be found.
-const MUST: usize = 8;
+/// Findings that this commit does not withstand: a long hunt must make them again, or the attacker has become blind.
+///
+/// S8, a single place that hides or drops a root: nothing that is read states which roots there are before the ledger, which is modelled
+/// and has its bytes, is kept and compared.
+pub(crate) const KNOWN: [&str; 1] = ["S8"];
+
+/// What is still promised against a former owner, who has the vault's signing key for ever (docs/threat-model.md, "A former owner").
+const AGAINST_FORMER_OWNERS: [&str; 4] = ["wrong-bytes", "endless", "panic", "hangs"];
 
 /// A trace that takes longer than this hangs.
 const TRACE_LIMIT: Duration = Duration::from_secs(120);
@@ -37,12 +41,21 @@ fn replay(trace: &Trace) -> Result<(), Violation> {
     let mut world = World::of(trace.setting, &SETTINGS);
     for step in &trace.steps {
         match *step {
-            Step::Honest { client, verb, from } => world.honest(client, verb, from)?,
+            Step::Honest { client, verb, from } => promised(trace, world.honest(client, verb, from))?,
             Step::Attack { at, act } => world.attack(at, act),
             Step::Ambush { call, at, act } => world.ambush(call, at, act),
         }
     }
-    world.finale()
+    promised(trace, world.finale())
+}
+
+/// The outcome of a step, if what it breaks is promised against this attacker.
+fn promised(trace: &Trace, outcome: Result<(), Violation>) -> Result<(), Violation> {
+    let is_former_owner = trace.setting().key == Key::FormerOwner;
+    outcome.or_else(|violation| {
+        let is_promised = !is_former_owner || AGAINST_FORMER_OWNERS.contains(&violation.sentence);
+        if is_promised { Err(violation) } else { Ok(()) }
+    })
 }
 
 /// Leaves out every step without which the same promise is still broken.
@@ -122,7 +135,7 @@ pub(crate) fn explain(trace: &Trace, violation: &Violation) -> Option<&'static s
         return Some("S6");
     }
     // Which of two slots of one epoch counts is chance, so that garbage beside them may not be left out.
-    if trace.setting().key == Key::Removed && acts.iter().any(forges) && all(&|act| matches!(act, Act::Put(..))) {
+    if trace.setting().key == Key::FormerOwner && acts.iter().any(forges) && all(&|act| matches!(act, Act::Put(..))) {
         return Some("S4");
     }
     match sentence {
@@ -222,7 +235,7 @@ impl Hunt {
     /// The known findings that were not made.
     pub(crate) fn lacking(&self) -> Vec<&'static str> {
         let is_lacking = |known: &&str| !self.found.keys().any(|name| is_of(known, name));
-        KNOWN.into_iter().take(MUST).filter(is_lacking).collect()
+        KNOWN.into_iter().filter(is_lacking).collect()
     }
 }
 

@@ -144,13 +144,7 @@ impl World {
             }
             Act::Hide(what, pick) => spot.hidden.lock().extend(self.choose(&here, what, pick)),
             Act::OtherVault { same_id } => {
-                let slots: Objects = self
-                    .history
-                    .iter()
-                    .flat_map(|state| state[at].iter().map(owned))
-                    .collect();
-                let slots = slots.into_iter().filter(|(name, _)| is(What::Slots, name)).collect();
-                let (objects, secrets) = self.foreign_vault(&slots, same_id);
+                let (objects, secrets) = self.foreign_vault(same_id);
                 spot.replace(&objects);
                 self.forged.push(secrets);
             }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use drystone_format::RootId;
 use drystone_store::Name;
-use drystone_vault::{CheckOptions, ScrubOptions, Vault};
+use drystone_vault::{CheckOptions, Resolved, ScrubOptions, Vault};
 
 use crate::attack::trace::{Client, Key, What};
 use crate::attack::world::{HOSTS, Objects, World, is, opens, url};
@@ -109,7 +109,7 @@ impl World {
             if self.forged.iter().any(|secrets| opens(secrets, &name, &object)) {
                 return broken("secrecy", format!("the attacker's keys open {name}"));
             }
-            let has_old = |at| at == 0 && self.setting.key == Key::Removed;
+            let has_old = |at| at == 0 && self.setting.key == Key::RemovedMember;
             if let Some(at) = self.retired.iter().position(|secrets| opens(secrets, &name, &object)) {
                 let sentence = if has_old(at) { "secrecy" } else { "old-epoch" };
                 return broken(sentence, format!("the removed key {at} opens {name}"));
@@ -124,10 +124,8 @@ impl World {
             return broken("moved-vault", format!("{client:?} opened vault {}", vault.id()));
         }
         let count = self.spots.len();
-        let (generation, urls) = vault.places().map_or((0, Vec::new()), |list| {
-            let urls = list.places.iter().map(|place| place.url.clone());
-            (list.generation, urls.collect())
-        });
+        let generation = vault.config().number;
+        let urls: Vec<String> = vault.places().iter().map(|place| place.url.clone()).collect();
         if let Some(foreign) = urls.iter().find(|found| (0..count).all(|at| url(at) != **found)) {
             return broken("foreign-place", format!("{client:?} was sent to {foreign}"));
         }
@@ -163,7 +161,8 @@ impl World {
                 }
             }
         }
-        if let Some((id, snapshot)) = vault.resolve("latest").ok().filter(|_| told.is_empty()) {
+        // What it notes excuses nothing: a dummy that is chosen is restored.
+        if let Some(Resolved { id, snapshot, .. }) = vault.resolve("latest").ok().filter(|_| told.is_empty()) {
             let is_honest = self.acked.iter().any(|acked| acked.id == id);
             let claims = HOSTS.contains(&snapshot.host.as_str());
             let own_host = self.setting.key == Key::Stolen && snapshot.host == HOSTS[Client::Web as usize];

@@ -52,17 +52,17 @@ fn traces() -> Vec<(&'static str, &'static str, Vec<Step>)> {
         ),
         (
             "S4",
-            "a removed owner, a mirror that only adds",
+            "a former owner, a mirror that only adds",
             vec![act(0, Put(Slots(7), Fresh)), does(Web, Backup(2))],
         ),
         (
             "S4",
-            "a removed owner, one place that only adds",
+            "a former owner, one place that only adds",
             vec![act(0, Put(Epoch, Fresh))],
         ),
         (
             "S4",
-            "a removed owner, a mirror that only adds",
+            "a former owner, a mirror that only adds",
             vec![act(2, Put(Places(7), Fresh))],
         ),
         (
@@ -100,7 +100,7 @@ fn traces() -> Vec<(&'static str, &'static str, Vec<Step>)> {
         ),
         (
             "R1",
-            "a removed owner and one place of three",
+            "a former owner and one place of three",
             vec![
                 act(0, Replay(Mark, 5)),
                 Honest {
@@ -114,7 +114,7 @@ fn traces() -> Vec<(&'static str, &'static str, Vec<Step>)> {
 }
 
 #[test]
-fn what_was_found_is_found_again() {
+fn what_was_found_breaks_no_promise_any_more() {
     let mut wrong = Vec::new();
     for (finding, name, steps) in traces() {
         let setting = SETTINGS.iter().position(|setting| setting.name == name).unwrap();

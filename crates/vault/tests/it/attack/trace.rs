@@ -48,8 +48,10 @@ pub(crate) enum Key {
     Writer,
     /// The credential of an honest writer, who goes on using it.
     Stolen,
-    /// A copy of all that an owner knew who has been removed, with a new key epoch.
-    Removed,
+    /// A copy of all that an owner knew whose slot is gone; a new key epoch has begun since.
+    FormerOwner,
+    /// A copy of what a member knew who has been removed, with a new key epoch.
+    RemovedMember,
     /// A copy of what a writer knew who has been removed, with a new key epoch.
     RemovedWriter,
 }
@@ -80,7 +82,7 @@ const fn setting(name: &'static str, places: usize, spread: (u8, u8), bad: &'sta
 }
 
 /// Every kind of attacker of docs/threat-model.md, alone and together.
-pub(crate) const SETTINGS: [Setting; 17] = [
+pub(crate) const SETTINGS: [Setting; 19] = [
     setting("the only place", 1, (1, 1), &[0], Key::None),
     setting("a writer, one place that only adds", 1, (1, 1), &[], Key::Writer),
     setting(
@@ -102,15 +104,27 @@ pub(crate) const SETTINGS: [Setting; 17] = [
         Key::Stolen,
     ),
     setting(
-        "a removed owner, one place that only adds",
+        "a former owner, one place that only adds",
         1,
         (1, 1),
         &[],
-        Key::Removed,
+        Key::FormerOwner,
     ),
-    setting("a removed owner, a mirror that only adds", 2, (1, 2), &[], Key::Removed),
-    setting("a removed owner and the only place", 1, (1, 1), &[0], Key::Removed),
-    setting("a removed owner and one place of three", 3, (2, 3), &[0], Key::Removed),
+    setting(
+        "a former owner, a mirror that only adds",
+        2,
+        (1, 2),
+        &[],
+        Key::FormerOwner,
+    ),
+    setting("a former owner and the only place", 1, (1, 1), &[0], Key::FormerOwner),
+    setting(
+        "a former owner and one place of three",
+        3,
+        (2, 3),
+        &[0],
+        Key::FormerOwner,
+    ),
     setting("two places of five", 5, (3, 5), &[0, 3], Key::None),
     setting("a writer and two places of five", 5, (3, 5), &[1, 2], Key::Writer),
     setting("one place of a mirror", 2, (1, 2), &[0], Key::None),
@@ -127,6 +141,20 @@ pub(crate) const SETTINGS: [Setting; 17] = [
         (2, 3),
         &[2],
         Key::RemovedWriter,
+    ),
+    setting(
+        "a removed member and the only place",
+        1,
+        (1, 1),
+        &[0],
+        Key::RemovedMember,
+    ),
+    setting(
+        "a removed member and one place of three",
+        3,
+        (2, 3),
+        &[1],
+        Key::RemovedMember,
     ),
 ];
 
@@ -184,7 +212,7 @@ pub(crate) enum What {
     Roots,
     Verified,
     Epochs,
-    Places,
+    Config,
     Presences,
     Mark,
     /// All of them.
@@ -198,7 +226,7 @@ const WHATS: [What; 10] = [
     What::Roots,
     What::Verified,
     What::Epochs,
-    What::Places,
+    What::Config,
     What::Presences,
     What::Mark,
     What::Any,
@@ -222,17 +250,17 @@ pub(crate) enum Content {
     Pack,
     /// A shard of the right length over other bytes.
     Shard,
-    /// The presence of a run that has seen everything.
+    /// The presence of a run that has seen everything; of one that somebody has announced, that it is over.
     Presence,
     /// A notice of gc that condemns all packs and roots.
     Epoch,
     /// A list of verified packs with all packs in it.
     Verified,
-    /// A list of places so many generations newer, with only his place in it.
+    /// A configuration with a number so much greater and only his place in it, in the stead of all that are there.
     Places(u8),
     /// New secrets for everybody, so many key epochs newer.
     Slots(u8),
-    /// A header with another configuration.
+    /// A header of the same vault with a key of his.
     Header,
 }
 
@@ -428,7 +456,7 @@ fn content(setting: &Setting, rng: &mut Rng) -> Content {
     ];
     match setting.key {
         Key::None => Content::Garbage(rng.of(&WHATS)),
-        Key::Removed if rng.chance(70) => rng.of(&by_owner),
+        Key::FormerOwner if rng.chance(70) => rng.of(&by_owner),
         _ => rng.of(&by_writer),
     }
 }

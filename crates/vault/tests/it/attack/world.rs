@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use drystone_format::chunker::Sizes;
-use drystone_format::header::Trust;
+use drystone_format::config::Trust;
 use drystone_format::keys::{OpenKey, Role, Secrets, VerifyKey};
 use drystone_format::pack::{Tail, tail_bytes};
 use drystone_format::recipe::Recipe;
@@ -17,11 +17,11 @@ use drystone_format::root::open_root;
 use drystone_format::slot::Slot;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Kind as EntryKind, Time};
-use drystone_format::{RootId, VaultId};
+use drystone_format::{RootId, SlotId, VaultId};
 use drystone_store::{Kind, Listed, Memory, Name, Prefix, Put, Range, Store, Traits};
 use drystone_vault::{
-    Clock, Connect, Context, CreateOptions, Entropy, Ingest, NewEpoch, NewLock, NewPlace, NewSlot, PlaceUse, Reach,
-    Unlock, Vault, generate_key_file,
+    Accept, Clock, Connect, Context, CreateOptions, Entropy, Ingest, NewEpoch, NewLock, NewPlace, NewSlot, PlaceUse,
+    Reach, Unlock, Vault, generate_key_file, vault_line,
 };
 use parking_lot::Mutex;
 
@@ -239,13 +239,13 @@ pub(crate) struct Pending {
     pub(crate) files: Files,
 }
 
-/// An honest machine: a key, a cache directory, and what it has seen.
+/// An honest machine: a key that names its vault, a cache directory with what it knows beside it, and what it has seen.
 pub(crate) struct Machine {
     pub(crate) key: Fixture,
     pub(crate) pending: Option<Pending>,
     /// Snapshots that it has listed; outlives the cache directory.
     pub(crate) seen: BTreeSet<RootId>,
-    /// The newest list of places that it has seen.
+    /// The newest configuration that it has seen.
     pub(crate) generation: u64,
 }
 
@@ -285,6 +285,22 @@ fn new_key() -> Fixture {
         key: key.content.to_string(),
         recipient: key.recipient,
     }
+}
+
+/// The same machine without its cache directory: what it knows outlives that.
+pub(crate) fn without_cache(key: &Fixture) -> Fixture {
+    let without = elsewhere(key);
+    let known = known_dir(key);
+    if known.exists() {
+        std::fs::create_dir(known_dir(&without)).unwrap();
+        copy_tree(&known, &known_dir(&without));
+    }
+    without
+}
+
+/// Where a machine remembers vaults and places.
+fn known_dir(key: &Fixture) -> std::path::PathBuf {
+    key.cache.path().join("known")
 }
 
 /// The same key on a fresh machine.
@@ -344,7 +360,7 @@ pub(crate) fn files_of(client: Client, state: u8) -> Files {
 }
 
 impl World {
-    /// A vault in which some things have happened: snapshots of two machines, a scrub, an owner removed with a new key epoch,
+    /// A vault in which some things have happened: snapshots of two machines, a scrub, keys removed with new key epochs,
     /// a change of the list of places, more snapshots, and every machine has looked.
     pub(crate) fn new(setting: &'static Setting) -> Self {
         let spots: Vec<_> = (0..setting.places)
@@ -361,15 +377,20 @@ impl World {
             history: Vec::new(),
         };
         let made = maker.create(setting);
-        let (thief, former, former_writer) = (new_key(), new_key(), new_key());
+        let (thief, former, member, writer) = (new_key(), new_key(), new_key(), new_key());
         for (key, role) in [
             (&maker.machines[1].key, Role::Owner),
             (&maker.machines[2].key, Role::Writer),
             (&thief, Role::Writer),
             (&former, Role::Owner),
-            (&former_writer, Role::Writer),
+            (&member, Role::Member),
+            (&writer, Role::Writer),
         ] {
             made.add_key(&new_slot(&key.recipient, role)).unwrap();
+        }
+        let line = vault_line(&made.pin());
+        for machine in &mut maker.machines {
+            machine.key.key.insert_str(0, &line);
         }
         drop(made);
         maker.store(Client::Home, 0);
@@ -377,8 +398,8 @@ impl World {
         scrub(&maker.open(Client::Home));
         maker.remember();
         let then = maker.spots[0].objects.contents();
-        let retired = unlock(&former.key, &then).unwrap();
-        maker.rekey(&[&former, &former_writer]);
+        let retired = unlock(&member.key, &then).unwrap();
+        maker.rekey(&former, &[&member, &writer]);
         maker.store(Client::Home, 1);
         maker.store(Client::Desk, 0);
         maker.look();
@@ -387,8 +408,9 @@ impl World {
             Key::None => None,
             Key::Writer => unlock(&thief.key, &maker.spots[0].objects.contents()),
             Key::Stolen => unlock(&maker.machines[2].key.key, &maker.spots[0].objects.contents()),
-            Key::Removed => Some(retired.clone()),
-            Key::RemovedWriter => unlock(&former_writer.key, &then),
+            Key::FormerOwner => unlock(&former.key, &then),
+            Key::RemovedMember => Some(retired.clone()),
+            Key::RemovedWriter => unlock(&writer.key, &then),
         };
         let mut world = Self {
             setting,
@@ -486,10 +508,10 @@ impl World {
         Vault::create(self.spots[0].clone(), context, &options)
     }
 
-    /// An owner adds a key and removes it again with a new key epoch; what it knew meanwhile is closed from then on.
+    /// An owner adds a member's key and removes it again with a new key epoch; what it knew meanwhile is closed from then on.
     pub(crate) fn rekey(&mut self, vault: &Vault) -> drystone_vault::Result<()> {
         let former = new_key();
-        vault.add_key(&new_slot(&former.recipient, Role::Owner))?;
+        vault.add_key(&new_slot(&former.recipient, Role::Member))?;
         let known = self
             .spots
             .iter()
@@ -499,18 +521,13 @@ impl World {
         Ok(())
     }
 
-    /// A vault of the attacker's own, locked to all public keys in `slots`, and its secrets.
-    pub(crate) fn foreign_vault(&mut self, slots: &Objects, same_id: bool) -> (Objects, Secrets) {
+    /// A vault of the attacker's own, locked to the public keys of all honest machines, and its secrets.
+    pub(crate) fn foreign_vault(&mut self, same_id: bool) -> (Objects, Secrets) {
         let own = new_key();
         let mut locks = vec![new_slot(&own.recipient, Role::Owner)];
-        for slot in slots.values().filter_map(|object| Slot::decode(object).ok()) {
-            if !slot.recipient.is_empty() {
-                locks.push(NewSlot {
-                    lock: NewLock::Recipient(slot.recipient),
-                    label: slot.label,
-                    role: slot.role,
-                });
-            }
+        let roles = [Role::Owner, Role::Owner, Role::Writer];
+        for (machine, role) in self.machines.iter().zip(roles) {
+            locks.push(new_slot(&machine.key.recipient, role));
         }
         // The first that a new vault draws is its id.
         let first = if same_id { self.vault.0.to_vec() } else { Vec::new() };
@@ -577,13 +594,15 @@ impl Maker {
         });
     }
 
-    fn rekey(&self, former: &[&Fixture]) {
-        for former in former {
+    fn rekey(&self, owner: &Fixture, others: &[&Fixture]) {
+        let vault = self.open(Client::Home);
+        vault.tidy_owner_key(&slot_of(&vault, &owner.recipient)).unwrap();
+        for former in others {
             let vault = self.open(Client::Home);
             remove_key(&vault, &former.recipient).unwrap();
         }
         let vault = self.open(Client::Home);
-        if let Some(place) = vault.places().map(|list| list.places[0].id) {
+        if let Some(place) = vault.places().first().map(|entry| entry.id) {
             vault.use_place(place, PlaceUse::default()).unwrap();
         }
     }
@@ -594,7 +613,7 @@ impl Maker {
             let seen = vault.snapshot_ids().unwrap();
             let machine = &mut self.machines[client as usize];
             machine.seen.extend(seen);
-            machine.generation = vault.places().map_or(0, |list| list.generation);
+            machine.generation = vault.config().number;
             if client != Client::Web {
                 vault.snapshots().unwrap();
             }
@@ -614,7 +633,9 @@ fn context(key: &Fixture, clock: &Arc<AtomicI64>, entropy: Seeded) -> Context {
         runtime: runtime(),
         threads: 1,
         memory_bytes: 64 << 20,
-        cache_dir: key.cache.path().to_owned(),
+        cache_dir: key.cache.path().join("cache"),
+        known_dir: known_dir(key),
+        accept: Accept::default(),
     }
 }
 
@@ -636,9 +657,12 @@ fn new_slot(recipient: &str, role: Role) -> NewSlot {
 }
 
 fn remove_key(vault: &Vault, recipient: &str) -> drystone_vault::Result<()> {
-    let (keys, _) = vault.keys()?;
-    let key = keys.iter().find(|key| key.recipient == recipient).unwrap();
-    vault.remove_key(&key.id, NewEpoch::Start)
+    vault.remove_key(&slot_of(vault, recipient), NewEpoch::Start).map(drop)
+}
+
+fn slot_of(vault: &Vault, recipient: &str) -> SlotId {
+    let (keys, _) = vault.keys().unwrap();
+    keys.iter().find(|key| key.recipient == recipient).unwrap().id
 }
 
 fn open_from(
@@ -735,7 +759,7 @@ pub(crate) fn is(what: What, name: &Name) -> bool {
         What::Roots => matches!(name.kind(), Kind::Root(..)),
         What::Verified => matches!(name.kind(), Kind::Verified(_)),
         What::Epochs => matches!(name.kind(), Kind::Epoch(..)),
-        What::Places => matches!(name.kind(), Kind::Places(..)),
+        What::Config => matches!(name.kind(), Kind::Config(..)),
         What::Presences => matches!(name.kind(), Kind::Writer(..)),
         What::Mark => name.kind() == Kind::Place,
     }
@@ -744,7 +768,7 @@ pub(crate) fn is(what: What, name: &Name) -> bool {
 /// Whether these secrets open what an object holds: the tree of a root, the frames of a pack.
 pub(crate) fn opens(secrets: &Secrets, name: &Name, object: &[u8]) -> bool {
     match name.kind() {
-        Kind::Root(kind, id) => open_root(secrets, kind, &id, object).is_ok(),
+        Kind::Root(root) => open_root(secrets, &root, object).is_ok(),
         Kind::Pack(_) => {
             let tail = |object: &[u8]| {
                 let size = object.len() as u64;
