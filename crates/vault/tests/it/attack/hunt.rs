@@ -9,11 +9,15 @@ use crate::attack::oracle::{SENTENCES, Violation};
 use crate::attack::trace::{Act, Content, Key, SETTINGS, Step, Trace, Under, What};
 use crate::attack::world::World;
 
-/// Findings that this commit does not withstand: a long hunt must make them again, or the attacker has become blind.
+/// Findings that this commit does not withstand: a long hunt must make the first again, or the attacker has become blind.
 ///
 /// S8, a single place that hides or drops a root: nothing that is read states which roots there are before the ledger, which is modelled
 /// and has its bytes, is kept and compared.
-pub(crate) const KNOWN: [&str; 1] = ["S8"];
+/// A6, a run that was begun before a new key epoch: it reads the key slots when it begins and not again before it publishes, so that the removed
+/// key opens its root. docs/threat-model.md says that open processes follow a new epoch; only the next run of a process does.
+pub(crate) const KNOWN: [&str; 2] = ["S8", "A6"];
+/// So many of them must be found.
+const MUST: usize = 1;
 
 /// What is still promised against a former owner, who has the vault's signing key for ever (docs/threat-model.md, "A former owner").
 const AGAINST_FORMER_OWNERS: [&str; 4] = ["wrong-bytes", "endless", "panic", "hangs"];
@@ -235,7 +239,7 @@ impl Hunt {
     /// The known findings that were not made.
     pub(crate) fn lacking(&self) -> Vec<&'static str> {
         let is_lacking = |known: &&str| !self.found.keys().any(|name| is_of(known, name));
-        KNOWN.into_iter().filter(is_lacking).collect()
+        KNOWN.into_iter().take(MUST).filter(is_lacking).collect()
     }
 }
 

@@ -244,6 +244,8 @@ impl World {
         }
         match self.open_fresh(Client::Desk, 8 + first) {
             Ok((_key, vault)) => {
+                // It has seen nothing yet, so that only the vault, not how new it is, is promised.
+                self.machine(Client::Desk).generation = 0;
                 self.moved(Client::Desk, &vault)?;
                 self.look(Client::Desk, &vault)?;
                 self.restore(Client::Desk, &vault).map(drop)
