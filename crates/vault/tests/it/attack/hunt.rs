@@ -15,7 +15,9 @@ use crate::attack::world::World;
 /// and has its bytes, is kept and compared.
 /// A6, a run that was begun before a new key epoch: it reads the key slots when it begins and not again before it publishes, so that the removed
 /// key opens its root. docs/threat-model.md says that open processes follow a new epoch; only the next run of a process does.
-pub(crate) const KNOWN: [&str; 2] = ["S8", "A6"];
+/// R1, a place that shows the mark of another: `sites` in `reach.rs` takes the first named store that has a mark, wherever it lies, so that
+/// one bad place stands in for an honest one that is read no more, and takes two away.
+pub(crate) const KNOWN: [&str; 3] = ["S8", "A6", "R1"];
 /// So many of them must be found.
 const MUST: usize = 1;
 
@@ -118,6 +120,14 @@ pub(crate) fn explain(trace: &Trace, violation: &Violation) -> Option<&'static s
     };
     let forges = |act: &Act| matches!(act, Act::Put(content, _) if !matches!(content, Content::Garbage(_)));
     let puts_root = |under: fn(&Under) -> bool| move |act: &Act| matches!(act, Act::Put(Content::Root { .. } | Content::Garbage(_), to) if under(to));
+    let shows_mark = |act: &Act| matches!(act, Act::Replay(What::Mark, _));
+    // Together with it, what takes another copy away, or spoils the one that stands in.
+    let is_away = |act: &Act| {
+        matches!(
+            act,
+            Act::OtherVault { .. } | Act::Delete(..) | Act::DeleteAll(_) | Act::Flip(..) | Act::Put(Content::Shard, _)
+        )
+    };
     let is_lost = ["lost", "wrong-bytes", "hidden", "silent-damage", "silent-loss"].contains(&sentence);
     if acts.is_empty() {
         return match sentence {
@@ -148,9 +158,7 @@ pub(crate) fn explain(trace: &Trace, violation: &Violation) -> Option<&'static s
         "moved-vault" if all(&takes_back(&[What::Header, What::Slots, What::Packs, What::Any])) => Some("S14"),
         "latest" if all(&forges) => Some("S7"),
         "silent-loss" if all(&takes_back(&[What::Roots, What::Any, What::Epochs])) => Some("S8"),
-        "lost" | "hidden" if all(&|act| matches!(act, Act::Replay(What::Mark, _) | Act::RollBack(What::Mark, _))) => {
-            Some("R1")
-        }
+        "lost" | "hidden" if acts.iter().any(shows_mark) && all(&|act| shows_mark(act) || is_away(act)) => Some("R1"),
         _ => None,
     }
 }

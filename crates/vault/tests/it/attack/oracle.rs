@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use drystone_format::RootId;
-use drystone_store::Name;
+use drystone_store::{Kind, Name};
 use drystone_vault::{CheckOptions, Resolved, ScrubOptions, Vault};
 
 use crate::attack::trace::{Client, Key, What};
@@ -24,7 +24,7 @@ pub(crate) struct Violation {
 }
 
 /// What is promised, by name.
-pub(crate) const SENTENCES: [(&str, &str); 16] = [
+pub(crate) const SENTENCES: [(&str, &str); 17] = [
     (
         "secrecy",
         "content, names and sizes of files cannot be read; a removed key does not open what is written afterwards",
@@ -51,6 +51,10 @@ pub(crate) const SENTENCES: [(&str, &str); 16] = [
     (
         "revived",
         "what was forgotten is not brought back by a place that is rolled back",
+    ),
+    (
+        "revoked",
+        "what a removed writer, member or reader key signs no longer counts",
     ),
     ("latest", "`latest` is not what a writer says it is"),
     (
@@ -161,6 +165,12 @@ impl World {
                 }
             }
         }
+        if let Some(id) = ids.iter().find(|id| !self.is_honest(id)) {
+            let is_revoked = matches!(self.setting.key, Key::RemovedWriter | Key::RemovedMember);
+            if is_revoked && self.is_tolerated() {
+                return broken("revoked", format!("{client:?} lists {id}"));
+            }
+        }
         // What it notes excuses nothing: a dummy that is chosen is restored.
         if let Some(Resolved { id, snapshot, .. }) = vault.resolve("latest").ok().filter(|_| told.is_empty()) {
             let is_honest = self.acked.iter().any(|acked| acked.id == id);
@@ -181,6 +191,13 @@ impl World {
             .collect();
         self.machine(client).seen.extend(acked);
         Ok((ids, told))
+    }
+
+    /// Whether an honest machine has published this root, acknowledged or not.
+    fn is_honest(&self, id: &RootId) -> bool {
+        let is_it = |name: &Name| matches!(name.kind(), Kind::Root(root) if root.hash == *id);
+        self.acked.iter().any(|acked| acked.id == *id)
+            || self.spots.iter().any(|spot| spot.truth.lock().keys().any(is_it))
     }
 
     /// Everything that was acknowledged can be restored; returns what cannot, where that much is not promised.
@@ -267,6 +284,10 @@ impl World {
             .filter(|acked| !acked.is_forgotten && !listed.contains(&acked.id));
         missing.extend(unlisted.map(|acked| acked.id));
         missing.retain(|id| known.contains(id));
+        if told.is_empty() && !missing.is_empty() {
+            // It may have been taken since.
+            told.extend(check_and_scrub(vault));
+        }
         if told.is_empty() && !missing.is_empty() {
             return broken("silent-loss", format!("{} snapshots, {tampered:?}", missing.len()));
         }

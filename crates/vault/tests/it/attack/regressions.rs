@@ -1,7 +1,7 @@
 //! Minimal traces of what the attacker has found, each as it was printed.
 //!
-//! - As long as a finding is among [`KNOWN`], its trace must break a promise, or the attacker has become blind to it.
-//! - Once it is taken from there, the trace must break none.
+//! - The trace of a finding that is mended must break no promise.
+//! - As long as a finding is among [`KNOWN`], its trace must break one, or the attacker has become blind to it.
 
 use crate::attack::hunt::{KNOWN, explain, run};
 use crate::attack::trace::Act::{Delete, DeleteAll, OtherVault, Put, Replay, RollBack};
@@ -100,13 +100,26 @@ fn traces() -> Vec<(&'static str, &'static str, Vec<Step>)> {
         ),
         (
             "R1",
-            "a former owner and one place of three",
+            "one place of three",
             vec![
-                act(0, Replay(Mark, 5)),
+                act(0, Replay(Mark, 0)),
                 Honest {
-                    client: Web,
+                    client: Home,
                     verb: Backup(4),
-                    from: 2,
+                    from: 10,
+                },
+            ],
+        ),
+        (
+            "R1",
+            "two places of five",
+            vec![
+                act(199, OtherVault { same_id: false }),
+                act(234, Replay(Mark, 112)),
+                Honest {
+                    client: Home,
+                    verb: Begin(4),
+                    from: 12,
                 },
             ],
         ),
