@@ -27,12 +27,22 @@ const AGAINST_FORMER_OWNERS: [&str; 4] = ["wrong-bytes", "endless", "panic", "ha
 /// A trace that takes longer than this hangs.
 const TRACE_LIMIT: Duration = Duration::from_secs(120);
 
-/// What a trace breaks.
+/// What a trace breaks of what is promised against its attacker.
 pub(crate) fn run(trace: &Trace) -> Option<Violation> {
+    let is_former_owner = trace.setting().key == Key::FormerOwner;
+    let promised: &'static [&'static str] = match is_former_owner {
+        true => &AGAINST_FORMER_OWNERS,
+        false => &[],
+    };
+    run_judged(trace, promised)
+}
+
+/// What a trace breaks of these sentences; of all, if none is named.
+pub(crate) fn run_judged(trace: &Trace, promised: &'static [&'static str]) -> Option<Violation> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let owned = trace.clone();
     std::thread::spawn(move || {
-        let outcome = catch_unwind(AssertUnwindSafe(|| replay(&owned)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| replay(&owned, promised)));
         drop(sender.send(outcome));
     });
     let (sentence, what) = match receiver.recv_timeout(TRACE_LIMIT) {
@@ -43,23 +53,22 @@ pub(crate) fn run(trace: &Trace) -> Option<Violation> {
     Some(Violation { sentence, what })
 }
 
-fn replay(trace: &Trace) -> Result<(), Violation> {
+fn replay(trace: &Trace, promised: &[&str]) -> Result<(), Violation> {
     let mut world = World::of(trace.setting, &SETTINGS);
     for step in &trace.steps {
         match *step {
-            Step::Honest { client, verb, from } => promised(trace, world.honest(client, verb, from))?,
+            Step::Honest { client, verb, from } => of(promised, world.honest(client, verb, from))?,
             Step::Attack { at, act } => world.attack(at, act),
             Step::Ambush { call, at, act } => world.ambush(call, at, act),
         }
     }
-    promised(trace, world.finale())
+    of(promised, world.finale())
 }
 
-/// The outcome of a step, if what it breaks is promised against this attacker.
-fn promised(trace: &Trace, outcome: Result<(), Violation>) -> Result<(), Violation> {
-    let is_former_owner = trace.setting().key == Key::FormerOwner;
+/// The outcome of a step, if what it breaks is one of these sentences.
+fn of(promised: &[&str], outcome: Result<(), Violation>) -> Result<(), Violation> {
     outcome.or_else(|violation| {
-        let is_promised = !is_former_owner || AGAINST_FORMER_OWNERS.contains(&violation.sentence);
+        let is_promised = promised.is_empty() || promised.contains(&violation.sentence);
         if is_promised { Err(violation) } else { Ok(()) }
     })
 }

@@ -3,7 +3,7 @@
 //! - The trace of a finding that is mended must break no promise.
 //! - As long as a finding is among [`KNOWN`], its trace must break one, or the attacker has become blind to it.
 
-use crate::attack::hunt::{KNOWN, explain, run};
+use crate::attack::hunt::{KNOWN, explain, run, run_judged};
 use crate::attack::trace::Act::{Delete, DeleteAll, OtherVault, Put, Replay, RollBack};
 use crate::attack::trace::Client::{Home, Web};
 use crate::attack::trace::Content::{Epoch, Garbage, Places, Root, Shard, Slots};
@@ -140,4 +140,19 @@ fn what_was_found_breaks_no_promise_any_more() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// docs/threat-model.md says what a former owner can do: he must be able to, or the attacker has become blind.
+#[test]
+fn a_former_owner_can_do_what_nobody_promises_against() {
+    for (finding, name, steps) in traces().into_iter().filter(|(finding, ..)| *finding == "S4") {
+        let setting = SETTINGS.iter().position(|setting| setting.name == name).unwrap();
+        let trace = Trace { setting, steps };
+        let violation = run_judged(&trace, &[]).unwrap_or_else(|| panic!("{trace:?} does nothing"));
+        assert_eq!(
+            explain(&trace, &violation),
+            Some(finding),
+            "{trace:?} breaks {violation:?}"
+        );
+    }
 }
