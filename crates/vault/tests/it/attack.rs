@@ -17,7 +17,9 @@ mod world;
 use std::time::{Duration, Instant};
 
 use crate::attack::hunt::{Hunt, run};
-use crate::attack::trace::{SETTINGS, Setting, Trace};
+use crate::attack::trace::{Act, Client, Content, SETTINGS, Setting, Trace, Under, Verb};
+use crate::attack::world::World;
+use crate::support::files;
 
 /// Seeds of the test that always runs.
 const SEEDS: u64 = 40;
@@ -32,6 +34,48 @@ fn an_honest_world_breaks_no_promise() {
     for (setting, Setting { name, .. }) in SETTINGS.iter().enumerate() {
         let steps = Vec::new();
         assert_eq!(run(&Trace { setting, steps }), None, "{name}");
+    }
+}
+
+/// What keys can seal is made, and a root of a writer's is one that counts: otherwise nothing that is forged would test anything.
+#[test]
+fn what_the_attacker_seals_is_no_garbage() {
+    let named = |wanted| SETTINGS.iter().position(|setting| setting.name == wanted).unwrap();
+    let root = Content::Root {
+        forges_host: true,
+        hours: 1,
+        has_file: true,
+    };
+    for name in [
+        "a writer and one place of three",
+        "a former owner and one place of three",
+    ] {
+        let mut world = World::of(named(name), &SETTINGS);
+        world.honest(Client::Desk, Verb::Begin(1), 8).unwrap();
+        // A former owner does not know the key epoch of all packs.
+        let by_writer = [Content::Pack, Content::Shard, Content::Verified, Content::Header];
+        let by_all = [root, Content::Presence, Content::Epoch, Content::Places(1)];
+        let by_writer = by_writer.into_iter().filter(|_| name.starts_with("a writer"));
+        for content in by_writer.chain(by_all) {
+            for under in [Under::Fresh, Under::Existing(3)] {
+                assert_ne!(world.forge(content, under), Vec::new(), "{name}: {content:?} {under:?}");
+            }
+        }
+        let is_owner = name.starts_with("a former owner");
+        assert_eq!(
+            world.forge(Content::Slots(1), Under::Fresh).is_empty(),
+            !is_owner,
+            "{name}"
+        );
+        world.attack(1, Act::Put(root, Under::Fresh));
+        let vault = world.open(Client::Home, 8).unwrap();
+        let (listed, problems) = vault.snapshots().unwrap();
+        assert_eq!((listed.len(), problems.count()), (world.acked.len() + 1, 0), "{name}");
+        let (id, _) = listed
+            .iter()
+            .find(|(id, _)| world.acked.iter().all(|acked| acked.id != *id))
+            .unwrap();
+        assert_eq!(files(&vault, id).unwrap().len(), 1, "{name}");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::attack::oracle::{SENTENCES, Violation};
 use crate::attack::trace::{Act, Content, Key, SETTINGS, Step, Trace, Under, What};
 use crate::attack::world::World;
 
-/// Findings that this commit does not withstand: a long hunt must make the first again, or the attacker has become blind.
+/// Findings that this commit does not withstand: a long hunt must make the first ones again, or the attacker has become blind.
 ///
 /// S8, a single place that hides or drops a root: nothing that is read states which roots there are before the ledger, which is modelled
 /// and has its bytes, is kept and compared.
@@ -17,9 +17,11 @@ use crate::attack::world::World;
 /// key opens its root. docs/threat-model.md says that open processes follow a new epoch; only the next run of a process does.
 /// R1, a place that shows the mark of another: `sites` in `reach.rs` takes the first named store that has a mark, wherever it lies, so that
 /// one bad place stands in for an honest one that is read no more, and takes two away.
-pub(crate) const KNOWN: [&str; 3] = ["S8", "A6", "R1"];
+/// R2, a root that a removed key signed after it was removed: `catalog.rs` asks for packs alone whether their signer is revoked, and roots
+/// are listed and kept as before. Which of its roots are older than the removal only the ledger will tell (docs/decisions/0017).
+pub(crate) const KNOWN: [&str; 4] = ["S8", "R2", "A6", "R1"];
 /// So many of them must be found.
-const MUST: usize = 1;
+const MUST: usize = 2;
 
 /// What is still promised against a former owner, who has the vault's signing key for ever (docs/threat-model.md, "A former owner").
 const AGAINST_FORMER_OWNERS: [&str; 4] = ["wrong-bytes", "endless", "panic", "hangs"];
@@ -166,8 +168,11 @@ pub(crate) fn explain(trace: &Trace, violation: &Violation) -> Option<&'static s
         "old-epoch" | "secrecy" | "hidden" | "lost" if all(&takes_back(&[What::Slots, What::Any])) => Some("S5"),
         "moved-vault" if all(&takes_back(&[What::Header, What::Slots, What::Packs, What::Any])) => Some("S14"),
         "latest" if all(&forges) => Some("S7"),
+        "revoked" if all(&puts_root(|_| true)) => Some("R2"),
         "silent-loss" if all(&takes_back(&[What::Roots, What::Any, What::Epochs])) => Some("S8"),
-        "lost" | "hidden" if acts.iter().any(shows_mark) && all(&|act| shows_mark(act) || is_away(act)) => Some("R1"),
+        "lost" | "hidden" | "revived" if acts.iter().any(shows_mark) && all(&|act| shows_mark(act) || is_away(act)) => {
+            Some("R1")
+        }
         _ => None,
     }
 }

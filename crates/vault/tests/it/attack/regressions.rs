@@ -123,6 +123,16 @@ fn traces() -> Vec<(&'static str, &'static str, Vec<Step>)> {
                 },
             ],
         ),
+        (
+            "R2",
+            "a removed writer, one place that only adds",
+            vec![act(0, Put(FORGED, Fresh))],
+        ),
+        (
+            "R2",
+            "a removed member and one place of three",
+            vec![act(1, Put(FORGED, Fresh))],
+        ),
     ]
 }
 
