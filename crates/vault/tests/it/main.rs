@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod attack;
 mod concurrent;
 mod config;
 mod cost;

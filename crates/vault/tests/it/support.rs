@@ -195,7 +195,7 @@ pub(crate) fn plant(store: &Memory, pack: SealedPack) -> Name {
     name
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
