@@ -2,7 +2,7 @@
 //! against the sentences of docs/threat-model.md as assertions. docs/decisions/0019-attacker.md says what it has found.
 //!
 //! - `trace.rs` draws traces from seeds, `moves.rs` and `honest.rs` perform them, `oracle.rs` judges, `hunt.rs` makes small.
-//! - All that knows the format is in `world.rs` and `forge.rs`.
+//! - All that knows the format is in `world.rs` and `forge.rs`; `spot.rs` is a place.
 //! - Attacks are moves on objects and things that keys can sign, never whole recipes for an attack.
 
 mod forge;
@@ -11,6 +11,7 @@ mod hunt;
 mod moves;
 mod oracle;
 mod regressions;
+mod spot;
 mod trace;
 mod world;
 

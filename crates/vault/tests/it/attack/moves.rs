@@ -6,8 +6,9 @@ use bytes::Bytes;
 use drystone_store::Name;
 
 use crate::attack::forge::pick_of;
+use crate::attack::spot::Changes;
 use crate::attack::trace::{Act, What};
-use crate::attack::world::{Changes, Objects, World, is};
+use crate::attack::world::{Objects, World, is};
 
 /// Where a move happens.
 #[derive(Debug, Clone, Copy)]

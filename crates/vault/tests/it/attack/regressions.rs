@@ -11,7 +11,7 @@ use crate::attack::trace::Step::{Attack, Honest};
 use crate::attack::trace::Under::{Announced, Existing, Fresh};
 use crate::attack::trace::Verb::{Backup, Begin, Finish, Rekey};
 use crate::attack::trace::What::{Any, Header, Mark, Roots};
-use crate::attack::trace::{Client, Content, SETTINGS, Step, Trace, Verb};
+use crate::attack::trace::{Act, Client, Content, SETTINGS, Step, Trace, Verb};
 
 /// One step of an honest machine that names all places.
 const fn does(client: Client, verb: Verb) -> Step {
@@ -25,12 +25,23 @@ const FORGED: Content = Root {
     has_file: false,
 };
 
-fn traces() -> Vec<(&'static str, &'static str, Vec<Step>)> {
-    let other = |same_id| Attack {
-        at: 0,
-        act: OtherVault { same_id },
-    };
-    let act = |at, act| Attack { at, act };
+/// Finding, setting, steps.
+type Known = (&'static str, &'static str, Vec<Step>);
+
+fn traces() -> Vec<Known> {
+    [first_traces(), later_traces()].concat()
+}
+
+const fn act(at: u8, act: Act) -> Step {
+    Attack { at, act }
+}
+
+const fn other(same_id: bool) -> Step {
+    act(0, OtherVault { same_id })
+}
+
+/// S1 to S7.
+fn first_traces() -> Vec<Known> {
     vec![
         ("S1", "the only place", vec![other(false), does(Home, Backup(3))]),
         ("S1", "a writer and the only place", vec![other(true)]),
@@ -81,6 +92,12 @@ fn traces() -> Vec<(&'static str, &'static str, Vec<Step>)> {
             "a writer, one place that only adds",
             vec![act(0, Put(FORGED, Fresh))],
         ),
+    ]
+}
+
+/// S8 and what was found after the review.
+fn later_traces() -> Vec<Known> {
+    vec![
         ("S8", "the only place", vec![act(0, Delete(Roots, 0))]),
         ("S8", "the only place", vec![act(0, DeleteAll(Roots))]),
         (
