@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result, within};
-use crate::header::check_magic;
+use crate::header::check_magic_up_to;
 use crate::id::{PackId, VaultId};
 use crate::keys::{Certificate, Role, Secrets, ShardKey, SignKey, Signature, VerifyKey};
 use crate::limits::{FORMAT_VERSION, PACK_MAX_BYTES, SHARD_BLOCK_BYTES};
@@ -261,11 +261,11 @@ impl Tagger<'_> {
         }
     }
 
-    /// What the maker signs: `content` is the hash over the hashes of all blocks.
-    fn message(&self, content: &blake3::Hasher) -> Vec<u8> {
+    /// What the maker signs: `content` is the hash over the hashes of all blocks, `version` that of the object.
+    fn message(&self, version: u8, content: &blake3::Hasher) -> Vec<u8> {
         [
             SIGN_DOMAIN,
-            &[FORMAT_VERSION],
+            &[version],
             &self.keys.vault.0,
             &self.shape.pack.0,
             &[self.shape.needed, self.number],
@@ -275,21 +275,21 @@ impl Tagger<'_> {
         .concat()
     }
 
-    /// The tag of the footer: over what it says of the maker, and the version.
-    fn footer_block(made: &[u8]) -> Vec<u8> {
-        [made, &[FORMAT_VERSION]].concat()
+    /// What the tag of the footer covers: what it says of the maker, and the version.
+    fn footer_block(made: &[u8], version: u8) -> Vec<u8> {
+        [made, &[version]].concat()
     }
 
     /// Who made a shard of this `content`, by what its footer says.
-    fn maker(&self, content: &blake3::Hasher, made: &[u8; MADE_BYTES]) -> Maker {
-        let Some((certificate, signature)) = made.split_first_chunk() else {
+    fn maker(&self, content: &blake3::Hasher, made: &Made) -> Maker {
+        let Some((certificate, signature)) = made.bytes.split_first_chunk() else {
             return Maker::Nobody;
         };
         let verified = || {
             let certificate = Certificate::from_flat(OBJECT, certificate)?;
             certificate.verify(OBJECT, &self.keys.vault, &self.keys.vault_verify)?;
             let signature = signature.try_into().map_err(|_| Error::Signature { object: OBJECT })?;
-            let message = self.message(content);
+            let message = self.message(made.version, content);
             certificate.writer.verify(OBJECT, &message, &Signature(signature))?;
             Ok::<_, Error>(Maker::of(&certificate))
         };
@@ -393,6 +393,10 @@ impl Blocks {
 /// Whoever signs shards of a pack that is not in his hands as a whole vouches for what others gave him: hash the pack first.
 /// [`Error::Malformed`] if the payload has another length than the shape says.
 pub fn seal_shard(keys: &ShardKeys, shape: &Shape, number: u8, payload: &[u8]) -> Result<Vec<u8>> {
+    seal_as(FORMAT_VERSION, keys, shape, number, payload)
+}
+
+fn seal_as(version: u8, keys: &ShardKeys, shape: &Shape, number: u8, payload: &[u8]) -> Result<Vec<u8>> {
     if payload.len() as u64 != shape.payload_bytes(number) {
         return Err(Error::malformed(OBJECT, payload.len(), "a payload of another length"));
     }
@@ -406,14 +410,14 @@ pub fn seal_shard(keys: &ShardKeys, shape: &Shape, number: u8, payload: &[u8]) -
         object.extend_from_slice(&tag_of(&hash));
         block += 1;
     }
-    let signature = keys.writer_key.sign(&tagger.message(&content))?;
+    let signature = keys.writer_key.sign(&tagger.message(version, &content))?;
     let made = [keys.certificate.flat().as_slice(), &signature.0].concat();
     object.extend_from_slice(&made);
     object.extend_from_slice(&[shape.needed, number]);
     object.extend_from_slice(&shape.pack_bytes.to_be_bytes());
-    object.extend_from_slice(&tag_of(&tagger.hash(block, &Tagger::footer_block(&made))));
+    object.extend_from_slice(&tag_of(&tagger.hash(block, &Tagger::footer_block(&made, version))));
     object.extend_from_slice(MAGIC);
-    object.push(FORMAT_VERSION);
+    object.push(version);
     Ok(object)
 }
 
@@ -423,21 +427,26 @@ pub fn seal_shard(keys: &ShardKeys, shape: &Shape, number: u8, payload: &[u8]) -
 /// not, since it covers all of the object.
 /// [`Error::Authentication`] if it is another shard's footer, or altered.
 pub fn open_footer(keys: &ShardKeys, pack: PackId, needed: u8, number: u8, end: &[u8]) -> Result<Shape> {
-    split_footer(keys, pack, needed, number, end).map(|(shape, _)| shape)
+    split_footer(FORMAT_VERSION, keys, (pack, needed, number), end).map(|(shape, _)| shape)
 }
 
-/// The shape that a footer states, and what it says of the maker.
+/// What a footer says of the maker, and the version of the object.
+struct Made {
+    version: u8,
+    bytes: [u8; MADE_BYTES],
+}
+
+/// The shape that a footer states, and what it says of the maker, for a program that knows versions up to `newest`.
 fn split_footer(
+    newest: u8,
     keys: &ShardKeys,
-    pack: PackId,
-    needed: u8,
-    number: u8,
+    (pack, needed, number): (PackId, u8, u8),
     end: &[u8],
-) -> Result<(Shape, [u8; MADE_BYTES])> {
+) -> Result<(Shape, Made)> {
     let short = || Error::malformed(OBJECT, end.len(), "shorter than its footer");
     let footer = end.last_chunk::<FOOTER_BYTES>().ok_or_else(short)?;
     let (body, magic) = footer.split_last_chunk().ok_or_else(short)?;
-    check_magic(OBJECT, MAGIC, magic)?;
+    let version = check_magic_up_to(newest, OBJECT, MAGIC, magic)?;
     let (body, tag) = body.split_last_chunk().ok_or_else(short)?;
     let (made, body) = body.split_first_chunk::<MADE_BYTES>().ok_or_else(short)?;
     let (&[found_needed, found_number], length) = body.split_first_chunk().ok_or_else(short)?;
@@ -452,8 +461,9 @@ fn split_footer(
         shape: &shape,
         number,
     };
-    tagger.check(blocks, &Tagger::footer_block(made), tag)?;
-    Ok((shape, *made))
+    tagger.check(blocks, &Tagger::footer_block(made, version), tag)?;
+    let made = Made { version, bytes: *made };
+    Ok((shape, made))
 }
 
 /// Opens a whole shard object, every byte of it checked against the tags, and tells who signed it.
@@ -461,7 +471,12 @@ fn split_footer(
 /// A signature that does not fit is no error: it is told as [`Maker::Nobody`].
 /// [`Error::Malformed`] if it has another length than its footer says, else as [`open_footer`] and [`Blocks::open`].
 pub fn open_shard(keys: &ShardKeys, pack: PackId, needed: u8, number: u8, object: &[u8]) -> Result<OpenShard> {
-    let (shape, made) = split_footer(keys, pack, needed, number, object)?;
+    open_up_to(FORMAT_VERSION, keys, (pack, needed, number), object)
+}
+
+fn open_up_to(newest: u8, keys: &ShardKeys, part: (PackId, u8, u8), object: &[u8]) -> Result<OpenShard> {
+    let (shape, made) = split_footer(newest, keys, part, object)?;
+    let (_, _, number) = part;
     let sealed = object.get(..object.len() - FOOTER_BYTES).unwrap_or_default();
     let all = shape.all_blocks(number);
     all.check_length(sealed)?;
@@ -476,4 +491,38 @@ pub fn open_shard(keys: &ShardKeys, pack: PackId, needed: u8, number: u8, object
     };
     let maker = tagger.maker(&content, &made);
     Ok(OpenShard { shape, payload, maker })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use crate::{VaultId, keys::Secrets};
+
+    struct Counting(u8);
+
+    impl Random for Counting {
+        fn fill(&mut self, bytes: &mut [u8]) {
+            for byte in bytes {
+                *byte = self.0;
+                self.0 = self.0.wrapping_add(1);
+            }
+        }
+    }
+
+    #[test]
+    fn each_shard_binds_its_own_version() {
+        let secrets = Secrets::generate(&mut Counting(0), VaultId([1; 16])).unwrap();
+        let (keys, part) = (ShardKeys::new(&secrets), (PackId([7; 32]), 1, 1));
+        let shape = Shape::new(part.0, 100, part.1).unwrap();
+        for version in [1, 2] {
+            let mut object = seal_as(version, &keys, &shape, part.2, &[5; 100]).unwrap();
+            let opened = open_up_to(2, &keys, part, &object).unwrap();
+            assert!(opened.payload == [5; 100] && matches!(opened.maker, Maker::Owner(_)));
+            assert_eq!(open_up_to(1, &keys, part, &object).is_ok(), version == 1);
+            *object.last_mut().unwrap() = 3 - version;
+            let refused = open_up_to(2, &keys, part, &object);
+            assert!(matches!(refused, Err(Error::Authentication { .. })));
+        }
+    }
 }
