@@ -261,21 +261,26 @@ pub(crate) fn sites(
         };
         notes.push(format!("{}: {what}; see `drystone place list`", store.place()));
     }
-    let found = |id: PlaceId| {
-        let at = marks
-            .iter()
-            .position(|mark| mark.as_ref().is_ok_and(|mark| *mark == id));
-        at.and_then(|at| reach.named.get(at)).cloned()
+    // A place may show the mark of another. What lies where the configuration expects the place comes first, then what
+    // has moved to where it expects none; a store where it expects another place comes last.
+    let found = |entry: &PlaceEntry, elsewhere: bool| {
+        let shown = reach.named.iter().zip(&marks);
+        let shown = shown.filter(|(_, mark)| mark.as_ref().is_ok_and(|id| *id == entry.id));
+        let is_at = |store: &Arc<dyn Store>| store.place() == entry.url;
+        let may_be = |store: &Arc<dyn Store>| elsewhere || is_at(store) || !is_listed(store.place());
+        let mut stores: Vec<_> = shown.map(|(store, _)| store).filter(|store| may_be(store)).collect();
+        stores.sort_by_key(|store| !is_at(store));
+        stores.first().map(|store| Arc::clone(store))
     };
     let sites = in_parallel(&config.places, |entry| {
         let tried = reach.absent.iter().find(|(url, _)| *url == entry.url);
-        let store = match (found(entry.id), tried, &reach.connect) {
+        let store = match (found(entry, false), tried, &reach.connect) {
             (Some(store), ..) => Ok(store),
             (None, Some((_, error)), _) => Err(why_absent(error)),
             (None, None, Some(connect)) => by_url(entry, connect.as_ref(), runtime, secrets),
             (None, None, None) => Err("it was not named".to_owned()),
         };
-        Site::new(entry.clone(), store)
+        Site::new(entry.clone(), store.or_else(|why| found(entry, true).ok_or(why)))
     });
     (sites, notes)
 }
