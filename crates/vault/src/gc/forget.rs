@@ -11,6 +11,7 @@ use drystone_store::Name;
 use crate::context::Source;
 use crate::error::Result;
 use crate::features::Act;
+use crate::gc::protocol::Standing;
 use crate::order::{Candidate, FirstSeen, position};
 use crate::problem::Problems;
 use crate::retention::{Group, Keep, plan};
@@ -72,7 +73,16 @@ impl Vault {
 
     /// Writes down which snapshots this machine has seen by now, outside of the cache; these are there.
     pub(crate) fn note_seen(&self, there: &[RootName]) -> Result<Sightings> {
-        let standing = self.epochs.standing();
+        let sightings = self.look_again(there, &self.epochs.standing())?;
+        if sightings.missing(there).is_empty() {
+            return Ok(sightings);
+        }
+        // Another owner may have forgotten it since the epochs were read.
+        let standing = self.epochs.refresh()?;
+        self.look_again(there, &standing)
+    }
+
+    fn look_again(&self, there: &[RootName], standing: &Standing) -> Result<Sightings> {
         let mut sightings = Sightings::default();
         self.known().update_section(&self.id(), SIGHTINGS, |before| {
             sightings = Sightings::decode(&before.unwrap_or_default());
