@@ -22,7 +22,7 @@ const SNAPSHOTS: Prefix = Prefix::Roots(RootKind::SNAPSHOT);
 impl Vault {
     /// Makes a snapshot visible; durable on return. `stored` is the run that stored what it reaches, and ends with it.
     ///
-    /// After [`Error::GivenUp`] the run has to be repeated: while it was silent, gc may have deleted what it relied on.
+    /// After [`Error::GivenUp`](crate::Error::GivenUp) the run has to be repeated: while it was silent, gc may have deleted what it relied on.
     pub fn publish(&self, snapshot: &Snapshot, stored: &Finished) -> Result<RootId> {
         self.publish_root(snapshot, stored, RootState::Last)
     }
