@@ -186,10 +186,7 @@ impl NewVault {
     }
 
     fn announce(&self, ready: &dyn Fn(&VaultPin) -> std::io::Result<()>) -> Result<()> {
-        let pin = VaultPin {
-            vault: self.secrets.vault,
-            key: self.secrets.vault_verify,
-        };
+        let pin = VaultPin::of(&self.secrets);
         ready(&pin).map_err(|error| Error::BadKey {
             origin: "new key file".to_owned(),
             why: format!("cannot be written: {error}"),

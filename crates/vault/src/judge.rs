@@ -14,6 +14,8 @@ use drystone_format::slot::Slot;
 use drystone_store::spread::Judge;
 use drystone_store::{Kind, Name};
 
+use crate::known::VaultPin;
+
 /// Judges by the vault's own signatures.
 pub(crate) struct BySignature(pub(crate) Arc<Secrets>);
 
@@ -22,8 +24,9 @@ impl Judge for BySignature {
         let secrets = &*self.0;
         let notice = |kind| verify_notice(secrets, kind, bytes).is_ok();
         match name.kind() {
-            Kind::Header => Header::decode(bytes)
-                .is_ok_and(|header| header.vault == secrets.vault && header.vault_verify == secrets.vault_verify),
+            Kind::Header => {
+                Header::decode(bytes).is_ok_and(|header| VaultPin::of_header(&header) == VaultPin::of(secrets))
+            }
             Kind::Key(id) => {
                 Slot::decode(bytes).is_ok_and(|slot| slot.id == id)
                     && Slot::verify(bytes, &secrets.vault_verify).is_ok()

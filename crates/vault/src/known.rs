@@ -13,7 +13,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use drystone_format::VaultId;
-use drystone_format::keys::VerifyKey;
+use drystone_format::header::Header;
+use drystone_format::keys::{Secrets, VerifyKey};
 
 use crate::error::{Error, Result};
 
@@ -42,6 +43,22 @@ impl std::fmt::Display for VaultPin {
 }
 
 impl VaultPin {
+    /// The vault that these secrets belong to.
+    pub(crate) fn of(secrets: &Secrets) -> Self {
+        Self {
+            vault: secrets.vault,
+            key: secrets.vault_verify,
+        }
+    }
+
+    /// The vault that a header says it heads.
+    pub(crate) fn of_header(header: &Header) -> Self {
+        Self {
+            vault: header.vault,
+            key: header.vault_verify,
+        }
+    }
+
     /// Id and key as key files and this memory write them: two words of hexadecimal digits.
     pub fn line(&self) -> String {
         format!("{} {}", self.vault, hex(&self.key.0))
@@ -93,9 +110,7 @@ impl KnownVault {
             unknown: Vec::new(),
         }
     }
-}
 
-impl KnownVault {
     /// Takes note of the newest key epoch of now; an older one only if that is `accepted`.
     pub fn see_epoch(&mut self, seen: Seen, accepted: bool) {
         see(&mut self.epoch, seen, accepted);

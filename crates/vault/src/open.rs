@@ -157,7 +157,7 @@ fn agreed(seen: &[Look], opened: &Opened, wanted: &dyn Fn(&Look, &VaultPin) -> R
     let pin = opened.pin();
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for look in seen {
-        let shown = look.header.as_ref().ok().map(|(header, _)| header_pin(header));
+        let shown = look.header.as_ref().ok().map(|(header, _)| VaultPin::of_header(header));
         if shown == Some(pin) || !siblings(&look.slots, &pin, &opened.unlocked).is_empty() {
             wanted(look, &pin)?;
             ours.push(look.place.name().to_owned());
@@ -177,13 +177,6 @@ fn agreed(seen: &[Look], opened: &Opened, wanted: &dyn Fn(&Look, &VaultPin) -> R
     let all = ours.iter().map(|place| format!("{place}: {pin}")).chain(others);
     let places = all.collect::<Vec<_>>().join(", ");
     Err(Error::DifferentVaults { places })
-}
-
-fn header_pin(header: &Header) -> VaultPin {
-    VaultPin {
-        vault: header.vault,
-        key: header.vault_verify,
-    }
 }
 
 /// The vaults that a place says it holds: its header's, or, if that is lost, its key slots'.
@@ -235,7 +228,7 @@ impl Look {
         let opened = unlock(&self.place, &self.slots, header, unlock_with, wanted);
         opened.map_err(|error| match (error, header) {
             // The key fits nothing here, since another vault lies here.
-            (error @ Error::WrongKey { .. }, Some(header)) => match wanted(&header_pin(header)) {
+            (error @ Error::WrongKey { .. }, Some(header)) => match wanted(&VaultPin::of_header(header)) {
                 Err(other) => other,
                 Ok(()) => also_damaged(error, &self.problems),
             },
@@ -253,7 +246,7 @@ impl Look {
             unlocked,
         } = opened;
         let (header, header_bytes) = match self.header {
-            Ok((header, bytes)) if header_pin(&header) == pin => (header, bytes),
+            Ok((header, bytes)) if VaultPin::of_header(&header) == pin => (header, bytes),
             lost => {
                 let reason = match lost {
                     Ok(_) => "it is another vault's".to_owned(),
@@ -285,10 +278,7 @@ impl Look {
 impl Unlocked {
     /// The vault that was opened.
     pub(crate) fn pin(&self) -> VaultPin {
-        VaultPin {
-            vault: self.secrets.vault,
-            key: self.secrets.vault_verify,
-        }
+        VaultPin::of(&self.secrets)
     }
 
     /// Adds what other slots of the same credential hold; the slot with the highest key epoch is the one in use.

@@ -20,6 +20,7 @@ use crate::config::{Found, InForce};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::features::{Class, check};
+use crate::known::VaultPin;
 use crate::place::Place;
 
 /// Opens places by the URLs that the configuration gives.
@@ -310,7 +311,7 @@ fn has_header(store: &Arc<dyn Store>, runtime: &tokio::runtime::Handle, secrets:
     let place = Place::new(store.clone(), runtime.clone());
     let header = place.get(&Name::header(), Range::All).ok();
     let header = header.and_then(|object| Header::decode(&object).ok());
-    header.is_some_and(|header| header.vault == secrets.vault && header.vault_verify == secrets.vault_verify)
+    header.is_some_and(|header| VaultPin::of_header(&header) == VaultPin::of(secrets))
 }
 
 /// Why a place cannot be opened; who reads it knows which place is meant.

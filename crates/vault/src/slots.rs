@@ -110,10 +110,7 @@ pub(crate) struct Opened {
 impl Opened {
     /// The vault that the slot opens.
     pub(crate) fn pin(&self) -> VaultPin {
-        VaultPin {
-            vault: self.secrets.vault,
-            key: self.secrets.vault_verify,
-        }
+        VaultPin::of(&self.secrets)
     }
 }
 
@@ -183,9 +180,7 @@ pub(crate) fn siblings(slots: &[(Slot, Bytes)], pin: &VaultPin, unlocked: &Unloc
     };
     let same = slots.iter().filter(|(slot, _)| slot.slot_key == slot_key);
     let opened = same.filter_map(|(slot, object)| Some((slot.id, open_slot(slot, object, unlocked).ok()?)));
-    opened
-        .filter(|(_, secrets)| (secrets.vault, secrets.vault_verify) == (pin.vault, pin.key))
-        .collect()
+    opened.filter(|(_, secrets)| VaultPin::of(secrets) == *pin).collect()
 }
 
 /// Unlocked slots that are read again when an object names a key epoch that is not known.

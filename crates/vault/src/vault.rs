@@ -178,10 +178,7 @@ impl Vault {
 
     /// The id and key of the vault.
     pub fn pin(&self) -> VaultPin {
-        VaultPin {
-            vault: self.secrets.vault,
-            key: self.secrets.vault_verify,
-        }
+        VaultPin::of(&self.secrets)
     }
 
     /// What this machine knows of places and vaults.
