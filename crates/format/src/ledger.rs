@@ -86,10 +86,17 @@ pub struct Bounds {
 /// When a root was seen for the first time, seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FirstSeen {
-    /// An owner looked then, and it was not there.
+    /// Somebody looked then, and it was not there.
     pub not_at: Option<i64>,
-    /// An owner looked then, and it was.
+    /// Somebody looked then, and it was.
     pub at: i64,
+}
+
+impl FirstSeen {
+    /// The claimed time as far as it counts: not before the last look without the root, not after the first with it.
+    pub fn bound(&self, claimed: i64) -> i64 {
+        claimed.max(self.not_at.unwrap_or(i64::MIN)).min(self.at)
+    }
 }
 
 /// What a ledger says to those alone who can read the vault's content.

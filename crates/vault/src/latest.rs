@@ -72,8 +72,9 @@ pub fn latest(all: Vec<Candidate>, own: &VerifyKey, named: Option<&VerifyKey>) -
 
 #[cfg(test)]
 mod tests {
+    use drystone_format::ledger::FirstSeen;
+
     use super::*;
-    use crate::order::FirstSeen;
     use crate::order::tests::candidate;
 
     const OWN: VerifyKey = VerifyKey([1; 32]);

@@ -19,4 +19,4 @@ pub use closing::{Closing, Closings, closable, confirmed, is_closed, is_stated, 
 pub use join::join;
 pub use known::{Known, Refusal, View};
 pub use next::{Change, next};
-pub use order::{Claim, Order, first_seen, order};
+pub use order::{Order, first_seen, order};

@@ -6,30 +6,12 @@
 //! - A copy keeps the time of its original, which is older than the copy.
 
 use drystone_format::keys::{Role, VerifyKey};
+use drystone_format::ledger::FirstSeen;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::{RootId, tree::Time};
 
 /// How wrong clocks may be before their times count as false, seconds: a day, so that no time zone matters.
 const SKEW: i64 = 86_400;
-
-/// When owners saw a snapshot for the first time, seconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FirstSeen {
-    /// The last look without it, if there was one.
-    pub not_at: Option<i64>,
-    /// The first look with it.
-    pub at: i64,
-}
-
-impl FirstSeen {
-    /// Joins what two observers saw: the bounds that both allow.
-    pub fn join(self, other: Self) -> Self {
-        Self {
-            not_at: self.not_at.max(other.not_at),
-            at: self.at.min(other.at),
-        }
-    }
-}
 
 /// A snapshot with what is known of it.
 #[derive(Debug, Clone)]
@@ -78,11 +60,10 @@ pub fn contradiction(candidate: &Candidate) -> Option<&'static str> {
 /// The start time that counts: the claimed one, clamped between the last look without the snapshot and the first with it.
 pub fn began(candidate: &Candidate) -> i64 {
     let claimed = candidate.snapshot.started.seconds;
-    let FirstSeen { not_at, at } = candidate.seen;
     if candidate.is_original() {
-        claimed.max(not_at.unwrap_or(i64::MIN)).min(at)
+        candidate.seen.bound(claimed)
     } else {
-        claimed.min(at)
+        claimed.min(candidate.seen.at)
     }
 }
 

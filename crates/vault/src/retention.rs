@@ -173,10 +173,10 @@ fn month(seconds: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use drystone_format::ledger::FirstSeen;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::order::FirstSeen;
     use crate::order::tests::candidate;
 
     fn kept(candidates: Vec<Candidate>, keep: &Keep, now: i64) -> Vec<u8> {

@@ -6,10 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use drystone_format::epoch::Forgotten;
+use drystone_format::ledger::FirstSeen;
 use drystone_format::root::{RootKind, RootName};
 use drystone_format::{RegistrationId, RootId, tree::Time};
-
-use crate::order::FirstSeen;
 
 /// Records of first sightings: time of the last look; for each snapshot its registration, number, hash, look before, look that saw it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

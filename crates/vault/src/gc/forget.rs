@@ -4,6 +4,7 @@
 
 use drystone_format::RootId;
 use drystone_format::epoch::Epoch;
+use drystone_format::ledger::FirstSeen;
 use drystone_format::root::RootName;
 use drystone_format::snapshot::Snapshot;
 use drystone_store::Name;
@@ -12,7 +13,7 @@ use crate::context::Source;
 use crate::error::Result;
 use crate::features::Act;
 use crate::gc::protocol::Standing;
-use crate::order::{Candidate, FirstSeen, position};
+use crate::order::{Candidate, position};
 use crate::problem::Problems;
 use crate::retention::{Group, Keep, plan};
 use crate::roots::report_doubles;

@@ -5,17 +5,6 @@
 use drystone_format::RootId;
 use drystone_format::ledger::{FirstSeen, Ledger, Numbered};
 
-/// When a root says that it was made, and what is known about that. All of it is in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
-    /// What the root says.
-    pub claimed: i64,
-    /// Somebody looked then, and it was not there.
-    pub not_at: Option<i64>,
-    /// It was seen then.
-    pub at: i64,
-}
-
 /// Returns when a root was first seen, in the word of two owners: the earlier one saw it, and nobody found it before that.
 ///
 /// Owners' clocks may differ, and lists lag: a look in vain after somebody saw the root does not count.
@@ -36,11 +25,11 @@ pub struct Order {
     hash: RootId,
 }
 
-/// Returns the place of a root. What the root claims counts between the last look that did not find it and the first that did.
-pub fn order(stated: &Ledger, root: &Numbered, claim: &Claim) -> Order {
+/// Returns the place of a root that claims to be made at a time, in seconds since 1970, which counts within the bounds of `seen`.
+pub fn order(stated: &Ledger, root: &Numbered, claimed: i64, seen: FirstSeen) -> Order {
     Order {
         first: stated.live.get(root).map_or(u64::MAX, |live| live.first),
-        time: claim.claimed.max(claim.not_at.unwrap_or(i64::MIN)).min(claim.at),
+        time: seen.bound(claimed),
         hash: root.hash,
     }
 }
@@ -66,12 +55,11 @@ mod tests {
             ..Ledger::default()
         };
         let at = |root: &Numbered, claimed| {
-            let claim = Claim {
-                claimed,
+            let seen = FirstSeen {
                 not_at: Some(100),
                 at: 200,
             };
-            order(&stated, root, &claim)
+            order(&stated, root, claimed, seen)
         };
         assert!(at(&root(1, 0, 1), 0) > at(&root(1, 1, 2), i64::MAX));
         assert!(
