@@ -256,11 +256,7 @@ impl Catalog {
         if self.trust == Trust::Everyone || !self.index.packs().iter().any(foreign) {
             return Ok(());
         }
-        let mut names = Vec::new();
-        self.place.for_each(&Prefix::Verified, |listed| {
-            names.push(listed.name);
-            Ok(())
-        })?;
+        let names = self.place.names(&Prefix::Verified)?;
         self.bad_lists.lock().clear();
         for name in names {
             let list = self.place.get(&name, Range::All);

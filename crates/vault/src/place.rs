@@ -305,7 +305,17 @@ impl Place {
         pages(page, each)
     }
 
-    /// The same for small objects, each of which is at enough places from then on for everybody else to list it too.
+    /// The names of all objects under `prefix`.
+    pub(crate) fn names(&self, prefix: &Prefix) -> Result<Vec<Name>> {
+        let mut names = Vec::new();
+        self.for_each(prefix, |listed| {
+            names.push(listed.name);
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
+    /// The same as [`for_each`](Self::for_each) for small objects, each of which is at enough places from then on for everybody else to list it too.
     pub(crate) fn for_each_confirmed(&self, prefix: &Prefix, each: impl FnMut(Listed) -> Result<()>) -> Result<()> {
         match &self.spread {
             None => self.for_each(prefix, each),

@@ -94,12 +94,7 @@ impl Vault {
 
     /// Reports presences that are damaged, or not signed by the writer that they name.
     pub(crate) fn check_presences(&self, problems: &mut Problems) -> Result<()> {
-        let mut names = Vec::new();
-        self.place.for_each(&Prefix::Writers, |listed| {
-            names.push(listed.name);
-            Ok(())
-        })?;
-        for name in names {
+        for name in self.place.names(&Prefix::Writers)? {
             let Kind::Writer(id, beat, hash) = name.kind() else {
                 continue;
             };

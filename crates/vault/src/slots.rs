@@ -73,12 +73,8 @@ pub enum NewEpoch {
 
 /// All slots at `place` that can be parsed; what cannot is a problem.
 pub(crate) fn read_slots(place: &Place) -> Result<(Vec<(Slot, Bytes)>, Problems)> {
-    let (mut slots, mut problems, mut names) = (Vec::new(), Problems::default(), Vec::new());
-    place.for_each(&Prefix::Keys, |listed| {
-        names.push(listed.name);
-        Ok(())
-    })?;
-    for name in names {
+    let (mut slots, mut problems) = (Vec::new(), Problems::default());
+    for name in place.names(&Prefix::Keys)? {
         let object = match place.get(&name, Range::All) {
             Ok(object) => object,
             Err(Error::Store(error)) if error.is_transient() => return Err(error.into()),

@@ -34,13 +34,8 @@ pub(super) struct Found {
 impl Run<'_> {
     /// The presences at the place; one that cannot be read says nothing, and one that its writer has not signed is left out.
     pub(super) fn presences(&mut self) -> Result<Vec<Found>> {
-        let mut names = Vec::new();
-        self.vault.place.for_each(&Prefix::Writers, |listed| {
-            names.push(listed.name);
-            Ok(())
-        })?;
         let mut found = Vec::new();
-        for name in names {
+        for name in self.vault.place.names(&Prefix::Writers)? {
             let Kind::Writer(id, beat, hash) = name.kind() else {
                 continue;
             };
