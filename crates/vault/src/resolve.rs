@@ -10,6 +10,7 @@ use drystone_format::keys::VerifyKey;
 use drystone_format::snapshot::Snapshot;
 
 use crate::error::{Error, Result};
+use crate::known::hex;
 use crate::latest::{Latest, NoLatest, latest};
 use crate::order::Candidate;
 use crate::vault::Vault;
@@ -109,12 +110,12 @@ impl Vault {
 
     /// Returns the name by which people know a signing key: the first digits of the key.
     pub fn signer_name(&self, key: &VerifyKey) -> String {
-        let bytes = key.0.iter().take(4);
-        bytes.map(|byte| format!("{byte:02x}")).collect()
+        let [a, b, c, d, ..] = key.0;
+        hex(&[a, b, c, d])
     }
 
     fn find_signer(&self, candidates: &[Candidate], digits: &str) -> Result<VerifyKey> {
-        let is_meant = |key: &VerifyKey| digits.len() >= PREFIX_MIN && hex(key).starts_with(digits);
+        let is_meant = |key: &VerifyKey| digits.len() >= PREFIX_MIN && hex(&key.0).starts_with(digits);
         let mut found: Vec<VerifyKey> = candidates.iter().map(|one| one.writer).filter(is_meant).collect();
         found.sort_unstable();
         found.dedup();
@@ -151,8 +152,4 @@ impl Vault {
         let ids: BTreeSet<RootId> = names.iter().chain(&missing).map(|root| root.hash).collect();
         Ok(ids.into_iter().filter(matching).collect())
     }
-}
-
-fn hex(key: &VerifyKey) -> String {
-    key.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
