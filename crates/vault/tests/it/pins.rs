@@ -14,7 +14,7 @@ use drystone_format::slot::{Lock, SealedNote, Slot, SlotNote};
 use drystone_format::tree::Time;
 use drystone_format::{Random, RootId, SlotId, VaultId};
 use drystone_store::{Kind, Memory, Name, Prefix, Store};
-use drystone_vault::{Accept, Error, NewEpoch, PlaceChange, Unlock, Vault, vault_line};
+use drystone_vault::{Accept, Error, NewEpoch, PlaceChange, SlotInfo, Unlock, Vault, vault_line};
 
 use crate::spread_world::World;
 use crate::support::{
@@ -115,6 +115,12 @@ fn opens(secrets: &Secrets, store: &Memory, id: &RootId) -> bool {
     let name = root_of(store, id);
     let Kind::Root(root) = name.kind() else { unreachable!() };
     open_root(secrets, &root, &store.contents()[&name]).is_ok()
+}
+
+/// The slot of the key that is meant.
+fn slot_of(vault: &Vault, is_meant: impl Fn(&SlotInfo) -> bool) -> SlotId {
+    let (keys, _) = vault.keys().unwrap();
+    keys.iter().find(|key| is_meant(key)).unwrap().id
 }
 
 #[test]
@@ -234,14 +240,7 @@ fn old_key_slots_that_come_back_are_refused() {
     writer.open(store.clone()).unwrap();
     let before = slots(&store);
     let old = secrets(&removed, &store);
-    let id = vault
-        .keys()
-        .unwrap()
-        .0
-        .iter()
-        .find(|key| key.role == Role::Member)
-        .unwrap()
-        .id;
+    let id = slot_of(&vault, |key| key.role == Role::Member);
     vault.remove_key(&id, NewEpoch::Start).unwrap();
     for fixture in [&fixture, &writer] {
         let (root, _) = back_up(&fixture.open(store.clone()).unwrap(), FILE).unwrap();
@@ -271,14 +270,7 @@ fn old_key_slots_at_one_of_three_places_win_nothing() {
     let removed = add_key(&vault, Role::Member);
     let before = slots(&world.store("/a"));
     let old = secrets(&removed, &world.store("/a"));
-    let id = vault
-        .keys()
-        .unwrap()
-        .0
-        .iter()
-        .find(|key| key.role == Role::Member)
-        .unwrap()
-        .id;
+    let id = slot_of(&vault, |key| key.role == Role::Member);
     vault.remove_key(&id, NewEpoch::Start).unwrap();
     replay(&world.store("/a"), &before);
     // Also on a machine that knows nothing, and whichever places are named.
@@ -365,14 +357,7 @@ fn both_sides_of_a_split_may_start_the_next_key_epoch() {
     for (side, gone) in [&store, &other].into_iter().zip(&gone) {
         let owner = fixture.elsewhere().open(side.clone()).unwrap();
         let held = secrets(gone, side).certificate.writer;
-        let id = owner
-            .keys()
-            .unwrap()
-            .0
-            .iter()
-            .find(|key| key.writer == held)
-            .unwrap()
-            .id;
+        let id = slot_of(&owner, |key| key.writer == held);
         assert_eq!(owner.remove_key(&id, NewEpoch::Start).unwrap(), Some(held));
         roots.push(back_up(&owner, FILE).unwrap().0);
         back_up(&writer.elsewhere().open(side.clone()).unwrap(), FILE).unwrap();
@@ -408,14 +393,7 @@ fn an_open_vault_follows_a_new_key_epoch_and_takes_it_for_no_damage() {
     reading.index().unwrap();
     let old = secrets(&removed, &store);
     let other = fixture.open(store.clone()).unwrap();
-    let id = other
-        .keys()
-        .unwrap()
-        .0
-        .iter()
-        .find(|key| key.role == Role::Member)
-        .unwrap()
-        .id;
+    let id = slot_of(&other, |key| key.role == Role::Member);
     other.remove_key(&id, NewEpoch::Start).unwrap();
     let (root, _) = back_up(&other, &[("new", &noise(1, 50_000))]).unwrap();
     let losses = vault.loss_epoch().unwrap();
@@ -516,7 +494,7 @@ fn an_owners_key_is_not_taken_back_by_removing_it() {
     let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
     let vault = fixture.create(store.clone()).unwrap();
     let second = add_key(&vault, Role::Owner);
-    let id = vault.keys().unwrap().0.iter().find(|key| !key.current).unwrap().id;
+    let id = slot_of(&vault, |key| !key.current);
     let before = store.contents();
     for epoch in [NewEpoch::Start, NewEpoch::Keep] {
         let error = vault.remove_key(&id, epoch).unwrap_err();
@@ -538,14 +516,7 @@ fn a_writer_still_knows_its_own_packs_after_another_key_is_removed() {
     let bytes = noise(3, 50_000);
     back_up(&writer.open(store.clone()).unwrap(), &[("file", &bytes)]).unwrap();
     let held = secrets(&gone, &store).certificate.writer;
-    let id = vault
-        .keys()
-        .unwrap()
-        .0
-        .iter()
-        .find(|key| key.writer == held)
-        .unwrap()
-        .id;
+    let id = slot_of(&vault, |key| key.writer == held);
     vault.remove_key(&id, NewEpoch::Start).unwrap();
     let (_, again) = back_up(&writer.elsewhere().open(store.clone()).unwrap(), &[("file", &bytes)]).unwrap();
     assert_eq!(again.new_bytes, 0);
