@@ -59,12 +59,8 @@ impl Header {
     }
 }
 
-/// Checks the eight bytes that open (and close) an object, the magic, then the version; returns the version.
-pub(crate) fn check_magic(object: &'static str, magic: &[u8; 7], bytes: &[u8; 8]) -> Result<u8> {
-    check_magic_up_to(FORMAT_VERSION, object, magic, bytes)
-}
-
-/// The same for a program that knows the versions up to `newest`.
+/// Checks the eight bytes that open (and close) an object, the magic, then the version, for a program that knows the versions
+/// up to `newest`; returns the version.
 pub(crate) fn check_magic_up_to(newest: u8, object: &'static str, magic: &[u8; 7], bytes: &[u8; 8]) -> Result<u8> {
     let &[ref found @ .., version] = bytes;
     if found != magic {

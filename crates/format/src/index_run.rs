@@ -10,27 +10,33 @@ mod blocks;
 mod directory;
 
 use crate::cbor::Writer;
+use crate::ending::Ending;
 use crate::error::{Error, Result, within};
 use crate::id::{ChunkId, PackId, VaultId};
 use crate::index_part::Numbered;
 use crate::keys::{Role, Secrets, VerifyKey};
-use crate::limits::{FORMAT_VERSION, INDEX_BLOCK_CHUNKS, INDEX_BLOCK_PACKS, INDEX_MAX_BYTES};
+use crate::limits::{FORMAT_VERSION, INDEX_BLOCK_CHUNKS, INDEX_BLOCK_PACKS, INDEX_MAX_BYTES, INDEX_TAIL_MAX_BYTES};
 use crate::pack::{LockedFrames, Tail};
 use crate::random::{Random, array};
 use crate::seal::{PackKind, Sealer, Suite};
 
 use self::blocks::{encode_entries, encode_packs};
-use self::directory::{Block, Preamble, block_hash, signed_message};
+use self::directory::{Block, Preamble, block_hash};
 
 pub use self::directory::{RunDirectory, run_tail_bytes};
 
 const OBJECT: &str = "index run";
 const MAGIC: &[u8; 7] = b"DRYIRUN";
 const DOMAIN: &[u8] = b"drystone index run v1";
-/// Magic and version, at the start and at the end.
-const MAGIC_BYTES: usize = 8;
-/// Directory length, preamble length, signature, magic.
-const FOOTER_BYTES: usize = 4 + 4 + 64 + MAGIC_BYTES;
+/// A piece ends in its sealed directory, its preamble and a footer.
+const ENDING: Ending = Ending {
+    object: OBJECT,
+    whole: "piece",
+    magic: MAGIC,
+    domain: DOMAIN,
+    max_bytes: INDEX_MAX_BYTES,
+    tail_max_bytes: INDEX_TAIL_MAX_BYTES,
+};
 /// Number of the seal of the first block of packs; those of chunks begin at 0.
 const PACK_BLOCKS: u64 = 1 << 32;
 /// Number of the seal of the directory.
@@ -169,7 +175,16 @@ impl IndexRun {
             let block = append(&sealer, number, &encode_packs(packs), &mut out)?;
             directory.array(2).uint(block.bytes.into()).bytes(&block.hash);
         }
-        close(secrets, &preamble.encode(), directory.finish(), &sealer, out)
+        let blocks_end = out.len();
+        out.extend_from_slice(&directory.finish());
+        sealer.seal(DIRECTORY, &mut out, blocks_end)?;
+        ENDING.append(
+            FORMAT_VERSION,
+            &secrets.writer_key,
+            &preamble.encode(),
+            (&mut out, blocks_end),
+        )?;
+        Ok(out)
     }
 }
 
@@ -185,29 +200,6 @@ fn append(sealer: &Sealer, number: u64, plaintext: &[u8], out: &mut Vec<u8>) -> 
         bytes: sealed.len() as u32,
         hash: block_hash(sealed),
     })
-}
-
-/// Appends directory, preamble and footer.
-fn close(
-    secrets: &Secrets,
-    preamble: &[u8],
-    mut directory: Vec<u8>,
-    sealer: &Sealer,
-    mut out: Vec<u8>,
-) -> Result<Vec<u8>> {
-    let blocks_end = out.len() as u64;
-    sealer.seal(DIRECTORY, &mut directory, 0)?;
-    let message = signed_message(preamble, &directory, blocks_end);
-    let signature = secrets.writer_key.sign(&message)?;
-    out.extend_from_slice(&directory);
-    out.extend_from_slice(preamble);
-    out.extend_from_slice(&(directory.len() as u32).to_be_bytes());
-    out.extend_from_slice(&(preamble.len() as u32).to_be_bytes());
-    out.extend_from_slice(&signature.0);
-    out.extend_from_slice(MAGIC);
-    out.push(FORMAT_VERSION);
-    within(OBJECT, "bytes", out.len() as u64, INDEX_MAX_BYTES as u64)?;
-    Ok(out)
 }
 
 /// Associated data of all seals of a run.

@@ -9,6 +9,7 @@ mod certificate;
 pub mod chunker;
 pub mod codec;
 pub mod config;
+mod ending;
 pub mod epoch;
 mod error;
 pub mod header;

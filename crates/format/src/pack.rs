@@ -11,6 +11,7 @@ mod preamble;
 mod tail;
 mod trailer;
 
+use crate::ending::{Ending, FOOTER_BYTES};
 use crate::error::{Result, within};
 use crate::id::{PackId, pack_id};
 use crate::keys::Secrets;
@@ -20,7 +21,6 @@ use crate::seal::{Compressed, PackKind, Sealer, Suite, TAG_BYTES};
 
 use self::padding::{Padded, padded};
 use self::preamble::KEY_INFO;
-use self::tail::signed_message;
 use self::trailer::{TRAILER_HEAD_BYTES, encode_trailer, row_bytes};
 
 pub use self::preamble::Preamble;
@@ -30,10 +30,15 @@ pub use self::trailer::{FrameInfo, PackedChunk};
 
 const OBJECT: &str = "pack";
 const MAGIC: &[u8; 7] = b"DRYPACK";
-/// Magic and version, at the start and at the end.
-const MAGIC_BYTES: usize = 8;
-/// Trailer length, preamble length, signature, magic.
-const FOOTER_BYTES: usize = 4 + 4 + 64 + MAGIC_BYTES;
+/// A pack ends in its sealed trailer, its preamble and a footer.
+const ENDING: Ending = Ending {
+    object: OBJECT,
+    whole: "pack",
+    magic: MAGIC,
+    domain: b"drystone pack v1",
+    max_bytes: PACK_MAX_BYTES,
+    tail_max_bytes: PACK_TAIL_MAX_BYTES,
+};
 /// Largest sealed trailer that is written, bytes: the largest power of two that leaves room for the rest of a tail.
 const TRAILER_MAX_BYTES: usize = PACK_TAIL_MAX_BYTES / 2;
 
@@ -192,21 +197,8 @@ impl PackBuilder {
         let padded = frames_end + trailer_bytes.saturating_sub(TAG_BYTES);
         self.bytes.resize(padded.max(self.bytes.len()), 0);
         self.preamble.trailer(secrets)?.seal(0, &mut self.bytes, frames_end)?;
-        let trailer = self.bytes.get(frames_end..).unwrap_or_default();
-        let lengths = [
-            (trailer.len() as u32).to_be_bytes(),
-            (preamble.len() as u32).to_be_bytes(),
-        ]
-        .concat();
-        let signature = secrets
-            .writer_key
-            .sign(&signed_message(preamble, trailer, frames_end as u64))?;
-        self.bytes.extend_from_slice(preamble);
-        self.bytes.extend_from_slice(&lengths);
-        self.bytes.extend_from_slice(&signature.0);
-        self.bytes.extend_from_slice(MAGIC);
-        self.bytes.push(self.preamble.version);
-        within(OBJECT, "bytes", self.bytes.len() as u64, PACK_MAX_BYTES as u64)?;
+        let version = self.preamble.version;
+        ENDING.append(version, &secrets.writer_key, preamble, (&mut self.bytes, frames_end))?;
         Ok(SealedPack {
             id: pack_id(&self.bytes),
             bytes: self.bytes,

@@ -5,23 +5,19 @@
 
 use std::ops::Range;
 
-use ring::digest::{SHA256, digest};
-
 use crate::cbor::{Reader, Writer, required};
+use crate::ending::MAGIC_BYTES;
 use crate::error::{Error, Result, within};
-use crate::header::check_magic;
 use crate::id::{ChunkId, VaultId, object_hash};
 use crate::index_part::Numbered;
-use crate::keys::{Certificate, Role, Secrets, Signature};
+use crate::keys::{Certificate, Role, Secrets};
 use crate::limits::{
-    INDEX_BLOCK_CHUNKS, INDEX_BLOCK_MAX_BYTES, INDEX_BLOCK_PACKS, INDEX_MAX_BYTES, INDEX_TAIL_MAX_BYTES,
+    FORMAT_VERSION, INDEX_BLOCK_CHUNKS, INDEX_BLOCK_MAX_BYTES, INDEX_BLOCK_PACKS, INDEX_TAIL_MAX_BYTES,
 };
 use crate::seal::{Sealer, Suite};
 
 use super::blocks::{decode_entries, decode_packs};
-use super::{
-    DIRECTORY, DOMAIN, FOOTER_BYTES, IndexRun, MAGIC, MAGIC_BYTES, OBJECT, PACK_BLOCKS, RunChunk, RunPack, aad,
-};
+use super::{DIRECTORY, ENDING, IndexRun, OBJECT, PACK_BLOCKS, RunChunk, RunPack, aad};
 
 /// Most blocks of one piece.
 const BLOCKS_MAX: u64 = (INDEX_TAIL_MAX_BYTES / 20) as u64;
@@ -39,12 +35,6 @@ pub(super) struct Block {
 
 pub(super) fn block_hash(sealed: &[u8]) -> [u8; 16] {
     object_hash(sealed).0
-}
-
-/// What the signature covers.
-pub(super) fn signed_message(preamble: &[u8], directory: &[u8], blocks_end: u64) -> Vec<u8> {
-    let (preamble, directory) = (digest(&SHA256, preamble), digest(&SHA256, directory));
-    [DOMAIN, preamble.as_ref(), directory.as_ref(), &blocks_end.to_be_bytes()].concat()
 }
 
 /// The plain part of a piece.
@@ -105,19 +95,7 @@ impl Preamble {
 
 /// Length of the tail of a piece, read from `end`, the last bytes of it (at least the footer's 80).
 pub fn run_tail_bytes(end: &[u8], piece_bytes: u64) -> Result<usize> {
-    let (_, footer) = end
-        .split_last_chunk::<FOOTER_BYTES>()
-        .ok_or_else(|| Error::malformed(OBJECT, 0, "shorter than its footer"))?;
-    check_magic(OBJECT, MAGIC, footer.last_chunk().unwrap_or(&[0; MAGIC_BYTES]))?;
-    within(OBJECT, "bytes", piece_bytes, INDEX_MAX_BYTES as u64)?;
-    let &[a, b, c, d, e, f, g, h, ..] = footer;
-    let lengths = u64::from(u32::from_be_bytes([a, b, c, d])) + u64::from(u32::from_be_bytes([e, f, g, h]));
-    let tail = lengths + FOOTER_BYTES as u64;
-    within(OBJECT, "bytes of the tail", tail, INDEX_TAIL_MAX_BYTES as u64)?;
-    if tail + MAGIC_BYTES as u64 > piece_bytes {
-        return Err(Error::malformed(OBJECT, 0, "a tail longer than the piece"));
-    }
-    Ok(tail as usize)
+    ENDING.tail_bytes(FORMAT_VERSION, end, piece_bytes)
 }
 
 /// The directory of a piece, authenticated: finds and opens its blocks.
@@ -139,25 +117,19 @@ pub struct RunDirectory {
 impl RunDirectory {
     /// Opens the last [`run_tail_bytes`] bytes of a piece of `piece_bytes`: checks vault, certificate, that an owner signed.
     pub fn open(tail: &[u8], piece_bytes: u64, secrets: &Secrets) -> Result<Self> {
-        if run_tail_bytes(tail, piece_bytes)? != tail.len() {
-            return Err(Error::malformed(OBJECT, 0, "a tail of another length"));
-        }
-        let version = tail.last().copied().unwrap_or_default();
-        let (directory, preamble, signature) = split(tail)?;
-        let decoded = Preamble::decode(preamble)?;
+        let parts = ENDING.split(FORMAT_VERSION, tail, piece_bytes)?;
+        let decoded = Preamble::decode(parts.plain)?;
         if decoded.vault != secrets.vault {
             return Err(Error::Authentication { object: OBJECT });
         }
         let certificate = decoded.certificate;
         certificate.verify(OBJECT, &secrets.vault, &secrets.vault_verify)?;
-        let blocks_end = piece_bytes - tail.len() as u64;
-        let message = signed_message(preamble, directory, blocks_end);
-        certificate.writer.verify(OBJECT, &message, &signature)?;
+        parts.verify(OBJECT, &certificate.writer)?;
         if certificate.role != Role::Owner {
             return Err(Error::Signature { object: OBJECT });
         }
-        let sealer = decoded.sealer(version, secrets)?;
-        let opened = sealer.open(OBJECT, DIRECTORY, directory)?;
+        let sealer = decoded.sealer(parts.version, secrets)?;
+        let opened = sealer.open(OBJECT, DIRECTORY, parts.sealed)?;
         let mut found = Self {
             of: decoded.of,
             certificate,
@@ -168,7 +140,7 @@ impl RunDirectory {
             chunk_blocks: Vec::new(),
             pack_blocks: Vec::new(),
         };
-        found.decode(&opened, blocks_end)?;
+        found.decode(&opened, parts.start)?;
         Ok(found)
     }
 
@@ -323,18 +295,4 @@ fn block(reader: &mut Reader<'_>, end: &mut u64) -> Result<Block> {
         bytes,
         hash: reader.fixed()?,
     })
-}
-
-/// Directory, preamble and signature of a whole tail.
-fn split(tail: &[u8]) -> Result<(&[u8], &[u8], Signature)> {
-    let short = || Error::malformed(OBJECT, 0, "a tail cut short");
-    let (body, footer) = tail.split_last_chunk::<FOOTER_BYTES>().ok_or_else(short)?;
-    let (&[a, b, c, d, e, f, g, h], rest) = footer.split_first_chunk::<8>().ok_or_else(short)?;
-    let (directory, preamble) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
-    let (directory, rest_of_body) = body.split_at_checked(directory as usize).ok_or_else(short)?;
-    if rest_of_body.len() != preamble as usize {
-        return Err(short());
-    }
-    let signature = Signature(*rest.first_chunk().ok_or_else(short)?);
-    Ok((directory, rest_of_body, signature))
 }

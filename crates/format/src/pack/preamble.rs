@@ -6,13 +6,12 @@
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result};
-use crate::header::check_magic_up_to;
 use crate::id::{RegistrationId, VaultId};
 use crate::keys::{Certificate, Secrets};
 use crate::limits::FORMAT_VERSION;
 use crate::seal::{Bound, PackKind, Sealer, Suite};
 
-use super::{FOOTER_BYTES, MAGIC, MAGIC_BYTES, OBJECT};
+use super::{ENDING, OBJECT};
 
 pub(super) const KEY_INFO: &[u8] = b"drystone pack key v1";
 const FRAME_LABEL: &[u8] = b"drystone frame v1";
@@ -186,16 +185,8 @@ impl Preamble {
 
     /// The same for a program that knows the versions up to `newest`.
     pub(super) fn from_end_up_to(newest: u8, end: &[u8]) -> Result<Self> {
-        let short = || Error::malformed(OBJECT, 0, "a tail cut short");
-        let (body, footer) = end.split_last_chunk::<FOOTER_BYTES>().ok_or_else(short)?;
-        let magic = footer.last_chunk().unwrap_or(&[0; MAGIC_BYTES]);
-        let version = check_magic_up_to(newest, OBJECT, MAGIC, magic)?;
-        let &[_, _, _, _, a, b, c, d, ..] = footer;
-        let start = body
-            .len()
-            .checked_sub(u32::from_be_bytes([a, b, c, d]) as usize)
-            .ok_or_else(short)?;
-        Self::decode(version, body.get(start..).unwrap_or_default())
+        let (version, preamble) = ENDING.plain(newest, end)?;
+        Self::decode(version, preamble)
     }
 
     /// What opens the frames of this pack; a writer's credential gets [`Error::WriterKey`].

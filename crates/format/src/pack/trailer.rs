@@ -4,11 +4,12 @@
 //! - Zeros may follow the trailer inside its seal; anything else is refused.
 
 use crate::cbor::{Reader, Writer};
+use crate::ending::MAGIC_BYTES;
 use crate::error::{Result, within};
 use crate::id::ChunkId;
 use crate::limits::{CHUNK_MAX_BYTES, FRAME_CHUNKS_MAX, FRAME_MAX_BYTES, PACK_FRAMES_MAX};
 
-use super::{MAGIC_BYTES, OBJECT};
+use super::OBJECT;
 
 const CHUNK_ROW_BYTES: usize = 32 + 4;
 /// Most bytes that the heads of one frame take in a trailer.
