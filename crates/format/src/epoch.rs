@@ -10,6 +10,7 @@ use crate::cbor::{Reader, Writer};
 use crate::error::Result;
 use crate::id::{PackId, RegistrationId, RootId};
 use crate::keys::Secrets;
+use crate::ledger::Numbered;
 use crate::limits::{EPOCH_ITEMS_MAX, ROOT_MAX_BYTES};
 use crate::notice::{NoticeKind, open_notice, seal_notice};
 use crate::random::Random;
@@ -17,9 +18,6 @@ use crate::random::Random;
 const OBJECT: &str = "epoch of gc";
 /// Most items of one list that a reader takes, each at least 17 bytes.
 const ITEMS_MAX: u64 = (ROOT_MAX_BYTES / (RegistrationId::LEN + 1)) as u64;
-
-/// A root that an owner dropped: registration, number and hash.
-pub type Forgotten = (RegistrationId, u64, RootId);
 
 /// What one epoch notice says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -31,7 +29,7 @@ pub struct Epoch {
     /// How many roots of a registration that was given up count: those of this number and above are void, there or not.
     pub cuts: BTreeMap<RegistrationId, u64>,
     /// Roots that owners forgot: they count as absent, there or not.
-    pub forgotten: BTreeSet<Forgotten>,
+    pub forgotten: BTreeSet<Numbered>,
 }
 
 impl Epoch {
@@ -85,8 +83,9 @@ impl Epoch {
             out.array(2).bytes(&registration.0).uint(*count);
         }
         out.uint(3).array(self.forgotten.len());
-        for (registration, number, hash) in &self.forgotten {
-            out.array(3).bytes(&registration.0).uint(*number).bytes(&hash.0);
+        for root in &self.forgotten {
+            out.array(3);
+            out.bytes(&root.registration.0).uint(root.number).bytes(&root.hash.0);
         }
         out.finish()
     }
@@ -129,9 +128,13 @@ fn cut(reader: &mut Reader<'_>) -> Result<(RegistrationId, u64)> {
     Ok((RegistrationId(reader.fixed()?), reader.uint()?))
 }
 
-fn forgotten(reader: &mut Reader<'_>) -> Result<Forgotten> {
+fn forgotten(reader: &mut Reader<'_>) -> Result<Numbered> {
     reader.array_of("forgotten root", 3)?;
-    Ok((RegistrationId(reader.fixed()?), reader.uint()?, RootId(reader.fixed()?)))
+    Ok(Numbered {
+        registration: RegistrationId(reader.fixed()?),
+        number: reader.uint()?,
+        hash: RootId(reader.fixed()?),
+    })
 }
 
 /// A list whose items ascend.

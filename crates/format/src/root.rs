@@ -14,6 +14,7 @@ use crate::error::{Error, Result, within};
 use crate::header::{body, sign, split_signature, verify, version};
 use crate::id::{RegistrationId, RootId, VaultId, object_hash};
 use crate::keys::{Certificate, Secrets, VerifyKey};
+use crate::ledger::Numbered;
 use crate::limits::{FORMAT_VERSION, ROOT_MAX_BYTES};
 use crate::presence::{Seen, decode_seen, encode_seen};
 use crate::random::Random;
@@ -72,6 +73,17 @@ pub struct RootName {
     pub number: u64,
     /// Hash of the object: the id that people use.
     pub hash: RootId,
+}
+
+impl RootName {
+    /// Which root it is, whatever its kind: as epochs and ledgers name it.
+    pub fn numbered(&self) -> Numbered {
+        Numbered {
+            registration: self.registration,
+            number: self.number,
+            hash: self.hash,
+        }
+    }
 }
 
 /// Whether more roots of the same registration may follow.
@@ -308,7 +320,7 @@ pub fn open_root(secrets: &Secrets, name: &RootName, object: &[u8]) -> Result<Ro
 /// Roots that share registration and number with another one: the same key was used twice, or by somebody else.
 pub fn doubles(roots: impl IntoIterator<Item = RootName>) -> Vec<RootName> {
     let mut ordered: Vec<RootName> = roots.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-    ordered.sort_by_key(|root| (root.registration, root.number, root.hash));
+    ordered.sort_by_key(RootName::numbered);
     let is_same = |one: &RootName, two: &RootName| (one.registration, one.number) == (two.registration, two.number);
     let groups = ordered.chunk_by(is_same).filter(|group| group.len() > 1);
     groups.flatten().copied().collect()

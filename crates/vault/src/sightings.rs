@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drystone_format::epoch::Forgotten;
-use drystone_format::ledger::FirstSeen;
+use drystone_format::ledger::{FirstSeen, Numbered};
 use drystone_format::root::{RootKind, RootName};
 use drystone_format::{RegistrationId, RootId, tree::Time};
 
@@ -14,18 +13,18 @@ use drystone_format::{RegistrationId, RootId, tree::Time};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sightings {
     last_look: Option<i64>,
-    seen: BTreeMap<Forgotten, FirstSeen>,
+    seen: BTreeMap<Numbered, FirstSeen>,
 }
 
 const RECORD_BYTES: usize = RegistrationId::LEN + 8 + RootId::LEN + 8 + 8;
 
 /// The root of a snapshot that is known by registration, number and hash.
-fn name((registration, number, hash): Forgotten) -> RootName {
+fn name(root: &Numbered) -> RootName {
     RootName {
         kind: RootKind::SNAPSHOT,
-        registration,
-        number,
-        hash,
+        registration: root.registration,
+        number: root.number,
+        hash: root.hash,
     }
 }
 
@@ -42,11 +41,11 @@ impl Sightings {
             let (before, rest) = rest.split_first_chunk()?;
             let not_at = Some(i64::from_be_bytes(*before)).filter(|before| *before != i64::MIN);
             let at = i64::from_be_bytes(*rest.first_chunk()?);
-            let root = (
-                RegistrationId(*registration),
-                u64::from_be_bytes(*number),
-                RootId(*hash),
-            );
+            let root = Numbered {
+                registration: RegistrationId(*registration),
+                number: u64::from_be_bytes(*number),
+                hash: RootId(*hash),
+            };
             Some((root, FirstSeen { not_at, at }))
         };
         Self {
@@ -57,10 +56,10 @@ impl Sightings {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = self.last_look.unwrap_or(i64::MIN).to_be_bytes().to_vec();
-        for ((registration, number, hash), FirstSeen { not_at, at }) in &self.seen {
-            bytes.extend_from_slice(&registration.0);
-            bytes.extend_from_slice(&number.to_be_bytes());
-            bytes.extend_from_slice(&hash.0);
+        for (root, FirstSeen { not_at, at }) in &self.seen {
+            bytes.extend_from_slice(&root.registration.0);
+            bytes.extend_from_slice(&root.number.to_be_bytes());
+            bytes.extend_from_slice(&root.hash.0);
             bytes.extend_from_slice(&not_at.unwrap_or(i64::MIN).to_be_bytes());
             bytes.extend_from_slice(&at.to_be_bytes());
         }
@@ -69,26 +68,25 @@ impl Sightings {
 
     /// Takes in one more look: these are there now. Those that do not count any more, by `counts`, are no longer known.
     pub(crate) fn look(&mut self, there: &[RootName], counts: &dyn Fn(&RootName) -> bool, now: Time) {
-        self.seen.retain(|root, _| counts(&name(*root)));
+        self.seen.retain(|root, _| counts(&name(root)));
         let first = FirstSeen {
             not_at: self.last_look,
             at: now.seconds,
         };
         for root in there.iter().filter(|root| root.kind == RootKind::SNAPSHOT) {
-            let root = (root.registration, root.number, root.hash);
-            self.seen.entry(root).or_insert(first);
+            self.seen.entry(root.numbered()).or_insert(first);
         }
         self.last_look = Some(now.seconds);
     }
 
     pub(crate) fn get(&self, root: &RootName) -> Option<FirstSeen> {
-        self.seen.get(&(root.registration, root.number, root.hash)).copied()
+        self.seen.get(&root.numbered()).copied()
     }
 
     /// Snapshots that were seen and are not `there`.
     pub(crate) fn missing(&self, there: &[RootName]) -> Vec<RootName> {
         let there: BTreeSet<&RootName> = there.iter().collect();
-        let seen = self.seen.keys().map(|root| name(*root));
+        let seen = self.seen.keys().map(name);
         seen.filter(|root| !there.contains(root)).collect()
     }
 }
@@ -109,7 +107,11 @@ mod tests {
     proptest! {
         #[test]
         fn sightings_round_trip_and_miss_what_is_gone(ids: BTreeSet<[u8; 16]>, first in any::<i32>(), second in any::<i32>()) {
-            let root = |id: &[u8; 16]| name((RegistrationId(*id), u64::from(id[0]), RootId(*id)));
+            let root = |id: &[u8; 16]| name(&Numbered {
+                registration: RegistrationId(*id),
+                number: u64::from(id[0]),
+                hash: RootId(*id),
+            });
             let all: Vec<RootName> = ids.iter().map(root).collect();
             let (some, rest) = all.split_at(all.len() / 2);
             let mut sightings = Sightings::default();

@@ -26,8 +26,9 @@ use drystone_format::tree::{TreeDecoder, append_encoded};
 use drystone_format::{RegistrationId, RootId};
 
 use crate::fixture::{
-    Counting, NONCE, NUMBERED, ROOT, SEEN, config, entries, example_pack, header, header_bytes, hello, index_part,
-    index_run, new_root, parts, place_mark, sealed_root, secrets, slot, slot_bytes, slot_key, snapshot, unhex,
+    Counting, NONCE, NUMBERED, ROOT, SEEN, config, entries, example_pack, forgotten, header, header_bytes, hello,
+    index_part, index_run, new_root, parts, place_mark, sealed_root, secrets, slot, slot_bytes, slot_key, snapshot,
+    unhex,
 };
 use crate::ledgers::{ledger, sightings};
 
@@ -131,7 +132,7 @@ fn epoch() -> Epoch {
         packs: [example_pack().id].into(),
         fences: [RegistrationId([0xee; 16])].into(),
         cuts: [(RegistrationId([0xef; 16]), 2)].into(),
-        forgotten: [(RegistrationId([0xf0; 16]), 0, ROOT)].into(),
+        forgotten: [forgotten(RegistrationId([0xf0; 16]), 0, ROOT)].into(),
     }
 }
 

@@ -8,14 +8,14 @@ use drystone_format::presence::{Presence, WriterState};
 use drystone_format::{Error, PackId, RegistrationId, RootId};
 use proptest::prelude::*;
 
-use crate::fixture::{Counting, flips, secrets, stranger, unhex, writer};
+use crate::fixture::{Counting, flips, forgotten, secrets, stranger, unhex, writer};
 
 fn epoch() -> Epoch {
     Epoch {
         packs: [PackId([2; 32]), PackId([1; 32])].into(),
         fences: [RegistrationId([4; 16]), RegistrationId([5; 16])].into(),
         cuts: [(RegistrationId([4; 16]), 0), (RegistrationId([6; 16]), u64::MAX)].into(),
-        forgotten: [(RegistrationId([3; 16]), 7, RootId([3; 16]))].into(),
+        forgotten: [forgotten(RegistrationId([3; 16]), 7, RootId([3; 16]))].into(),
     }
 }
 
@@ -86,7 +86,7 @@ fn epochs_of_any_size_are_split() {
             .map(|number| (RegistrationId(half(number)), u64::MAX - number))
             .collect(),
         forgotten: (0..COUNT)
-            .map(|number| (RegistrationId(half(number)), u64::MAX, RootId(half(number))))
+            .map(|number| forgotten(RegistrationId(half(number)), u64::MAX, RootId(half(number))))
             .collect(),
     };
     let mut together = Epoch::default();

@@ -118,10 +118,7 @@ impl Vault {
         let missing = self.missing_roots(&names)?.into_iter();
         names.extend(missing.filter(|root| ids.contains(&root.hash)));
         let epoch = Epoch {
-            forgotten: names
-                .iter()
-                .map(|root| (root.registration, root.number, root.hash))
-                .collect(),
+            forgotten: names.iter().map(RootName::numbered).collect(),
             ..Epoch::default()
         };
         self.epochs.put(&epoch, &mut Source(&*self.context.entropy))?;

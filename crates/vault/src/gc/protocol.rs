@@ -15,7 +15,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drystone_format::epoch::{Epoch, Forgotten};
+use drystone_format::epoch::Epoch;
+use drystone_format::ledger::Numbered;
 use drystone_format::root::RootName;
 use drystone_format::{PackId, RegistrationId, RootId};
 
@@ -86,7 +87,7 @@ impl Standing {
 
     /// Returns true if an owner forgot this root.
     pub fn is_forgotten(&self, root: &RootName) -> bool {
-        let forgotten = (root.registration, root.number, root.hash);
+        let forgotten = root.numbered();
         self.epochs.values().any(|epoch| epoch.forgotten.contains(&forgotten))
     }
 
@@ -96,7 +97,7 @@ impl Standing {
     }
 
     /// All roots that owners forgot: registration, number and hash.
-    pub fn forgotten(&self) -> impl Iterator<Item = &Forgotten> {
+    pub fn forgotten(&self) -> impl Iterator<Item = &Numbered> {
         self.epochs.values().flat_map(|epoch| &epoch.forgotten)
     }
 
@@ -303,7 +304,7 @@ pub fn is_spent(epoch: &Epoch, has_pack: &dyn Fn(&PackId) -> bool, roots: &BTree
             .cuts
             .get(&root.registration)
             .is_some_and(|count| root.number >= *count);
-        is_cut || epoch.forgotten.contains(&(root.registration, root.number, root.hash))
+        is_cut || epoch.forgotten.contains(&root.numbered())
     };
     !epoch.packs.iter().any(has_pack) && !roots.iter().any(names)
 }

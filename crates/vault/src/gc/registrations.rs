@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use drystone_format::ledger::Numbered;
 use drystone_format::root::RootName;
 use drystone_format::{RegistrationId, RootId};
 
@@ -51,9 +52,15 @@ impl Roots {
     }
 
     /// Leaves only those that are still listed.
-    pub fn retain(&mut self, listed: &BTreeSet<(RegistrationId, u64, RootId)>) {
+    pub fn retain(&mut self, listed: &BTreeSet<Numbered>) {
         for (registration, chain) in &mut self.0 {
-            chain.retain(|(number, hash), _| listed.contains(&(*registration, *number, *hash)));
+            chain.retain(|&(number, hash), _| {
+                listed.contains(&Numbered {
+                    registration: *registration,
+                    number,
+                    hash,
+                })
+            });
         }
         self.0.retain(|_, chain| !chain.is_empty());
     }
@@ -102,9 +109,10 @@ impl Registrations {
             statements.entry(*registration).or_default();
         }
         let mut forgotten: BTreeMap<RegistrationId, BTreeSet<(u64, RootId)>> = BTreeMap::new();
-        for (registration, number, hash) in standing.forgotten() {
-            if statements.contains_key(registration) {
-                forgotten.entry(*registration).or_default().insert((*number, *hash));
+        for root in standing.forgotten() {
+            if statements.contains_key(&root.registration) {
+                let its = forgotten.entry(root.registration).or_default();
+                its.insert((root.number, root.hash));
             }
         }
         let (no_roots, none_forgotten) = (BTreeMap::new(), BTreeSet::new());
@@ -299,7 +307,11 @@ mod tests {
 
     fn forgetting(numbers: &[u8]) -> Standing {
         let mut standing = Standing::default();
-        let forgotten = numbers.iter().map(|number| (WRITER, (*number).into(), hash(*number)));
+        let forgotten = numbers.iter().map(|number| Numbered {
+            registration: WRITER,
+            number: (*number).into(),
+            hash: hash(*number),
+        });
         let forgotten = forgotten.collect();
         standing.insert(
             epoch(50),

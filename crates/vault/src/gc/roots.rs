@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use drystone_format::epoch::Forgotten;
+use drystone_format::ledger::Numbered;
 use drystone_format::root::{RootName, RootState};
 use drystone_store::{Name, Prefix};
 
@@ -33,10 +33,7 @@ impl Run<'_> {
     pub(super) fn list_roots(&mut self) -> Result<()> {
         let names = self.vault.confirmed_root_names(&Prefix::AllRoots)?;
         self.roots = names.into_iter().collect();
-        let listed = self
-            .roots
-            .iter()
-            .map(|root| (root.registration, root.number, root.hash));
+        let listed = self.roots.iter().map(RootName::numbered);
         self.read.retain(&listed.collect());
         let standing = self.vault.epochs.standing();
         for root in &self.roots {
@@ -95,7 +92,7 @@ impl Run<'_> {
 
     /// What was forgotten. It is remembered for ever: a place may be rolled back to what it was years ago, and a machine that has
     /// seen a snapshot must be able to tell that an owner forgot it from that it was lost.
-    pub(super) fn kept_forgotten(&self) -> BTreeSet<Forgotten> {
+    pub(super) fn kept_forgotten(&self) -> BTreeSet<Numbered> {
         self.before.forgotten().copied().collect()
     }
 

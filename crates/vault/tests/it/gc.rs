@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drystone_format::RootId;
-use drystone_format::epoch::{Epoch, Forgotten, seal_epoch};
+use drystone_format::epoch::{Epoch, seal_epoch};
 use drystone_format::id::object_hash;
 use drystone_format::keys::Role;
+use drystone_format::ledger::Numbered;
 use drystone_store::crash::{Cut, InFlight};
 use drystone_store::{Crash, Kind, Memory, Name, Prefix, RootKind, Store};
 use drystone_vault::{Error, GcOptions, GcReport, Vault};
@@ -22,12 +23,12 @@ pub(crate) fn remove_root(store: &dyn Store, id: &RootId) {
 }
 
 /// What an epoch says that forgets these roots.
-pub(crate) fn forgotten(store: &Memory, ids: &[RootId]) -> BTreeSet<Forgotten> {
-    let triple = |id| match root_of(store, id).kind() {
-        Kind::Root(root) => (root.registration, root.number, root.hash),
+pub(crate) fn forgotten(store: &Memory, ids: &[RootId]) -> BTreeSet<Numbered> {
+    let numbered = |id| match root_of(store, id).kind() {
+        Kind::Root(root) => root.numbered(),
         _ => panic!(),
     };
-    ids.iter().map(triple).collect()
+    ids.iter().map(numbered).collect()
 }
 
 pub(crate) fn gc(vault: &Vault) -> GcReport {

@@ -319,7 +319,7 @@ fn a_writer_with_many_roots_is_judged_by_what_it_has_stated() {
     let (garbage, _) = back_up(&scene.vault, &[("gone", &noise(3, 60_000))]).unwrap();
     scene.vault.forget(&[garbage]).unwrap();
     scene.gc();
-    assert!(scene.said().forgotten.iter().any(|(_, _, hash)| *hash == second.0.hash));
+    assert!(scene.said().forgotten.iter().any(|root| root.hash == second.0.hash));
     let last = scene.hand.root(3, Some(third.0.hash), RootState::Last, &none);
     scene.put(&last);
     let report = scene.gc();

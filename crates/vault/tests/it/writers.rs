@@ -114,7 +114,7 @@ fn what_an_attacker_signs_counts_for_nobody() {
         forgotten: forgotten(&world.store, &world.good),
         cuts: forgotten(&world.store, &world.good)
             .iter()
-            .map(|(id, ..)| (*id, 0))
+            .map(|root| (root.registration, 0))
             .collect(),
         ..Epoch::default()
     };

@@ -59,10 +59,7 @@ impl World {
                     packs: self.packs(),
                     cuts: fences.iter().map(|id| (*id, 0)).collect(),
                     fences,
-                    forgotten: roots
-                        .iter()
-                        .map(|root| (root.registration, root.number, root.hash))
-                        .collect(),
+                    forgotten: roots.iter().map(RootName::numbered).collect(),
                 };
                 let object = seal_epoch(secrets, &epoch, &mut self.rng).ok()?;
                 Some(vec![(Name::epoch(number, &object_hash(&object)), object)])
