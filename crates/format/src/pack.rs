@@ -214,17 +214,7 @@ mod tests {
     use super::*;
     use crate::codec::{Compression, Compressor};
     use crate::id::{ChunkId, VaultId};
-
-    struct Counting(u8);
-
-    impl Random for Counting {
-        fn fill(&mut self, bytes: &mut [u8]) {
-            for byte in bytes {
-                *byte = self.0;
-                self.0 = self.0.wrapping_add(1);
-            }
-        }
-    }
+    use crate::random::tests::Counting;
 
     const OPTIONS: PackOptions = PackOptions {
         kind: PackKind::Mixed,

@@ -496,19 +496,8 @@ fn open_up_to(newest: u8, keys: &ShardKeys, part: (PackId, u8, u8), object: &[u8
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::random::tests::Counting;
     use crate::{VaultId, keys::Secrets};
-
-    struct Counting(u8);
-
-    impl Random for Counting {
-        fn fill(&mut self, bytes: &mut [u8]) {
-            for byte in bytes {
-                *byte = self.0;
-                self.0 = self.0.wrapping_add(1);
-            }
-        }
-    }
 
     #[test]
     fn each_shard_binds_its_own_version() {

@@ -314,11 +314,11 @@ pub(crate) fn entry(name: &str, kind: Kind) -> Entry {
     }
 }
 
-/// Stores `files` as one directory and publishes it.
-pub(crate) fn back_up(
+/// Registers a run and stores `files` as one directory.
+pub(crate) fn begin<'a>(
     vault: &Vault,
-    files: &[(&str, &[u8])],
-) -> drystone_vault::Result<(drystone_format::RootId, Finished)> {
+    files: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> drystone_vault::Result<(Ingest, Recipe)> {
     let ingest = try_ingest(vault)?;
     let mut lane = ingest.lane();
     let mut tree = ingest.tree();
@@ -330,6 +330,15 @@ pub(crate) fn back_up(
     }
     let tree = tree.finish(&mut lane)?;
     lane.finish()?;
+    Ok((ingest, tree))
+}
+
+/// Stores `files` as one directory and publishes it.
+pub(crate) fn back_up(
+    vault: &Vault,
+    files: &[(&str, &[u8])],
+) -> drystone_vault::Result<(drystone_format::RootId, Finished)> {
+    let (ingest, tree) = begin(vault, files.iter().copied())?;
     let finished = ingest.finish()?;
     let id = vault.publish(&snapshot(tree), &finished)?;
     Ok((id, finished))

@@ -15,8 +15,8 @@ use drystone_format::pack::{Tail, tail_bytes};
 use drystone_format::recipe::Recipe;
 use drystone_format::root::open_root;
 use drystone_format::slot::Slot;
-use drystone_format::snapshot::{Snapshot, Totals};
-use drystone_format::tree::{Kind as EntryKind, Time};
+use drystone_format::snapshot::Snapshot;
+use drystone_format::tree::Time;
 use drystone_format::{RootId, SlotId, VaultId};
 use drystone_store::{Kind, Memory, Name};
 use drystone_vault::{
@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 
 use crate::attack::spot::{Net, Spot};
 use crate::attack::trace::{Client, Key, Rng, Setting, What};
-use crate::support::{Fixture, copy_tree, entry, noise, runtime, scrub};
+use crate::support::{self, Fixture, copy_tree, noise, runtime, scrub};
 
 /// Whether a client with a kept key makes a vault where it finds none, as the command line does today (S14).
 pub(crate) const AUTO_CREATES: bool = true;
@@ -577,22 +577,10 @@ fn unlock(key: &str, objects: &Objects) -> Option<Secrets> {
 
 /// Registers a run and stores its files.
 pub(crate) fn begin(vault: &Vault, files: &Files) -> drystone_vault::Result<(Ingest, Recipe)> {
-    let ingest = vault.ingest(drystone_vault::IngestOptions {
-        compression: drystone_format::codec::Compression::DEFAULT,
-        progress: Arc::default(),
-        cancel: drystone_vault::Cancel::default(),
-    })?;
-    let mut lane = ingest.lane();
-    let mut tree = ingest.tree();
-    for (name, bytes) in files {
-        let mut content = lane.content();
-        content.write(bytes)?;
-        let recipe = content.finish()?;
-        tree.push(&mut lane, &entry(name, EntryKind::File(recipe)).encode())?;
-    }
-    let tree = tree.finish(&mut lane)?;
-    lane.finish()?;
-    Ok((ingest, tree))
+    support::begin(
+        vault,
+        files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())),
+    )
 }
 
 /// Publishes what was begun.
@@ -614,15 +602,7 @@ pub(crate) fn snapshot_of(tree: Recipe, host: &str, now: i64) -> Snapshot {
         started: time,
         finished: time,
         host: host.to_owned(),
-        user: "user".to_owned(),
-        paths: vec![b"/".to_vec()],
-        tags: Vec::new(),
-        tree,
-        parent: None,
-        totals: Totals::default(),
-        program: "test".to_owned(),
-        origin: None,
-        unknown: Vec::new(),
+        ..support::snapshot(tree)
     }
 }
 
