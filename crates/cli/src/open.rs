@@ -54,18 +54,25 @@ pub(crate) fn open_with(app: &App, settings: &Settings) -> Result<Vault> {
 
 /// Says that a vault was seen here before, if that is why there being none is worth more than `failure`.
 fn missing_or(settings: &Settings, failure: Failure) -> Failure {
-    if failure.exit != Exit::NoVault || settings.accept.new_vault {
-        return failure;
+    if failure.exit == Exit::NoVault {
+        refuse_emptied(settings).err().unwrap_or(failure)
+    } else {
+        failure
+    }
+}
+
+/// An error if a vault was seen before where there is none, unless that is accepted.
+fn refuse_emptied(settings: &Settings) -> Result<()> {
+    if settings.accept.new_vault {
+        return Ok(());
     }
     let known = Known::in_dir(&settings.known_dir);
     for place in reach::named(&settings.vault) {
-        match known.at(&place) {
-            Ok(Some(known)) => return drystone_vault::Error::Emptied { place, known }.into(),
-            Ok(None) => {}
-            Err(error) => return error.into(),
+        if let Some(known) = known.at(&place)? {
+            return Err(drystone_vault::Error::Emptied { place, known }.into());
         }
     }
-    failure
+    Ok(())
 }
 
 /// Why no vault is made at a place that was named: it is more likely elsewhere than not yet made.
@@ -110,8 +117,9 @@ pub(crate) fn open_or_create(app: &App) -> Result<(Vault, Option<Created>)> {
     {
         return Ok((open_in(app, settings, reach, &store)?, None));
     }
-    let missing = missing_or(settings, not_made(settings));
-    if settings.named == Named::ByUser || missing.message != not_made(settings).message {
+    refuse_emptied(settings)?;
+    let missing = not_made(settings);
+    if settings.named == Named::ByUser {
         return Err(missing);
     }
     if let Some(KeySource::File(file, _)) = &settings.key
