@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drystone_format::RootId;
 use drystone_format::keys::Certificate;
 use drystone_format::presence::Presence;
 use drystone_format::root::{RootKind, RootName, SignedRoot, doubles, verify_root};
 use drystone_format::snapshot::Snapshot;
+use drystone_format::{RegistrationId, RootId};
 use drystone_store::{Kind, Listed, Name, Prefix, Range};
 use parking_lot::Mutex;
 
@@ -92,16 +92,23 @@ impl Vault {
         Ok(())
     }
 
+    /// Reads a presence and checks that it is that of its name, signed by the writer.
+    pub(crate) fn signed_presence(
+        &self,
+        name: &Name,
+        says: (&RegistrationId, u64, &RootId),
+    ) -> Result<(Presence, Certificate)> {
+        let object = self.place.get(name, Range::All)?;
+        Presence::verify(&self.secrets, says, &object).map_err(self.place.damaged(name))
+    }
+
     /// Reports presences that are damaged, or not signed by the writer that they name.
     pub(crate) fn check_presences(&self, problems: &mut Problems) -> Result<()> {
         for name in self.place.names(&Prefix::Writers)? {
             let Kind::Writer(id, beat, hash) = name.kind() else {
                 continue;
             };
-            let read = self.place.get(&name, Range::All).and_then(|object| {
-                Presence::verify(&self.secrets, (&id, beat, &hash), &object).map_err(self.place.damaged(&name))
-            });
-            match read {
+            match self.signed_presence(&name, (&id, beat, &hash)) {
                 Ok(_) => {}
                 Err(Error::Store(error)) if error.is_not_found() => {}
                 Err(error) if counts_for_nobody(&error) => {

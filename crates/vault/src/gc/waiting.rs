@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use drystone_format::RegistrationId;
 use drystone_format::epoch::Epoch;
-use drystone_format::presence::{Presence, WriterState};
-use drystone_store::{Kind, Name, Prefix, Range};
+use drystone_format::presence::WriterState;
+use drystone_store::{Kind, Name, Prefix};
 
 use crate::error::{Error, Result};
 use crate::gc::protocol::{self, Observed, Registered};
@@ -42,10 +42,6 @@ impl Run<'_> {
             if self.forged.contains(&name) {
                 continue;
             }
-            let place = &self.vault.place;
-            let read = place.get(&name, Range::All).and_then(|object| {
-                Presence::verify(&self.vault.secrets, (&id, beat, &hash), &object).map_err(place.damaged(&name))
-            });
             let mut registered = Registered {
                 id,
                 beat,
@@ -53,7 +49,7 @@ impl Run<'_> {
                 advance: None,
                 is_over: false,
             };
-            let writer = match read {
+            let writer = match self.vault.signed_presence(&name, (&id, beat, &hash)) {
                 Ok((presence, certificate)) => {
                     registered.seen = presence.epochs;
                     registered.advance = presence.advance;
