@@ -97,6 +97,7 @@ class Vault:
         if slot[2] == 1:
             raise SystemExit("this is a writer key: it can back up, but not read what is stored")
         self.check_features()
+        self.ledgers = self.newest_ledgers()
         for pack in glob.glob("packs/??/*", root_dir=path):
             self.learn(os.path.join(path, pack))
     def parse(self, magic, *name):
@@ -108,15 +109,35 @@ class Vault:
         key, role, signature = certificate
         verify(self.key, b"drystone writer v1" + self.id + key + bytes([role]), signature)
         return key
+    def notices(self, magic, label, directory):
+        """What owners say in the notices of a directory, by the hash in the name."""
+        said = {}
+        for name in os.listdir(at) if os.path.isdir(at := os.path.join(self.path, directory)) else ():
+            notice, signed, signature = self.parse(magic, directory, name)
+            if notice[2][1] != 0:
+                raise ValueError(f"{directory}/{name} is not signed by an owner")
+            verify(self.writer(notice[2]), label + signed, signature)
+            key = hkdf(notice[1], self.epochs[notice[0]][3], b"drystone trailer v1")
+            said[bytes.fromhex(name.partition("-")[2])], _ = cbor(self.opener(2, key, label, 1)(0, notice[3]))
+        return said
+    def newest_ledgers(self):
+        ledgers = self.notices(b"DRYLEDG", b"drystone ledger v1", "ledger")
+        carried = {hash for ledger in ledgers.values() for hash in ledger[1][1::2]}
+        return [ledger for hash, ledger in ledgers.items() if hash not in carried]
+    def is_forgotten(self, registration, number, hash):
+        """Whether any of the newest ledgers forgets this root."""
+        for ledger in self.ledgers:
+            if registration in (ledger[4][at : at + 16] for at in range(0, len(ledger[4]), 16)):
+                return True
+            for id, floor, live, forgotten, *end in ledger[3]:
+                is_live = (number, hash) in zip(live[0::4], live[1::4])
+                is_listed = (number, hash) in zip(forgotten[0::2], forgotten[1::2])
+                if id == registration and (is_listed or number >= min(end, default=1 << 64) or number < floor and not is_live):
+                    return True
+        return False
     def check_features(self):
         """Refuses a vault whose configuration in force needs a feature to read."""
-        configs = {}
-        for name in os.listdir(os.path.join(self.path, "config")):
-            notice, signed, signature = self.parse(b"DRYCONF", "config", name)
-            verify(self.writer(notice[2]), b"drystone config v1" + signed, signature)
-            key = hkdf(notice[1], self.epochs[notice[0]][3], b"drystone trailer v1")
-            payload = self.opener(2, key, b"drystone config v1", 1)(0, notice[3])
-            configs[bytes.fromhex(name.partition("-")[2])], _ = cbor(payload)
+        configs = self.notices(b"DRYCONF", b"drystone config v1", "config")
         replaced = {hash for config in configs.values() for hash in config[2]}
         for hash in configs.keys() - replaced:
             if configs[hash][3][0]:
@@ -172,6 +193,8 @@ class Vault:
         for name in os.listdir(os.path.join(self.path, "roots", "snapshot")):
             root, signed, signature = self.parse(b"DRYROOT", "roots", "snapshot", name)
             registration, number, id = name.split("-")
+            if self.is_forgotten(bytes.fromhex(registration), int(number), bytes.fromhex(id)):
+                continue
             verify(writer := self.writer(root[5]), b"drystone root v1" + signed, signature)
             aad = VERSION + self.id + b"snapshot" + bytes.fromhex(registration) + struct.pack(">Q", int(number)) + writer
             yield id, cbor(hpke_open(self.epochs[root[4]][2], b"drystone root v1", aad, root[6]))[0]

@@ -141,10 +141,7 @@ impl From<drystone_vault::Error> for Failure {
                 Exit::NoVault,
                 "mount the disk and run the same command again; if the vault is gone for good: drystone init --accept-new-vault",
             ),
-            E::OtherVault { .. } | E::OtherVaultKey { .. } => (
-                Exit::Error,
-                "check the path and what is mounted there; if the vault was replaced on purpose: --accept-new-vault",
-            ),
+            E::OtherVault { .. } | E::OtherVaultKey { .. } => (Exit::Error, REPLACED),
             E::KeyOfOtherVault { .. } => (Exit::WrongKey, "check the path, or give a key of this vault"),
             E::DifferentVaults { .. } => (
                 Exit::Error,
@@ -178,8 +175,9 @@ impl From<drystone_vault::Error> for Failure {
                 "name all places, also new ones, with --vault A,B, and look at `drystone place list`",
             ),
             E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
-            E::Absent { .. } => (Exit::Error, "drystone doctor"),
+            E::Absent { .. } | E::NoLedger { .. } => (Exit::Error, "drystone doctor"),
             E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),
+            E::UnknownLedger { .. } => (Exit::Damaged, "drystone doctor"),
             E::MissingRoots { .. } => (Exit::Damaged, "bring it back, or give it up: drystone forget ID"),
             E::LatestUnknown { .. } => (Exit::Damaged, "drystone check; drystone snapshots"),
             E::NoSnapshot { .. }
@@ -204,6 +202,8 @@ impl From<drystone_vault::Error> for Failure {
     }
 }
 
+const REPLACED: &str =
+    "check the path and what is mounted there; if the vault was replaced on purpose: --accept-new-vault";
 const OLDER: &str = "name another place of the vault as well; if none has anything newer: --accept-older";
 const NEWER: &str = "install a newer drystone; nothing is wrong with this vault";
 

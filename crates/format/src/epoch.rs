@@ -1,6 +1,8 @@
-//! What gc condemned, and which writers it gave up: the payload of an epoch notice. Layout: docs/format.md, "Epoch of gc".
+//! What gc condemned, which writers it gave up, and which ranges it is about to close: the payload of an epoch notice.
+//! Layout: docs/format.md, "Epoch of gc".
 //!
 //! - What several epochs say adds up; nothing in one takes back what another says.
+//! - Which roots are live and which are not is the ledger's to say.
 //! - What one gc has to say may be of any size: it is split over several objects of one number.
 //! - Sets are ascending, so that equal epochs have equal bytes.
 
@@ -10,7 +12,6 @@ use crate::cbor::{Reader, Writer};
 use crate::error::Result;
 use crate::id::{PackId, RegistrationId, RootId};
 use crate::keys::Secrets;
-use crate::ledger::Numbered;
 use crate::limits::{EPOCH_ITEMS_MAX, ROOT_MAX_BYTES};
 use crate::notice::{NoticeKind, open_notice, seal_notice};
 use crate::random::Random;
@@ -19,6 +20,21 @@ const OBJECT: &str = "epoch of gc";
 /// Most items of one list that a reader takes, each at least 17 bytes.
 const ITEMS_MAX: u64 = (ROOT_MAX_BYTES / (RegistrationId::LEN + 1)) as u64;
 
+/// Number and hash of an epoch.
+pub type EpochName = (u64, RootId);
+
+/// How far a registration is closed: the roots in the range are forgotten, whatever their hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Closing {
+    /// All numbers below this one, except for roots that are stated as live.
+    Below(u64),
+    /// All of them.
+    Dead,
+}
+
+/// The registrations that are closed, or to be closed.
+pub type Closings = BTreeMap<RegistrationId, Closing>;
+
 /// What one epoch notice says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Epoch {
@@ -26,10 +42,8 @@ pub struct Epoch {
     pub packs: BTreeSet<PackId>,
     /// Registrations that were given up: what they publish from now on must not be reported.
     pub fences: BTreeSet<RegistrationId>,
-    /// How many roots of a registration that was given up count: those of this number and above are void, there or not.
-    pub cuts: BTreeMap<RegistrationId, u64>,
-    /// Roots that owners forgot: they count as absent, there or not.
-    pub forgotten: BTreeSet<Numbered>,
+    /// Ranges that a ledger may close once every list shows this epoch: what a writer publishes in them it must not report.
+    pub closings: Closings,
 }
 
 impl Epoch {
@@ -57,20 +71,16 @@ impl Epoch {
             next(&mut parts);
             parts.last_mut().map(|part| part.fences.insert(fence));
         }
-        for (registration, count) in self.cuts {
+        for (registration, closing) in self.closings {
             next(&mut parts);
-            parts.last_mut().map(|part| part.cuts.insert(registration, count));
-        }
-        for root in self.forgotten {
-            next(&mut parts);
-            parts.last_mut().map(|part| part.forgotten.insert(root));
+            parts.last_mut().map(|part| part.closings.insert(registration, closing));
         }
         parts
     }
 
     fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        out.map(4).uint(0).array(self.packs.len());
+        out.map(3).uint(0).array(self.packs.len());
         for pack in &self.packs {
             out.bytes(&pack.0);
         }
@@ -78,14 +88,12 @@ impl Epoch {
         for registration in &self.fences {
             out.bytes(&registration.0);
         }
-        out.uint(2).array(self.cuts.len());
-        for (registration, count) in &self.cuts {
-            out.array(2).bytes(&registration.0).uint(*count);
-        }
-        out.uint(3).array(self.forgotten.len());
-        for root in &self.forgotten {
-            out.array(3);
-            out.bytes(&root.registration.0).uint(root.number).bytes(&root.hash.0);
+        out.uint(2).array(self.closings.len());
+        for (registration, closing) in &self.closings {
+            match closing {
+                Closing::Below(floor) => out.array(2).bytes(&registration.0).uint(*floor),
+                Closing::Dead => out.array(1).bytes(&registration.0),
+            };
         }
         out.finish()
     }
@@ -113,8 +121,7 @@ pub fn open_epoch(secrets: &Secrets, object: &[u8]) -> Result<Epoch> {
                     .into_iter()
                     .collect();
             }
-            2 => epoch.cuts = items(reader, cut)?.into_iter().collect(),
-            3 => epoch.forgotten = items(reader, forgotten)?.into_iter().collect(),
+            2 => epoch.closings = closings(reader)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -123,18 +130,22 @@ pub fn open_epoch(secrets: &Secrets, object: &[u8]) -> Result<Epoch> {
     Ok(epoch)
 }
 
-fn cut(reader: &mut Reader<'_>) -> Result<(RegistrationId, u64)> {
-    reader.array_of("cut", 2)?;
-    Ok((RegistrationId(reader.fixed()?), reader.uint()?))
-}
-
-fn forgotten(reader: &mut Reader<'_>) -> Result<Numbered> {
-    reader.array_of("forgotten root", 3)?;
-    Ok(Numbered {
-        registration: RegistrationId(reader.fixed()?),
-        number: reader.uint()?,
-        hash: RootId(reader.fixed()?),
-    })
+fn closings(reader: &mut Reader<'_>) -> Result<Closings> {
+    let mut found = Closings::new();
+    for _ in 0..reader.array("closed ranges", ITEMS_MAX)? {
+        let items = reader.array("closed range", 2)?;
+        let registration = RegistrationId(reader.fixed()?);
+        let closing = match items {
+            1 => Closing::Dead,
+            2 => Closing::Below(reader.uint()?),
+            _ => return Err(reader.malformed("a closed range of no registration")),
+        };
+        if found.last_key_value().is_some_and(|(last, _)| *last >= registration) {
+            return Err(reader.malformed("items out of order"));
+        }
+        found.insert(registration, closing);
+    }
+    Ok(found)
 }
 
 /// A list whose items ascend.

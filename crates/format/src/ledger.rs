@@ -136,6 +136,7 @@ impl<T: Ord + Clone> InForce<T> {
 
     /// Puts `head` in force in the place of all that are.
     pub fn replace(&mut self, head: T) {
+        self.heads.remove(&head);
         self.superseded.append(&mut self.heads);
         self.heads.insert(head);
         self.settle();

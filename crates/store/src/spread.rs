@@ -193,6 +193,16 @@ impl Spread {
         self.core.least_copies() > self.core.placement.tolerance()
     }
 
+    /// Returns true if so many places are away that an object which was put may lie at those alone.
+    pub fn may_hide_objects(&self) -> bool {
+        let away = self
+            .core
+            .places
+            .iter()
+            .filter(|place| place.troubles().absent.is_some());
+        away.count() >= self.core.least_copies()
+    }
+
     /// Writes down that a place has not what it should have, as found by somebody who looked at it alone.
     pub fn note_missing(&self, place: &PlaceId, name: &Name) {
         for found in self.core.places.iter().filter(|found| found.id() == *place) {

@@ -161,10 +161,10 @@ impl Catalog {
 
     /// Brings the index in step with the place if gc may have moved something since; says whether it is newer than `known`.
     pub(crate) fn follow(&self, known: &Arc<Standing>) -> Result<bool> {
-        if *self.epochs.refresh()? != *self.synced_with() {
+        if !self.epochs.refresh()?.has_same_epochs(&self.synced_with()) {
             self.refresh()?;
         }
-        Ok(**known != *self.synced_with())
+        Ok(!known.has_same_epochs(&self.synced_with()))
     }
 
     /// From now on nothing new relies on these packs.

@@ -240,6 +240,11 @@ impl Standing {
         self.listed
     }
 
+    /// Returns true if this configuration is in force, beside it, or replaced.
+    pub(crate) fn knows(&self, hash: &RootId) -> bool {
+        self.replaced.binary_search(hash).is_ok()
+    }
+
     /// What to tell everybody who opens the vault.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.reports.clone();

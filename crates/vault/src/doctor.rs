@@ -229,6 +229,9 @@ impl Vault {
             for problem in problems.iter() {
                 findings.push(Grade::Lost, problem.to_string(), "drystone repair");
             }
+            for problem in self.missing_configs()?.iter() {
+                findings.push(Grade::Owed, problem.to_string(), "drystone vault show");
+            }
             match snapshots.last() {
                 None => findings.push(Grade::Risk, "there is no snapshot yet", "drystone backup PATH"),
                 Some((_, newest)) => {

@@ -288,9 +288,24 @@ pub enum Error {
         /// How many match.
         count: usize,
     },
-    /// Snapshots are missing that this machine has seen and that nobody has forgotten; nothing was deleted.
+    /// No ledger that is missed has this name.
+    #[error("no ledger that is missed or damaged has the name {text}; `drystone doctor` names those that are")]
+    NoLedger {
+        /// What was given.
+        text: String,
+    },
+    /// A ledger that may be among the newest cannot be read; nothing was deleted.
+    #[error("{place}: {why}; nothing was deleted")]
+    UnknownLedger {
+        /// The vault's place.
+        place: String,
+        /// Which, and what follows.
+        why: String,
+    },
+    /// Snapshots are missing that an owner has stated or this machine has seen, and that nobody has forgotten; nothing was deleted.
     #[error(
-        "{place}: {object} is missing{}: this machine has seen it, nobody has forgotten it, and no place that answered has it; nothing was deleted",
+        "{place}: {object} is missing{}: an owner has stated it or this machine has seen it, nobody has forgotten it, and no place that answered \
+         has it; nothing was deleted",
         others(*count)
     )]
     MissingRoots {

@@ -5,8 +5,10 @@
 
 pub(crate) mod epochs;
 mod forget;
+mod ledgers;
 mod live;
 mod mark;
+mod options;
 pub mod protocol;
 pub(crate) mod registration;
 mod registrations;
@@ -16,8 +18,8 @@ mod run;
 mod sweep;
 mod waiting;
 
+pub use options::{GcOptions, GcReport};
 pub(crate) use roots::{COUNTS_FOR_NOBODY, counts_for_nobody};
-pub use run::{GcOptions, GcReport};
 
 use drystone_format::{RootId, SlotId};
 use drystone_store::Name;

@@ -34,11 +34,11 @@ impl Judge for BySignature {
             Kind::Root(root) => verify_root(secrets, &root, bytes).is_ok(),
             Kind::Verified(_) => notice(NoticeKind::Verified),
             Kind::Epoch(..) => notice(NoticeKind::Epoch),
+            Kind::Ledger(..) => notice_version(secrets, NoticeKind::Ledger, bytes).is_ok(),
             Kind::Config(..) => notice_version(secrets, NoticeKind::Config, bytes).is_ok(),
             Kind::Writer(id, beat, hash) => Presence::verify(secrets, (&id, beat, &hash), bytes).is_ok(),
             // Packs and shards carry their own checks; what the others say is verified by whoever reads them.
-            Kind::Ledger(..) | Kind::Index(..) => true,
-            Kind::Pack(_) | Kind::Shard(_) | Kind::Place => true,
+            Kind::Index(..) | Kind::Pack(_) | Kind::Shard(_) | Kind::Place => true,
         }
     }
 }

@@ -12,9 +12,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use drystone_format::VaultId;
 use drystone_format::header::Header;
 use drystone_format::keys::{Secrets, VerifyKey};
+use drystone_format::{RootId, VaultId};
 
 use crate::error::{Error, Result};
 
@@ -82,6 +82,25 @@ pub struct Seen {
     pub number: u64,
     /// Its hash.
     pub hash: [u8; 32],
+}
+
+impl Seen {
+    /// An object whose name has a hash of 16 bytes.
+    pub(crate) fn of((number, hash): &(u64, RootId)) -> Self {
+        let mut wide = [0; 32];
+        for (to, from) in wide.iter_mut().zip(hash.0) {
+            *to = from;
+        }
+        Self {
+            number: *number,
+            hash: wide,
+        }
+    }
+
+    /// What [`of`](Self::of) was made from.
+    pub(crate) fn name(&self) -> Option<(u64, RootId)> {
+        Some((self.number, RootId(*self.hash.first_chunk()?)))
+    }
 }
 
 /// What is known of one vault.

@@ -15,7 +15,7 @@ mod known;
 mod next;
 mod order;
 
-pub use closing::{Closing, Closings, closable, confirmed, is_closed, is_stated, must_read_ledgers, removable, widen};
+pub use closing::{closable, confirmed, is_closed, is_stated, must_read_ledgers, removable, widen};
 pub use join::join;
 pub use known::{Known, Refusal, View};
 pub use next::{Change, next};

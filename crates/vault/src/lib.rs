@@ -7,6 +7,7 @@
 
 mod admit;
 mod budget;
+mod candidates;
 mod catalog;
 mod check;
 mod config;
@@ -26,6 +27,7 @@ mod known;
 mod lane;
 pub mod latest;
 pub mod ledger;
+mod ledgers;
 mod losses;
 mod open;
 pub mod order;

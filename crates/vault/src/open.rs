@@ -308,7 +308,7 @@ impl Unlocked {
         let seen = seen
             .and_then(|vault| vault.configuration)
             .filter(|_| !context.accept.older);
-        Ok(seen.and_then(|seen| Some((seen.number, RootId(*seen.hash.first_chunk()?)))))
+        Ok(seen.and_then(|seen| seen.name()))
     }
 
     /// Compares what was opened with what this machine knows, and remembers what is newer.
@@ -364,11 +364,7 @@ impl Unlocked {
                 }
                 vault.see_epoch(epoch, context.accept.older);
                 if standing.certain("").is_ok() {
-                    let (number, hash) = (standing.signed.config.number, standing.signed.hash);
-                    let seen = Seen {
-                        number,
-                        hash: widened(&hash),
-                    };
+                    let seen = Seen::of(&(standing.signed.config.number, standing.signed.hash));
                     vault.see_configuration(seen, context.accept.older);
                 }
             })
@@ -379,15 +375,6 @@ impl Unlocked {
         }
         Ok(())
     }
-}
-
-/// A hash of 16 bytes in the form in which hashes are remembered.
-fn widened(hash: &RootId) -> [u8; 32] {
-    let mut wide = [0; 32];
-    for (to, from) in wide.iter_mut().zip(hash.0) {
-        *to = from;
-    }
-    wide
 }
 
 /// Refuses to make a vault where this machine has seen one, unless that is accepted.

@@ -1,5 +1,6 @@
 //! In which order snapshots came: what is known of that beside what they claim, without any I/O.
 //!
+//! - The first ledger that states a snapshot decides. Of those that one ledger states first, and of those that none states yet, the time decides.
 //! - A claimed time counts within the bounds that owners saw: not before a look without the snapshot, not after the first look with it.
 //!   So writers cannot choose their place in the order, and a clock that is wrong changes little.
 //! - A time in the future, whoever claims it, does not count: the snapshot is kept and reported, and is never the latest.
@@ -26,7 +27,8 @@ pub struct Candidate {
     pub role: Role,
     /// When owners saw it first.
     pub seen: FirstSeen,
-    /// The number of the first ledger that states it; `None` if it is newer than all of them.
+    /// The number of the first ledger that states it; `None` if it is newer than all of them. Of a copy, after [`arrange`]: that of
+    /// the newest snapshot that is not younger.
     pub stated: Option<u64>,
 }
 
@@ -67,14 +69,40 @@ pub fn began(candidate: &Candidate) -> i64 {
     }
 }
 
-/// Sorts snapshots as they came: by the time that counts, then by the first ledger that states them, then by what they claim.
-pub fn position(candidate: &Candidate) -> (i64, u64, Time, RootId) {
+/// The place of a snapshot among others: the first ledger that states it, then the time that counts, then what it claims.
+pub fn position(candidate: &Candidate) -> (u64, i64, Time, RootId) {
     (
-        began(candidate),
         candidate.stated.unwrap_or(u64::MAX),
+        began(candidate),
         candidate.snapshot.started,
         candidate.id,
     )
+}
+
+/// Sorts snapshots as they came. Copies that owners made get the place of their originals, by the time that counts.
+pub fn arrange(candidates: &mut [Candidate]) {
+    let mut originals: Vec<(i64, Option<u64>)> = candidates
+        .iter()
+        .filter(|candidate| candidate.is_original())
+        .map(|candidate| (began(candidate), candidate.stated))
+        .collect();
+    originals.sort_unstable_by_key(|(began, stated)| (*began, stated.unwrap_or(u64::MAX)));
+    // The newest ledger so far, in the order of times.
+    let mut newest = 0;
+    let ranks: Vec<(i64, u64)> = originals
+        .iter()
+        .map(|(began, stated)| {
+            newest = newest.max(stated.unwrap_or(u64::MAX));
+            (*began, newest)
+        })
+        .collect();
+    for copy in candidates.iter_mut().filter(|candidate| !candidate.is_original()) {
+        let at = ranks.partition_point(|(time, _)| *time <= began(copy));
+        let before = at.checked_sub(1).and_then(|at| ranks.get(at));
+        let rank = before.map_or(0, |(_, rank)| *rank);
+        copy.stated = Some(rank).filter(|rank| *rank < u64::MAX);
+    }
+    candidates.sort_by_key(position);
 }
 
 #[cfg(test)]

@@ -243,6 +243,11 @@ impl Place {
         !self.keeps_all && !self.any_place(lacks)
     }
 
+    /// Returns true if lists may lag behind what was put.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.store.traits().stale_list.is_some()
+    }
+
     /// Waits until every list shows what was put or deleted before, by this machine or by one that listed before it put.
     pub(crate) fn settle(&self) {
         if let Some(stale) = self.store.traits().stale_list {

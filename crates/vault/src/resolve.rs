@@ -17,8 +17,8 @@ use crate::vault::Vault;
 
 /// The word that means the newest snapshot.
 const LATEST: &str = "latest";
-/// Fewest digits that name a snapshot or a key.
-const PREFIX_MIN: usize = 4;
+/// Fewest digits that name a snapshot, a key or a ledger.
+pub(crate) const PREFIX_MIN: usize = 4;
 
 /// A snapshot that was asked for.
 #[derive(Debug, Clone)]
@@ -146,10 +146,10 @@ impl Vault {
     /// Snapshots, readable or not, whose ids begin with `text`, if it is long enough.
     pub(crate) fn ids_beginning(&self, text: &str) -> Result<Vec<RootId>> {
         let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
-        let names = self.snapshot_names()?;
+        let listing = self.snapshot_listing()?;
         // One that is missing can be named as well, to be forgotten.
-        let missing = self.missing_roots(&names)?;
-        let ids: BTreeSet<RootId> = names.iter().chain(&missing).map(|root| root.hash).collect();
+        let all = listing.there.iter().chain(&listing.missing);
+        let ids: BTreeSet<RootId> = all.map(|root| root.hash).collect();
         Ok(ids.into_iter().filter(matching).collect())
     }
 }

@@ -13,6 +13,7 @@ use drystone_format::{RegistrationId, RootId};
 use drystone_store::{Kind, Listed, Name, Prefix, Range};
 use parking_lot::Mutex;
 
+use crate::candidates::REVOKED;
 use crate::error::{Error, Result};
 use crate::gc::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::problem::Problems;
@@ -23,7 +24,7 @@ use crate::vault::Vault;
 pub(crate) struct RootNames(Mutex<BTreeMap<RootId, BTreeSet<RootName>>>);
 
 impl RootNames {
-    fn learn(&self, names: &[RootName]) {
+    pub(crate) fn learn(&self, names: &[RootName]) {
         let mut known = self.0.lock();
         for name in names {
             known.entry(name.hash).or_default().insert(*name);
@@ -82,13 +83,20 @@ impl Vault {
         Snapshot::decode(&opened.payload).map_err(damaged)
     }
 
-    /// Reports roots of kinds that are not in use in this vault.
+    /// Reports roots that count for nobody: of kinds that are not in use in this vault, or of removed keys; and ledgers that count for
+    /// nobody, and configurations that are missing.
     pub(crate) fn check_roots(&self, problems: &mut Problems) -> Result<()> {
         for root in self.root_names(&Prefix::AllRoots)? {
             if !self.is_listed(root.kind) {
                 problems.push(Name::root(&root).as_str(), UNLISTED);
             }
         }
+        for root in self.snapshot_listing()?.revoked {
+            problems.push(Name::root(&root).as_str(), REVOKED);
+        }
+        let (forged, _) = self.ledgers.problems();
+        problems.append(forged);
+        problems.append(self.missing_configs()?);
         Ok(())
     }
 

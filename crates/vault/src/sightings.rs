@@ -3,7 +3,7 @@
 //! - A snapshot that was seen stays known until an owner forgets it, or gc finds that its writer was given up before it published it.
 //! - So one that a place hides or loses, and a whole place that was rolled back, are missed and not just absent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use drystone_format::ledger::{FirstSeen, Numbered};
 use drystone_format::root::{RootKind, RootName};
@@ -18,15 +18,8 @@ pub(crate) struct Sightings {
 
 const RECORD_BYTES: usize = RegistrationId::LEN + 8 + RootId::LEN + 8 + 8;
 
-/// The root of a snapshot that is known by registration, number and hash.
-fn name(root: &Numbered) -> RootName {
-    RootName {
-        kind: RootKind::SNAPSHOT,
-        registration: root.registration,
-        number: root.number,
-        hash: root.hash,
-    }
-}
+/// Looks closer together than this are one look, seconds: so a listing that shows nothing new writes nothing.
+const ONE_LOOK_SECONDS: i64 = 600;
 
 impl Sightings {
     pub(crate) fn decode(bytes: &[u8]) -> Self {
@@ -66,33 +59,41 @@ impl Sightings {
         bytes
     }
 
-    /// Takes in one more look: these are there now. Those that do not count any more, by `counts`, are no longer known.
-    pub(crate) fn look(&mut self, there: &[RootName], counts: &dyn Fn(&RootName) -> bool, now: Time) {
-        self.seen.retain(|root, _| counts(&name(root)));
+    /// Takes in one more look: these are there now. Those that are not live any more, by `is_live`, are no longer known.
+    pub(crate) fn look(&mut self, there: &[RootName], is_live: &dyn Fn(&Numbered) -> bool, now: Time) {
+        let count = self.seen.len();
+        self.seen.retain(|root, _| is_live(root));
         let first = FirstSeen {
             not_at: self.last_look,
             at: now.seconds,
         };
+        let mut has_new = self.seen.len() != count;
         for root in there.iter().filter(|root| root.kind == RootKind::SNAPSHOT) {
-            self.seen.entry(root.numbered()).or_insert(first);
+            self.seen.entry(root.numbered()).or_insert_with(|| {
+                has_new = true;
+                first
+            });
         }
-        self.last_look = Some(now.seconds);
+        let one_look = |last: i64| (last..last.saturating_add(ONE_LOOK_SECONDS)).contains(&now.seconds);
+        if has_new || !self.last_look.is_some_and(one_look) {
+            self.last_look = Some(now.seconds);
+        }
     }
 
     pub(crate) fn get(&self, root: &RootName) -> Option<FirstSeen> {
         self.seen.get(&root.numbered()).copied()
     }
 
-    /// Snapshots that were seen and are not `there`.
-    pub(crate) fn missing(&self, there: &[RootName]) -> Vec<RootName> {
-        let there: BTreeSet<&RootName> = there.iter().collect();
-        let seen = self.seen.keys().map(name);
-        seen.filter(|root| !there.contains(root)).collect()
+    /// All snapshots that were seen.
+    pub(crate) fn seen(&self) -> &BTreeMap<Numbered, FirstSeen> {
+        &self.seen
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -106,23 +107,38 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sightings_round_trip_and_miss_what_is_gone(ids: BTreeSet<[u8; 16]>, first in any::<i32>(), second in any::<i32>()) {
-            let root = |id: &[u8; 16]| name(&Numbered {
+        fn sightings_round_trip_and_are_forgotten(ids: BTreeSet<[u8; 16]>, first in any::<i32>(), second in any::<i32>()) {
+            let root = |id: &[u8; 16]| RootName {
+                kind: RootKind::SNAPSHOT,
                 registration: RegistrationId(*id),
                 number: u64::from(id[0]),
                 hash: RootId(*id),
-            });
+            };
             let all: Vec<RootName> = ids.iter().map(root).collect();
             let (some, rest) = all.split_at(all.len() / 2);
             let mut sightings = Sightings::default();
             sightings.look(some, &|_| true, at(first));
             sightings.look(rest, &|_| true, at(second));
             prop_assert_eq!(Sightings::decode(&sightings.encode()), sightings.clone());
-            prop_assert_eq!(sightings.missing(rest), some.to_vec());
-            prop_assert!(sightings.missing(&all).is_empty());
-            // What an owner forgot is missed no more.
-            sightings.look(&[], &|root| !some.contains(root), at(second));
-            prop_assert_eq!(sightings.missing(&[]), rest.to_vec());
+            prop_assert_eq!(sightings.seen().len(), all.len());
+            // What an owner forgot is known no more.
+            sightings.look(&[], &|root| !some.iter().any(|one| one.numbered() == *root), at(second));
+            let left: Vec<Numbered> = sightings.seen().keys().copied().collect();
+            prop_assert_eq!(left, rest.iter().map(RootName::numbered).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_look_that_shows_nothing_new_changes_nothing_for_a_while() {
+        let mut sightings = Sightings::default();
+        sightings.look(&[], &|_| true, at(100));
+        let before = sightings.encode();
+        sightings.look(&[], &|_| true, at(100 + ONE_LOOK_SECONDS as i32 - 1));
+        assert_eq!(sightings.encode(), before);
+        sightings.look(&[], &|_| true, at(100 + ONE_LOOK_SECONDS as i32));
+        assert_ne!(sightings.encode(), before);
+        // A clock that was put back is another look.
+        sightings.look(&[], &|_| true, at(99));
+        assert_eq!(sightings.last_look, Some(99));
     }
 }

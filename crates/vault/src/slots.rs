@@ -338,6 +338,8 @@ impl Vault {
         let note = removed.and_then(|slot| slot.open_note(&self.secrets).ok());
         let writer = note.map(|note| note.writer);
         if let Some(writer) = writer {
+            // What it has published by now goes on counting.
+            self.state_roots()?;
             self.revoke(writer)?;
         }
         let mut outdated = vec![*id];

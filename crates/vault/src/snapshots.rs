@@ -6,18 +6,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use drystone_format::RootId;
-use drystone_format::root::{RootKind, RootName, RootState};
+use drystone_format::root::{RootKind, RootState};
 use drystone_format::snapshot::Snapshot;
-use drystone_store::Prefix;
 
 use crate::context::Source;
 use crate::error::Result;
 use crate::ingest::Finished;
 use crate::problem::Problems;
 use crate::vault::Vault;
-
-/// Where snapshots are.
-const SNAPSHOTS: Prefix = Prefix::Roots(RootKind::SNAPSHOT);
 
 impl Vault {
     /// Makes a snapshot visible; durable on return. `stored` is the run that stored what it reaches, and ends with it.
@@ -44,17 +40,9 @@ impl Vault {
 
     /// The ids of all snapshots, in no order; without those that an owner has forgotten, wherever they come from.
     pub fn snapshot_ids(&self) -> Result<Vec<RootId>> {
-        let names = self.snapshot_names()?;
+        let names = self.snapshot_listing()?.there;
         let ids: BTreeSet<RootId> = names.into_iter().map(|root| root.hash).collect();
         Ok(ids.into_iter().collect())
-    }
-
-    pub(crate) fn snapshot_names(&self) -> Result<Vec<RootName>> {
-        let mut names = self.root_names(&SNAPSHOTS)?;
-        // Read after: what is forgotten meanwhile is not listed.
-        let standing = self.epochs.refresh()?;
-        names.retain(|root| standing.counts(root));
-        Ok(names)
     }
 
     /// One snapshot; a writer's credential cannot read it.

@@ -17,6 +17,7 @@ use drystone_format::keys::{Role, Secrets, VerifyKey};
 use drystone_format::{ChunkId, SlotId, VaultId};
 use drystone_index::{Index, State};
 use drystone_store::Store;
+use drystone_store::spread::Spread;
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
@@ -25,8 +26,10 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::frames::Frames;
 use crate::gc::epochs::Epochs;
+use crate::gc::protocol;
 use crate::keys::Unlock;
 use crate::known::{Known, KnownVault, Seen, VaultPin};
+use crate::ledgers::Ledgers;
 use crate::open::{Unlocked, unlock_named, vaults_at};
 use crate::place::Place;
 use crate::reach::{Reach, Reached, Site, reach_all};
@@ -45,6 +48,7 @@ pub struct Vault {
     pub(crate) fresh_keys: AtomicBool,
     pub(crate) hasher: ChunkHasher,
     pub(crate) epochs: Arc<Epochs>,
+    pub(crate) ledgers: Arc<Ledgers>,
     pub(crate) root_names: RootNames,
     header: Header,
     header_bytes: Bytes,
@@ -108,9 +112,15 @@ impl Vault {
             header,
             header_bytes,
             mut warnings,
-            notes,
+            mut notes,
             ..
         } = unlocked;
+        if place.as_spread().is_some_and(Spread::may_hide_objects) {
+            notes.push(
+                "so many places are away that snapshots may lie at those alone: what is listed may be an older state"
+                    .to_owned(),
+            );
+        }
         let weak = Arc::downgrade(&slot_source);
         secrets.set_source(weak);
         let dir = local_dir(&context, &secrets.vault);
@@ -128,8 +138,11 @@ impl Vault {
         let frames = Arc::new(frames);
         let hasher = ChunkHasher::new(&secrets.dedup_key);
         let epochs = Arc::new(Epochs::new(place.clone(), secrets.clone()));
+        let memory = Known::in_dir(&context.known_dir);
+        let ledgers = Ledgers::new(place.clone(), secrets.clone(), memory, !context.accept.older);
         Ok(Self {
             epochs,
+            ledgers: Arc::new(ledgers),
             root_names: RootNames::default(),
             place,
             context,
@@ -213,6 +226,12 @@ impl Vault {
 
     pub(crate) fn standing(&self) -> &Standing {
         &self.standing
+    }
+
+    /// Reads the epochs of gc and then the ledgers.
+    pub(crate) fn follow_notices(&self) -> Result<Arc<protocol::Standing>> {
+        self.epochs.refresh()?;
+        Ok(self.epochs.set_stated(&self.ledgers.refresh()?.stated))
     }
 
     /// Its header.

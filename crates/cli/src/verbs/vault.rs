@@ -18,6 +18,8 @@ network that is cut, leave two: everything can be read and backed up, but change
 Examples:
   drystone vault show                 the configuration in force, and others beside it
   drystone vault resolve 1a2b3c4d     this one is right; the others count no more
+  drystone vault resolve --ledger 7-5e6f7a8b…
+                                      go on without a ledger that is lost (`drystone doctor` names it)
   drystone vault upgrade              say which new features could be switched on
   drystone vault upgrade --yes        switch them on: older programs can then no longer do what the features are for";
 
@@ -43,6 +45,9 @@ enum What {
 struct Resolve {
     /// The beginning of the hash of the one that is right; needed only if there are several
     hash: Option<String>,
+    /// Give up a ledger that no place gives back, by NUMBER-HASH: what it alone stated is lost, and gc works again
+    #[arg(long, value_name = "NAME", conflicts_with = "hash")]
+    ledger: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +184,15 @@ fn feature_fields(features: &Features) -> Value {
 impl Resolve {
     fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
+        if let Some(name) = &self.ledger {
+            let given_up = vault.give_up_ledger(name)?;
+            let fields = json!({ "vault": vault.place(), "given_up": given_up });
+            let text = format!(
+                "{given_up} is given up: what it alone stated is lost; `drystone snapshots` shows what there is"
+            );
+            app.out.result("ledger_given_up", with_exit(fields, Exit::Done), text)?;
+            return Ok(Exit::Done);
+        }
         let hash = vault.resolve_config(self.hash.as_deref())?;
         let fields = json!({ "vault": vault.place(), "hash": hash.to_string() });
         let text = format!(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use drystone_format::chunker::{Chunker, Sizes};
 use drystone_format::codec::{CODECS, Codec, Compression, Compressor, decompress};
 use drystone_format::config::Config;
-use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
+use drystone_format::epoch::{Closing, Epoch, open_epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::id::{object_hash, pack_id};
 use drystone_format::index_part::{open_index_part, seal_index_part};
@@ -26,9 +26,8 @@ use drystone_format::tree::{TreeDecoder, append_encoded};
 use drystone_format::{RegistrationId, RootId};
 
 use crate::fixture::{
-    Counting, NONCE, NUMBERED, ROOT, SEEN, config, entries, example_pack, forgotten, header, header_bytes, hello,
-    index_part, index_run, new_root, parts, place_mark, sealed_root, secrets, slot, slot_bytes, slot_key, snapshot,
-    unhex,
+    Counting, NONCE, NUMBERED, SEEN, config, entries, example_pack, header, header_bytes, hello, index_part, index_run,
+    new_root, parts, place_mark, sealed_root, secrets, slot, slot_bytes, slot_key, snapshot, unhex,
 };
 use crate::ledgers::{ledger, sightings};
 
@@ -131,8 +130,11 @@ fn epoch() -> Epoch {
     Epoch {
         packs: [example_pack().id].into(),
         fences: [RegistrationId([0xee; 16])].into(),
-        cuts: [(RegistrationId([0xef; 16]), 2)].into(),
-        forgotten: [forgotten(RegistrationId([0xf0; 16]), 0, ROOT)].into(),
+        closings: [
+            (RegistrationId([0xef; 16]), Closing::Below(2)),
+            (RegistrationId([0xf0; 16]), Closing::Dead),
+        ]
+        .into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Epochs of gc are an owner's word; presences are their writers', and small whatever they claim.
 
-use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
+use drystone_format::epoch::{Closing, Epoch, open_epoch, seal_epoch};
 use drystone_format::id::object_hash;
 use drystone_format::limits::{HEADER_MAX_BYTES, PRESENCE_EPOCHS_MAX};
 use drystone_format::notice::{NoticeKind, open_verified, seal_notice};
@@ -8,14 +8,17 @@ use drystone_format::presence::{Presence, WriterState};
 use drystone_format::{Error, PackId, RegistrationId, RootId};
 use proptest::prelude::*;
 
-use crate::fixture::{Counting, flips, forgotten, secrets, stranger, unhex, writer};
+use crate::fixture::{Counting, flips, secrets, stranger, unhex, writer};
 
 fn epoch() -> Epoch {
     Epoch {
         packs: [PackId([2; 32]), PackId([1; 32])].into(),
         fences: [RegistrationId([4; 16]), RegistrationId([5; 16])].into(),
-        cuts: [(RegistrationId([4; 16]), 0), (RegistrationId([6; 16]), u64::MAX)].into(),
-        forgotten: [forgotten(RegistrationId([3; 16]), 7, RootId([3; 16]))].into(),
+        closings: [
+            (RegistrationId([4; 16]), Closing::Below(u64::MAX)),
+            (RegistrationId([6; 16]), Closing::Dead),
+        ]
+        .into(),
     }
 }
 
@@ -61,7 +64,8 @@ fn epochs_are_read_with_limits_and_in_order() {
         "a1 01 9b ffffffffffffffff".to_owned(),
         "a1 00 81 41 07".to_owned(),
         "a1 02 81".to_owned(),
-        format!("a1 02 81 81 {}", id("01")),
+        "a1 02 81 80".to_owned(),
+        format!("a1 02 81 83 {} 01 01", id("01")),
         format!("a1 02 82 82 {} 01 82 {} 01", id("01"), id("01")),
         "a0 00".to_owned(),
     ] {
@@ -69,7 +73,7 @@ fn epochs_are_read_with_limits_and_in_order() {
     }
 }
 
-/// gc condemns, fences and cuts without limit of number: each part fits into an object, and together they say the same.
+/// gc condemns, fences and closes without limit of number: each part fits into an object, and together they say the same.
 #[test]
 fn epochs_of_any_size_are_split() {
     const COUNT: u64 = 300_000;
@@ -82,11 +86,8 @@ fn epochs_of_any_size_are_split() {
     let whole = Epoch {
         packs: (0..COUNT).map(|number| PackId(id(number))).collect(),
         fences: (0..COUNT).map(|number| RegistrationId(half(number))).collect(),
-        cuts: (0..COUNT)
-            .map(|number| (RegistrationId(half(number)), u64::MAX - number))
-            .collect(),
-        forgotten: (0..COUNT)
-            .map(|number| forgotten(RegistrationId(half(number)), u64::MAX, RootId(half(number))))
+        closings: (0..COUNT)
+            .map(|number| (RegistrationId(half(number)), Closing::Below(u64::MAX - number)))
             .collect(),
     };
     let mut together = Epoch::default();
@@ -96,8 +97,7 @@ fn epochs_of_any_size_are_split() {
         assert_eq!(read, part);
         together.packs.extend(read.packs);
         together.fences.extend(read.fences);
-        together.cuts.extend(read.cuts);
-        together.forgotten.extend(read.forgotten);
+        together.closings.extend(read.closings);
     }
     assert_eq!(together, whole);
     assert_eq!(Epoch::default().split(), [Epoch::default()]);

@@ -19,7 +19,7 @@ use drystone_format::seal::{Compressed, PackKind, Suite};
 use drystone_format::slot::{Lock, SealedNote, Slot, SlotNote};
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
-use drystone_format::{ChunkId, PlaceId, Random, RegistrationId, RootId, SlotId, VaultId, ledger};
+use drystone_format::{ChunkId, PlaceId, Random, RootId, SlotId, VaultId};
 
 /// The bytes 0, 1, 2 and so on, across calls.
 #[derive(Default)]
@@ -241,15 +241,6 @@ pub(crate) fn example_pack() -> SealedPack {
         Codec::None,
         &[&[b"hello\n", b"world\n"]],
     )
-}
-
-/// A root that an owner dropped.
-pub(crate) fn forgotten(registration: RegistrationId, number: u64, hash: RootId) -> ledger::Numbered {
-    ledger::Numbered {
-        registration,
-        number,
-        hash,
-    }
 }
 
 /// The object of the registration of the examples that carries their index part.

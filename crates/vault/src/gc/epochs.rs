@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use drystone_format::Random;
-use drystone_format::epoch::{Epoch, open_epoch, seal_epoch};
+use drystone_format::epoch::{Epoch, EpochName, open_epoch, seal_epoch};
 use drystone_format::id::object_hash;
 use drystone_format::keys::Secrets;
+use drystone_format::ledger::Ledger;
 use drystone_store::{Kind, Listed, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
-use crate::gc::protocol::{EpochName, Standing};
+use crate::gc::protocol::Standing;
 use crate::place::Place;
 use crate::problem::Problems;
 
@@ -51,7 +52,21 @@ impl Epochs {
         self.standing.read().clone()
     }
 
-    /// What stands now.
+    /// From now on this is what the newest ledgers state.
+    pub(crate) fn set_stated(&self, stated: &Arc<Ledger>) -> Arc<Standing> {
+        let _one_at_a_time = self.reading.lock();
+        let before = self.standing();
+        if before.stated() == stated {
+            return before;
+        }
+        let mut standing = Standing::clone(&before);
+        standing.set_stated(stated.clone());
+        let standing = Arc::new(standing);
+        *self.standing.write() = standing.clone();
+        standing
+    }
+
+    /// The epochs that stand now, and what ledgers stated when they were read last.
     pub(crate) fn refresh(&self) -> Result<Arc<Standing>> {
         let _one_at_a_time = self.reading.lock();
         let mut listed = BTreeSet::new();

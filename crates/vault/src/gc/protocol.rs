@@ -8,28 +8,30 @@
 //! - A statement (a presence or a root) says which epochs the writer knows in all that it does after its advance. gc relies
 //!   on it only after it has read every root up to that advance, since what those need may lie in what the epochs condemn.
 //! - A gc is a writer too: choosing one of two packs that hold a chunk is relying on it.
+//! - Which roots count is what ledgers state, the cuts of writers that were given up among it. Epochs are read first, ledgers after: what
+//!   a ledger forgets stays forgotten, so a later one never says less.
 //! - No decision depends on a clock; how long a silent writer is waited for is a matter of courtesy alone.
 //!
 //! docs/decisions/0008-gc.md argues why this is enough; tests/it/gc_model.rs checks it. What gc knows of the registrations
 //! is put together in `registrations.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use drystone_format::epoch::Epoch;
-use drystone_format::ledger::Numbered;
+use drystone_format::epoch::{Closings, Epoch, EpochName};
+use drystone_format::ledger::{Ledger, Numbered};
 use drystone_format::root::RootName;
 use drystone_format::{PackId, RegistrationId, RootId};
 
 pub use crate::gc::registrations::{Gaps, Published, Registered, Registrations, Roots};
+use crate::ledger::{is_closed, is_stated, widen};
 
-/// Number and hash of an epoch.
-pub type EpochName = (u64, RootId);
-
-/// The epochs that stand, and what they say together.
+/// The epochs that stand with what they say together, and what the newest ledgers state that were read last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Standing {
     epochs: BTreeMap<EpochName, Epoch>,
     unreadable: BTreeSet<EpochName>,
+    stated: Arc<Ledger>,
 }
 
 impl Standing {
@@ -47,6 +49,11 @@ impl Standing {
     pub fn retain(&mut self, listed: &BTreeSet<EpochName>) {
         self.epochs.retain(|name, _| listed.contains(name));
         self.unreadable.retain(|name| listed.contains(name));
+    }
+
+    /// Returns true if the same epochs stand, whatever ledgers state.
+    pub fn has_same_epochs(&self, other: &Self) -> bool {
+        self.epochs == other.epochs && self.unreadable == other.unreadable
     }
 
     /// Returns true if this epoch was read.
@@ -80,48 +87,73 @@ impl Standing {
         self.epochs.values().flat_map(|epoch| &epoch.packs).copied().collect()
     }
 
-    /// Returns true if a root counts where it is there: no owner forgot it, and it is not void.
+    /// Takes in what the newest ledgers state.
+    pub fn set_stated(&mut self, stated: Arc<Ledger>) {
+        self.stated = stated;
+    }
+
+    /// What the newest ledgers state.
+    pub fn stated(&self) -> &Arc<Ledger> {
+        &self.stated
+    }
+
+    /// Returns true if a root counts where it is there: no owner forgot it, and its writer was not given up before it published it.
     pub fn counts(&self, root: &RootName) -> bool {
-        !self.is_forgotten(root) && !self.is_void(root)
+        !self.stated.forgets(&root.numbered())
     }
 
-    /// Returns true if an owner forgot this root.
-    pub fn is_forgotten(&self, root: &RootName) -> bool {
-        let forgotten = root.numbered();
-        self.epochs.values().any(|epoch| epoch.forgotten.contains(&forgotten))
-    }
-
-    /// Returns true if the writer of this root was given up before it published it.
-    pub fn is_void(&self, root: &RootName) -> bool {
-        self.cut(&root.registration).is_some_and(|count| root.number >= count)
-    }
-
-    /// All roots that owners forgot: registration, number and hash.
-    pub fn forgotten(&self) -> impl Iterator<Item = &Numbered> {
-        self.epochs.values().flat_map(|epoch| &epoch.forgotten)
-    }
-
-    /// How many roots of a registration that was given up count: the fewest that an epoch states.
+    /// How many roots of a registration count that was given up or is dead, as far as ledgers state it.
     pub fn cut(&self, registration: &RegistrationId) -> Option<u64> {
-        let cuts = self.epochs.values().filter_map(|epoch| epoch.cuts.get(registration));
-        cuts.min().copied()
+        if self.stated.dead.contains(registration) {
+            return Some(0);
+        }
+        self.stated.bounds.get(registration)?.end
     }
 
-    /// All registrations that were given up, with how many of their roots count. They are kept for ever, since nobody knows
-    /// when such a writer wakes up.
-    pub fn cuts(&self) -> BTreeMap<RegistrationId, u64> {
-        let mut all: BTreeMap<RegistrationId, u64> = BTreeMap::new();
-        for (registration, count) in self.epochs.values().flat_map(|epoch| &epoch.cuts) {
-            let least = all.entry(*registration).or_insert(*count);
-            *least = (*least).min(*count);
+    /// One more than the highest number of a registration that ledgers name, or all whose roots they forget without naming them.
+    fn named(&self, registration: &RegistrationId) -> u64 {
+        let bound = |number, byte| Numbered {
+            registration: *registration,
+            number,
+            hash: RootId([byte; RootId::LEN]),
+        };
+        let all = bound(0, 0)..=bound(u64::MAX, u8::MAX);
+        let last_live = self.stated.live.range(all.clone()).next_back().map(|(root, _)| root);
+        let last_forgotten = self.stated.forgotten.range(all).next_back();
+        let last = [last_live, last_forgotten]
+            .into_iter()
+            .flatten()
+            .map(|root| root.number)
+            .max();
+        last.map_or(0, |last| last.saturating_add(1))
+            .max(self.floor(registration))
+    }
+
+    /// The number below which the roots of a registration have no names any more.
+    pub fn floor(&self, registration: &RegistrationId) -> u64 {
+        if self.stated.dead.contains(registration) {
+            return u64::MAX;
+        }
+        self.stated.bounds.get(registration).map_or(0, |bounds| bounds.floor)
+    }
+
+    /// All closings that epochs announce.
+    pub fn announced(&self) -> Closings {
+        let mut all = Closings::new();
+        for epoch in self.epochs.values() {
+            widen(&mut all, &epoch.closings);
         }
         all
     }
 
+    /// All registrations that epochs give up.
+    pub fn fences(&self) -> impl Iterator<Item = &RegistrationId> {
+        self.epochs.values().flat_map(|epoch| &epoch.fences)
+    }
+
     /// Returns true if a writer was given up. It must not report what it publishes from now on.
     pub fn is_fenced(&self, writer: &RegistrationId) -> bool {
-        let fences = |epoch: &Epoch| epoch.fences.contains(writer) || epoch.cuts.contains_key(writer);
-        self.epochs.values().any(fences)
+        self.fences().any(|fence| fence == writer) || self.cut(writer).is_some()
     }
 }
 
@@ -130,16 +162,16 @@ impl Standing {
 pub enum WriterStep {
     /// Puts its presence, with the epochs that it had read before it listed the packs.
     Register,
-    /// Reads the epochs again; lists the packs again if there are new ones ([`Writer::must_list_again`]).
+    /// Reads the epochs again; lists the packs again if there are new ones ([`Writer::is_behind`]).
     Read,
     /// Stores what no pack has that it may rely on.
     Work,
-    /// Reads the epochs before it publishes a root that others follow, and honours them in all that follows
-    /// ([`Writer::renew`]).
+    /// Reads the epochs before it publishes a root that others follow, and the ledgers if there are new ones ([`Writer::is_behind`]);
+    /// honours the epochs in all that follows ([`Writer::renew`]).
     Renew,
     /// Publishes a root, if it is not given up ([`Writer::is_given_up`]).
     Publish,
-    /// Reads the epochs and reports the root, if it is not given up.
+    /// Reads the epochs, and the ledgers if there are new ones ([`Writer::is_behind`]); reports the root, if it is not given up.
     Look,
     /// Removes its presence.
     Leave,
@@ -204,16 +236,25 @@ impl Writer {
         self.known.unreadable.extend(&standing.unreadable);
     }
 
-    /// Returns true if a pack of its list may have been deleted before it registered: whoever deletes puts an epoch first, and
-    /// whoever removes an epoch has put another after that.
-    pub fn must_list_again(&self, standing: &Standing) -> bool {
+    /// Returns true if an epoch stands that it does not know. Then a pack of its list may have been deleted before it registered, and a
+    /// ledger may say that it was given up: whoever deletes or gives up puts an epoch first, and whoever removes an epoch has put
+    /// another after that.
+    pub fn is_behind(&self, standing: &Standing) -> bool {
         let known = |name: &EpochName| self.known.epochs.contains_key(name) || self.known.unreadable.contains(name);
         !standing.epochs.keys().chain(&standing.unreadable).all(known)
     }
 
-    /// Returns true if nothing that it publishes may be reported.
-    pub fn is_given_up(&self, standing: &Standing) -> bool {
-        standing.is_fenced(&self.id)
+    /// Returns true if the root of this number and hash must not be reported. The ledgers of `standing` are as new as
+    /// [`is_behind`](Self::is_behind) asks for.
+    pub fn is_given_up(&self, (number, hash): (u64, RootId), standing: &Standing) -> bool {
+        let root = Numbered {
+            registration: self.id,
+            number,
+            hash,
+        };
+        let mut announced = standing.announced();
+        widen(&mut announced, &self.known.announced());
+        standing.is_fenced(&self.id) || is_closed(&root, &announced, Some(&standing.stated))
     }
 }
 
@@ -222,13 +263,13 @@ impl Writer {
 pub enum GcStep {
     /// As a writer does.
     Register,
-    /// As a writer does.
+    /// As a writer does; reads the ledgers, and lists the roots. Puts a ledger if there is none.
     Read,
     /// Finds what the roots need, and copies what is live in packs that are mostly garbage.
     Mark,
-    /// Puts an epoch that names the packs that are not needed, and repeats all cuts.
+    /// Puts an epoch that names the packs that are not needed, and the ranges that it is about to close.
     Condemn,
-    /// Reads the epochs again: others may have condemned what it relies on.
+    /// Reads the epochs and ledgers again: others may have condemned what it relies on.
     ReadAgain,
     /// Lists the writers.
     ListWriters,
@@ -236,7 +277,7 @@ pub enum GcStep {
     Fence,
     /// Lists the roots.
     ListRoots,
-    /// Puts an epoch that says how many roots of those given up count.
+    /// Puts a ledger that states the roots it has found, how many roots of those given up count, and which ranges are closed.
     GiveUp,
     /// Lists the packs, and finds what roots need that it has not seen before.
     MarkAgain,
@@ -244,7 +285,7 @@ pub enum GcStep {
     Rescue,
     /// Deletes condemned packs that no writer can rely on.
     Delete,
-    /// Removes epochs that it had read before it put its own, and that name nothing that is there.
+    /// Removes ledgers that others carry over, and epochs that it had read before it put its own and that have nothing more to say.
     Drop,
     /// As a writer does.
     Leave,
@@ -288,25 +329,18 @@ pub fn deletable(named: &Standing, registrations: &Registrations, own: &Registra
 
 /// For each writer given up in `fences`, how many of its roots count: all that were found when the roots were listed, which
 /// must have been after `fences` were read, and all that it states to have published. The same for writers of which a
-/// presence alone says that they are over, since presences are removed.
+/// presence alone says that they are over, since presences are removed. A ledger states it.
 pub fn cuts(fences: &Standing, registrations: &Registrations) -> BTreeMap<RegistrationId, u64> {
-    let fenced = fences.epochs().flat_map(|(_, epoch)| &epoch.fences);
-    let fenced = fenced.filter(|writer| !registrations.is_over(writer));
-    let open = fenced.chain(registrations.over_by_presence());
+    let open = fences.fences().chain(registrations.over_by_presence());
     let open = open.filter(|writer| fences.cut(writer).is_none());
-    open.map(|writer| (*writer, registrations.published(writer))).collect()
+    let count = |writer| registrations.published(writer).max(fences.named(writer));
+    open.map(|writer| (*writer, count(writer))).collect()
 }
 
-/// Returns true if an epoch names nothing that is there. To be removed only by who has put another since it read this one.
-pub fn is_spent(epoch: &Epoch, has_pack: &dyn Fn(&PackId) -> bool, roots: &BTreeSet<RootName>) -> bool {
-    let names = |root: &RootName| {
-        let is_cut = epoch
-            .cuts
-            .get(&root.registration)
-            .is_some_and(|count| root.number >= *count);
-        is_cut || epoch.forgotten.contains(&root.numbered())
-    };
-    !epoch.packs.iter().any(has_pack) && !roots.iter().any(names)
+/// Returns true if an epoch names nothing that is there, and ledgers state all else that it says. To be removed only by who has put another
+/// since it read this one.
+pub fn is_spent(epoch: &Epoch, has_pack: &dyn Fn(&PackId) -> bool, stated: &Ledger) -> bool {
+    !epoch.packs.iter().any(has_pack) && is_stated(stated, &epoch.closings, &epoch.fences)
 }
 
 /// Looks at a writer without a new sign of life before it is given up, after the first.

@@ -26,7 +26,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::gc::epochs::Epochs;
-use crate::gc::protocol::Writer;
+use crate::gc::protocol::{Standing, Writer};
+use crate::ledgers::Ledgers;
 use crate::packer::PackSeries;
 use crate::place::Place;
 use crate::vault::Vault;
@@ -38,6 +39,7 @@ pub(crate) struct Registration {
     id: RegistrationId,
     writer: Mutex<Writer>,
     epochs: Arc<Epochs>,
+    ledgers: Arc<Ledgers>,
     has_ended: AtomicBool,
     pulse: Arc<Pulse>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -101,6 +103,7 @@ impl Registration {
             id,
             writer: Mutex::new(writer),
             epochs: vault.epochs.clone(),
+            ledgers: vault.ledgers.clone(),
             has_ended: AtomicBool::new(false),
             pulse,
             thread: Mutex::new(Some(std::thread::spawn(move || beating.run()))),
@@ -108,7 +111,7 @@ impl Registration {
             series,
         };
         let standing = registration.epochs.refresh()?;
-        if registration.writer.lock().must_list_again(&standing) {
+        if registration.writer.lock().is_behind(&standing) {
             catalog.refresh()?;
         }
         Ok(registration)
@@ -118,10 +121,19 @@ impl Registration {
         self.id
     }
 
-    /// [`Error::GivenUp`] if gc took the run for dead.
-    fn check(&self) -> Result<()> {
+    /// The epochs as they stand now. Reads the ledgers too if an epoch stands that the run does not know.
+    fn follow(&self) -> Result<Arc<Standing>> {
         let standing = self.epochs.refresh()?;
-        if self.writer.lock().is_given_up(&standing) {
+        if !self.writer.lock().is_behind(&standing) {
+            return Ok(standing);
+        }
+        Ok(self.epochs.set_stated(&self.ledgers.refresh()?.stated))
+    }
+
+    /// [`Error::GivenUp`] if gc took the run for dead, or closed the number of this root.
+    fn check(&self, root: (u64, RootId)) -> Result<()> {
+        let standing = self.follow()?;
+        if self.writer.lock().is_given_up(root, &standing) {
             return Err(Error::GivenUp {
                 id: self.id,
                 place: self.pulse.place.name().to_owned(),
@@ -144,7 +156,7 @@ impl Registration {
             return Err(Error::Published);
         }
         if state == RootState::Open {
-            let standing = self.epochs.refresh()?;
+            let standing = self.follow()?;
             self.writer.lock().renew(&standing);
         }
         let (number, previous, seen) = {
@@ -170,7 +182,7 @@ impl Registration {
             previous,
             state,
             epochs: &seen,
-            ledgers: &Seen::new(),
+            ledgers: &self.ledgers.view().newest,
             payload,
             index_part: part.as_deref(),
         };
@@ -182,10 +194,10 @@ impl Registration {
         }
         // A short run need not ask twice; that nothing is reported in vain is decided after.
         if self.pulse.has_beaten() {
-            self.check()?;
+            self.check((number, name.hash))?;
         }
         let put = self.pulse.place.put(&Name::root(&name), Bytes::from(object));
-        if let Err(error) = put.and_then(|()| self.check()) {
+        if let Err(error) = put.and_then(|()| self.check((number, name.hash))) {
             // The root may be there, or still arrive.
             self.pulse.stop();
             self.mark.keep();

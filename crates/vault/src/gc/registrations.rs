@@ -3,16 +3,18 @@
 //!
 //! - A statement (presence or root) counts once every root up to its advance was read: numbers without gaps, each root the
 //!   one that the next states as its predecessor. A root that an owner forgot counts as read.
-//! - A registration is over by a statement of its own that counts, or by a cut if no root that it states is missing.
+//! - A registration is over by a statement of its own that counts, or by a cut if every root that counts was read and none that it states is
+//!   missing.
 //! - Only what the writer has signed comes here; the callers have verified it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use drystone_format::epoch::EpochName;
 use drystone_format::ledger::Numbered;
 use drystone_format::root::RootName;
 use drystone_format::{RegistrationId, RootId};
 
-use crate::gc::protocol::{EpochName, Standing};
+use crate::gc::protocol::Standing;
 
 /// A presence that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,7 +111,7 @@ impl Registrations {
             statements.entry(*registration).or_default();
         }
         let mut forgotten: BTreeMap<RegistrationId, BTreeSet<(u64, RootId)>> = BTreeMap::new();
-        for root in standing.forgotten() {
+        for root in &standing.stated().forgotten {
             if statements.contains_key(&root.registration) {
                 let its = forgotten.entry(root.registration).or_default();
                 its.insert((root.number, root.hash));
@@ -120,11 +122,17 @@ impl Registrations {
             let chain = Chain {
                 roots: roots.0.get(&registration).unwrap_or(&no_roots),
                 forgotten: forgotten.get(&registration).unwrap_or(&none_forgotten),
+                floor: standing.floor(&registration),
             };
-            let known = chain.judge(&presences, standing.cut(&registration).is_some(), gaps);
+            let known = chain.judge(&presences, standing.cut(&registration), gaps);
             (registration, known)
         });
         Self(known.collect())
+    }
+
+    /// Returns true if a presence or a root of this writer was found.
+    pub fn is_known(&self, writer: &RegistrationId) -> bool {
+        self.0.contains_key(writer)
     }
 
     /// Returns true if nothing that this writer relies on is unmarked: it has said its last, or was given up. A writer of
@@ -174,19 +182,22 @@ impl Registrations {
 struct Chain<'a> {
     roots: &'a BTreeMap<(u64, RootId), Published>,
     forgotten: &'a BTreeSet<(u64, RootId)>,
+    /// What has a lower number was read or forgotten long ago.
+    floor: u64,
 }
 
 impl Chain<'_> {
-    fn judge(&self, presences: &[&Registered], is_cut: bool, gaps: Gaps) -> Known {
+    fn judge(&self, presences: &[&Registered], cut: Option<u64>, gaps: Gaps) -> Known {
         let complete = self.complete();
+        let is_complete = |name: &(u64, RootId)| name.0 < self.floor || complete.contains(name);
         let stated = presences.iter().filter_map(|presence| presence.advance);
         let stated: BTreeSet<(u64, RootId)> = stated.chain(self.roots.keys().copied()).collect();
         let mut known = Known {
-            is_cut,
+            is_cut: cut.is_some(),
             ..Known::default()
         };
         let mut state = |advance: Option<(u64, RootId)>, seen: &BTreeSet<EpochName>, is_over: bool| {
-            if advance.is_none_or(|advance| complete.contains(&advance)) {
+            if advance.is_none_or(|advance| is_complete(&advance)) {
                 known.aware.extend(seen);
                 known.is_over |= is_over;
             }
@@ -197,16 +208,19 @@ impl Chain<'_> {
         for (name, root) in self.roots {
             state(Some(*name), &root.seen, root.is_last);
         }
-        let is_end = |(name, root): (&(u64, RootId), &Published)| root.is_last && complete.contains(name);
+        let is_end = |(name, root): (&(u64, RootId), &Published)| root.is_last && is_complete(name);
         known.ends_by_root = self.roots.iter().any(is_end);
-        let missing = stated.iter().filter(|name| !complete.contains(name));
+        let missing = stated.iter().filter(|name| !is_complete(name));
         known.missing = missing.map(|(number, _)| self.first_missing(*number, &complete)).max();
-        known.is_over |= is_cut && (known.missing.is_none() || gaps == Gaps::Accept);
+        // Who cut it may have read roots that this gc has not listed yet.
+        let has_number = |number: u64| number < self.floor || complete.iter().any(|(found, _)| *found == number);
+        let is_read = |count: u64| count.checked_sub(1).is_none_or(has_number) && known.missing.is_none();
+        known.is_over |= cut.is_some_and(|count| is_read(count) || gaps == Gaps::Accept);
         let published = stated
             .iter()
             .chain(self.forgotten)
             .map(|(number, _)| number.saturating_add(1));
-        known.published = published.max().unwrap_or(0);
+        known.published = published.max().unwrap_or(0).max(self.floor);
         let beats = presences.iter().map(|presence| presence.beat.saturating_add(1));
         known.life = beats.max().unwrap_or(0).saturating_add(known.published);
         known
@@ -222,7 +236,8 @@ impl Chain<'_> {
         };
         let take = |complete: &mut BTreeSet<(u64, RootId)>, number: u64, hash: RootId| {
             // What a forgotten root said of the one before it is not known any more.
-            if number.checked_sub(1).is_none_or(|before| has_number(complete, before)) {
+            let follows = |before: u64| before < self.floor || has_number(complete, before);
+            if number.checked_sub(1).is_none_or(follows) {
                 complete.insert((number, hash));
             }
         };
@@ -232,6 +247,7 @@ impl Chain<'_> {
             }
             let follows = match (number.checked_sub(1), root.previous) {
                 (None, _) => true,
+                (Some(before), _) if before < self.floor => true,
                 (Some(before), Some(previous)) => complete.contains(&(before, previous)),
                 (Some(_), None) => false,
             };
@@ -249,7 +265,7 @@ impl Chain<'_> {
     fn first_missing(&self, number: u64, complete: &BTreeSet<(u64, RootId)>) -> u64 {
         let last = complete.range(..(number, RootId([0; RootId::LEN]))).next_back();
         let here = |number: u64| self.roots.keys().any(|(found, _)| *found == number);
-        let lowest = last.map_or(0, |(number, _)| number.saturating_add(1));
+        let lowest = last.map_or(0, |(number, _)| number.saturating_add(1)).max(self.floor);
         // A root that is here but does not follow what it should is told by its own number.
         (lowest..=number).find(|number| !here(*number)).unwrap_or(number)
     }
@@ -257,7 +273,9 @@ impl Chain<'_> {
 
 #[cfg(test)]
 mod tests {
-    use drystone_format::epoch::Epoch;
+    use std::sync::Arc;
+
+    use drystone_format::ledger::{Bounds, Ledger};
     use drystone_format::root::RootKind;
 
     use super::*;
@@ -305,22 +323,29 @@ mod tests {
         }
     }
 
-    fn forgetting(numbers: &[u8]) -> Standing {
+    fn stating(ledger: Ledger) -> Standing {
         let mut standing = Standing::default();
+        standing.set_stated(Arc::new(ledger));
+        standing
+    }
+
+    fn forgetting(numbers: &[u8]) -> Standing {
         let forgotten = numbers.iter().map(|number| Numbered {
             registration: WRITER,
             number: (*number).into(),
             hash: hash(*number),
         });
-        let forgotten = forgotten.collect();
-        standing.insert(
-            epoch(50),
-            Epoch {
-                forgotten,
-                ..Epoch::default()
-            },
-        );
-        standing
+        stating(Ledger {
+            forgotten: forgotten.collect(),
+            ..Ledger::default()
+        })
+    }
+
+    fn bounded(floor: u64, end: Option<u64>) -> Standing {
+        stating(Ledger {
+            bounds: [(WRITER, Bounds { floor, end })].into(),
+            ..Ledger::default()
+        })
     }
 
     fn judged(writers: &[Registered], roots: &Roots, standing: &Standing) -> Registrations {
@@ -351,6 +376,16 @@ mod tests {
         }
         let other = judged(&[], &roots(&[1, 2], None), &forgetting(&[2]));
         assert!(!is_aware(&other, 2));
+        // Below a floor nothing is named any more, and nothing is missing.
+        for (floor, is_enough) in [(1, false), (2, true), (3, true), (9, true)] {
+            let found = judged(&[presence(Some(2), false)], &roots(&[2], None), &bounded(floor, None));
+            assert_eq!(
+                (is_aware(&found, 100), found.missing().count() == 0),
+                (is_enough, is_enough),
+                "{floor}"
+            );
+            assert_eq!(found.published(&WRITER), floor.max(3));
+        }
     }
 
     #[test]
@@ -383,14 +418,10 @@ mod tests {
         assert!(!judged(&[], &roots(&[0], None), &standing).is_over(&WRITER));
         assert!(!judged(&[], &Roots::default(), &standing).is_over(&WRITER));
 
-        let mut cut = Standing::default();
-        let cuts = [(WRITER, 1)].into();
-        cut.insert(
-            epoch(1),
-            Epoch {
-                cuts,
-                ..Epoch::default()
-            },
+        let cut = bounded(0, Some(1));
+        assert!(
+            !judged(&[presence(None, false)], &Roots::default(), &cut).is_over(&WRITER),
+            "the root that counts was not read"
         );
         assert!(judged(&[presence(None, false)], &roots(&[0], None), &cut).is_over(&WRITER));
         assert!(!judged(&[presence(None, false)], &roots(&[1], None), &cut).is_over(&WRITER));

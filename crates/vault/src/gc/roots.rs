@@ -3,16 +3,15 @@
 //! - A root that its writer has not signed counts for nobody and stops nothing; one that cannot be read stops gc.
 //! - A root of a kind that is not in use makes nothing live, but is part of its writer's chain of numbers.
 
-use std::collections::BTreeSet;
-
-use drystone_format::ledger::Numbered;
 use drystone_format::root::{RootName, RootState};
 use drystone_store::{Name, Prefix};
 
+use crate::candidates::REVOKED;
 use crate::error::{Error, Result};
 use crate::gc::mark::Job;
 use crate::gc::protocol::{Published, Registrations};
 use crate::gc::run::Run;
+use crate::ledger::View;
 use crate::roots::{UNLISTED, report_doubles};
 
 /// What is said of objects that their writers have not signed.
@@ -28,25 +27,32 @@ pub(crate) fn counts_for_nobody(error: &Error) -> bool {
     is_foreign || matches!(source, E::Authentication { .. } | E::Signature { .. })
 }
 
+/// What a root says of its writer, the tree that it makes live, if its kind counts, and its writer's key.
+type Read = (Published, Option<Job>, [u8; 32]);
+
 impl Run<'_> {
     /// Lists the roots, and reads those that are new: their trees are to be marked, and what they say of their writers counts.
     pub(super) fn list_roots(&mut self) -> Result<()> {
-        let names = self.vault.confirmed_root_names(&Prefix::AllRoots)?;
+        let mut names = self.vault.confirmed_root_names(&Prefix::AllRoots)?;
+        self.listed = names.iter().map(RootName::numbered).collect();
+        self.missing = self.vault.find_missing(&mut names, &|_| true)?;
+        let view = self.vault.ledgers.view();
+        let standing = self.vault.epochs.set_stated(&view.stated);
         self.roots = names.into_iter().collect();
-        let listed = self.roots.iter().map(RootName::numbered);
-        self.read.retain(&listed.collect());
-        let standing = self.vault.epochs.standing();
+        self.read.retain(&self.roots.iter().map(RootName::numbered).collect());
         for root in &self.roots {
             let name = Name::root(root);
-            if self.read.has(root) || self.forged.contains(&name) || !standing.counts(root) {
+            let is_void = self.forged.contains(&name) || self.revoked.contains(root);
+            if self.read.has(root) || is_void || !standing.counts(root) {
                 continue;
             }
-            match self.read_root(root) {
-                Ok((published, tree, writer)) => {
+            match self.read_root(root, &view) {
+                Ok(Some((published, tree, writer))) => {
                     self.read.insert(root, published);
                     self.keys.insert(root.registration, writer);
                     self.unmarked.extend(tree);
                 }
+                Ok(None) => drop(self.revoked.insert(*root)),
                 // Removed since it was listed, by somebody who forgot it before.
                 Err(Error::Store(error)) if error.is_not_found() => {}
                 Err(error) if counts_for_nobody(&error) => {
@@ -66,9 +72,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What a root says of its writer, the tree that it makes live, if its kind counts, and its writer's key.
-    fn read_root(&self, root: &RootName) -> Result<(Published, Option<Job>, [u8; 32])> {
+    /// Reads a root; returns nothing if the key that signed it was removed, and no ledger states it.
+    fn read_root(&self, root: &RootName, view: &View) -> Result<Option<Read>> {
         let signed = self.vault.signed_root(root)?;
+        if self.vault.is_revoked(view, &signed) {
+            return Ok(None);
+        }
         let mut job = None;
         if self.vault.is_listed(root.kind) {
             let mut path = root.hash.short().into_bytes();
@@ -81,7 +90,7 @@ impl Run<'_> {
             seen: signed.epochs,
             is_last: signed.state == RootState::Last,
         };
-        Ok((published, job, signed.certificate.writer.0))
+        Ok(Some((published, job, signed.certificate.writer.0)))
     }
 
     /// Puts together what presences and roots say.
@@ -90,22 +99,32 @@ impl Run<'_> {
         self.registrations = Registrations::new(&self.writers, &self.read, &standing, self.options.gaps);
     }
 
-    /// What was forgotten. It is remembered for ever: a place may be rolled back to what it was years ago, and a machine that has
-    /// seen a snapshot must be able to tell that an owner forgot it from that it was lost.
-    pub(super) fn kept_forgotten(&self) -> BTreeSet<Numbered> {
-        self.before.forgotten().copied().collect()
-    }
-
-    /// Refuses to go on while a snapshot is missing that this machine has seen: what it needs is not garbage.
+    /// Refuses to go on while a ledger might state something else, or while a root is missing: what that needs is not garbage.
     pub(super) fn refuse_missing(&self) -> Result<()> {
-        let there: Vec<RootName> = self.roots.iter().copied().collect();
-        let sightings = self.vault.note_seen(&there)?;
-        match sightings.missing(&there).as_slice() {
+        let place = || self.vault.place().to_owned();
+        let (_, unreadable) = self.vault.ledgers.problems();
+        if let Some(first) = unreadable.iter().next() {
+            return Err(Error::UnknownLedger {
+                place: place(),
+                why: first.to_string(),
+            });
+        }
+        if let Some(missing) = self.vault.missing_configs()?.iter().next() {
+            return Err(Error::UncertainConfig {
+                place: place(),
+                why: missing.to_string(),
+            });
+        }
+        self.vault.note_seen(
+            &self.vault.ledgers.view(),
+            &self.roots.iter().copied().collect::<Vec<_>>(),
+        )?;
+        match self.missing.as_slice() {
             [] => Ok(()),
             [first, ..] => Err(Error::MissingRoots {
-                place: self.vault.place().to_owned(),
+                place: place(),
                 object: Name::root(first).to_string(),
-                count: sightings.missing(&there).len(),
+                count: self.missing.len(),
             }),
         }
     }
@@ -121,6 +140,11 @@ impl Run<'_> {
         }
         let is_signed = |root: &&RootName| self.read.has(root);
         report_doubles(self.roots.iter().filter(is_signed).copied(), &mut self.report.problems);
+        for root in &self.revoked {
+            self.report.problems.push(Name::root(root).as_str(), REVOKED);
+        }
+        let (forged, _) = self.vault.ledgers.problems();
+        self.report.problems.append(forged);
         for root in self.roots.iter().filter(|root| !self.vault.is_listed(root.kind)) {
             self.report.problems.push(Name::root(root).as_str(), UNLISTED);
         }

@@ -7,9 +7,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
 use drystone_format::epoch::Epoch;
+use drystone_format::ledger::Numbered;
 use drystone_format::root::RootName;
 use drystone_format::{PackId, RegistrationId};
 use drystone_store::{Kind, Name, Prefix};
@@ -20,87 +20,12 @@ use crate::error::Result;
 use crate::features::Act;
 use crate::gc::live::Keys;
 use crate::gc::mark::{Job, Marker};
-use crate::gc::protocol::{self, Gaps, GcStep, Registered, Registrations, Roots, Standing};
+use crate::gc::options::{GcOptions, GcReport};
+use crate::gc::protocol::{self, GcStep, Registered, Registrations, Roots, Standing};
 use crate::gc::registration::Registration;
 use crate::gc::sweep::{Copied, Sweep, Uses};
 use crate::parallel::each;
-use crate::problem::Problems;
-use crate::progress::{Cancel, Progress};
 use crate::vault::Vault;
-
-/// How to collect garbage.
-#[derive(Debug, Clone)]
-pub struct GcOptions {
-    /// Share of garbage that a pack may hold before what is live in it is copied, 0 to 1.
-    pub max_unused: f64,
-    /// Most bytes of chunks that are copied in this run; packs with most garbage come first.
-    pub max_rewrite_bytes: u64,
-    /// Only says what it would do.
-    pub dry_run: bool,
-    /// How long to wait for runs that may rely on what is condemned; what they keep is deleted by a later run.
-    pub wait: Duration,
-    /// Looks at such a run that are closer together than this count once; at the third without a new sign of life it is
-    /// given up. By the wall clock, as a courtesy: a wrong one costs such a run its work, never data.
-    pub silence: Duration,
-    /// Whether roots that are missing though their writers state them hold everything of these writers up.
-    pub gaps: Gaps,
-    /// Counts files, packs and stored bytes.
-    pub progress: Arc<Progress>,
-    /// Stops it.
-    pub cancel: Cancel,
-}
-
-impl Default for GcOptions {
-    fn default() -> Self {
-        Self {
-            max_unused: 0.1,
-            max_rewrite_bytes: u64::MAX,
-            dry_run: false,
-            wait: Duration::ZERO,
-            silence: Duration::from_secs(900),
-            gaps: Gaps::Keep,
-            progress: Arc::default(),
-            cancel: Cancel::default(),
-        }
-    }
-}
-
-/// What a run of gc found and did; of a dry run: would do.
-#[derive(Debug, Clone, Default)]
-pub struct GcReport {
-    /// Snapshots that were marked from.
-    pub snapshots: u64,
-    /// Packs there were, and their bytes.
-    pub packs: u64,
-    /// Bytes of these.
-    pub pack_bytes: u64,
-    /// Distinct chunks that the snapshots need.
-    pub live_chunks: u64,
-    /// Plaintext in packs that nothing needs, bytes.
-    pub unused_bytes: u64,
-    /// Packs condemned in this run.
-    pub condemned_packs: u64,
-    /// Those of them with something in them that had to be copied.
-    pub rewritten_packs: u64,
-    /// Plaintext that was copied, bytes.
-    pub copied_bytes: u64,
-    /// Packs deleted, condemned now or earlier.
-    pub deleted_packs: u64,
-    /// Their bytes.
-    pub deleted_bytes: u64,
-    /// Packs that stand condemned and wait for runs to end.
-    pub waiting_packs: u64,
-    /// The runs that they wait for.
-    pub waiting_for: Vec<RegistrationId>,
-    /// Runs that gave no sign of life and were given up.
-    pub given_up: Vec<RegistrationId>,
-    /// Packs with little live in them, left alone since a place is away: what is copied would lie at too few.
-    pub uncopied_packs: u64,
-    /// Packs that nothing needs, left alone since a run that is under way may have written them.
-    pub spared_packs: u64,
-    /// What is wrong, though it kept nothing from being deleted safely.
-    pub problems: Problems,
-}
 
 impl Vault {
     /// Deletes what no snapshot needs.
@@ -123,6 +48,7 @@ impl Vault {
             return Ok(run.finish());
         }
         self.epochs.confirm();
+        self.ledgers.confirm();
         for step in GcStep::ORDER {
             options.cancel.check()?;
             run.check_places()?;
@@ -163,13 +89,21 @@ pub(super) struct Run<'a> {
     pub(super) is_whole: bool,
     pub(super) copied: Copied,
     pub(super) has_put: bool,
+    /// It has put a ledger that lists may not show yet.
+    pub(super) has_unshown_ledger: bool,
     pub(super) writers: Vec<Registered>,
     /// The names of their presences.
     pub(super) presences: Vec<(RegistrationId, Name)>,
     /// Presences and roots that their writers have not signed.
     pub(super) forged: BTreeSet<Name>,
-    /// All roots that were listed the last time, whether they count or not.
+    /// All roots that were listed or found by their names the last time, whether they count or not.
     pub(super) roots: BTreeSet<RootName>,
+    /// Those that a list showed.
+    pub(super) listed: BTreeSet<Numbered>,
+    /// Roots that should be there and are not.
+    pub(super) missing: Vec<RootName>,
+    /// Roots that a removed key has signed and that no ledger states.
+    pub(super) revoked: BTreeSet<RootName>,
     /// Those that were read.
     pub(super) read: Roots,
     /// What presences and roots say together.
@@ -209,10 +143,14 @@ impl<'a> Run<'a> {
             is_whole: false,
             copied: Copied::default(),
             has_put: false,
+            has_unshown_ledger: false,
             writers: Vec::new(),
             presences: Vec::new(),
             forged: BTreeSet::new(),
             roots: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            missing: Vec::new(),
+            revoked: BTreeSet::new(),
             read: Roots::default(),
             registrations: Registrations::default(),
             report: GcReport::default(),
@@ -242,7 +180,7 @@ impl<'a> Run<'a> {
             }
             GcStep::Condemn => self.condemn(),
             GcStep::ReadAgain => {
-                self.named = self.vault.epochs.refresh()?;
+                self.named = self.vault.follow_notices()?;
                 self.fences = self.named.clone();
                 Ok(())
             }
@@ -251,7 +189,8 @@ impl<'a> Run<'a> {
             GcStep::ListRoots => {
                 // A presence that was seen to be gone: the root that was put before it went must be listed.
                 self.vault.place.settle_until(&self.options.cancel)?;
-                self.list_roots()
+                self.list_roots()?;
+                self.refuse_missing()
             }
             GcStep::GiveUp => self.give_up(),
             GcStep::MarkAgain => {
@@ -260,7 +199,10 @@ impl<'a> Run<'a> {
             }
             GcStep::Rescue => self.rescue(),
             GcStep::Delete => self.delete(),
-            GcStep::Drop => self.drop_epochs(),
+            GcStep::Drop => {
+                self.drop_ledgers()?;
+                self.drop_epochs()
+            }
             GcStep::Leave => {
                 self.registration = None;
                 Ok(())
@@ -281,7 +223,7 @@ impl<'a> Run<'a> {
             .epochs
             .put(epoch, &mut Source(&*self.vault.context.entropy))?;
         self.vault.place.settle_until(&self.options.cancel)?;
-        self.vault.epochs.refresh()
+        self.vault.follow_notices()
     }
 
     fn read(&mut self) -> Result<()> {
@@ -293,8 +235,12 @@ impl<'a> Run<'a> {
         // After the packs were listed: whoever has stored one of these and is not over is registered now.
         let own = self.own();
         let found = self.presences()?;
+        self.vault.follow_notices()?;
         self.list_roots()?;
         self.refuse_missing()?;
+        if !self.options.dry_run && self.vault.ledgers.view().is_empty() {
+            self.state_roots()?;
+        }
         let writers: Vec<Registered> = found.iter().map(|found| found.registered.clone()).collect();
         let registrations = Registrations::new(&writers, &self.read, &self.before, self.options.gaps);
         for found in found {
@@ -393,13 +339,13 @@ impl<'a> Run<'a> {
         let epoch = Epoch {
             packs: self.leave.iter().copied().collect(),
             fences: BTreeSet::new(),
-            cuts: self.before.cuts(),
-            forgotten: self.kept_forgotten(),
+            closings: self.new_closings(),
         };
+        let stated = self.vault.epochs.standing().stated().clone();
         let has_pack = |pack: &PackId| self.catalog.index.has_pack(pack).is_some();
-        let is_spent = |old: &Epoch| protocol::is_spent(old, &has_pack, &self.roots);
+        let is_spent = |old: &Epoch| protocol::is_spent(old, &has_pack, &stated);
         let spent = self.before.epochs().filter(|(_, old)| is_spent(old)).count();
-        if !epoch.packs.is_empty() || spent > 1 {
+        if !epoch.packs.is_empty() || !epoch.closings.is_empty() || spent > 1 {
             self.put(&epoch)?;
             self.has_put = true;
         }
@@ -468,7 +414,7 @@ impl<'a> Run<'a> {
         self.catalog.refresh()
     }
 
-    /// Removes epochs that were read before this run put its own, and that name nothing that is there.
+    /// Removes epochs that were read before this run put its own, and that have nothing more to say.
     fn drop_epochs(&mut self) -> Result<()> {
         if !self.has_put || !self.vault.place.is_complete() {
             return Ok(());
@@ -481,8 +427,9 @@ impl<'a> Run<'a> {
             Ok(())
         })?;
         let has_pack = |pack: &PackId| present.contains(pack);
+        let standing = self.vault.epochs.standing();
         for ((number, id), epoch) in self.before.epochs() {
-            if protocol::is_spent(epoch, &has_pack, &self.roots) {
+            if protocol::is_spent(epoch, &has_pack, standing.stated()) {
                 self.vault.place.delete(&Name::epoch(*number, id))?;
             }
         }

@@ -169,16 +169,7 @@ impl Run<'_> {
 
     /// Says how many roots of the writers given up count, and tidies up after those that are over.
     pub(super) fn give_up(&mut self) -> Result<()> {
-        let cuts = protocol::cuts(&self.fences, &self.registrations);
-        if !cuts.is_empty() {
-            let given_up = cuts.keys().filter(|id| !self.registrations.is_over(id));
-            self.report.given_up = given_up.copied().collect();
-            self.put(&Epoch {
-                cuts,
-                ..Epoch::default()
-            })?;
-            self.put_together();
-        }
+        self.put_ledger()?;
         for (id, name) in &self.presences {
             if self.registrations.is_over(id) {
                 super::delete_presence(&self.vault.place, name)?;

@@ -9,22 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use drystone_format::RegistrationId;
+use drystone_format::epoch::{Closing, Closings, EpochName};
 use drystone_format::ledger::{Ledger, LedgerName, Numbered};
 
 use super::known::{Known, View};
-use crate::gc::protocol::EpochName;
-
-/// How far a registration is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Closing {
-    /// All numbers below this one, except for roots that are stated as live.
-    Below(u64),
-    /// All of them.
-    Dead,
-}
-
-/// The registrations that are closed, or to be closed.
-pub type Closings = BTreeMap<RegistrationId, Closing>;
 
 /// Returns what could be closed: what the ledgers forget by name, without a gap, and of which nothing is left.
 ///
@@ -137,11 +125,11 @@ pub fn must_read_ledgers(known: &BTreeSet<EpochName>, standing: &BTreeSet<EpochN
     !standing.is_subset(known)
 }
 
-/// Returns the ledgers that may be deleted: those that a ledger carries over which lists show by now. `known` was read after every list showed what
-/// its owner has put.
-pub fn removable(known: &Known) -> BTreeSet<LedgerName> {
+/// Returns the ledgers that may be deleted: those of the `listed` that a ledger carries over which lists show by now. `known` was read after every
+/// list showed what its owner has put.
+pub fn removable(known: &Known, listed: &BTreeSet<LedgerName>) -> BTreeSet<LedgerName> {
     let carried = known.read().flat_map(|(_, ledger)| &ledger.predecessors);
-    carried.filter(|name| known.has_read(name)).copied().collect()
+    carried.filter(|name| listed.contains(name)).copied().collect()
 }
 
 #[cfg(test)]
@@ -163,7 +151,7 @@ mod tests {
         };
         stated.normalise();
         View {
-            stated,
+            stated: stated.into(),
             ..View::default()
         }
     }

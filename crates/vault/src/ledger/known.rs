@@ -36,6 +36,18 @@ impl Known {
         self.read.contains_key(name)
     }
 
+    /// Returns true if a ledger that was read carries this one over.
+    pub fn is_superseded(&self, name: &LedgerName) -> bool {
+        self.read.values().any(|ledger| ledger.predecessors.contains(name))
+    }
+
+    /// Lets go of ledgers that others carry over: they say nothing more.
+    pub fn forget_superseded(&mut self) {
+        let superseded = self.superseded();
+        self.read.retain(|name, _| !superseded.contains(name));
+        self.unreadable.retain(|name| !superseded.contains(name));
+    }
+
     /// All that were read.
     pub fn read(&self) -> impl Iterator<Item = (&LedgerName, &Arc<Ledger>)> {
         self.read.iter()
@@ -56,7 +68,7 @@ impl Known {
         let newest = self.read.iter().filter(|(name, _)| !superseded.contains(name));
         let newest: BTreeMap<&LedgerName, &Arc<Ledger>> = newest.collect();
         View {
-            stated: join(newest.values().map(|ledger| &***ledger)),
+            stated: Arc::new(join(newest.values().map(|ledger| &***ledger))),
             newest: newest.into_keys().copied().collect(),
             unreadable: self.unreadable.difference(&superseded).copied().collect(),
         }
@@ -76,7 +88,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct View {
     /// The join of the newest ledgers.
-    pub stated: Ledger,
+    pub stated: Arc<Ledger>,
     /// The newest ledgers that were read; the next one names them as predecessors.
     pub newest: BTreeSet<LedgerName>,
     /// The newest ledgers that could not be read.

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use drystone_format::RegistrationId;
+use drystone_format::epoch::{Closing, Closings};
 use drystone_format::ledger::{ConfigurationName, KindWord, Ledger, LedgerName, Live, Numbered};
 use drystone_format::limits::{LEDGER_LIVE_MAX, LEDGER_PREDECESSORS_MAX};
 
-use super::closing::{Closing, Closings};
 use super::known::View;
 
 /// What a new ledger adds.
@@ -36,7 +36,7 @@ pub struct Change {
 
 /// Returns the ledger that carries over what `view` says and adds `change`; `None` if that says nothing new, and one ledger says it all.
 pub fn next(view: &View, change: &Change) -> Option<Ledger> {
-    let mut ledger = view.stated.clone();
+    let mut ledger = Ledger::clone(&view.stated);
     ledger.number = ledger.number.saturating_add(1);
     ledger.forgotten.extend(&change.forgotten);
     for (registration, count) in &change.cuts {
@@ -134,7 +134,7 @@ mod tests {
             known.insert(name(99, 99), Arc::new(ledger.clone()));
             let view = known.view();
             prop_assert_eq!(view.newest, [name(99, 99)].into());
-            prop_assert_eq!(&view.stated, &ledger);
+            prop_assert_eq!(&*view.stated, &ledger);
             prop_assert_eq!(next(&known.view(), &change), None);
         }
     }

@@ -55,7 +55,13 @@ fn what_the_attacker_seals_is_no_garbage() {
         world.honest(Client::Desk, Verb::Begin(1), 8).unwrap();
         // A former owner does not know the key epoch of all packs.
         let by_writer = [Content::Pack, Content::Shard, Content::Verified, Content::Header];
-        let by_all = [root, Content::Presence, Content::Epoch, Content::Places(1)];
+        let by_all = [
+            root,
+            Content::Presence,
+            Content::Epoch,
+            Content::Ledger,
+            Content::Places(1),
+        ];
         let by_writer = by_writer.into_iter().filter(|_| name.starts_with("a writer"));
         for content in by_writer.chain(by_all) {
             for under in [Under::Fresh, Under::Existing(3)] {

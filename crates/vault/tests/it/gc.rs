@@ -8,7 +8,7 @@ use drystone_format::RootId;
 use drystone_format::epoch::{Epoch, seal_epoch};
 use drystone_format::id::object_hash;
 use drystone_format::keys::Role;
-use drystone_format::ledger::Numbered;
+use drystone_format::ledger::{Ledger, Sightings, seal_ledger};
 use drystone_store::crash::{Cut, InFlight};
 use drystone_store::{Crash, Kind, Memory, Name, Prefix, RootKind, Store};
 use drystone_vault::{Error, GcOptions, GcReport, Vault};
@@ -22,13 +22,17 @@ pub(crate) fn remove_root(store: &dyn Store, id: &RootId) {
     runtime().block_on(store.delete(&root_of(store, id))).unwrap();
 }
 
-/// What an epoch says that forgets these roots.
-pub(crate) fn forgotten(store: &Memory, ids: &[RootId]) -> BTreeSet<Numbered> {
+/// A ledger that forgets these roots.
+pub(crate) fn forgetting(store: &Memory, ids: &[RootId]) -> Ledger {
     let numbered = |id| match root_of(store, id).kind() {
         Kind::Root(root) => root.numbered(),
         _ => panic!(),
     };
-    ids.iter().map(numbered).collect()
+    Ledger {
+        number: 7,
+        forgotten: ids.iter().map(numbered).collect(),
+        ..Ledger::default()
+    }
 }
 
 pub(crate) fn gc(vault: &Vault) -> GcReport {
@@ -37,7 +41,7 @@ pub(crate) fn gc(vault: &Vault) -> GcReport {
     report
 }
 
-fn names(store: &Memory, prefix: Prefix) -> BTreeSet<Name> {
+pub(crate) fn names(store: &Memory, prefix: Prefix) -> BTreeSet<Name> {
     let covered = |(name, _): (Name, _)| prefix.covers(&name).then_some(name);
     store.contents().into_iter().filter_map(covered).collect()
 }
@@ -65,9 +69,7 @@ fn what_no_snapshot_needs_is_deleted_and_the_rest_stays() {
     );
     assert!(names(&store, Prefix::Epochs).is_empty() && names(&store, Prefix::Writers).is_empty());
 
-    remove_root(&*store, &first);
-    // This machine has seen the snapshot and would miss it.
-    let vault = fixture.elsewhere().open(store.clone()).unwrap();
+    vault.forget(&[first]).unwrap();
     let report = gc(&vault);
     assert!(
         report.copied_bytes >= 100_000 && report.copied_bytes < 110_000,
@@ -394,7 +396,7 @@ fn copies_out_of_mixed_packs_go_to_packs_of_their_kind() {
         .collect();
     let stats = vault.stats().unwrap();
     assert_eq!((stats.data_packs, stats.meta_packs, stats.mixed_packs), (0, 0, 8));
-    gone.iter().for_each(|id| remove_root(&*store, id));
+    vault.forget(&gone).unwrap();
     let options = GcOptions {
         max_unused: 0.0,
         ..GcOptions::default()
@@ -404,9 +406,7 @@ fn copies_out_of_mixed_packs_go_to_packs_of_their_kind() {
     assert_eq!((stats.data_packs, stats.mixed_packs), (1, 4), "{stats:?}");
     // The rest goes too, now with trees in it.
     let all: Vec<_> = names(&store, Prefix::Packs).into_iter().collect();
-    remove_root(&*store, &kept[0].0);
-    // This machine has seen the snapshot and would miss it.
-    let vault = fixture.elsewhere().open(store.clone()).unwrap();
+    vault.forget(&[kept[0].0]).unwrap();
     vault.gc(&options).unwrap();
     assert!(
         names(&store, Prefix::Packs)
@@ -462,7 +462,7 @@ fn a_damaged_epoch_is_named_and_loses_nothing() {
 
 /// Only an owner's word condemns.
 #[test]
-fn a_forged_epoch_counts_for_nobody_and_is_named() {
+fn forged_epochs_and_ledgers_count_for_nobody_and_are_named() {
     let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
     let vault = fixture.create(store.clone()).unwrap();
     let writer = add_key(&vault, Role::Writer);
@@ -474,7 +474,6 @@ fn a_forged_epoch_counts_for_nobody_and_is_named() {
     });
     let epoch = Epoch {
         packs: condemned.collect(),
-        forgotten: forgotten(&store, &[id]),
         ..Epoch::default()
     };
     let owner = secrets(&fixture, &store);
@@ -482,6 +481,10 @@ fn a_forged_epoch_counts_for_nobody_and_is_named() {
     let object = seal_epoch(&forged, &epoch, &mut random()).unwrap();
     let name = Name::epoch(1, &object_hash(&object));
     store.overwrite(&name, object.into());
+    let ledger = forgetting(&store, &[id]);
+    let object = seal_ledger(&forged, &ledger, &Sightings::default(), &mut random()).unwrap();
+    let ledger = Name::ledger(7, &object_hash(&object));
+    store.overwrite(&ledger, object.into());
     for machine in [&fixture, &writer] {
         let vault = machine.open(store.clone()).unwrap();
         assert_eq!(vault.snapshot_ids().unwrap(), [id]);
@@ -490,9 +493,10 @@ fn a_forged_epoch_counts_for_nobody_and_is_named() {
     let (_, finished) = back_up(&vault, &[("a", &noise(1, 50_000))]).unwrap();
     assert_eq!(finished.new_bytes, 0);
     let report = vault.gc(&GcOptions::default()).unwrap();
-    assert!(lines(&report.problems).contains(name.as_str()));
     assert_eq!(report.deleted_packs, 0);
-    assert!(lines(&check(&vault).problems).contains(name.as_str()));
+    for said in [lines(&report.problems), lines(&check(&vault).problems)] {
+        assert!(said.contains(name.as_str()) && said.contains(ledger.as_str()), "{said}");
+    }
     let writer = writer.open(store).unwrap();
     assert!(matches!(writer.gc(&GcOptions::default()), Err(Error::Format(_))));
 }

@@ -4,6 +4,8 @@
 //! - Every step reads or changes the place once; what is listed may lag behind what was put, where lists are stale.
 //! - Over several places, what an actor that crashed was putting may have reached too few of them: each list may or may not
 //!   show it, until gc, which relies on it, has copied it to as many as a put asks for.
+//! - Ledgers say how many roots of a writer count that was given up. They are read right after the epochs: a later one never says less. All
+//!   else about them is the matter of ledger_model.rs; here none is ever removed.
 //! - The checks can fail: each bug that is seeded must be found.
 
 mod steps;
@@ -12,11 +14,13 @@ mod worlds;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use drystone_format::epoch::Epoch;
+use drystone_format::epoch::{Epoch, EpochName};
+use drystone_format::ledger::{Ledger, LedgerName};
 use drystone_format::root::{RootKind, RootName};
 use drystone_format::{PackId, RegistrationId, RootId};
+use drystone_vault::ledger::{Known, View};
 use drystone_vault::protocol::{
-    EpochName, Gaps, GcStep, Published, Registered, Registrations, Roots, Standing, Writer, WriterStep,
+    Gaps, GcStep, Published, Registered, Registrations, Roots, Standing, Writer, WriterStep,
 };
 use stateright::{Model, Property};
 
@@ -46,20 +50,22 @@ enum Bug {
     DropsEarly,
     /// gc removes an epoch without having put a later one.
     DropsLast,
-    /// gc forgets who never published.
+    /// gc drops all that tells a writer that it was given up.
     ForgetsVoid,
+    /// A writer does not look whether a ledger says that it was given up.
+    LookIgnoresLedgers,
     /// gc does not wait until lists are up to date.
     NoSettling,
     /// gc acts on what too few places have.
     NoConfirming,
-    /// gc removes epochs though a place is away.
-    DropsBlind,
     /// gc takes a writer at its word without having read every root up to its advance.
     SkipsRoots,
     /// gc believes a presence that the writer has not signed.
     BelievesForged,
     /// gc says of a writer that it gave up that none of its roots counts.
     CutsAll,
+    /// gc takes a writer that was cut for over, though it has not listed all of its roots that count.
+    CutIsEnough,
     /// A writer claims epochs in a root that it does not honour in what follows.
     ClaimsTooMuch,
 }
@@ -99,6 +105,7 @@ enum Fresh {
     Root(RootName),
     Presence(RegistrationId),
     Epoch(EpochName),
+    Ledger(LedgerName),
 }
 
 /// A root, and the chunk that it needs.
@@ -111,6 +118,7 @@ struct Place {
     roots: BTreeMap<RootName, Stored>,
     presences: BTreeSet<Registered>,
     epochs: BTreeMap<EpochName, Arc<Epoch>>,
+    ledgers: BTreeMap<LedgerName, Arc<Ledger>>,
     fresh: BTreeSet<Fresh>,
     /// What lies at too few places to be listed for sure.
     torn: Option<Fresh>,
@@ -121,6 +129,10 @@ struct Actor {
     at: usize,
     puts: u8,
     known: Arc<Standing>,
+    /// The ledgers that a gc has read.
+    view: Arc<View>,
+    /// What ledgers stated when they were read last.
+    stated: Arc<Ledger>,
     packs: BTreeMap<PackId, u8>,
     writer: Option<Arc<Writer>>,
     is_old: bool,
@@ -132,8 +144,6 @@ struct Actor {
     live: BTreeSet<u8>,
     leave: BTreeSet<PackId>,
     has_put: bool,
-    /// A list did not show it everything.
-    is_blind: bool,
     awaited: BTreeSet<Fresh>,
 }
 
@@ -251,7 +261,11 @@ fn judged(bug: Bug, writers: &[Registered], roots: &BTreeMap<RootName, Stored>, 
     if bug == Bug::SkipsRoots {
         writers.iter_mut().for_each(|writer| writer.advance = None);
     }
-    Registrations::new(&writers, &read, standing, Gaps::Keep)
+    let gaps = match bug {
+        Bug::CutIsEnough => Gaps::Accept,
+        _ => Gaps::Keep,
+    };
+    Registrations::new(&writers, &read, standing, gaps)
 }
 
 impl World {
@@ -299,7 +313,7 @@ impl World {
             GcStep::ListWriters => vec![Op::ListWriters],
             GcStep::Fence => vec![Op::Fence, Op::Settle, Op::Settle],
             GcStep::ListRoots => vec![Op::Settle, Op::ListRoots],
-            GcStep::GiveUp => vec![Op::GiveUp],
+            GcStep::GiveUp => vec![Op::GiveUp, Op::Settle, Op::Settle],
             GcStep::MarkAgain | GcStep::Rescue if self.bug == Bug::NoSecondMark => vec![],
             GcStep::MarkAgain => vec![Op::ReadEpochs, Op::ListPacks, Op::MarkAgain],
             GcStep::Rescue => vec![Op::Rescue],
@@ -333,14 +347,30 @@ impl World {
 }
 
 impl Place {
-    fn standing(&self) -> Standing {
+    /// The epochs, with what ledgers state in the word of who lists.
+    fn epochs(&self, stated: &Arc<Ledger>) -> Standing {
         let mut standing = Standing::default();
         for (name, epoch) in &self.epochs {
             if !self.fresh.contains(&Fresh::Epoch(*name)) {
                 standing.insert(*name, Epoch::clone(epoch));
             }
         }
+        standing.set_stated(stated.clone());
         standing
+    }
+
+    fn view(&self) -> View {
+        let mut known = Known::default();
+        for (name, ledger) in &self.ledgers {
+            if !self.fresh.contains(&Fresh::Ledger(*name)) {
+                known.insert(*name, ledger.clone());
+            }
+        }
+        known.view()
+    }
+
+    fn standing(&self) -> Standing {
+        self.epochs(&self.view().stated)
     }
 
     fn listed_roots(&self) -> BTreeMap<RootName, Stored> {
@@ -371,7 +401,7 @@ impl Op {
     fn confirms(self, torn: &Fresh) -> bool {
         match torn {
             Fresh::Root(_) => matches!(self, Self::Mark | Self::ListRoots),
-            Fresh::Epoch(_) => matches!(self, Self::ReadEpochs | Self::ReadAgain),
+            Fresh::Epoch(_) | Fresh::Ledger(_) => matches!(self, Self::ReadEpochs | Self::ReadAgain),
             Fresh::Presence(_) => false,
         }
     }
@@ -477,7 +507,6 @@ impl Model for World {
             Action::StepBlind(at) => {
                 let torn = next.place.torn.take().unwrap();
                 next.place.fresh.insert(torn.clone());
-                next.actors[at].is_blind = at >= self.writers;
                 next.go(self, at, false);
                 next.place.fresh.remove(&torn);
                 next.place.torn = Some(torn);

@@ -205,7 +205,7 @@ fn start(dir: &Path, machine: u64, seed: u64, lines: &Sender<String>) -> Running
         .env(DIR, dir)
         .env(ARGUMENTS, format!("{machine} {seed}"))
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::inherit())
         .spawn()
         .unwrap();
     let (output, lines) = (child.stdout.take().unwrap(), lines.clone());

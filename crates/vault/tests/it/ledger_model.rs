@@ -13,10 +13,10 @@ mod worlds;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use drystone_format::epoch::{Closings, EpochName};
 use drystone_format::ledger::{KindWord, Ledger, LedgerName, Live, Numbered};
 use drystone_format::{RegistrationId, RootId};
-use drystone_vault::ledger::{Closings, Known, View};
-use drystone_vault::protocol::EpochName;
+use drystone_vault::ledger::{Known, View};
 use stateright::{Model, Property};
 
 /// A way to get it wrong.

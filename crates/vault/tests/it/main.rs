@@ -22,6 +22,7 @@ mod golden;
 mod hostile;
 mod latest;
 mod ledger_model;
+mod ledgers;
 mod pins;
 mod places;
 mod reading;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use drystone_format::epoch::{Epoch, open_epoch};
 use drystone_format::keys::{Role, Secrets};
+use drystone_format::ledger::Ledger;
 use drystone_format::presence::{Presence, WriterState};
 use drystone_format::recipe::Recipe;
 use drystone_format::root::{RootKind, RootName, RootState};
@@ -17,17 +17,12 @@ use drystone_store::{Kind, Listed, Memory, Name, Op, Prefix, Put, Range, Store, 
 use drystone_vault::protocol::Gaps;
 use drystone_vault::{Error, GcOptions, GcReport, Vault};
 
-use crate::gc::gc;
+use crate::gc::{gc, names};
 use crate::spread_world::{URLS, World, repair, small_files, store_small};
 use crate::support::{
     ALONE, Fixture, Link, add_key, back_up, check, craft_presence, craft_root, files, ingest, lines, noise, root_of,
-    runtime, scrub, secrets, snapshot,
+    runtime, scrub, secrets, snapshot, stated,
 };
-
-fn names(store: &Memory, prefix: Prefix) -> BTreeSet<Name> {
-    let names = store.contents().into_keys();
-    names.filter(|name| prefix.covers(name)).collect()
-}
 
 /// Gives every silent writer up.
 fn at_once() -> GcOptions {
@@ -270,16 +265,14 @@ impl Scene {
         self.vault.gc(&GcOptions::default()).unwrap()
     }
 
-    /// What all epochs say together.
-    fn said(&self) -> Epoch {
-        let mut all = Epoch::default();
-        for name in names(&self.store, Prefix::Epochs) {
-            let epoch = open_epoch(&secrets(&self.fixture, &self.store), &self.store.contents()[&name]).unwrap();
-            all.packs.extend(epoch.packs);
-            all.cuts.extend(epoch.cuts);
-            all.forgotten.extend(epoch.forgotten);
-        }
-        all
+    /// What the newest ledgers state together.
+    fn stated(&self) -> Arc<Ledger> {
+        stated(&secrets(&self.fixture, &self.store), &self.store)
+    }
+
+    /// How many roots of the hand's registration count.
+    fn end(&self) -> Option<u64> {
+        self.stated().bounds[&self.hand.id()].end
     }
 }
 
@@ -319,7 +312,7 @@ fn a_writer_with_many_roots_is_judged_by_what_it_has_stated() {
     let (garbage, _) = back_up(&scene.vault, &[("gone", &noise(3, 60_000))]).unwrap();
     scene.vault.forget(&[garbage]).unwrap();
     scene.gc();
-    assert!(scene.said().forgotten.iter().any(|root| root.hash == second.0.hash));
+    assert!(scene.stated().forgets(&second.0.numbered()));
     let last = scene.hand.root(3, Some(third.0.hash), RootState::Last, &none);
     scene.put(&last);
     let report = scene.gc();
@@ -340,7 +333,7 @@ fn a_cut_spares_what_was_published_before_it() {
         1,
         "{reports:?}"
     );
-    assert_eq!(scene.said().cuts, [(scene.hand.id(), 1)].into());
+    assert_eq!(scene.end(), Some(1));
     let late = scene.hand.root(1, Some(first.0.hash), RootState::Last, &none);
     scene.put(&late);
     let ids = scene.vault.snapshot_ids().unwrap();
@@ -351,7 +344,7 @@ fn a_cut_spares_what_was_published_before_it() {
     let (garbage, _) = back_up(&scene.vault, &[("gone", &noise(3, 60_000))]).unwrap();
     scene.vault.forget(&[garbage]).unwrap();
     (0..3).for_each(|_| drop(gc(&scene.vault)));
-    assert_eq!(scene.said().cuts, [(scene.hand.id(), 1)].into());
+    assert_eq!(scene.end(), Some(1));
     assert!(files(&scene.vault, &first.0.hash).is_ok());
 }
 
@@ -494,7 +487,13 @@ fn a_run_goes_on_after_a_root_and_ends_without_a_last_one() {
     let report = scene.gc();
     assert_eq!((report.waiting_packs, report.deleted_packs), (0, 1), "{report:?}");
     assert!(names(&scene.store, Prefix::Writers).is_empty());
-    assert_eq!(scene.said().cuts.values().copied().collect::<Vec<_>>(), [2]);
+    let ends = scene
+        .stated()
+        .bounds
+        .values()
+        .filter_map(|bounds| bounds.end)
+        .collect::<Vec<_>>();
+    assert_eq!(ends, [2]);
     assert_eq!(scene.vault.snapshot_ids().unwrap().len(), 3);
     assert_eq!(scene.gc().waiting_packs, 0);
 }

@@ -15,6 +15,7 @@ use drystone_format::codec::{Compression, Compressor};
 use drystone_format::config::Trust;
 use drystone_format::id::object_hash;
 use drystone_format::keys::{OpenKey, Role, Secrets};
+use drystone_format::ledger::{Ledger, open_ledger};
 use drystone_format::pack::{PackBuilder, PackOptions, PackedChunk, SealedPack};
 use drystone_format::presence::{Presence, Seen};
 use drystone_format::recipe::Recipe;
@@ -24,6 +25,7 @@ use drystone_format::slot::Slot;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_store::{Kind as ObjectKind, Memory, Name, Prefix, Store};
+use drystone_vault::ledger::Known;
 use drystone_vault::{
     Accept, Cancel, CheckOptions, CheckReport, Clock, Context, CreateOptions, Entropy, Finished, Ingest, IngestOptions,
     NewLock, NewSlot, PieceData, Problems, Progress, Reader, ScrubOptions, ScrubReport, Unlock, Vault,
@@ -438,4 +440,15 @@ pub(crate) fn craft_presence(secrets: &Secrets, presence: &Presence) -> (Name, V
     let object = presence.sign(secrets).unwrap();
     let name = Name::writer(&presence.registration(secrets), presence.beat, &object_hash(&object));
     (name, object)
+}
+
+/// What the newest ledgers at a place state together.
+pub(crate) fn stated(secrets: &Secrets, store: &Memory) -> Arc<Ledger> {
+    let mut known = Known::default();
+    for (name, object) in store.contents() {
+        if let ObjectKind::Ledger(number, hash) = name.kind() {
+            known.insert((number, hash), Arc::new(open_ledger(secrets, &object).unwrap().ledger));
+        }
+    }
+    known.view().stated
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use drystone_format::epoch::{Epoch, seal_epoch};
 use drystone_format::id::object_hash;
 use drystone_format::keys::{Role, Secrets};
+use drystone_format::ledger::{Sightings, seal_ledger};
 use drystone_format::pack::PackedChunk;
 use drystone_format::presence::{Presence, WriterState};
 use drystone_format::seal::PackKind;
@@ -17,7 +18,7 @@ use drystone_store::{Fail, Kind, Memory, Name, Op, Prefix, Store};
 use drystone_vault::retention::{Group, Keep};
 use drystone_vault::{Error, GcOptions, Vault};
 
-use crate::gc::{forgotten, gc, remove_root};
+use crate::gc::{forgetting, gc, remove_root};
 use crate::support::{
     ALONE, Fixture, add_key, back_up, check, craft_pack, craft_presence, craft_root, files, lines, noise, plant,
     random as entropy, root_of, runtime, scrub, secrets, snapshot,
@@ -111,15 +112,13 @@ fn what_an_attacker_signs_counts_for_nobody() {
     });
     let epoch = Epoch {
         packs: packs.collect(),
-        forgotten: forgotten(&world.store, &world.good),
-        cuts: forgotten(&world.store, &world.good)
-            .iter()
-            .map(|root| (root.registration, 0))
-            .collect(),
         ..Epoch::default()
     };
     let forged = seal_epoch(&stolen, &epoch, &mut entropy()).unwrap();
     world.put(&Name::epoch(1, &object_hash(&forged)), forged);
+    let ledger = forgetting(&world.store, &world.good);
+    let forged = seal_ledger(&stolen, &ledger, &Sightings::default(), &mut entropy()).unwrap();
+    world.put(&Name::ledger(7, &object_hash(&forged)), forged);
     let client = world.client.open(append_only(&world.store)).unwrap();
     assert!(client.gc(&GcOptions::default()).is_err() && client.forget(&world.good).is_err());
     let error = runtime()
@@ -130,7 +129,7 @@ fn what_an_attacker_signs_counts_for_nobody() {
     vault.gc(&GcOptions::default()).unwrap();
     assert_eq!(vault.snapshot_ids().unwrap().len(), 3);
     world.assert_whole();
-    assert_eq!(check(&vault).problems.count(), 1, "{}", lines(&check(&vault).problems));
+    assert_eq!(check(&vault).problems.count(), 2, "{}", lines(&check(&vault).problems));
 }
 
 /// A pack that claims chunks of others: gc must not take it for the better copy and delete the true one.

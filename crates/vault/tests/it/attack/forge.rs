@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use drystone_format::chunker::Sizes;
 use drystone_format::config::{Config, Features, Trust};
-use drystone_format::epoch::{Epoch, seal_epoch};
+use drystone_format::epoch::{Closing, Epoch, seal_epoch};
 use drystone_format::header::Header;
 use drystone_format::id::{ChunkHasher, object_hash};
 use drystone_format::keys::{Secrets, SignKey};
+use drystone_format::ledger::{Ledger, LedgerName, Sightings, seal_ledger};
 use drystone_format::notice::seal_verified;
 use drystone_format::pack::{PackedChunk, SealedPack, Tail, tail_bytes};
 use drystone_format::places::{PlaceEntry, PlaceMark, PlaceMarks};
@@ -57,13 +58,13 @@ impl World {
                 let fences: BTreeSet<RegistrationId> = all.collect();
                 let epoch = Epoch {
                     packs: self.packs(),
-                    cuts: fences.iter().map(|id| (*id, 0)).collect(),
+                    closings: fences.iter().map(|id| (*id, Closing::Dead)).collect(),
                     fences,
-                    forgotten: roots.iter().map(RootName::numbered).collect(),
                 };
                 let object = seal_epoch(secrets, &epoch, &mut self.rng).ok()?;
                 Some(vec![(Name::epoch(number, &object_hash(&object)), object)])
             }
+            Content::Ledger => self.ledger(secrets),
             Content::Verified => {
                 let packs: Vec<PackId> = self.packs().into_iter().collect();
                 let object = seal_verified(secrets, &packs, &mut self.rng).ok()?;
@@ -73,6 +74,29 @@ impl World {
             Content::Slots(count) => self.slots(secrets, count),
             Content::Header => self.header(),
         }
+    }
+
+    /// A ledger that carries over all others, and forgets every root by its name and by its registration.
+    fn ledger(&mut self, secrets: &Secrets) -> Option<Forged> {
+        let roots = self.roots();
+        let predecessors: BTreeSet<LedgerName> = self.ledgers();
+        let ledger = Ledger {
+            number: predecessors.last().map_or(0, |(number, _)| *number) + 1,
+            predecessors,
+            forgotten: roots.iter().map(RootName::numbered).collect(),
+            dead: self.announced().into_iter().collect(),
+            ..Ledger::default()
+        };
+        let object = seal_ledger(secrets, &ledger, &Sightings::default(), &mut self.rng).ok()?;
+        Some(vec![(Name::ledger(ledger.number, &object_hash(&object)), object)])
+    }
+
+    fn ledgers(&self) -> BTreeSet<LedgerName> {
+        let id = |name: Name| match name.kind() {
+            Kind::Ledger(number, id) => Some((number, id)),
+            _ => None,
+        };
+        self.names(What::Ledgers).into_iter().filter_map(id).collect()
     }
 
     fn fresh(&mut self) -> RegistrationId {
@@ -174,6 +198,7 @@ impl World {
             (Under::Fresh, What::Packs) => Name::pack(&PackId(random::array(&mut self.rng))),
             (Under::Fresh, What::Verified) => Name::verified(&hash),
             (Under::Fresh, What::Epochs) => Name::epoch(1000, &hash),
+            (Under::Fresh, What::Ledgers) => Name::ledger(1000, &hash),
             (Under::Fresh, What::Config) => Name::config(1000, &hash),
             (Under::Fresh, What::Presences) => Name::writer(&self.fresh(), 0, &hash),
             (Under::Fresh, What::Roots | What::Any) => root(self.fresh()),

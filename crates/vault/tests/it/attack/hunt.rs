@@ -13,9 +13,7 @@ use crate::attack::world::World;
 ///
 /// A6, a run that was begun before a new key epoch: it reads the key slots when it begins and not again before it publishes, so that the removed
 /// key opens its root. docs/threat-model.md says that open processes follow a new epoch; only the next run of a process does.
-/// R2, a root that a removed key signed after it was removed: `catalog.rs` asks for packs alone whether their signer is revoked, and roots
-/// are listed and kept as before. Which of its roots are older than the removal only the ledger will tell (docs/decisions/0017).
-pub(crate) const KNOWN: [&str; 2] = ["R2", "A6"];
+pub(crate) const KNOWN: [&str; 1] = ["A6"];
 /// So many of them must be found.
 const MUST: usize = 1;
 
@@ -165,7 +163,7 @@ pub(crate) fn explain(trace: &Trace, violation: &Violation) -> Option<&'static s
         "moved-vault" if all(&takes_back(&[What::Header, What::Slots, What::Packs, What::Any])) => Some("S14"),
         "latest" if all(&forges) => Some("S7"),
         "revoked" if all(&puts_root(|_| true)) => Some("R2"),
-        "silent-loss" if all(&takes_back(&[What::Roots, What::Any, What::Epochs])) => Some("S8"),
+        "silent-loss" if all(&takes_back(&[What::Roots, What::Any, What::Epochs, What::Ledgers])) => Some("S8"),
         "lost" | "hidden" | "revived" if acts.iter().any(shows_mark) && all(&|act| shows_mark(act) || is_away(act)) => {
             Some("R1")
         }

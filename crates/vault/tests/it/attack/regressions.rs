@@ -6,7 +6,7 @@
 use crate::attack::hunt::{KNOWN, explain, run, run_judged};
 use crate::attack::trace::Act::{Delete, DeleteAll, OtherVault, Put, Replay, RollBack};
 use crate::attack::trace::Client::{Home, Web};
-use crate::attack::trace::Content::{Epoch, Garbage, Places, Root, Shard, Slots};
+use crate::attack::trace::Content::{Garbage, Ledger, Places, Root, Shard, Slots};
 use crate::attack::trace::Step::{Attack, Honest};
 use crate::attack::trace::Under::{Announced, Existing, Fresh};
 use crate::attack::trace::Verb::{Backup, Begin, Finish, Rekey};
@@ -69,7 +69,7 @@ fn first_traces() -> Vec<Known> {
         (
             "S4",
             "a former owner, one place that only adds",
-            vec![act(0, Put(Epoch, Fresh))],
+            vec![act(0, Put(Ledger, Fresh))],
         ),
         (
             "S4",

@@ -212,6 +212,7 @@ pub(crate) enum What {
     Roots,
     Verified,
     Epochs,
+    Ledgers,
     Config,
     Presences,
     Mark,
@@ -219,13 +220,14 @@ pub(crate) enum What {
     Any,
 }
 
-const WHATS: [What; 10] = [
+const WHATS: [What; 11] = [
     What::Header,
     What::Slots,
     What::Packs,
     What::Roots,
     What::Verified,
     What::Epochs,
+    What::Ledgers,
     What::Config,
     What::Presences,
     What::Mark,
@@ -252,8 +254,10 @@ pub(crate) enum Content {
     Shard,
     /// The presence of a run that has seen everything; of one that somebody has announced, that it is over.
     Presence,
-    /// A notice of gc that condemns all packs and roots.
+    /// A notice of gc that condemns all packs, and gives up and closes all registrations.
     Epoch,
+    /// A ledger that carries over all others and forgets all roots.
+    Ledger,
     /// A list of verified packs with all packs in it.
     Verified,
     /// A configuration with a number so much greater and only his place in it, in the stead of all that are there.
@@ -442,12 +446,14 @@ fn content(setting: &Setting, rng: &mut Rng) -> Content {
         Content::Shard,
         Content::Presence,
         Content::Epoch,
+        Content::Ledger,
         Content::Verified,
         Content::Places(count),
     ];
     let by_owner = [
         root,
         Content::Epoch,
+        Content::Ledger,
         Content::Verified,
         Content::Places(count),
         Content::Slots(count),

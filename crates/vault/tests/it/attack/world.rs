@@ -616,6 +616,7 @@ pub(crate) fn is(what: What, name: &Name) -> bool {
         What::Roots => matches!(name.kind(), Kind::Root(..)),
         What::Verified => matches!(name.kind(), Kind::Verified(_)),
         What::Epochs => matches!(name.kind(), Kind::Epoch(..)),
+        What::Ledgers => matches!(name.kind(), Kind::Ledger(..)),
         What::Config => matches!(name.kind(), Kind::Config(..)),
         What::Presences => matches!(name.kind(), Kind::Writer(..)),
         What::Mark => name.kind() == Kind::Place,

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use drystone_format::epoch::Epoch;
-use drystone_format::root::RootName;
+use drystone_format::epoch::{Epoch, EpochName};
 use drystone_format::{PackId, RegistrationId, RootId};
+use drystone_vault::ledger::{Change, next};
 use drystone_vault::protocol::{
-    EpochName, Published, Registered, Registrations, Standing, Writer, blockers, cuts, deletable, is_spent,
+    Published, Registered, Registrations, Standing, Writer, blockers, cuts, deletable, is_spent,
 };
 
 use super::{Actor, Bug, Fresh, Op, Place, State, World, own, pack, root};
@@ -24,6 +24,28 @@ impl State {
         self.place.epochs.insert(name, Arc::new(epoch));
         if world.stale {
             self.place.fresh.insert(Fresh::Epoch(name));
+        }
+    }
+
+    fn put_ledger(&mut self, world: &World, at: usize, cuts: BTreeMap<RegistrationId, u64>) {
+        let actor = &mut self.actors[at];
+        actor.puts += 1;
+        let change = Change {
+            cuts,
+            ..Change::default()
+        };
+        let Some(ledger) = next(&actor.view, &change) else {
+            return;
+        };
+        let mut id = [0; 16];
+        (id[0], id[1]) = (at as u8, actor.puts);
+        let name = (ledger.number, RootId(id));
+        let ledger = Arc::new(ledger);
+        // Its own put is known to it.
+        Arc::make_mut(&mut actor.known).set_stated(ledger.clone());
+        self.place.ledgers.insert(name, ledger);
+        if world.stale {
+            self.place.fresh.insert(Fresh::Ledger(name));
         }
     }
 
@@ -63,12 +85,20 @@ impl State {
     }
 
     fn step_writer(&mut self, world: &World, at: usize, op: Op) {
-        let standing = self.place.standing();
+        let mut standing = self.place.epochs(&self.actors[at].stated);
         let actor = &mut self.actors[at];
+        let writer = actor.writer.as_ref();
+        if matches!(op, Op::Renew | Op::Look)
+            && writer.is_some_and(|writer| writer.is_behind(&standing))
+            && world.bug != Bug::LookIgnoresLedgers
+        {
+            actor.stated = self.place.view().stated;
+            standing.set_stated(actor.stated.clone());
+        }
         match op {
             Op::Read => {
                 let writer = actor.writer.as_ref().unwrap();
-                actor.is_old = writer.must_list_again(&standing) && world.bug != Bug::OldList;
+                actor.is_old = writer.is_behind(&standing) && world.bug != Bug::OldList;
                 // What was condemned when it listed the packs stays so: that epoch may be gone, and the pack with it.
                 if world.bug == Bug::ForgetsCondemned {
                     actor.known = Arc::new(standing);
@@ -106,7 +136,7 @@ impl State {
             Op::Look => {
                 let (chunk, writer) = (actor.chunk(), Arc::make_mut(actor.writer.as_mut().unwrap()));
                 let name = root(own(at), writer.next_number());
-                if world.bug == Bug::NoLook || !writer.is_given_up(&standing) {
+                if world.bug == Bug::NoLook || !writer.is_given_up((name.number, name.hash), &standing) {
                     self.reported.insert(name, chunk);
                     writer.published(name.hash);
                 } else {
@@ -147,6 +177,7 @@ impl State {
                 assert!(waits.is_disjoint(&self.place.fresh));
             }
             Op::ReadAgain => {
+                actor.view = Arc::new(self.place.view());
                 actor.named = Arc::new(standing);
                 actor.fences = actor.named.clone();
                 actor.known = actor.named.clone();
@@ -185,13 +216,8 @@ impl State {
 
     fn condemn(&mut self, world: &World, at: usize) {
         let actor = &mut self.actors[at];
-        let cuts = match world.bug {
-            Bug::ForgetsVoid => BTreeMap::new(),
-            _ => actor.before.cuts(),
-        };
         let epoch = Epoch {
             packs: actor.leave.clone(),
-            cuts,
             ..Epoch::default()
         };
         // More often than gc does, so that epochs are dropped in small worlds.
@@ -210,11 +236,7 @@ impl State {
             cuts.values_mut().for_each(|count| *count = 0);
         }
         if !cuts.is_empty() {
-            let epoch = Epoch {
-                cuts,
-                ..Epoch::default()
-            };
-            self.put_epoch(world, at, epoch);
+            self.put_ledger(world, at, cuts);
         }
         let actor = &self.actors[at];
         let registrations = actor.judged(world.bug);
@@ -250,15 +272,18 @@ impl State {
         let actor = &self.actors[at];
         let packs = &self.place.packs;
         let has_pack = |id: &PackId| world.bug != Bug::DropsEarly && packs.contains_key(id);
-        let roots: BTreeSet<RootName> = actor.roots.keys().copied().collect();
-        let spent = actor
-            .before
-            .epochs()
-            .filter(|(_, epoch)| is_spent(epoch, &has_pack, &roots));
+        let stated = &actor.stated;
+        let is_spent = |epoch: &Epoch| match world.bug {
+            Bug::ForgetsVoid => !epoch.packs.iter().any(has_pack),
+            _ => is_spent(epoch, &has_pack, stated),
+        };
+        let spent = actor.before.epochs().filter(|(_, epoch)| is_spent(epoch));
         let spent: Vec<EpochName> = spent.map(|(name, _)| *name).collect();
-        // It drops what it has seen to be spent at every place, and nothing else.
-        if actor.has_put && (!actor.is_blind || world.bug == Bug::DropsBlind) {
+        if actor.has_put {
             self.place.epochs.retain(|name, _| !spent.contains(name));
+            if world.bug == Bug::ForgetsVoid {
+                self.place.ledgers.clear();
+            }
         }
     }
 
@@ -292,14 +317,25 @@ impl State {
             .iter()
             .find(|found| !before.presences.contains(*found));
         let epoch = self.place.epochs.keys().find(|name| !before.epochs.contains_key(*name));
+        let mut ledgers = self.place.ledgers.keys();
+        let ledger = ledgers.find(|name| !before.ledgers.contains_key(*name));
         let root = root.map(|name| Fresh::Root(*name));
         let presence = presence.map(|found| Fresh::Presence(found.id));
-        root.or(presence).or(epoch.map(|name| Fresh::Epoch(*name)))
+        let notice = epoch.map(|name| Fresh::Epoch(*name));
+        root.or(presence).or(notice).or(ledger.map(|name| Fresh::Ledger(*name)))
     }
 
     pub(super) fn perform(&mut self, world: &World, at: usize, op: Op, fences: bool) {
         match op {
-            Op::ReadEpochs => self.actors[at].known = Arc::new(self.place.standing()),
+            Op::ReadEpochs => {
+                // A writer that registers anew needs no ledger.
+                let is_writer = at < world.writers;
+                let standing = match is_writer {
+                    true => self.place.epochs(&Arc::default()),
+                    false => self.place.standing(),
+                };
+                self.actors[at].known = Arc::new(standing);
+            }
             Op::ListPacks => self.actors[at].packs = self.place.packs.clone(),
             Op::Register => self.register(world, at),
             Op::Leave => self.place.presences.retain(|found| found.id != own(at)),
@@ -318,8 +354,9 @@ impl State {
             }
             Op::Delete => {
                 (actor.packs, actor.live, actor.leave) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+                actor.stated = actor.known.stated().clone();
                 (actor.named, actor.fences, actor.known) = (Arc::default(), Arc::default(), Arc::default());
-                actor.writers = Vec::new();
+                (actor.writers, actor.view) = (Vec::new(), Arc::default());
             }
             _ => {}
         }

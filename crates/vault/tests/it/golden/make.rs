@@ -17,12 +17,12 @@ use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_format::{Random, RootId};
 use drystone_store::{Local, Name, Prefix, Range, Store};
 use drystone_vault::{
-    Cancel, CreateOptions, Entropy, Ingest, IngestOptions, Lane, NewEpoch, NewLock, NewSlot, Progress, ScrubOptions,
-    TreeWriter, Vault, generate_key_file,
+    Cancel, CreateOptions, Entropy, GcOptions, Ingest, IngestOptions, Lane, NewEpoch, NewLock, NewSlot, Progress,
+    ScrubOptions, TreeWriter, Vault, generate_key_file,
 };
 
 use super::{describe, directory, key_file};
-use crate::support::{Fixture, entry, noise, runtime, snapshot};
+use crate::support::{Fixture, entry, lines, noise, root_of, runtime, snapshot};
 
 const PASSPHRASE: &str = "a stone for a stone";
 
@@ -311,7 +311,7 @@ fn make_golden_vault() {
         vec![file("from-a-writer.txt", text("writer"))],
     );
 
-    let vault = Vault::open(store, fixture.context(), &owner).unwrap();
+    let vault = Vault::open(store.clone(), fixture.context(), &owner).unwrap();
     let options = ScrubOptions {
         share: 1.0,
         repair: false,
@@ -319,5 +319,12 @@ fn make_golden_vault() {
         cancel: Cancel::default(),
     };
     assert_eq!(vault.scrub(&options).unwrap().problems.count(), 0);
+    // Ledgers state all of it, and forget a snapshot that the place brings back.
+    let gone = back_up(&vault, Codec::Zstd, "gone", None, vec![file("gone.txt", text("gone"))]);
+    let name = root_of(&*store, &gone);
+    let root = runtime().block_on(store.get(&name, Range::All)).unwrap();
+    assert_eq!(lines(&vault.gc(&GcOptions::default()).unwrap().problems), "");
+    vault.forget(&[gone]).unwrap();
+    runtime().block_on(store.put(&name, root)).unwrap();
     std::fs::write(target.join("manifest.txt"), describe(&vault)).unwrap();
 }

@@ -6,6 +6,7 @@ use drystone_store::{Local, Store};
 use drystone_vault::{Connect, Reach};
 
 use super::*;
+use crate::gc::gc;
 use crate::spread_world::{create_over, new_place};
 use crate::support::{back_up, noise};
 
@@ -106,6 +107,7 @@ fn make_golden_places() {
         ("text", &b"dry stone ".repeat(9)),
     ];
     back_up(&vault, &files).unwrap();
+    gc(&vault);
     std::fs::write(target.join("owner.key"), &fixture.key).unwrap();
     std::fs::write(target.join("manifest.txt"), describe(&vault)).unwrap();
 }

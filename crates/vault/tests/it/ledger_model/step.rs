@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use drystone_format::ledger::{Ledger, Numbered};
+use drystone_format::epoch::{Closings, EpochName};
+use drystone_format::ledger::{Ledger, LedgerName, Numbered};
 use drystone_format::{RegistrationId, RootId};
 use drystone_vault::ledger::{
-    Change, Closings, Known, View, closable, confirmed, is_closed, is_stated, must_read_ledgers, next, removable, widen,
+    Change, Known, View, closable, confirmed, is_closed, is_stated, must_read_ledgers, next, removable, widen,
 };
-use drystone_vault::protocol::EpochName;
 
 use super::{Actor, Bug, Epoch, Lie, Object, Op, State, World, kind, ledger_name, root};
 
@@ -19,7 +19,7 @@ impl World {
         if self.bug == Bug::HighestWins
             && let Some((name, highest)) = known.read().max_by_key(|(name, _)| **name)
         {
-            view.stated = Ledger::clone(highest);
+            view.stated = highest.clone();
             view.newest = [*name].into();
         }
         view
@@ -128,8 +128,7 @@ impl State {
         let actor = &self.actors[at];
         let view = world.view(&actor.known);
         let Some(mut ledger) = next(&view, change) else {
-            let stated = Arc::new(view.stated);
-            self.actors[at].stated = Some(stated);
+            self.actors[at].stated = Some(view.stated);
             return;
         };
         match world.bug {
@@ -160,7 +159,7 @@ impl State {
                 // It goes on with a registration that others know: its numbers may be closed already.
                 let (sound, _) = self.list(world, mask, lie);
                 let stated = (world.bug != Bug::ResumesBlind).then(|| self.known_of(&sound).view().stated);
-                self.actors[at].stated = stated.map(Arc::new);
+                self.actors[at].stated = stated;
             }
             Op::Publish(number) | Op::Fork(number) => {
                 let root = root(1, number, u8::from(matches!(op, Op::Fork(_))));
@@ -180,7 +179,7 @@ impl State {
                 }
                 let reads = must_read_ledgers(known, &standing) && world.bug != Bug::LookIgnoresLedgers;
                 let stated = match reads {
-                    true => Some(Arc::new(self.known_of(&self.list(world, mask, lie).0).view().stated)),
+                    true => Some(self.known_of(&self.list(world, mask, lie).0).view().stated),
                     false => self.actors[at].stated.clone(),
                 };
                 if world.bug == Bug::LookIgnoresEpochs {
@@ -265,7 +264,9 @@ impl State {
             _ => &actor.roots,
         };
         if world.bug == Bug::IgnoresMissing {
-            view.stated.live.retain(|root, _| actor.found.contains(root));
+            Arc::make_mut(&mut view.stated)
+                .live
+                .retain(|root, _| actor.found.contains(root));
         }
         let mut live = view.collectable(seen, &actor.found).ok()?;
         if world.bug == Bug::UnstatedIsGone && !view.is_empty() {
@@ -428,7 +429,7 @@ impl State {
             .copied();
         let Some(old) = old else { return };
         if world.bug == Bug::RevivesInPlace {
-            let mut ledger = next(&view, &self.seen(at)).unwrap_or(view.stated);
+            let mut ledger = next(&view, &self.seen(at)).unwrap_or_else(|| Ledger::clone(&view.stated));
             ledger.forgotten.remove(&old);
             ledger.predecessors.extend(&view.newest);
             self.put_ledger(world, at, ledger);
@@ -465,17 +466,15 @@ impl State {
         if world.bug == Bug::NoSettling || world.bug == Bug::RemovesUncarried {
             known = Known::clone(&self.actors[at].known);
         }
-        let mut going = removable(&known);
-        if world.bug == Bug::RemovesUncarried {
-            going = sound
-                .iter()
-                .filter_map(|object| match object {
-                    Object::Ledger(name) => Some(*name),
-                    _ => None,
-                })
-                .filter(|name| !self.actors[at].ledgers.contains(name))
-                .collect();
-        }
+        let listed = sound.iter().filter_map(|object| match object {
+            Object::Ledger(name) => Some(*name),
+            _ => None,
+        });
+        let listed: BTreeSet<LedgerName> = listed.collect();
+        let going = match world.bug {
+            Bug::RemovesUncarried => listed.difference(&self.actors[at].ledgers).copied().collect(),
+            _ => removable(&known, &listed),
+        };
         for name in going {
             self.delete(world, mask, Object::Ledger(name));
         }

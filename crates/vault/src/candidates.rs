@@ -1,0 +1,270 @@
+//! Snapshots with all that is known of them: what places list, what ledgers state, what this machine has seen.
+//!
+//! - A snapshot is missing if a ledger states it or this machine has seen it, no owner has forgotten it, and no place has it. Lists may lag,
+//!   so it is first asked for by name.
+//! - A snapshot that the key of a removed writer signed counts only if a ledger states it: owners state all that they find before they
+//!   remove a key.
+//! - An owner who finds many snapshots that no ledger states puts one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use drystone_format::ledger::{FirstSeen, KindWord, LedgerName, Numbered};
+use drystone_format::root::{RootKind, RootName, SignedRoot};
+use drystone_store::{Name, Prefix};
+
+use crate::context::Source;
+use crate::error::{Error, Result};
+use crate::features::Act;
+use crate::ledger::{Change, View, first_seen};
+use crate::order::{Candidate, arrange};
+use crate::problem::Problems;
+use crate::resolve::PREFIX_MIN;
+use crate::roots::report_doubles;
+use crate::sightings::Sightings;
+use crate::vault::Vault;
+
+/// Section of what this machine knows that says when snapshots were first seen.
+const SIGHTINGS: &str = "snapshots";
+/// How many snapshots may be unstated before an owner who finds them puts a ledger.
+const UNSTATED_MAX: usize = 32;
+/// Where snapshots are.
+const SNAPSHOTS: Prefix = Prefix::Roots(RootKind::SNAPSHOT);
+
+/// What is said of roots that a removed key has signed and that no ledger states.
+pub(crate) const REVOKED: &str = "the key that signed it was removed, and no owner has stated this root: it counts for nobody; remove it from the place";
+
+/// The snapshots that count, and those that should.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// Those that are there, readable or not.
+    pub(crate) there: Vec<RootName>,
+    /// Those that are not, though nobody has forgotten them.
+    pub(crate) missing: Vec<RootName>,
+    /// Those that a removed key signed and that nobody states: they count for nobody.
+    pub(crate) revoked: Vec<RootName>,
+    view: Arc<View>,
+    sightings: Sightings,
+}
+
+/// Says that a snapshot was stated or seen before and is not there.
+fn missed(root: &RootName) -> String {
+    let id = root.hash.short();
+    format!(
+        "an owner has stated this snapshot or this machine has seen it, nobody has forgotten it, and no place that answered has it: it is lost, \
+         hidden, or the place was rolled back; bring it back, or give it up: drystone forget {id}"
+    )
+}
+
+/// The word by which ledgers name a kind of roots.
+pub(crate) fn kind_word(kind: RootKind) -> Option<KindWord> {
+    KindWord::new(kind.word())
+}
+
+impl Vault {
+    /// Lists the snapshots, and notes on this machine which ones it has seen by now.
+    pub(crate) fn snapshot_listing(&self) -> Result<Listing> {
+        let mut there = self.root_names(&SNAPSHOTS)?;
+        // Read after: what is forgotten meanwhile is not listed.
+        let view = self.ledgers.refresh()?;
+        there.retain(|root| view.is_live(&root.numbered()));
+        let missing = self.find_missing(&mut there, &|kind| kind == RootKind::SNAPSHOT)?;
+        let view = if missing.is_empty() { view } else { self.ledgers.view() };
+        there.retain(|root| view.is_live(&root.numbered()));
+        let revoked = self.take_revoked(&view, &mut there)?;
+        let sightings = self.note_seen(&view, &there)?;
+        Ok(Listing {
+            there,
+            missing,
+            revoked,
+            view,
+            sightings,
+        })
+    }
+
+    /// Finds the roots of these kinds that ledgers state or this machine has seen, and that no list showed. Those that are there under their
+    /// names join `there`; those that nobody has forgotten meanwhile are returned. Reads the ledgers again if it may be so.
+    pub(crate) fn find_missing(
+        &self,
+        there: &mut Vec<RootName>,
+        is_meant: &dyn Fn(RootKind) -> bool,
+    ) -> Result<Vec<RootName>> {
+        let (view, sightings) = (self.ledgers.view(), self.sightings()?);
+        let found: BTreeSet<Numbered> = there.iter().map(RootName::numbered).collect();
+        let mut missing = Vec::new();
+        for root in view.missing(&sightings.seen().keys().copied().collect(), &found) {
+            let stated = view.stated.live.get(&root);
+            let kind = stated.and_then(|live| RootKind::from_word(live.kind.as_str()));
+            let root = RootName {
+                kind: kind.unwrap_or(RootKind::SNAPSHOT),
+                registration: root.registration,
+                number: root.number,
+                hash: root.hash,
+            };
+            if !is_meant(root.kind) {
+                continue;
+            }
+            match self.signed_root(&root) {
+                Err(Error::Store(error)) if error.is_not_found() => missing.push(root),
+                Err(error) if !error.is_damage() => return Err(error),
+                Ok(_) | Err(_) => {
+                    self.root_names.learn(&[root]);
+                    there.push(root);
+                }
+            }
+        }
+        if !missing.is_empty() {
+            let view = self.ledgers.refresh()?;
+            missing.retain(|root| view.is_live(&root.numbered()));
+        }
+        Ok(missing)
+    }
+
+    /// Returns true for a root that a removed key has signed and that no ledger states.
+    pub(crate) fn is_revoked(&self, view: &View, root: &SignedRoot) -> bool {
+        let is_stated = view.stated.live.contains_key(&root.name.numbered());
+        !is_stated && self.revoked().any(|key| key == root.certificate.writer)
+    }
+
+    fn take_revoked(&self, view: &View, there: &mut Vec<RootName>) -> Result<Vec<RootName>> {
+        let mut revoked = Vec::new();
+        if self.revoked().next().is_none() {
+            return Ok(revoked);
+        }
+        for root in std::mem::take(there) {
+            let is_stated = view.stated.live.contains_key(&root.numbered());
+            match if is_stated { None } else { Some(self.signed_root(&root)) } {
+                Some(Ok(signed)) if self.is_revoked(view, &signed) => revoked.push(root),
+                Some(Err(error)) if !error.is_damage() => return Err(error),
+                _ => there.push(root),
+            }
+        }
+        Ok(revoked)
+    }
+
+    /// Reads all snapshots with what is known of where and when they came from, oldest first. Reports those that are damaged or missing,
+    /// and ledgers that cannot be read.
+    pub fn candidates(&self) -> Result<(Vec<Candidate>, Problems)> {
+        let (mut candidates, mut signed) = (Vec::new(), Vec::new());
+        let Listing {
+            there,
+            missing,
+            view,
+            sightings,
+            ..
+        } = self.snapshot_listing()?;
+        let (_, mut problems) = self.ledgers.problems();
+        for root in missing {
+            problems.push(Name::root(&root).as_str(), missed(&root));
+        }
+        let (now, times) = (self.context.clock.now().seconds, self.ledgers.times());
+        for name in there {
+            let read = self.signed_root(&name);
+            match read.and_then(|root| Ok((self.opened_snapshot(&root)?, root))) {
+                Ok((snapshot, root)) => {
+                    signed.push(name);
+                    let own = sightings.get(&name).unwrap_or(FirstSeen { not_at: None, at: now });
+                    let numbered = name.numbered();
+                    candidates.push(Candidate {
+                        id: name.hash,
+                        snapshot,
+                        writer: root.certificate.writer,
+                        role: root.certificate.role,
+                        seen: times.get(&numbered).map_or(own, |time| first_seen(own, *time)),
+                        stated: view.stated.live.get(&numbered).map(|live| live.first),
+                    });
+                }
+                Err(error) if error.is_damage() => problems.push(Name::root(&name).as_str(), error),
+                Err(error) => return Err(error),
+            }
+        }
+        self.state_many(&view, &signed);
+        report_doubles(signed, &mut problems);
+        arrange(&mut candidates);
+        Ok((candidates, problems))
+    }
+
+    /// Puts a ledger if many of these verified snapshots are in none, and if this client may. Whoever comes next tries again after a failure.
+    fn state_many(&self, view: &View, signed: &[RootName]) {
+        let is_unstated = |root: &&RootName| !view.stated.live.contains_key(&root.numbered());
+        let is_due = signed.iter().filter(is_unstated).count() >= UNSTATED_MAX;
+        if is_due && self.role().may_govern() && self.allow(Act::Forget).is_ok() {
+            let seen = signed
+                .iter()
+                .filter_map(|root| Some((root.numbered(), kind_word(root.kind)?)));
+            let _ = self.put_ledger(&Change {
+                seen: seen.collect(),
+                ..Change::default()
+            });
+        }
+    }
+
+    /// States all roots that are found, so that they count whatever becomes of the keys that signed them.
+    pub(crate) fn state_roots(&self) -> Result<()> {
+        let names = self.confirmed_root_names(&Prefix::AllRoots)?;
+        let view = self.ledgers.refresh()?;
+        let mut seen = BTreeMap::new();
+        for root in names.iter().filter(|root| view.is_live(&root.numbered())) {
+            match self.signed_root(root) {
+                Ok(signed) if !self.is_revoked(&view, &signed) => {
+                    seen.extend(kind_word(root.kind).map(|kind| (root.numbered(), kind)));
+                }
+                Err(error) if !error.is_damage() => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        self.put_ledger(&Change {
+            seen,
+            ..Change::default()
+        })?;
+        Ok(())
+    }
+
+    /// Gives up the ledger that `text` names by number and hash, or the beginning of the hash: what it alone states is lost, and gc works again.
+    /// Returns its name; durable on return. Needs an owner's key.
+    ///
+    /// [`Error::NoLedger`] unless exactly one is meant that is missed and that no place gives back.
+    pub fn give_up_ledger(&self, text: &str) -> Result<String> {
+        self.may_govern("give up a ledger")?;
+        self.allow(Act::Change)?;
+        let view = self.ledgers.refresh()?;
+        let is_meant = |(number, hash): &&LedgerName| {
+            format!("{number}-{hash}") == text || text.len() >= PREFIX_MIN && hash.to_string().starts_with(text)
+        };
+        let meant: Vec<LedgerName> = view.unreadable.iter().filter(is_meant).copied().collect();
+        let [name] = meant.as_slice() else {
+            return Err(Error::NoLedger { text: text.to_owned() });
+        };
+        self.put_ledger(&Change {
+            given_up: [*name].into(),
+            ..Change::default()
+        })?;
+        Ok(Name::ledger(name.0, &name.1).to_string())
+    }
+
+    /// Puts the ledger that adds `change` to the newest ones, which were read just before; durable on return. Returns false if they state
+    /// all of that already. Needs an owner's key.
+    pub(crate) fn put_ledger(&self, change: &Change) -> Result<bool> {
+        let sightings = self.sightings()?;
+        let mut random = Source(&*self.context.entropy);
+        self.ledgers
+            .put(change, sightings.seen(), self.context.clock.now(), &mut random)
+    }
+
+    /// Writes down which snapshots this machine has seen by now, outside of the cache; these are there.
+    pub(crate) fn note_seen(&self, view: &View, there: &[RootName]) -> Result<Sightings> {
+        let mut sightings = Sightings::default();
+        self.known().update_section(&self.id(), SIGHTINGS, |before| {
+            sightings = Sightings::decode(&before.unwrap_or_default());
+            sightings.look(there, &|root| view.is_live(root), self.context.clock.now());
+            sightings.encode()
+        })?;
+        Ok(sightings)
+    }
+
+    /// The snapshots that this machine has seen, by now or long ago.
+    pub(crate) fn sightings(&self) -> Result<Sightings> {
+        let seen = self.known().section(&self.id(), SIGHTINGS)?;
+        Ok(Sightings::decode(&seen.unwrap_or_default()))
+    }
+}
