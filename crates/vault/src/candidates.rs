@@ -6,28 +6,23 @@
 //!   remove a key.
 //! - An owner who finds many snapshots that no ledger states puts one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use drystone_format::ledger::{FirstSeen, KindWord, LedgerName, Numbered};
+use drystone_format::ledger::{FirstSeen, Numbered};
 use drystone_format::root::{RootKind, RootName, SignedRoot};
 use drystone_store::{Name, Prefix};
 
-use crate::context::Source;
 use crate::error::{Error, Result};
-use crate::features::Act;
-use crate::ledger::{Change, View, first_seen};
+use crate::ledger::{View, first_seen};
 use crate::order::{Candidate, arrange};
 use crate::problem::Problems;
-use crate::resolve::PREFIX_MIN;
 use crate::roots::report_doubles;
 use crate::sightings::Sightings;
 use crate::vault::Vault;
 
 /// Section of what this machine knows that says when snapshots were first seen.
 const SIGHTINGS: &str = "snapshots";
-/// How many snapshots may be unstated before an owner who finds them puts a ledger.
-const UNSTATED_MAX: usize = 32;
 /// Where snapshots are.
 const SNAPSHOTS: Prefix = Prefix::Roots(RootKind::SNAPSHOT);
 
@@ -54,11 +49,6 @@ fn missed(root: &RootName) -> String {
         "an owner has stated this snapshot or this machine has seen it, nobody has forgotten it, and no place that answered has it: it is lost, \
          hidden, or the place was rolled back; bring it back, or give it up: drystone forget {id}"
     )
-}
-
-/// The word by which ledgers name a kind of roots.
-pub(crate) fn kind_word(kind: RootKind) -> Option<KindWord> {
-    KindWord::new(kind.word())
 }
 
 impl Vault {
@@ -182,73 +172,6 @@ impl Vault {
         report_doubles(signed, &mut problems);
         arrange(&mut candidates);
         Ok((candidates, problems))
-    }
-
-    /// Puts a ledger if many of these verified snapshots are in none, and if this client may. Whoever comes next tries again after a failure.
-    fn state_many(&self, view: &View, signed: &[RootName]) {
-        let is_unstated = |root: &&RootName| !view.stated.live.contains_key(&root.numbered());
-        let is_due = signed.iter().filter(is_unstated).count() >= UNSTATED_MAX;
-        if is_due && self.role().may_govern() && self.allow(Act::Forget).is_ok() {
-            let seen = signed
-                .iter()
-                .filter_map(|root| Some((root.numbered(), kind_word(root.kind)?)));
-            let _ = self.put_ledger(&Change {
-                seen: seen.collect(),
-                ..Change::default()
-            });
-        }
-    }
-
-    /// States all roots that are found, so that they count whatever becomes of the keys that signed them.
-    pub(crate) fn state_roots(&self) -> Result<()> {
-        let names = self.confirmed_root_names(&Prefix::AllRoots)?;
-        let view = self.ledgers.refresh()?;
-        let mut seen = BTreeMap::new();
-        for root in names.iter().filter(|root| view.is_live(&root.numbered())) {
-            match self.signed_root(root) {
-                Ok(signed) if !self.is_revoked(&view, &signed) => {
-                    seen.extend(kind_word(root.kind).map(|kind| (root.numbered(), kind)));
-                }
-                Err(error) if !error.is_damage() => return Err(error),
-                Ok(_) | Err(_) => {}
-            }
-        }
-        self.put_ledger(&Change {
-            seen,
-            ..Change::default()
-        })?;
-        Ok(())
-    }
-
-    /// Gives up the ledger that `text` names by number and hash, or the beginning of the hash: what it alone states is lost, and gc works again.
-    /// Returns its name; durable on return. Needs an owner's key.
-    ///
-    /// [`Error::NoLedger`] unless exactly one is meant that is missed and that no place gives back.
-    pub fn give_up_ledger(&self, text: &str) -> Result<String> {
-        self.may_govern("give up a ledger")?;
-        self.allow(Act::Change)?;
-        let view = self.ledgers.refresh()?;
-        let is_meant = |(number, hash): &&LedgerName| {
-            format!("{number}-{hash}") == text || text.len() >= PREFIX_MIN && hash.to_string().starts_with(text)
-        };
-        let meant: Vec<LedgerName> = view.unreadable.iter().filter(is_meant).copied().collect();
-        let [name] = meant.as_slice() else {
-            return Err(Error::NoLedger { text: text.to_owned() });
-        };
-        self.put_ledger(&Change {
-            given_up: [*name].into(),
-            ..Change::default()
-        })?;
-        Ok(Name::ledger(name.0, &name.1).to_string())
-    }
-
-    /// Puts the ledger that adds `change` to the newest ones, which were read just before; durable on return. Returns false if they state
-    /// all of that already. Needs an owner's key.
-    pub(crate) fn put_ledger(&self, change: &Change) -> Result<bool> {
-        let sightings = self.sightings()?;
-        let mut random = Source(&*self.context.entropy);
-        self.ledgers
-            .put(change, sightings.seen(), self.context.clock.now(), &mut random)
     }
 
     /// Writes down which snapshots this machine has seen by now, outside of the cache; these are there.

@@ -16,7 +16,7 @@ use drystone_format::ledger::{FirstSeen, LedgerName, Numbered, OpenedLedger, Sig
 use drystone_format::notice::{NoticeKind, notice_version};
 use drystone_format::tree::Time;
 use drystone_format::{Error as Format, Random};
-use drystone_store::{Kind, Listed, Name, Prefix, Range};
+use drystone_store::{Kind, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
@@ -104,19 +104,15 @@ impl Ledgers {
     }
 
     fn list(&self) -> Result<BTreeSet<LedgerName>> {
-        let mut listed = BTreeSet::new();
-        let each = |found: Listed| {
-            if let Kind::Ledger(number, hash) = found.name.kind() {
-                listed.insert((number, hash));
-            }
-            Ok(())
+        let names = match self.is_confirming.load(Ordering::Acquire) {
+            true => self.place.confirmed_names(&Prefix::Ledger)?,
+            false => self.place.names(&Prefix::Ledger)?,
         };
-        if self.is_confirming.load(Ordering::Acquire) {
-            self.place.for_each_confirmed(&Prefix::Ledger, each)?;
-        } else {
-            self.place.for_each(&Prefix::Ledger, each)?;
-        }
-        Ok(listed)
+        let listed = names.iter().filter_map(|name| match name.kind() {
+            Kind::Ledger(number, hash) => Some((number, hash)),
+            _ => None,
+        });
+        Ok(listed.collect())
     }
 
     /// Reads the ledgers of the list that are new; says whether all of them were there.

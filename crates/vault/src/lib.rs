@@ -47,6 +47,7 @@ mod scrub;
 mod sightings;
 mod slots;
 mod snapshots;
+mod stating;
 mod stats;
 mod unreadable;
 mod vault;

@@ -320,6 +320,16 @@ impl Place {
         Ok(names)
     }
 
+    /// The names of all small objects under `prefix`, each of which is at enough places from then on for everybody else to list it too.
+    pub(crate) fn confirmed_names(&self, prefix: &Prefix) -> Result<Vec<Name>> {
+        let mut names = Vec::new();
+        self.for_each_confirmed(prefix, |listed| {
+            names.push(listed.name);
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
     /// The same as [`for_each`](Self::for_each) for small objects, each of which is at enough places from then on for everybody else to list it too.
     pub(crate) fn for_each_confirmed(&self, prefix: &Prefix, each: impl FnMut(Listed) -> Result<()>) -> Result<()> {
         match &self.spread {

@@ -22,10 +22,8 @@ use crate::context::{Context, Source};
 use crate::error::{Error, Result};
 use crate::features::{Act, Class, check};
 use crate::gc::{delete_config, delete_mark};
-use crate::ledger::Change;
 use crate::open::{Sight, Unlocked};
 use crate::place::Place;
-use crate::problem::Problems;
 use crate::reach::{Reached, Site, is_rotten, mark_at, mark_of};
 use crate::slots::owner_key;
 use crate::vault::Vault;
@@ -222,36 +220,6 @@ impl Vault {
         }
         let signed = publish_config((&self.place, &self.sites), &config, &self.context, &self.secrets)?;
         self.state_config(&signed)
-    }
-
-    /// States in a ledger that a configuration is in force, so that a machine that has seen none misses it where places hide it. The
-    /// configuration counts without that too.
-    fn state_config(&self, signed: &Signed) -> Result<()> {
-        self.ledgers.refresh()?;
-        self.put_ledger(&Change {
-            configuration: Some((signed.config.number, signed.hash)),
-            ..Change::default()
-        })?;
-        Ok(())
-    }
-
-    /// Configurations that ledgers state to be in force, and that no place that answered has: the one in use may be older.
-    pub(crate) fn missing_configs(&self) -> Result<Problems> {
-        let mut problems = Problems::default();
-        let view = self.ledgers.view();
-        let stated = &view.stated.configuration.heads;
-        if stated.iter().all(|(_, hash)| self.standing().knows(hash)) {
-            return Ok(problems);
-        }
-        // Another owner may have changed it since this vault was opened.
-        let mut found = Found::default();
-        found.read(&self.place, &self.secrets)?;
-        for (number, hash) in stated.iter().filter(|(_, hash)| !found.is_known(hash)) {
-            let what = "an owner has stated that this configuration is in force, and no place that answered has it: they are stale, were \
-                        rolled back, or it is lost (to go on with the one in use: drystone vault resolve)";
-            problems.push(Name::config(*number, hash).as_str(), what);
-        }
-        Ok(problems)
     }
 
     /// Drops the places that are leaving and where nothing of the vault's packs lies any more.

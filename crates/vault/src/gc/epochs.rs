@@ -13,7 +13,7 @@ use drystone_format::epoch::{Epoch, EpochName, open_epoch, seal_epoch};
 use drystone_format::id::object_hash;
 use drystone_format::keys::Secrets;
 use drystone_format::ledger::Ledger;
-use drystone_store::{Kind, Listed, Name, Prefix, Range};
+use drystone_store::{Kind, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
@@ -69,18 +69,15 @@ impl Epochs {
     /// The epochs that stand now, and what ledgers stated when they were read last.
     pub(crate) fn refresh(&self) -> Result<Arc<Standing>> {
         let _one_at_a_time = self.reading.lock();
-        let mut listed = BTreeSet::new();
-        let each = |found: Listed| {
-            if let Kind::Epoch(number, id) = found.name.kind() {
-                listed.insert((number, id));
-            }
-            Ok(())
+        let names = match self.is_confirming.load(Ordering::Acquire) {
+            true => self.place.confirmed_names(&Prefix::Epochs)?,
+            false => self.place.names(&Prefix::Epochs)?,
         };
-        if self.is_confirming.load(Ordering::Acquire) {
-            self.place.for_each_confirmed(&Prefix::Epochs, each)?;
-        } else {
-            self.place.for_each(&Prefix::Epochs, each)?;
-        }
+        let listed = names.iter().filter_map(|name| match name.kind() {
+            Kind::Epoch(number, hash) => Some((number, hash)),
+            _ => None,
+        });
+        let listed: BTreeSet<EpochName> = listed.collect();
         let before = self.standing();
         let mut standing = Standing::clone(&before);
         standing.retain(&listed);

@@ -9,11 +9,11 @@ use drystone_format::RegistrationId;
 use drystone_format::epoch::{Closing, Closings};
 use drystone_format::root::RootName;
 
-use crate::candidates::kind_word;
 use crate::error::Result;
 use crate::gc::protocol;
 use crate::gc::run::Run;
 use crate::ledger::{Change, closable, confirmed};
+use crate::stating::kind_word;
 
 impl Run<'_> {
     /// What could be closed, by the ledgers and roots that were read last.
