@@ -13,7 +13,7 @@ mod trailer;
 
 use crate::ending::{Ending, FOOTER_BYTES};
 use crate::error::{Result, within};
-use crate::id::{PackId, pack_id};
+use crate::id::{PackId, RegistrationId, pack_id};
 use crate::keys::Secrets;
 use crate::limits::{FORMAT_VERSION, PACK_FRAMES_MAX, PACK_MAX_BYTES, PACK_TAIL_MAX_BYTES};
 use crate::random::{Random, array};
@@ -67,6 +67,8 @@ pub struct SealedPack {
     pub frames: Vec<FrameInfo>,
     /// Its kind.
     pub kind: PackKind,
+    /// The registration that it was written under, and which of its packs it is.
+    pub registration: (RegistrationId, u64),
     /// Where in `bytes` the tail begins.
     pub tail_start: usize,
 }
@@ -204,6 +206,7 @@ impl PackBuilder {
             bytes: self.bytes,
             frames: self.frames,
             kind: self.preamble.kind,
+            registration: (self.preamble.registration_id(), self.preamble.number),
             tail_start: frames_end,
         })
     }

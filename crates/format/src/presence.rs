@@ -41,8 +41,10 @@ pub struct Presence {
     pub epochs: Seen,
     /// The ledgers that it has read; the latest ones, if there are many.
     pub ledgers: Seen,
-    /// Number and hash of its last root: all its packs up to there are published or abandoned. `None` before the first.
+    /// Number and hash of its last root. `None` before the first.
     pub advance: Option<(u64, RootId)>,
+    /// How many packs it had begun by then: all of these are published or abandoned.
+    pub packs: u64,
     /// Whether it is at work.
     pub state: WriterState,
 }
@@ -56,7 +58,7 @@ impl Presence {
     /// The object, signed with the writer key of this credential.
     pub fn sign(&self, secrets: &Secrets) -> Result<Vec<u8>> {
         let mut out = Writer::onto([MAGIC.as_slice(), &[FORMAT_VERSION]].concat());
-        out.map(7 + usize::from(self.advance.is_some()));
+        out.map(8 + usize::from(self.advance.is_some()));
         out.uint(0).bytes(&secrets.vault.0).uint(1).bytes(&self.nonce).uint(2);
         secrets.certificate.encode(&mut out);
         out.uint(3).uint(self.beat).uint(4);
@@ -67,6 +69,7 @@ impl Presence {
             out.uint(6).array(2).uint(*number).bytes(&hash.0);
         }
         out.uint(7).uint(u64::from(self.state == WriterState::Over));
+        out.uint(8).uint(self.packs);
         let object = sign(out.finish(), DOMAIN, &secrets.writer_key)?;
         within(OBJECT, "bytes", object.len() as u64, HEADER_MAX_BYTES as u64)?;
         Ok(object)
@@ -107,6 +110,7 @@ impl Presence {
                         _ => WriterState::AtWork,
                     }
                 }
+                8 => presence.packs = reader.uint()?,
                 _ => return Ok(false),
             }
             Ok(true)

@@ -113,6 +113,8 @@ pub struct NewRoot<'a> {
     pub epochs: &'a Seen,
     /// The ledgers that the writer had read.
     pub ledgers: &'a Seen,
+    /// How many packs the registration has begun: all of these are published or abandoned.
+    pub packs: u64,
     /// What it says, encoded by its kind.
     pub payload: &'a [u8],
     /// The part of the index that lists the packs of this root, sealed under the index key.
@@ -143,6 +145,8 @@ pub struct SignedRoot {
     pub epochs: Seen,
     /// The ledgers that the writer had read.
     pub ledgers: Seen,
+    /// Packs of the registration with a lower number are published or abandoned.
+    pub packs: u64,
     /// The part of the index that lists the packs of this root, sealed under the index key.
     pub index_part: Option<Vec<u8>>,
     version: u8,
@@ -181,7 +185,7 @@ pub fn seal_root(secrets: &Secrets, root: &NewRoot<'_>, random: &mut dyn Random)
     let bound = aad(FORMAT_VERSION, &secrets.vault, &name, writer);
     let sealed = epoch.seal_key.seal(random, INFO, &bound, root.payload)?;
     let mut out = Writer::onto([MAGIC.as_slice(), &[FORMAT_VERSION]].concat());
-    out.map(10 + usize::from(root.index_part.is_some()) + usize::from(root.previous.is_some()));
+    out.map(11 + usize::from(root.index_part.is_some()) + usize::from(root.previous.is_some()));
     out.uint(0).bytes(&secrets.vault.0).uint(1).text(root.kind.word());
     out.uint(2).bytes(&root.nonce).uint(3).uint(root.number);
     out.uint(4).uint(epoch.number).uint(5);
@@ -197,6 +201,7 @@ pub fn seal_root(secrets: &Secrets, root: &NewRoot<'_>, random: &mut dyn Random)
     encode_seen(&mut out, root.epochs);
     out.uint(11);
     encode_seen(&mut out, root.ledgers);
+    out.uint(12).uint(root.packs);
     let object = sign(out.finish(), DOMAIN, &secrets.writer_key)?;
     within(OBJECT, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
     Ok(object)
@@ -250,6 +255,7 @@ pub fn verify_root(secrets: &Secrets, name: &RootName, object: &[u8]) -> Result<
         state: fields.state,
         epochs: fields.epochs,
         ledgers: fields.ledgers,
+        packs: fields.packs,
         index_part: fields.index_part,
         version: version(signed),
         epoch: required(OBJECT, "key epoch", fields.epoch)?,
@@ -271,6 +277,7 @@ struct Fields {
     state: RootState,
     epochs: Seen,
     ledgers: Seen,
+    packs: u64,
 }
 
 impl Fields {
@@ -293,6 +300,7 @@ impl Fields {
             }
             10 => self.epochs = decode_seen(reader)?,
             11 => self.ledgers = decode_seen(reader)?,
+            12 => self.packs = reader.uint()?,
             _ => return Ok(false),
         }
         Ok(true)

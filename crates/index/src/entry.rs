@@ -4,7 +4,7 @@
 //!   little-endian. In a run the pack number counts in the run's pack table, in memory in the process's [`crate::packs`].
 //! - Decoding never fails: what is wrong in an entry is found by whoever opens the frame.
 
-use drystone_format::{ChunkId, PackId};
+use drystone_format::{ChunkId, PackId, RegistrationId};
 
 use crate::{Error, Result};
 
@@ -78,6 +78,8 @@ pub struct PackEntries {
     pub kind: u8,
     /// Who wrote the pack (the key that verifies its signature), for [`crate::Index::get_where`].
     pub writer: [u8; 32],
+    /// The registration that it was written under, and which of its packs it is.
+    pub registration: (RegistrationId, u64),
     /// Its chunks. An id that is listed twice counts once, at its first span.
     pub chunks: Vec<(ChunkId, Span)>,
 }
@@ -93,6 +95,8 @@ pub struct PackInfo {
     pub kind: u8,
     /// Who wrote the pack.
     pub writer: [u8; 32],
+    /// The registration that it was written under, and which of its packs it is.
+    pub registration: (RegistrationId, u64),
     /// Distinct chunks in the pack.
     pub chunk_count: u32,
 }

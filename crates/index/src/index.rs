@@ -195,6 +195,7 @@ impl Index {
             pack_bytes,
             kind,
             writer,
+            registration,
             chunks,
         } = entries;
         let number = packs.add(&PackInfo {
@@ -202,6 +203,7 @@ impl Index {
             pack_bytes,
             kind,
             writer,
+            registration,
             chunk_count: 0,
         });
         packs.set_forgotten(number, false);

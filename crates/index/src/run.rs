@@ -2,14 +2,15 @@
 //!
 //! - File: blocks of 2 KiB, then the tables (fence, filter, packs), then a footer of 88 bytes. Numbers are little-endian.
 //! - Block: 39 entries, 12 zero bytes, checksum 8 seeded with the block's number; the last block is filled with zeros.
-//! - Fence: for each block the first eight bytes of its first id. Packs: id 32, writer 32, pack bytes 8, chunk count 4, kind 1, zero 3.
+//! - Fence: for each block the first eight bytes of its first id. Packs: id 32, writer 32, registration 16, number in it 8,
+//!   pack bytes 8, chunk count 4, kind 1, zero 3.
 //! - Footer: magic 8, entries 8, packs 8, filter lines 8, length of the file 8, checksum of the fence 8, of the filter 8,
 //!   of the packs 8, zero 16, checksum of the footer 8.
 //! - Opening verifies the tables, reading a block verifies the block: damage is always detected, and never panics.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
-use drystone_format::{ChunkId, PackId};
+use drystone_format::{ChunkId, PackId, RegistrationId};
 
 use crate::{
     Error,
@@ -27,12 +28,12 @@ pub(crate) const BLOCK_ENTRIES: usize = 39;
 /// Bytes of a block in front of its checksum.
 pub(crate) const BLOCK_BODY_BYTES: usize = BLOCK_BYTES - 8;
 /// Bytes of a pack in the pack table.
-const PACK_BYTES: usize = 80;
+const PACK_BYTES: usize = 104;
 /// Tables are read, written and verified in pieces of this many bytes, a multiple of all their records but packs'.
 pub(crate) const PIECE_BYTES: usize = 64 << 10;
 /// Bytes of the footer.
 pub(crate) const FOOTER_BYTES: usize = 88;
-const MAGIC: u64 = u64::from_le_bytes(*b"dryruns1");
+const MAGIC: u64 = u64::from_le_bytes(*b"dryruns2");
 /// Seeds of the checksums of footer, fence, filter and packs, so that none passes for another.
 const FOOTER_SEED: u64 = 1 << 60;
 pub(crate) const FENCE_SEED: u64 = 2 << 60;
@@ -251,24 +252,31 @@ pub(crate) fn encode_pack(info: &PackInfo) -> [u8; PACK_BYTES] {
     let mut bytes = [0; PACK_BYTES];
     bytes[..32].copy_from_slice(&info.pack.0);
     bytes[32..64].copy_from_slice(&info.writer);
-    bytes[64..72].copy_from_slice(&info.pack_bytes.to_le_bytes());
-    bytes[72..76].copy_from_slice(&info.chunk_count.to_le_bytes());
-    bytes[76] = info.kind;
+    let (registration, number) = info.registration;
+    bytes[64..80].copy_from_slice(&registration.0);
+    bytes[80..88].copy_from_slice(&number.to_le_bytes());
+    bytes[88..96].copy_from_slice(&info.pack_bytes.to_le_bytes());
+    bytes[96..100].copy_from_slice(&info.chunk_count.to_le_bytes());
+    bytes[100] = info.kind;
     bytes
 }
 
 fn decode_pack(bytes: &[u8; PACK_BYTES]) -> PackInfo {
-    let (mut pack, mut writer, mut pack_bytes, mut chunk_count) = ([0; 32], [0; 32], [0; 8], [0; 4]);
+    let (mut pack, mut writer, mut registration, mut number) = ([0; 32], [0; 32], [0; 16], [0; 8]);
+    let (mut pack_bytes, mut chunk_count) = ([0; 8], [0; 4]);
     pack.copy_from_slice(&bytes[..32]);
     writer.copy_from_slice(&bytes[32..64]);
-    pack_bytes.copy_from_slice(&bytes[64..72]);
-    chunk_count.copy_from_slice(&bytes[72..76]);
+    registration.copy_from_slice(&bytes[64..80]);
+    number.copy_from_slice(&bytes[80..88]);
+    pack_bytes.copy_from_slice(&bytes[88..96]);
+    chunk_count.copy_from_slice(&bytes[96..100]);
     PackInfo {
         pack: PackId(pack),
         writer,
         pack_bytes: u64::from_le_bytes(pack_bytes),
         chunk_count: u32::from_le_bytes(chunk_count),
-        kind: bytes[76],
+        kind: bytes[100],
+        registration: (RegistrationId(registration), u64::from_le_bytes(number)),
     }
 }
 

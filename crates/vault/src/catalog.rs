@@ -16,7 +16,7 @@ use drystone_format::config::Trust;
 use drystone_format::keys::{Role, Secrets};
 use drystone_format::limits::{PACK_MAX_BYTES, PACK_TAIL_GUESS_BYTES};
 use drystone_format::notice::open_verified;
-use drystone_format::pack::{FrameInfo, Tail, tail_bytes};
+use drystone_format::pack::{FrameInfo, SealedPack, Tail, tail_bytes};
 use drystone_format::seal::PackKind;
 use drystone_format::{ChunkId, PackId};
 use drystone_index::{Index, Location, Options, PackEntries, PackInfo, Span};
@@ -380,18 +380,17 @@ impl Catalog {
         }
     }
 
-    /// What the index holds for a pack that was just stored.
-    pub(crate) fn insert_own(&self, id: PackId, size: u64, kind: u8, frames: &[FrameInfo]) -> Result<()> {
+    /// What the index holds for a pack of this credential, once it is stored.
+    pub(crate) fn own_entries(&self, pack: &SealedPack) -> PackEntries {
         let certificate = self.secrets.certificate;
-        let kind = kind | owner_bit(certificate.role);
-        let chunks = spans(frames);
-        Ok(self.index.insert(PackEntries {
-            pack: id,
-            pack_bytes: size,
-            kind,
+        PackEntries {
+            pack: pack.id,
+            pack_bytes: pack.bytes.len() as u64,
+            kind: pack.kind as u8 | owner_bit(certificate.role),
             writer: certificate.writer.0,
-            chunks,
-        })?)
+            registration: pack.registration,
+            chunks: spans(&pack.frames),
+        }
     }
 }
 
@@ -416,6 +415,7 @@ fn entries(pack: PackId, pack_bytes: u64, tail: &Tail) -> PackEntries {
         pack_bytes,
         kind,
         writer: certificate.writer.0,
+        registration: (tail.preamble.registration_id(), tail.preamble.number),
         chunks: spans(&tail.frames),
     }
 }

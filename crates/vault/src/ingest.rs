@@ -300,13 +300,12 @@ fn store(shared: &Shared, sealed: &Receiver<ReadyPack>) -> Result<()> {
     for ReadyPack { pack, held } in sealed {
         let size = pack.bytes.len() as u64;
         let tail = PackTail::of(&pack);
+        let stored = shared.catalog.own_entries(&pack);
         let extra_bytes = (size as f64 * (shared.place.held_while_put() - 1.0)) as u64;
         let putting = shared.budget.put(extra_bytes, &|| shared.is_over())?;
         shared.place.put(&Name::pack(&pack.id), Bytes::from(pack.bytes))?;
         drop((putting, held));
-        shared
-            .catalog
-            .insert_own(pack.id, size, pack.kind as u8, &pack.frames)?;
+        shared.catalog.index.insert(stored)?;
         for chunk in pack.frames.iter().flat_map(|frame| &frame.chunks) {
             shared.admit.landed(&chunk.id);
         }

@@ -48,6 +48,11 @@ impl PackSeries {
         Self { nonce, next }
     }
 
+    /// How many packs were begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
     fn take(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }

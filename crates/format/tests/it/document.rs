@@ -144,6 +144,7 @@ fn presence() -> Presence {
         beat: 3,
         epochs: SEEN.clone(),
         ledgers: SEEN.clone(),
+        packs: 4,
         advance: Some((1, RootId([0xcc; 16]))),
         state: WriterState::AtWork,
     }
@@ -225,7 +226,7 @@ fn example_objects_decode() {
         (signed.previous, signed.state),
         (new_root(&[]).previous, RootState::Last)
     );
-    assert_eq!((&signed.epochs, &signed.ledgers), (&*SEEN, &*SEEN));
+    assert_eq!((&signed.epochs, &signed.ledgers, signed.packs), (&*SEEN, &*SEEN, 5));
     assert_eq!(signed.index_part.as_deref(), new_root(&[]).index_part);
     let root = open_root(&secrets, &name, &object).unwrap();
     assert_eq!(root.payload, example("snapshot"));

@@ -54,6 +54,7 @@ pub(crate) fn new_root(payload: &[u8]) -> NewRoot<'_> {
         state: RootState::Last,
         epochs: &SEEN,
         ledgers: &SEEN,
+        packs: 5,
         payload,
         index_part: Some(b"index part"),
     }

@@ -1,6 +1,6 @@
 //! Makes packs that look like real ones, from numbers.
 
-use drystone_format::{ChunkId, PackId};
+use drystone_format::{ChunkId, PackId, RegistrationId};
 use drystone_index::{PackEntries, Span};
 
 /// The id of chunk `number`: spread evenly, as keyed hashes are.
@@ -43,6 +43,7 @@ pub(crate) fn pack(number: u64, chunks: impl IntoIterator<Item = u64>) -> PackEn
         pack_bytes: 1000 + number,
         kind: (number % 2) as u8,
         writer: [(number % 3) as u8; 32],
+        registration: (RegistrationId([(number % 5) as u8; 16]), number),
         chunks: chunks
             .into_iter()
             .map(|number_in| (chunk(number_in), span(number, number_in)))

@@ -167,7 +167,7 @@ impl Registration {
                 writer.seen(),
             )
         };
-        let nonce = self.pulse.said.lock().presence.nonce;
+        let (nonce, packs) = (self.pulse.said.lock().presence.nonce, self.series.begun());
         let of = Numbered {
             registration: nonce,
             number,
@@ -183,6 +183,7 @@ impl Registration {
             state,
             epochs: &seen,
             ledgers: &self.ledgers.view().newest,
+            packs,
             payload,
             index_part: part.as_deref(),
         };
@@ -204,7 +205,7 @@ impl Registration {
             return Err(error);
         }
         self.writer.lock().published(name.hash);
-        self.pulse.advance(seen, (number, name.hash));
+        self.pulse.advance(seen, (number, name.hash), packs);
         match state {
             RootState::Last => {
                 self.pulse.leave();
@@ -245,10 +246,11 @@ impl Pulse {
     }
 
     /// From now on the presence says this.
-    fn advance(&self, seen: Seen, advance: (u64, RootId)) {
+    fn advance(&self, seen: Seen, advance: (u64, RootId), packs: u64) {
         let mut said = self.said.lock();
         said.presence.epochs = seen;
         said.presence.advance = Some(advance);
+        said.presence.packs = packs;
     }
 
     /// Removes the presence; says whether it is gone everywhere. Where it is not, gc sees that the run is over or gives it up.

@@ -27,6 +27,8 @@ pub struct Registered {
     pub seen: BTreeSet<EpochName>,
     /// Number and hash of its last root.
     pub advance: Option<(u64, RootId)>,
+    /// Packs of the registration with a lower number are published or abandoned.
+    pub packs: u64,
     /// Whether it says that nothing follows.
     pub is_over: bool,
 }
@@ -38,6 +40,8 @@ pub struct Published {
     pub previous: Option<RootId>,
     /// The epochs that its writer claims to know in all that it does after it.
     pub seen: BTreeSet<EpochName>,
+    /// Packs of the registration with a lower number are published or abandoned.
+    pub packs: u64,
     /// Whether it is the last of its registration.
     pub is_last: bool,
 }
@@ -93,6 +97,7 @@ struct Known {
     is_cut: bool,
     life: u64,
     published: u64,
+    settled_packs: u64,
     missing: Option<u64>,
 }
 
@@ -146,6 +151,12 @@ impl Registrations {
         self.0.iter().filter(|(_, known)| !known.is_over).map(|(id, _)| id)
     }
 
+    /// Returns true if a writer at work may not have published the pack with this number: gc leaves it alone.
+    pub fn is_unsettled(&self, writer: &RegistrationId, pack: u64) -> bool {
+        let known = self.0.get(writer);
+        known.is_some_and(|known| !known.is_over && pack >= known.settled_packs)
+    }
+
     /// Writers with roots that say only by a presence that they are over.
     pub fn over_by_presence(&self) -> impl Iterator<Item = &RegistrationId> {
         let is_meant = |known: &Known| known.is_over && !known.ends_by_root && !known.is_cut && known.published > 0;
@@ -196,17 +207,18 @@ impl Chain<'_> {
             is_cut: cut.is_some(),
             ..Known::default()
         };
-        let mut state = |advance: Option<(u64, RootId)>, seen: &BTreeSet<EpochName>, is_over: bool| {
+        let mut state = |advance: Option<(u64, RootId)>, seen: &BTreeSet<EpochName>, packs: u64, is_over: bool| {
             if advance.is_none_or(|advance| is_complete(&advance)) {
                 known.aware.extend(seen);
+                known.settled_packs = known.settled_packs.max(packs);
                 known.is_over |= is_over;
             }
         };
         for presence in presences {
-            state(presence.advance, &presence.seen, presence.is_over);
+            state(presence.advance, &presence.seen, presence.packs, presence.is_over);
         }
         for (name, root) in self.roots {
-            state(Some(*name), &root.seen, root.is_last);
+            state(Some(*name), &root.seen, root.packs, root.is_last);
         }
         let is_end = |(name, root): (&(u64, RootId), &Published)| root.is_last && is_complete(name);
         known.ends_by_root = self.roots.iter().any(is_end);
@@ -306,6 +318,7 @@ mod tests {
             let published = Published {
                 previous: number.checked_sub(1).map(hash),
                 seen: [epoch((*number).into())].into(),
+                packs: u64::from(*number) + 1,
                 is_last: last == Some(*number),
             };
             roots.insert(&root(*number), published);
@@ -319,6 +332,7 @@ mod tests {
             beat: 1,
             seen: [epoch(100)].into(),
             advance: advance.map(|number| (number.into(), hash(number))),
+            packs: advance.map_or(0, |number| u64::from(number) + 1),
             is_over,
         }
     }
@@ -360,10 +374,12 @@ mod tests {
         let all = judged(&[presence(Some(2), false)], &roots(&[0, 1, 2], None), &standing);
         assert!((0..3).all(|number| is_aware(&all, number)) && is_aware(&all, 100) && !is_aware(&all, 3));
         assert_eq!((all.missing().count(), all.published(&WRITER)), (0, 3));
+        assert!(!all.is_unsettled(&WRITER, 2) && all.is_unsettled(&WRITER, 3));
 
         let gap = judged(&[presence(Some(2), false)], &roots(&[0, 2], None), &standing);
         assert!(is_aware(&gap, 0) && !is_aware(&gap, 2) && !is_aware(&gap, 100));
         assert_eq!(gap.missing().collect::<Vec<_>>(), [(&WRITER, 1)]);
+        assert!(!gap.is_unsettled(&WRITER, 0) && gap.is_unsettled(&WRITER, 1));
         let behind = judged(&[presence(Some(3), false)], &roots(&[0, 1, 2], None), &standing);
         assert!(is_aware(&behind, 2) && !is_aware(&behind, 100));
         assert_eq!(behind.missing().collect::<Vec<_>>(), [(&WRITER, 3)]);

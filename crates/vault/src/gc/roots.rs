@@ -27,8 +27,8 @@ pub(crate) fn counts_for_nobody(error: &Error) -> bool {
     is_foreign || matches!(source, E::Authentication { .. } | E::Signature { .. })
 }
 
-/// What a root says of its writer, the tree that it makes live, if its kind counts, and its writer's key.
-type Read = (Published, Option<Job>, [u8; 32]);
+/// What a root says of its writer, and the tree that it makes live, if its kind counts.
+type Read = (Published, Option<Job>);
 
 impl Run<'_> {
     /// Lists the roots, and reads those that are new: their trees are to be marked, and what they say of their writers counts.
@@ -47,9 +47,8 @@ impl Run<'_> {
                 continue;
             }
             match self.read_root(root, &view) {
-                Ok(Some((published, tree, writer))) => {
+                Ok(Some((published, tree))) => {
                     self.read.insert(root, published);
-                    self.keys.insert(root.registration, writer);
                     self.unmarked.extend(tree);
                 }
                 Ok(None) => drop(self.revoked.insert(*root)),
@@ -88,9 +87,10 @@ impl Run<'_> {
         let published = Published {
             previous: signed.previous,
             seen: signed.epochs,
+            packs: signed.packs,
             is_last: signed.state == RootState::Last,
         };
-        Ok(Some((published, job, signed.certificate.writer.0)))
+        Ok(Some((published, job)))
     }
 
     /// Puts together what presences and roots say.

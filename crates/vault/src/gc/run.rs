@@ -4,7 +4,7 @@
 //! - While a place is away nothing is copied, and packs with anything live in them stay as they are.
 //! - Only what was marked from all roots decides; a root or tree that cannot be read stops it before anything is deleted.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -12,6 +12,7 @@ use drystone_format::epoch::Epoch;
 use drystone_format::ledger::Numbered;
 use drystone_format::root::RootName;
 use drystone_format::{PackId, RegistrationId};
+use drystone_index::PackInfo;
 use drystone_store::{Kind, Name, Prefix};
 
 use crate::catalog::Catalog;
@@ -70,12 +71,8 @@ pub(super) struct Run<'a> {
     pub(super) named: Arc<Standing>,
     /// What stood before the roots were listed the last time.
     pub(super) fences: Arc<Standing>,
-    /// Keys of runs under way: what they have just stored is no garbage.
-    pub(super) running: HashSet<[u8; 32]>,
-    /// The key of each writer.
-    pub(super) keys: HashMap<RegistrationId, [u8; 32]>,
-    /// Registrations that had a presence when the run began.
-    pub(super) registered: BTreeSet<RegistrationId>,
+    /// The registrations when the packs were listed: what those at work have just stored is no garbage.
+    pub(super) at_work: Registrations,
     /// Roots whose trees are to be marked.
     pub(super) unmarked: Vec<Job>,
     /// Packs that are needed no more, once what is live in them is copied.
@@ -132,9 +129,7 @@ impl<'a> Run<'a> {
             before: Arc::default(),
             named: Arc::default(),
             fences: Arc::default(),
-            running: HashSet::new(),
-            keys: HashMap::new(),
-            registered: BTreeSet::new(),
+            at_work: Registrations::default(),
             unmarked: Vec::new(),
             leave: Vec::new(),
             holders: Vec::new(),
@@ -233,22 +228,15 @@ impl<'a> Run<'a> {
         self.catalog.refresh()?;
         self.before = self.catalog.synced_with();
         // After the packs were listed: whoever has stored one of these and is not over is registered now.
-        let own = self.own();
-        let found = self.presences()?;
+        let writers: Vec<Registered> = self.presences()?.into_iter().map(|found| found.registered).collect();
         self.vault.follow_notices()?;
         self.list_roots()?;
         self.refuse_missing()?;
         if !self.options.dry_run && self.vault.ledgers.view().is_empty() {
             self.state_roots()?;
         }
-        let writers: Vec<Registered> = found.iter().map(|found| found.registered.clone()).collect();
-        let registrations = Registrations::new(&writers, &self.read, &self.before, self.options.gaps);
-        for found in found {
-            self.registered.insert(found.registered.id);
-            self.keys.extend(found.writer.map(|key| (found.registered.id, key)));
-        }
-        let running = registrations.running().filter(|id| **id != own);
-        self.running.extend(running.filter_map(|id| self.keys.get(id)));
+        let standing = self.vault.epochs.standing();
+        self.at_work = Registrations::new(&writers, &self.read, &standing, self.options.gaps);
         Ok(())
     }
 
@@ -286,13 +274,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Returns true if a run that is under way may have stored this pack just now.
+    fn is_unsettled(&self, info: &PackInfo) -> bool {
+        let (registration, number) = &info.registration;
+        *registration != self.own() && self.at_work.is_unsettled(registration, *number)
+    }
+
     /// Packs with nothing live in them, and those with most garbage as far as may be copied.
     fn choose(&mut self, uses: &Uses) {
         let mut worth = Vec::new();
         for found in uses.values().filter(|found| !found.is_condemned()) {
             if found.unused() <= self.options.max_unused && found.live_bytes > 0 {
                 self.holders.push(found.info.pack);
-            } else if self.running.contains(&found.info.writer) {
+            } else if self.is_unsettled(&found.info) {
                 self.report.spared_packs += 1;
                 self.holders.push(found.info.pack);
             } else if self.is_partial && found.live_bytes > 0 {

@@ -27,8 +27,6 @@ const POLL: Duration = Duration::from_millis(500);
 pub(super) struct Found {
     name: Name,
     pub(super) registered: Registered,
-    /// The key of its writer, unless the presence is damaged.
-    pub(super) writer: Option<[u8; 32]>,
 }
 
 impl Run<'_> {
@@ -47,14 +45,15 @@ impl Run<'_> {
                 beat,
                 seen: BTreeSet::new(),
                 advance: None,
+                packs: 0,
                 is_over: false,
             };
-            let writer = match self.vault.signed_presence(&name, (&id, beat, &hash)) {
-                Ok((presence, certificate)) => {
+            match self.vault.signed_presence(&name, (&id, beat, &hash)) {
+                Ok((presence, _)) => {
                     registered.seen = presence.epochs;
                     registered.advance = presence.advance;
+                    registered.packs = presence.packs;
                     registered.is_over = presence.state == WriterState::Over;
-                    Some(certificate.writer.0)
                 }
                 Err(Error::Store(error)) if error.is_not_found() => continue,
                 Err(error) if counts_for_nobody(&error) => {
@@ -64,14 +63,10 @@ impl Run<'_> {
                     self.forged.insert(name);
                     continue;
                 }
-                Err(error) if error.is_damage() => None,
+                Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error),
-            };
-            found.push(Found {
-                name,
-                registered,
-                writer,
-            });
+            }
+            found.push(Found { name, registered });
         }
         Ok(found)
     }

@@ -498,6 +498,45 @@ fn a_run_goes_on_after_a_root_and_ends_without_a_last_one() {
     assert_eq!(scene.gc().waiting_packs, 0);
 }
 
+/// What a run under way has stored since its last root is left alone; what its roots were made of is judged like everybody's.
+#[test]
+fn packs_of_a_run_under_way_are_left_alone_until_a_root_covers_them() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let store_some = |run: drystone_vault::Ingest, number: u64| {
+        let mut lane = run.lane();
+        let mut content = lane.content();
+        content.write(&noise(number, 100_000)).unwrap();
+        let recipe = content.finish().unwrap();
+        let entry = crate::support::entry("a", drystone_format::tree::Kind::File(recipe));
+        let mut tree = run.tree();
+        tree.push(&mut lane, &entry.encode()).unwrap();
+        let tree = tree.finish(&mut lane).unwrap();
+        lane.finish().unwrap();
+        (run.finish().unwrap(), snapshot(tree))
+    };
+    let go_on = |run: &drystone_vault::Finished, number: u64| {
+        let next = vault.ingest_on(run, crate::support::options()).unwrap();
+        store_some(next, number)
+    };
+    let (begun, shot) = store_some(ingest(&vault), 1);
+    let first = vault.publish_open(&shot, &begun).unwrap();
+    let (begun, shot) = go_on(&begun, 2);
+    let kept = vault.publish_open(&shot, &begun).unwrap();
+    let (next, shot) = go_on(&begun, 3);
+    vault.forget(&[first]).unwrap();
+    let owner = fixture.elsewhere().open(store.clone()).unwrap();
+    let report = gc(&owner);
+    assert_eq!((report.condemned_packs, report.spared_packs), (1, 1), "{report:?}");
+    let last = vault.publish(&shot, &next).unwrap();
+    drop((begun, next));
+    let report = gc(&owner);
+    assert_eq!((report.deleted_packs, report.spared_packs), (1, 0), "{report:?}");
+    for (id, number) in [(kept, 2), (last, 3)] {
+        assert_eq!(files(&owner, &id).unwrap()[0].1, noise(number, 100_000));
+    }
+}
+
 /// A2: a run that cannot read the epoch that gives it up must not report its snapshot.
 #[test]
 fn a_run_that_cannot_read_an_epoch_does_not_report() {

@@ -409,6 +409,7 @@ pub(crate) fn craft_root(secrets: &Secrets, nonce: [u8; 16], link: Link<'_>, pay
         state: link.state,
         epochs: link.epochs,
         ledgers: &BTreeSet::new(),
+        packs: 0,
         payload,
         index_part: None,
     };

@@ -155,6 +155,7 @@ impl World {
             beat: 7,
             epochs: self.epochs(),
             ledgers: BTreeSet::new(),
+            packs: 1000,
             advance: None,
             state,
         };

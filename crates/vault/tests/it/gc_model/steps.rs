@@ -76,6 +76,7 @@ impl State {
             beat: 0,
             seen: writer.seen(),
             advance: None,
+            packs: 0,
             is_over: false,
         });
         actor.writer = Some(Arc::new(writer));
@@ -126,6 +127,7 @@ impl State {
                 let published = Published {
                     previous: writer.advance().map(|(_, hash)| hash),
                     seen: writer.seen(),
+                    packs: 0,
                     is_last: name.number + 1 == world.advances as u64,
                 };
                 self.place.roots.insert(name, (Arc::new(published), actor.chunk()));
@@ -190,6 +192,7 @@ impl State {
                     beat: 9,
                     seen: BTreeSet::new(),
                     advance: None,
+                    packs: 0,
                     is_over: true,
                 };
                 actor
