@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
-use crate::header::{body, sign, split_signature, verify};
+use crate::header::{body_up_to, sign, split_signature, verify};
 use crate::id::{RegistrationId, RootId, VaultId, object_hash};
 use crate::keys::{Certificate, Secrets};
 use crate::limits::{FORMAT_VERSION, HEADER_MAX_BYTES, PRESENCE_EPOCHS_MAX};
@@ -57,7 +57,12 @@ impl Presence {
 
     /// The object, signed with the writer key of this credential.
     pub fn sign(&self, secrets: &Secrets) -> Result<Vec<u8>> {
-        let mut out = Writer::onto([MAGIC.as_slice(), &[FORMAT_VERSION]].concat());
+        self.sign_as(FORMAT_VERSION, secrets)
+    }
+
+    /// The same, as a program writes it whose newest version is `version`.
+    fn sign_as(&self, version: u8, secrets: &Secrets) -> Result<Vec<u8>> {
+        let mut out = Writer::onto([MAGIC.as_slice(), &[version]].concat());
         out.map(8 + usize::from(self.advance.is_some()));
         out.uint(0).bytes(&secrets.vault.0).uint(1).bytes(&self.nonce).uint(2);
         secrets.certificate.encode(&mut out);
@@ -81,6 +86,16 @@ impl Presence {
     /// [`Error::Hash`] if these are not the bytes that the name states; other errors mean that it counts for nobody.
     pub fn verify(
         secrets: &Secrets,
+        name: (&RegistrationId, u64, &RootId),
+        object: &[u8],
+    ) -> Result<(Self, Certificate)> {
+        Self::verify_up_to(FORMAT_VERSION, secrets, name, object)
+    }
+
+    /// The same, for a program that knows versions up to `newest`.
+    fn verify_up_to(
+        newest: u8,
+        secrets: &Secrets,
         (registration, beat, hash): (&RegistrationId, u64, &RootId),
         object: &[u8],
     ) -> Result<(Self, Certificate)> {
@@ -91,7 +106,7 @@ impl Presence {
         let (signed, signature) = split_signature(OBJECT, object)?;
         let (mut vault, mut nonce, mut certificate, mut found) = (None, None, None, None);
         let mut presence = Self::default();
-        let mut reader = Reader::new(OBJECT, body(OBJECT, MAGIC, signed)?);
+        let mut reader = Reader::new(OBJECT, body_up_to(OBJECT, MAGIC, signed, newest)?.1);
         reader.map(|reader, key| {
             match key {
                 0 => vault = Some(VaultId(reader.fixed()?)),
@@ -145,4 +160,33 @@ pub(crate) fn decode_seen(reader: &mut Reader<'_>) -> Result<Seen> {
         seen.insert((reader.uint()?, RootId(reader.fixed()?)));
     }
     Ok(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::tests::Counting;
+
+    #[test]
+    fn presences_of_an_old_version_are_read_beside_new_ones_after_the_version_is_raised() {
+        let secrets = Secrets::generate(&mut Counting(0), VaultId([9; 16])).unwrap();
+        let presence = Presence {
+            nonce: [7; 16],
+            ..Presence::default()
+        };
+        let registration = presence.registration(&secrets);
+        let read = |newest: u8, object: &[u8]| {
+            let name = (&registration, 0, &object_hash(object));
+            Presence::verify_up_to(newest, &secrets, name, object).map(|(presence, _)| presence)
+        };
+        let [one, two] = [1, 2].map(|version| presence.sign_as(version, &secrets).unwrap());
+        for object in [&one, &two] {
+            assert_eq!(read(2, object).unwrap(), presence);
+        }
+        assert_eq!(read(1, &one).unwrap(), presence);
+        assert!(matches!(read(1, &two), Err(Error::Version { found: 2, known: 1, .. })));
+        let mut altered = one;
+        altered[7] = 2;
+        assert!(matches!(read(2, &altered), Err(Error::Signature { .. })));
+    }
 }

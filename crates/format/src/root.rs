@@ -11,7 +11,7 @@ use std::fmt;
 
 use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
-use crate::header::{body, sign, split_signature, verify, version};
+use crate::header::{body_up_to, sign, split_signature, verify};
 use crate::id::{RegistrationId, RootId, VaultId, object_hash};
 use crate::keys::{Certificate, Secrets, VerifyKey};
 use crate::ledger::Numbered;
@@ -172,6 +172,11 @@ fn aad(version: u8, vault: &VaultId, name: &RootName, writer: &VerifyKey) -> Vec
 /// Fails if the payload of a known kind could not be read back (a tag too long, say), since a root is the only way to what
 /// it makes live.
 pub fn seal_root(secrets: &Secrets, root: &NewRoot<'_>, random: &mut dyn Random) -> Result<Vec<u8>> {
+    seal_as(FORMAT_VERSION, secrets, root, random)
+}
+
+/// The same, as a program writes it whose newest version is `version`.
+fn seal_as(version: u8, secrets: &Secrets, root: &NewRoot<'_>, random: &mut dyn Random) -> Result<Vec<u8>> {
     if root.kind == RootKind::SNAPSHOT {
         Snapshot::decode(root.payload).map(drop)?;
     }
@@ -182,9 +187,9 @@ pub fn seal_root(secrets: &Secrets, root: &NewRoot<'_>, random: &mut dyn Random)
         number: root.number,
         hash: RootId([0; RootId::LEN]),
     };
-    let bound = aad(FORMAT_VERSION, &secrets.vault, &name, writer);
+    let bound = aad(version, &secrets.vault, &name, writer);
     let sealed = epoch.seal_key.seal(random, INFO, &bound, root.payload)?;
-    let mut out = Writer::onto([MAGIC.as_slice(), &[FORMAT_VERSION]].concat());
+    let mut out = Writer::onto([MAGIC.as_slice(), &[version]].concat());
     out.map(11 + usize::from(root.index_part.is_some()) + usize::from(root.previous.is_some()));
     out.uint(0).bytes(&secrets.vault.0).uint(1).text(root.kind.word());
     out.uint(2).bytes(&root.nonce).uint(3).uint(root.number);
@@ -221,13 +226,19 @@ pub fn root_name(secrets: &Secrets, root: &NewRoot<'_>, object: &[u8]) -> RootNa
 ///
 /// [`Error::Hash`] if these are not the bytes that the name states; other errors mean that the root counts for nobody.
 pub fn verify_root(secrets: &Secrets, name: &RootName, object: &[u8]) -> Result<SignedRoot> {
+    verify_up_to(FORMAT_VERSION, secrets, name, object)
+}
+
+/// The same, for a program that knows versions up to `newest`.
+fn verify_up_to(newest: u8, secrets: &Secrets, name: &RootName, object: &[u8]) -> Result<SignedRoot> {
     within(OBJECT, "bytes", object.len() as u64, ROOT_MAX_BYTES as u64)?;
     if object_hash(object) != name.hash {
         return Err(Error::Hash { object: OBJECT });
     }
     let (signed, signature) = split_signature(OBJECT, object)?;
     let mut fields = Fields::default();
-    let mut reader = Reader::new(OBJECT, body(OBJECT, MAGIC, signed)?);
+    let (version, body) = body_up_to(OBJECT, MAGIC, signed, newest)?;
+    let mut reader = Reader::new(OBJECT, body);
     reader.map(|reader, key| fields.read(reader, key))?;
     reader.end()?;
     let certificate = required(OBJECT, "certificate", fields.certificate)?;
@@ -257,7 +268,7 @@ pub fn verify_root(secrets: &Secrets, name: &RootName, object: &[u8]) -> Result<
         ledgers: fields.ledgers,
         packs: fields.packs,
         index_part: fields.index_part,
-        version: version(signed),
+        version,
         epoch: required(OBJECT, "key epoch", fields.epoch)?,
         sealed: required(OBJECT, "sealed part", fields.sealed)?,
     })
@@ -337,6 +348,7 @@ pub fn doubles(roots: impl IntoIterator<Item = RootName>) -> Vec<RootName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::tests::Counting;
 
     #[test]
     fn any_word_of_small_letters_is_a_kind() {
@@ -348,5 +360,42 @@ mod tests {
         }
         assert_eq!(RootKind::from_word("snapshot"), Some(RootKind::SNAPSHOT));
         assert!(RootKind::BLOCKS < RootKind::HEAD && RootKind::HEAD < RootKind::SNAPSHOT);
+    }
+
+    #[test]
+    fn roots_of_an_old_version_open_beside_new_ones_after_the_version_is_raised() {
+        let secrets = Secrets::generate(&mut Counting(0), VaultId([9; 16])).unwrap();
+        let none = Seen::new();
+        let root = NewRoot {
+            kind: RootKind::HEAD,
+            nonce: [7; 16],
+            number: 0,
+            previous: None,
+            state: RootState::Open,
+            epochs: &none,
+            ledgers: &none,
+            packs: 0,
+            payload: b"what a later door says",
+            index_part: None,
+        };
+        let read = |newest: u8, object: &[u8]| {
+            let name = root_name(&secrets, &root, object);
+            verify_up_to(newest, &secrets, &name, object)?.open(&secrets)
+        };
+        let [one, two] = [1, 2].map(|version| seal_as(version, &secrets, &root, &mut Counting(1)).unwrap());
+        for object in [&one, &two] {
+            assert_eq!(read(2, object).unwrap().payload, root.payload);
+        }
+        assert_eq!(read(1, &one).unwrap().payload, root.payload);
+        let refused = read(1, &two).map(drop);
+        assert!(
+            matches!(refused, Err(Error::Version { found: 2, known: 1, .. })),
+            "{refused:?}"
+        );
+        // The seal binds the version: a signature over another one does not open it.
+        let mut altered = one[..one.len() - 64].to_vec();
+        altered[7] = 2;
+        let altered = sign(altered, DOMAIN, &secrets.writer_key).unwrap();
+        assert!(matches!(read(2, &altered), Err(Error::Authentication { .. })));
     }
 }

@@ -9,7 +9,7 @@
 
 use crate::cbor::{Reader, Unknown, Writer, required};
 use crate::error::{Error, Result, within};
-use crate::header::{sign, split_signature, verify, versioned_body};
+use crate::header::{body_up_to, sign, split_signature, verify};
 use crate::id::{SlotId, VaultId};
 use crate::keys::{OpenKey, Role, SealKey, Secrets, SignKey, VerifyKey};
 use crate::limits::{FORMAT_VERSION, HEADER_MAX_BYTES, SLOT_MAX_BYTES};
@@ -149,15 +149,19 @@ impl Slot {
     /// Seals what credentials may know of this slot, in the current epoch of `secrets`; an error if it could not be read
     /// back (a label too long, say).
     pub fn set_note(&mut self, secrets: &Secrets, note: &SlotNote, random: &mut dyn Random) -> Result<()> {
+        self.set_note_as(FORMAT_VERSION, secrets, note, random)
+    }
+
+    fn set_note_as(&mut self, version: u8, secrets: &Secrets, note: &SlotNote, random: &mut dyn Random) -> Result<()> {
         let (epoch, salt) = (secrets.current()?.number, array(random));
         let mut out = Writer::new();
         out.map(3).uint(0).text(&note.label).uint(1).text(&note.recipient);
         out.uint(2).bytes(&note.writer.0);
         let mut sealed = out.finish();
-        self.note_sealer(secrets, (FORMAT_VERSION, epoch), &salt)?
+        self.note_sealer(secrets, (version, epoch), &salt)?
             .seal(0, &mut sealed, 0)?;
         self.note = SealedNote {
-            version: FORMAT_VERSION,
+            version,
             epoch,
             salt,
             sealed,
@@ -202,7 +206,12 @@ impl Slot {
 
     /// The object, signed with the vault's key; an error if it could not be read back (a note too long, say).
     pub fn encode(&self, vault_key: &SignKey) -> Result<Vec<u8>> {
-        let mut out = Writer::onto([MAGIC.as_slice(), &[FORMAT_VERSION]].concat());
+        self.encode_as(FORMAT_VERSION, vault_key)
+    }
+
+    /// The same, as a program writes it whose newest version is `version`.
+    fn encode_as(&self, version: u8, vault_key: &SignKey) -> Result<Vec<u8>> {
+        let mut out = Writer::onto([MAGIC.as_slice(), &[version]].concat());
         out.map(11 + self.unknown.len())
             .uint(0)
             .bytes(&self.vault.0)
@@ -229,18 +238,23 @@ impl Slot {
             .unknown(&self.unknown);
         let object = sign(out.finish(), DOMAIN, vault_key)?;
         // A slot that cannot be read back would lock its owner out: refused before it is stored.
-        Self::decode(&object)?;
+        Self::decode_up_to(version, &object)?;
         Ok(object)
     }
 
     /// Reads a slot; its signature is checked by [`verify`](Self::verify) once the vault's key is known.
     pub fn decode(object: &[u8]) -> Result<Self> {
+        Self::decode_up_to(FORMAT_VERSION, object)
+    }
+
+    /// The same, for a program that knows versions up to `newest`.
+    fn decode_up_to(newest: u8, object: &[u8]) -> Result<Self> {
         within(OBJECT, "bytes", object.len() as u64, SLOT_MAX_BYTES as u64)?;
         let (signed, _) = split_signature(OBJECT, object)?;
         let (mut vault, mut id, mut role, mut lock) = (None, None, None, None);
         let (mut created, mut note, mut slot_key) = (None, None, None);
         let (mut locked, mut sealed, mut own, mut header) = (None, None, None, Vec::new());
-        let (version, body) = versioned_body(OBJECT, MAGIC, signed)?;
+        let (version, body) = body_up_to(OBJECT, MAGIC, signed, newest)?;
         let mut reader = Reader::new(OBJECT, body);
         let unknown = reader.map(|reader, key| {
             match key {
@@ -292,5 +306,61 @@ impl SealedNote {
             salt: reader.fixed()?,
             sealed: reader.bytes("sealed note", SLOT_MAX_BYTES)?.to_vec(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::tests::Counting;
+
+    #[test]
+    fn slots_of_an_old_version_open_beside_new_ones_after_the_version_is_raised() {
+        let random = &mut Counting(0);
+        let secrets = Secrets::generate(random, VaultId([9; 16])).unwrap();
+        let vault_key = secrets.vault_key.as_ref().unwrap();
+        let slot_key = OpenKey::generate(random);
+        let note = SlotNote {
+            label: "laptop".to_owned(),
+            recipient: String::new(),
+            writer: secrets.certificate.writer,
+        };
+        let mut of_version = |version: u8| {
+            let mut slot = Slot {
+                vault: secrets.vault,
+                id: SlotId([version; 16]),
+                role: Role::Owner,
+                lock: Lock::X25519,
+                created: Time::default(),
+                note: SealedNote::default(),
+                slot_key: slot_key.seal_key().unwrap(),
+                locked: Vec::new(),
+                sealed: Vec::new(),
+                own: Vec::new(),
+                header: Vec::new(),
+                unknown: Vec::new(),
+            };
+            slot.fill(&secrets, random).unwrap();
+            slot.set_note_as(version, &secrets, &note, random).unwrap();
+            slot.encode_as(version, vault_key).unwrap()
+        };
+        let [one, two] = [1, 2].map(&mut of_version);
+        for object in [&one, &two] {
+            let slot = Slot::decode_up_to(2, object).unwrap();
+            Slot::verify(object, &secrets.vault_verify).unwrap();
+            assert_eq!(slot.open(&slot_key).unwrap().encode(), secrets.encode());
+            assert_eq!(slot.open_note(&secrets).unwrap(), note);
+        }
+        assert!(Slot::decode_up_to(1, &one).is_ok());
+        let refused = Slot::decode_up_to(1, &two).map(drop);
+        assert!(
+            matches!(refused, Err(Error::Version { found: 2, known: 1, .. })),
+            "{refused:?}"
+        );
+        let mut altered = one;
+        altered[7] = 2;
+        assert!(Slot::verify(&altered, &secrets.vault_verify).is_err());
+        let slot = Slot::decode_up_to(2, &altered).unwrap();
+        assert!(slot.open_note(&secrets).is_err(), "its seal binds the version");
     }
 }

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Bounds, FirstSeen, InForce, KindWord, Ledger, LedgerName, Live, Numbered, Sightings};
 use crate::cbor::{Reader, Writer, required};
 use crate::error::Result;
+use crate::header::version;
 use crate::id::{RegistrationId, RootId, VaultId};
 use crate::keys::Secrets;
 use crate::limits::{FORMAT_VERSION, LEDGER_KINDS_MAX, LEDGER_MAX_BYTES, LEDGER_PREDECESSORS_MAX};
-use crate::notice::{NoticeKind, open_notice, seal_notice};
+use crate::notice::{NoticeKind, open_notice_up_to, seal_notice_as};
 use crate::random::Random;
 use crate::tree::Time;
 
@@ -21,12 +22,23 @@ const INFO: &[u8] = b"drystone ledger v1";
 /// Most items of any list: each takes a byte at least.
 const ITEMS_MAX: u64 = LEDGER_MAX_BYTES as u64;
 
-fn aad(vault: &VaultId, number: u64) -> Vec<u8> {
-    [[FORMAT_VERSION].as_slice(), &vault.0, &number.to_be_bytes()].concat()
+fn aad(version: u8, vault: &VaultId, number: u64) -> Vec<u8> {
+    [[version].as_slice(), &vault.0, &number.to_be_bytes()].concat()
 }
 
 /// The notice object that states `ledger`; `sightings` are for those alone who can read content. Only an owner can make one that counts.
 pub fn seal_ledger(
+    secrets: &Secrets,
+    ledger: &Ledger,
+    sightings: &Sightings,
+    random: &mut dyn Random,
+) -> Result<Vec<u8>> {
+    seal_as(FORMAT_VERSION, secrets, ledger, sightings, random)
+}
+
+/// The same, as a program writes it whose newest version is `version`.
+fn seal_as(
+    version: u8,
     secrets: &Secrets,
     ledger: &Ledger,
     sightings: &Sightings,
@@ -38,7 +50,7 @@ pub fn seal_ledger(
     let private = encode_sightings(&ledger, sightings);
     let sealed = epoch
         .seal_key
-        .seal(random, INFO, &aad(&secrets.vault, ledger.number), &private)?;
+        .seal(random, INFO, &aad(version, &secrets.vault, ledger.number), &private)?;
     let mut out = Writer::new();
     out.map(9).uint(0).uint(ledger.number).uint(1);
     names(&mut out, &ledger.predecessors);
@@ -58,7 +70,7 @@ pub fn seal_ledger(
     numbered(&mut out, &ledger.runs.heads);
     numbered(&mut out, &ledger.runs.superseded);
     out.uint(7).uint(epoch.number).uint(8).bytes(&sealed);
-    seal_notice(secrets, NoticeKind::Ledger, out.finish(), random)
+    seal_notice_as(version, secrets, NoticeKind::Ledger, out.finish(), random)
 }
 
 fn names(out: &mut Writer, names: &BTreeSet<LedgerName>) {
@@ -143,13 +155,19 @@ fn encode_sightings(ledger: &Ledger, sightings: &Sightings) -> Vec<u8> {
 pub struct OpenedLedger {
     /// What it states.
     pub ledger: Ledger,
+    version: u8,
     epoch: u64,
     sealed: Vec<u8>,
 }
 
 /// Opens what [`seal_ledger`] made; a ledger that no owner signed is refused.
 pub fn open_ledger(secrets: &Secrets, object: &[u8]) -> Result<OpenedLedger> {
-    let payload = open_notice(secrets, NoticeKind::Ledger, object)?;
+    open_up_to(FORMAT_VERSION, secrets, object)
+}
+
+/// The same, for a program that knows versions up to `newest`.
+fn open_up_to(newest: u8, secrets: &Secrets, object: &[u8]) -> Result<OpenedLedger> {
+    let payload = open_notice_up_to(newest, secrets, NoticeKind::Ledger, object)?;
     let mut ledger = Ledger::default();
     let (mut number, mut kinds, mut epoch, mut sealed) = (None, Vec::new(), None, None);
     let mut reader = Reader::new(OBJECT, &payload);
@@ -183,6 +201,7 @@ pub fn open_ledger(secrets: &Secrets, object: &[u8]) -> Result<OpenedLedger> {
     ledger.normalise();
     Ok(OpenedLedger {
         ledger,
+        version: version(object),
         epoch: required(OBJECT, "key epoch", epoch)?,
         sealed: required(OBJECT, "sealed part", sealed)?,
     })
@@ -311,7 +330,7 @@ fn read_live(
 impl OpenedLedger {
     /// Opens the part that is sealed to those who can read content; a writer gets [`WriterKey`](crate::Error::WriterKey).
     pub fn sightings(&self, secrets: &Secrets) -> Result<Sightings> {
-        let aad = aad(&secrets.vault, self.ledger.number);
+        let aad = aad(self.version, &secrets.vault, self.ledger.number);
         let private = secrets
             .open_key(OBJECT, self.epoch)?
             .open(OBJECT, INFO, &aad, &self.sealed)?;
@@ -337,5 +356,32 @@ impl OpenedLedger {
             time: required(OBJECT, "time", time)?,
             seen,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::tests::Counting;
+
+    #[test]
+    fn ledgers_of_an_old_version_open_beside_new_ones_after_the_version_is_raised() {
+        let secrets = Secrets::generate(&mut Counting(0), VaultId([9; 16])).unwrap();
+        let (ledger, sightings) = (Ledger::default(), Sightings::default());
+        let [one, two] =
+            [1, 2].map(|version| seal_as(version, &secrets, &ledger, &sightings, &mut Counting(1)).unwrap());
+        for object in [&one, &two] {
+            let opened = open_up_to(2, &secrets, object).unwrap();
+            assert_eq!(
+                (opened.sightings(&secrets).unwrap(), opened.ledger),
+                (sightings.clone(), ledger.clone())
+            );
+        }
+        assert!(open_up_to(1, &secrets, &one).is_ok());
+        let refused = open_up_to(1, &secrets, &two).map(drop);
+        assert!(
+            matches!(refused, Err(crate::Error::Version { found: 2, known: 1, .. })),
+            "{refused:?}"
+        );
     }
 }
