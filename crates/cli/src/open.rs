@@ -447,10 +447,11 @@ pub(crate) fn resolve(app: &App, vault: &Vault, text: &str) -> Result<Resolved> 
             id, snapshot, signer, ..
         } = &resolved;
         app.out.note(format_args!(
-            "{text} is {}, {}, of host {}, signed by key {signer}",
+            "{text} is {}, {}, of host {}, signed by key {}",
             id.short(),
             local_time(snapshot.started),
             shown(snapshot.host.as_bytes()),
+            shown(vault.signer(signer).as_bytes()),
         ));
     }
     Ok(resolved)

@@ -27,8 +27,8 @@ pub struct Resolved {
     pub id: RootId,
     /// What it says.
     pub snapshot: Snapshot,
-    /// The name of the key that signed it.
-    pub signer: String,
+    /// The key that signed it.
+    pub signer: VerifyKey,
     /// Returns true for one that was chosen as the latest, rather than named.
     pub is_chosen: bool,
     /// What was passed over, and why.
@@ -50,7 +50,7 @@ impl Vault {
         Ok(Resolved {
             id,
             snapshot,
-            signer: self.signer_name(&certificate.writer),
+            signer: certificate.writer,
             is_chosen: false,
             notes: Vec::new(),
         })
@@ -73,11 +73,7 @@ impl Vault {
                 place: self.place().to_owned(),
             }),
             Err(NoLatest::Several(keys)) => Err(Error::LatestOfSeveral {
-                keys: keys
-                    .iter()
-                    .map(|key| self.signer_name(key))
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                keys: keys.iter().map(|key| self.signer(key)).collect::<Vec<_>>().join(", "),
             }),
             Err(NoLatest::Doubtful(ids)) => Err(Error::LatestDoubtful {
                 ids: ids.iter().map(RootId::short).collect::<Vec<_>>().join(", "),
@@ -95,20 +91,40 @@ impl Vault {
             .iter()
             .map(|(id, why)| format!("snapshot {} is passed over: {why}", id.short()));
         let newer = newer.iter().map(|key| {
-            let name = self.signer_name(key);
-            format!("key {name} has published something newer; `latest@{name}` means that")
+            let (key, name) = (self.signer(key), self.signer_name(key));
+            format!("key {key} has published something newer; `latest@{name}` means that")
         });
         let notes = passed.chain(newer).collect();
         Resolved {
             id: chosen.id,
             snapshot: chosen.snapshot,
-            signer: self.signer_name(&chosen.writer),
+            signer: chosen.writer,
             is_chosen: true,
             notes,
         }
     }
 
-    /// Returns the name by which people know a signing key: the first digits of the key.
+    /// Returns how a message names a signing key: its first digits, and its label if its slot is there and has one.
+    pub fn signer(&self, key: &VerifyKey) -> String {
+        let name = self.signer_name(key);
+        match self.signer_label(key) {
+            Some(label) => format!("{name} \"{label}\""),
+            None => name,
+        }
+    }
+
+    /// Returns the label of a signing key; `None` if it has none, or if its slot is gone. Reads the key slots the first time.
+    pub fn signer_label(&self, key: &VerifyKey) -> Option<&str> {
+        let labels = self.labels.get_or_init(|| {
+            // A label helps to recognise a key; what is wrong with slots is for `check` and `key list` to say.
+            let (slots, _) = self.keys().unwrap_or_default();
+            let labelled = slots.into_iter().filter(|slot| !slot.label.is_empty());
+            labelled.map(|slot| (slot.writer, slot.label)).collect()
+        });
+        labels.get(key).map(String::as_str)
+    }
+
+    /// Returns the name by which commands take a signing key: the first digits of the key.
     pub fn signer_name(&self, key: &VerifyKey) -> String {
         let [a, b, c, d, ..] = key.0;
         hex(&[a, b, c, d])

@@ -2,6 +2,7 @@
 //!
 //! - Nothing local is needed: the cache is made anew, and what this machine knows is only compared.
 
+use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,8 @@ pub struct Vault {
     frames: Arc<Frames>,
     catalog: OnceLock<Arc<Catalog>>,
     opening: Mutex<()>,
+    /// The labels of the keys, once they were asked for.
+    pub(crate) labels: OnceLock<BTreeMap<VerifyKey, String>>,
     /// Held while what is known of single packs is changed in the state.
     pub(crate) noting: Arc<Mutex<()>>,
 }
@@ -161,6 +164,7 @@ impl Vault {
             frames,
             catalog: OnceLock::new(),
             opening: Mutex::new(()),
+            labels: OnceLock::new(),
             noting: Arc::default(),
         })
     }

@@ -119,7 +119,7 @@ fn row(vault: &Vault, candidate: &Candidate) -> String {
         text.push_str(&format!(
             "  (by {} key {})",
             candidate.role.word(),
-            vault.signer_name(&candidate.writer)
+            shown(vault.signer(&candidate.writer).as_bytes())
         ));
     }
     if let Some(why) = contradiction(candidate) {
@@ -133,6 +133,7 @@ fn signed_fields(vault: &Vault, candidate: &Candidate) -> Value {
     let mut found = fields(&candidate.id, &candidate.snapshot);
     if let Value::Object(fields) = &mut found {
         fields.insert("signer".to_owned(), json!(vault.signer_name(&candidate.writer)));
+        fields.insert("signer_label".to_owned(), json!(vault.signer_label(&candidate.writer)));
         fields.insert("signer_role".to_owned(), json!(candidate.role.word()));
         fields.insert("doubt".to_owned(), json!(contradiction(candidate)));
     }

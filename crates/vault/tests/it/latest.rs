@@ -91,7 +91,11 @@ fn a_writer_does_not_become_the_latest_of_an_owner() {
     assert!(resolved.is_chosen && resolved.notes.len() == 1, "{:?}", resolved.notes);
     let named = world.open(&world.owner).resolve(&dummy.to_string()).unwrap();
     assert_ne!(named.signer, resolved.signer);
-    assert_eq!(world.latest(&format!("latest@{}", named.signer)).unwrap(), dummy);
+    let vault = world.open(&world.owner);
+    let signer = vault.signer_name(&named.signer);
+    assert_eq!(vault.signer(&named.signer), format!("{signer} \"added\""));
+    assert!(resolved.notes[0].contains("\"added\""), "{:?}", resolved.notes);
+    assert_eq!(world.latest(&format!("latest@{signer}")).unwrap(), dummy);
     assert!(matches!(world.latest("latest@00112233"), Err(Error::NoSigner { .. })));
 }
 
