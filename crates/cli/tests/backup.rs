@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::dedup::Mounted;
+use crate::image::{command, may_mount};
 use crate::runner::{Home, files_below, noise};
 
 /// How long a condition is polled for.
@@ -352,6 +353,42 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// The power goes as soon as the backup has reported: the file system keeps what was synced, and nothing else.
+#[test]
+fn what_was_reported_outlives_a_power_cut() {
+    if !may_mount("a power cut", &["xfs_io"]) {
+        return;
+    }
+    let home = Home::new();
+    let Some(disk) = Mounted::with(&home, "mkfs.xfs") else {
+        return;
+    };
+    let (image, mount) = (home.path("image"), disk.mount.to_str().unwrap());
+    home.write("src/large", &noise(3 << 20));
+    home.write("src/small", b"few bytes");
+    home.run(["init", "--vault", "./mount/v"]).ok();
+    for run in 0..2 {
+        home.write("src/changing", format!("run {run}").as_bytes());
+        home.run(["backup", "src", "--vault", "mount/v"]).ok();
+        // Throws away what is in memory only, the log of the file system included.
+        command("xfs_io", &["-x", "-c", "shutdown", mount]);
+        command("umount", &[mount]);
+        command("mount", &["-oloop", image.to_str().unwrap(), mount]);
+        home.run(["check", "--vault", "mount/v"]).ok();
+    }
+    home.run(["restore", "latest", "--target", "back", "--vault", "mount/v"])
+        .ok();
+    let source = home.path("src");
+    for name in ["large", "small", "changing"] {
+        let back = PathBuf::from(format!("back{}", source.join(name).display()));
+        assert_eq!(
+            home.read(back.to_str().unwrap()),
+            home.read(&format!("src/{name}")),
+            "{name}"
+        );
     }
 }
 

@@ -13,7 +13,7 @@ use crate::runner::{Home, Ran, noise};
 
 /// A mounted Btrfs file system, taken down at the end.
 pub(crate) struct Mounted {
-    mount: PathBuf,
+    pub(crate) mount: PathBuf,
 }
 
 impl Mounted {
@@ -22,7 +22,7 @@ impl Mounted {
     }
 
     /// `None`, with a word, where nothing can be mounted; where continuous integration says that it can, it must.
-    fn with(home: &Home, make: &str) -> Option<Self> {
+    pub(crate) fn with(home: &Home, make: &str) -> Option<Self> {
         if !may_mount("a file system", &[make]) {
             return None;
         }

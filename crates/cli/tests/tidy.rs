@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod promises;
+
 /// Longest file without its unit tests, and with them, lines.
 const FILE_MAX_LINES: usize = 500;
 const FILE_MAX_LINES_WITH_TESTS: usize = 800;

@@ -101,6 +101,21 @@ pub struct PackInfo {
     pub chunk_count: u32,
 }
 
+impl PackEntries {
+    /// What the index keeps of the pack itself, without its chunks, and these.
+    pub(crate) fn into_info(self) -> (PackInfo, Vec<(ChunkId, Span)>) {
+        let info = PackInfo {
+            pack: self.pack,
+            pack_bytes: self.pack_bytes,
+            kind: self.kind,
+            writer: self.writer,
+            registration: self.registration,
+            chunk_count: 0,
+        };
+        (info, self.chunks)
+    }
+}
+
 /// An encoded entry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]

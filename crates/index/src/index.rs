@@ -190,22 +190,8 @@ impl Index {
         if packs.find(&entries.pack).is_some() {
             return Ok(());
         }
-        let PackEntries {
-            pack,
-            pack_bytes,
-            kind,
-            writer,
-            registration,
-            chunks,
-        } = entries;
-        let number = packs.add(&PackInfo {
-            pack,
-            pack_bytes,
-            kind,
-            writer,
-            registration,
-            chunk_count: 0,
-        });
+        let (info, chunks) = entries.into_info();
+        let number = packs.add(&info);
         packs.set_forgotten(number, false);
         if table.packs().contains(&number) {
             // Forgotten a moment ago, before it came to disk: its entries are here still.

@@ -407,6 +407,20 @@ mod tests {
     }
 
     #[test]
+    fn a_guess_at_a_passphrase_costs_128_mib() {
+        for lock in [
+            NewLock::Passphrase(SecretString::from("horse".to_owned())),
+            NewLock::Recovery(RecoveryCode::generate(&Counting)),
+        ] {
+            let locked = lock.wrap(&OpenKey::from_bytes([7; 32]), &VerifyKey([9; 32])).unwrap();
+            let header = String::from_utf8_lossy(&locked);
+            // The last word is log2 of N; a guess takes N times 128 r bytes, and r is 8 (age's specification, "scrypt").
+            let stanza = header.lines().find(|line| line.starts_with("-> scrypt ")).unwrap();
+            assert_eq!(stanza.rsplit(' ').next(), Some("17"), "{stanza}");
+        }
+    }
+
+    #[test]
     fn key_files_and_passphrases_open_what_was_locked_for_them() {
         let (key_file, slot_key) = (generate_key_file(), OpenKey::from_bytes([7; 32]));
         let locked = NewLock::Recipient(key_file.recipient.clone())

@@ -173,6 +173,7 @@ fn month(seconds: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use drystone_format::keys::VerifyKey;
     use drystone_format::ledger::FirstSeen;
     use proptest::prelude::*;
 
@@ -292,6 +293,27 @@ mod tests {
         assert!(expected.iter().all(|good| found.contains(good)), "{found:?}");
         // Those with impossible times are kept for somebody to look at.
         assert!((52..70).all(|dummy| found.contains(&dummy)) && (70..90).all(|dummy| found.contains(&dummy)));
+    }
+
+    /// Each of two writer keys keeps its own last, and owners, who share one group, keep theirs.
+    #[test]
+    fn those_of_different_keys_never_compete() {
+        let keep = Keep {
+            last: 1,
+            ..Keep::default()
+        };
+        let by = |number: u8, key: u8, role| Candidate {
+            writer: VerifyKey([key; 32]),
+            ..candidate(number, i64::from(number) * DAY, role)
+        };
+        let all = vec![
+            by(1, 1, Role::Owner),
+            by(2, 2, Role::Owner),
+            by(3, 3, Role::Writer),
+            by(4, 4, Role::Writer),
+            by(5, 5, Role::Member),
+        ];
+        assert_eq!(kept(all, &keep, 100 * DAY), [2, 3, 4, 5]);
     }
 
     #[test]

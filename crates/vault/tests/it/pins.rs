@@ -415,6 +415,27 @@ fn an_open_vault_follows_a_new_key_epoch_and_takes_it_for_no_damage() {
     assert!(matches!(removed.open(store), Err(Error::WrongKey { .. })));
 }
 
+/// Where everybody's packs are relied on, those of a removed key are not: what they hold is stored again.
+#[test]
+fn packs_of_a_removed_key_are_not_relied_on() {
+    for role in [Role::Writer, Role::Member] {
+        let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+        let vault = fixture.create_trusting(store.clone(), Trust::Everyone).unwrap();
+        let removed = add_key(&vault, role);
+        let bytes = noise(4, 50_000);
+        let new_bytes = |by: &Fixture| {
+            let vault = by.open(store.clone()).unwrap();
+            back_up(&vault, &[("file", &bytes)]).unwrap().1.new_bytes
+        };
+        assert!(new_bytes(&removed) > 50_000);
+        assert_eq!(new_bytes(&fixture), 0, "{role:?}: relied on before");
+        vault
+            .remove_key(&slot_of(&vault, |key| key.role == role), NewEpoch::Start)
+            .unwrap();
+        assert!(new_bytes(&fixture.elsewhere()) > 50_000, "{role:?}");
+    }
+}
+
 #[test]
 fn epochs_that_a_writer_invents_damage_nothing() {
     let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));

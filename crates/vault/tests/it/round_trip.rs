@@ -1,5 +1,6 @@
 //! What goes in comes out, once, and only to who may read it.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use drystone_format::keys::Role;
 use drystone_store::Memory;
 use drystone_vault::{CheckOptions, Error, NewEpoch, NewLock, NewSlot, Unlock};
 
-use crate::support::{Fixture, back_up, files, noise};
+use crate::support::{Fixture, add_key, back_up, files, noise};
 
 #[test]
 fn files_come_back_and_are_stored_once() {
@@ -95,6 +96,24 @@ fn a_writer_stores_and_deduplicates_but_cannot_read() {
         files(&vault, &second).unwrap(),
         [("big".to_owned(), big), ("more".to_owned(), b"new".to_vec())]
     );
+}
+
+/// What no codec shortens would be found as it is in what lies at the place, if it were not sealed.
+#[test]
+fn neither_names_nor_content_lie_open_at_the_place() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let writer = add_key(&vault, Role::Writer);
+    let bytes = noise(5, 100_000);
+    let name = "a name that stands nowhere else";
+    for fixture in [&fixture, &writer] {
+        back_up(&fixture.open(store.clone()).unwrap(), &[(name, &bytes)]).unwrap();
+    }
+    let sought: HashSet<&[u8]> = bytes.chunks_exact(16).chain(name.as_bytes().chunks_exact(16)).collect();
+    for (object, stored) in store.contents() {
+        let found = stored.windows(16).position(|window| sought.contains(window));
+        assert_eq!(found, None, "{object:?}");
+    }
 }
 
 #[test]
