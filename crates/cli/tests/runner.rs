@@ -15,7 +15,11 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::below(&std::env::temp_dir())
+    }
+
+    pub(crate) fn below(parent: &Path) -> Self {
+        let dir = tempfile::tempdir_in(parent).unwrap();
         fs::create_dir(dir.path().join("home")).unwrap();
         Self { dir }
     }

@@ -46,8 +46,8 @@ pub(crate) struct Listing {
 fn missed(root: &RootName) -> String {
     let id = root.hash.short();
     format!(
-        "an owner has stated this snapshot or this machine has seen it, nobody has forgotten it, and no place that answered has it: it is lost, \
-         hidden, or the place was rolled back; bring it back, or give it up: drystone forget {id}"
+        "owners or this machine know this snapshot, nobody has forgotten it, and no place that answered has it: lost, hidden, or rolled back \
+         (to give it up: drystone forget {id})"
     )
 }
 

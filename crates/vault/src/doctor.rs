@@ -227,7 +227,11 @@ impl Vault {
         if self.role().may_read() {
             let (snapshots, problems) = self.snapshots()?;
             for problem in problems.iter() {
-                findings.push(Grade::Lost, problem.to_string(), "drystone repair");
+                let next = match problem.path.starts_with(b"ledger/") {
+                    true => "drystone repair, which brings it back if any place has it; else give it up as said",
+                    false => "drystone repair",
+                };
+                findings.push(Grade::Lost, problem.to_string(), next);
             }
             for problem in self.missing_configs()?.iter() {
                 findings.push(Grade::Owed, problem.to_string(), "drystone vault show");

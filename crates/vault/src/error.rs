@@ -304,8 +304,8 @@ pub enum Error {
     },
     /// Snapshots are missing that an owner has stated or this machine has seen, and that nobody has forgotten; nothing was deleted.
     #[error(
-        "{place}: {object} is missing{}: an owner has stated it or this machine has seen it, nobody has forgotten it, and no place that answered \
-         has it; nothing was deleted",
+        "{place}: {object} is missing{}: owners or this machine know it, nobody has forgotten it, and no place that answered has it; nothing was \
+         deleted",
         others(*count)
     )]
     MissingRoots {

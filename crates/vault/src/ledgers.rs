@@ -96,7 +96,7 @@ impl Ledgers {
         }
         for name in read.remembered.clone() {
             if !read.unreadable.contains_key(&name) {
-                let why = "this machine has read this ledger, and no place that answered has it: it is lost or hidden, or the places were rolled back";
+                let why = "this machine has read this ledger, and no place that answered has it: lost, hidden, or rolled back";
                 read.insert_unreadable(name, why.to_owned());
             }
         }
@@ -248,8 +248,8 @@ impl Ledgers {
 /// What follows from a ledger that cannot be read.
 fn unknown((number, hash): &LedgerName) -> String {
     format!(
-        "what owners stated in it is not known: snapshots may be missing unnoticed, and forgotten ones may be shown; gc refuses. Bring it \
-         back (drystone repair), or give it up: drystone vault resolve --ledger {number}-{hash}"
+        "until it is back or given up, gc refuses and forgotten snapshots may show (to give it up: drystone vault resolve --ledger \
+         {number}-{hash})"
     )
 }
 

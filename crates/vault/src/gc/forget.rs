@@ -44,6 +44,10 @@ impl Vault {
             forgotten: names.iter().map(RootName::numbered).collect(),
             ..Change::default()
         })?;
+        // Also this machine misses them no more, whatever becomes of the ledger.
+        let (view, mut there) = (self.ledgers.view(), listing.there);
+        there.retain(|root| view.is_live(&root.numbered()));
+        self.note_seen(&view, &there)?;
         self.place.settle();
         names.iter().try_for_each(|root| self.place.delete(&Name::root(root)))
     }
