@@ -14,6 +14,7 @@ use drystone_format::root::{RootKind, RootName, SignedRoot};
 use drystone_store::{Name, Prefix};
 
 use crate::error::{Error, Result};
+use crate::gc::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::ledger::{View, first_seen};
 use crate::order::{Candidate, arrange};
 use crate::problem::Problems;
@@ -42,6 +43,15 @@ pub(crate) struct Listing {
     sightings: Sightings,
 }
 
+/// All snapshots that were read, oldest first, and what is wrong.
+pub(crate) struct Survey {
+    pub(crate) candidates: Vec<Candidate>,
+    /// Snapshots that cannot be read or are missing, and ledgers that cannot be read: one of them may be newer than all others.
+    pub(crate) problems: Problems,
+    /// What counts for nobody, or counts though something about it is odd.
+    pub(crate) ignored: Problems,
+}
+
 /// Says that a snapshot was stated or seen before and is not there.
 fn missed(root: &RootName) -> String {
     let id = root.hash.short();
@@ -59,7 +69,7 @@ impl Vault {
         let view = self.ledgers.refresh()?;
         there.retain(|root| view.is_live(&root.numbered()));
         let missing = self.find_missing(&mut there, &|kind| kind == RootKind::SNAPSHOT)?;
-        let view = if missing.is_empty() { view } else { self.ledgers.view() };
+        let view = self.ledgers.view();
         there.retain(|root| view.is_live(&root.numbered()));
         let revoked = self.take_revoked(&view, &mut there)?;
         let sightings = self.note_seen(&view, &there)?;
@@ -135,7 +145,18 @@ impl Vault {
     /// Reads all snapshots with what is known of where and when they came from, oldest first. Reports those that are damaged or missing,
     /// and ledgers that cannot be read.
     pub fn candidates(&self) -> Result<(Vec<Candidate>, Problems)> {
-        let (mut candidates, mut signed) = (Vec::new(), Vec::new());
+        let Survey {
+            candidates,
+            mut problems,
+            ignored,
+        } = self.survey()?;
+        problems.append(ignored);
+        Ok((candidates, problems))
+    }
+
+    /// The same; what counts for nobody apart from what may be a snapshot.
+    pub(crate) fn survey(&self) -> Result<Survey> {
+        let (mut candidates, mut signed, mut ignored) = (Vec::new(), Vec::new(), Problems::default());
         let Listing {
             there,
             missing,
@@ -164,14 +185,21 @@ impl Vault {
                         stated: view.stated.live.get(&numbered).map(|live| live.first),
                     });
                 }
+                Err(error) if counts_for_nobody(&error) => {
+                    ignored.push(Name::root(&name).as_str(), format!("{error}; {COUNTS_FOR_NOBODY}"));
+                }
                 Err(error) if error.is_damage() => problems.push(Name::root(&name).as_str(), error),
                 Err(error) => return Err(error),
             }
         }
         self.state_many(&view, &signed);
-        report_doubles(signed, &mut problems);
+        report_doubles(signed, &mut ignored);
         arrange(&mut candidates);
-        Ok((candidates, problems))
+        Ok(Survey {
+            candidates,
+            problems,
+            ignored,
+        })
     }
 
     /// Writes down which snapshots this machine has seen by now, outside of the cache; these are there.

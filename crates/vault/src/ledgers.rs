@@ -88,8 +88,7 @@ impl Ledgers {
         let mut read = self.read.lock();
         read.remembered = self.remembered()?;
         for _ in 0..LISTS {
-            read.listed = self.list()?;
-            read.unreadable.clear();
+            read.begin(self.list()?);
             if self.read_new(&mut read)? {
                 break;
             }
@@ -159,9 +158,13 @@ impl Ledgers {
         let newest: BTreeSet<LedgerName> = view.newest.iter().chain(lost).copied().collect();
         if newest != read.remembered || !self.is_held_to_memory {
             let new = KnownVault::new(self.secrets.vault_verify);
-            let seen: Vec<Seen> = newest.iter().map(Seen::of).collect();
-            self.memory
-                .update(&self.secrets.vault, new, |vault| vault.ledgers.clone_from(&seen))?;
+            self.memory.update(&self.secrets.vault, new, |vault| {
+                // Another process may have read newer ones meanwhile.
+                let before = vault.ledgers.iter().filter_map(Seen::name);
+                let kept = before.filter(|name| self.is_held_to_memory && !read.known.is_superseded(name));
+                let all: BTreeSet<LedgerName> = newest.iter().copied().chain(kept).collect();
+                vault.ledgers = all.iter().map(Seen::of).collect();
+            })?;
             read.remembered = newest;
         }
         *self.view.write() = view.clone();
@@ -254,6 +257,14 @@ fn unknown((number, hash): &LedgerName) -> String {
 }
 
 impl Read {
+    /// Begins with what a list shows: what could not be read before is tried again.
+    fn begin(&mut self, listed: BTreeSet<LedgerName>) {
+        self.unreadable.clear();
+        self.known.forget_unreadable();
+        self.forged.retain(|name, _| listed.contains(name));
+        self.listed = listed;
+    }
+
     fn insert(&mut self, name: LedgerName, opened: OpenedLedger, secrets: &Secrets) -> Result<()> {
         let times = match opened.sightings(secrets) {
             Ok(sightings) => sightings.seen,

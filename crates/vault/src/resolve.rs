@@ -9,6 +9,7 @@ use drystone_format::RootId;
 use drystone_format::keys::VerifyKey;
 use drystone_format::snapshot::Snapshot;
 
+use crate::candidates::Survey;
 use crate::error::{Error, Result};
 use crate::known::hex;
 use crate::latest::{Latest, NoLatest, latest};
@@ -57,7 +58,9 @@ impl Vault {
     }
 
     fn resolve_latest(&self, text: &str, signer: Option<&str>) -> Result<Resolved> {
-        let (candidates, problems) = self.candidates()?;
+        let Survey {
+            candidates, problems, ..
+        } = self.survey()?;
         if let Some(problem) = problems.iter().next() {
             return Err(Error::LatestUnknown {
                 object: problem.to_string(),

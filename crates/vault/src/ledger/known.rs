@@ -41,6 +41,11 @@ impl Known {
         self.read.values().any(|ledger| ledger.predecessors.contains(name))
     }
 
+    /// Lets go of the names of ledgers that could not be read, to note those that still cannot.
+    pub fn forget_unreadable(&mut self) {
+        self.unreadable.clear();
+    }
+
     /// Lets go of ledgers that others carry over: they say nothing more.
     pub fn forget_superseded(&mut self) {
         let superseded = self.superseded();

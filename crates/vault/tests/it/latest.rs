@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use drystone_format::RootId;
+use drystone_format::id::object_hash;
 use drystone_format::keys::Role;
+use drystone_format::recipe::Recipe;
+use drystone_format::root::{RootKind, RootName};
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::Time;
-use drystone_store::Memory;
+use drystone_format::{RegistrationId, RootId};
+use drystone_store::{Memory, Name};
 use drystone_vault::retention::{Group, Keep};
 use drystone_vault::{Clock, Context, Error, GcOptions, Vault};
 
-use crate::support::{Fixture, add_key, check, ingest, lines, root_of, snapshot};
+use crate::support::{ALONE, Fixture, add_key, check, craft_root, ingest, lines, root_of, secrets, snapshot};
 
 const DAY: i64 = 86_400;
 
@@ -204,6 +207,35 @@ fn a_snapshot_that_was_seen_is_missed_aloud() {
     vault.gc(&GcOptions::default()).unwrap();
     assert!(world.open(&world.owner).snapshots().unwrap().1.is_empty());
     assert_eq!(world.latest("latest").unwrap(), old);
+}
+
+/// Whoever may add to a place can put bytes there that are no snapshot of this vault, or two roots of one number with a stolen key: both are
+/// told, and stop nobody.
+#[test]
+fn what_counts_for_nobody_and_what_is_there_twice_stops_no_latest() {
+    let world = World::new();
+    let id = world.publish(&world.owner, "host", 0);
+    let writer = add_key(&world.open(&world.owner), Role::Writer);
+    let junk = b"no root at all";
+    let junk_name = Name::root(&RootName {
+        kind: RootKind::SNAPSHOT,
+        registration: RegistrationId([3; 16]),
+        number: 0,
+        hash: object_hash(junk),
+    });
+    world.store.overwrite(&junk_name, junk.as_slice().into());
+    let stolen = secrets(&writer, &world.store);
+    let payload = snapshot(Recipe::default()).encode();
+    let twice = [0; 2].map(|_| craft_root(&stolen, [7; 16], ALONE, &payload));
+    for (name, object) in &twice {
+        world.store.overwrite(&Name::root(name), object.clone().into());
+    }
+    assert_eq!(world.latest("latest").unwrap(), id);
+    let said = lines(&world.open(&world.owner).snapshots().unwrap().1);
+    let named = twice.iter().map(|(name, _)| Name::root(name)).chain([junk_name]);
+    for name in named {
+        assert!(said.contains(name.as_str()), "{said}");
+    }
 }
 
 /// A1: while the newest snapshot cannot be read, nothing else is taken for it.

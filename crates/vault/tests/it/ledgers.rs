@@ -147,6 +147,25 @@ fn a_lost_ledger_stops_gc_until_it_is_given_up() {
     );
 }
 
+/// Junk under a name of the right form stops gc; taken away again, it stops nothing more, also for a vault that stays open.
+#[test]
+fn junk_among_the_ledgers_is_named_and_goes_with_its_removal() {
+    let (_, store, vault) = world();
+    let id = store_one(&vault, 1);
+    gc(&vault);
+    let junk = Name::ledger(99, &RootId([9; 16]));
+    store.overwrite(&junk, Bytes::from_static(b"junk"));
+    assert!(lines(&vault.snapshots().unwrap().1).contains(junk.as_str()));
+    assert!(matches!(
+        vault.gc(&GcOptions::default()),
+        Err(Error::UnknownLedger { .. })
+    ));
+    store.remove(&junk);
+    assert_eq!(lines(&vault.snapshots().unwrap().1), "");
+    gc(&vault);
+    assert_eq!(vault.snapshot_ids().unwrap(), [id]);
+}
+
 /// A place that shows what it had weeks ago: the ledger that is named as a predecessor says nothing any more.
 #[test]
 fn a_place_that_is_rolled_back_neither_revives_nor_hides() {
