@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use drystone_format::RootId;
+use drystone_format::{PackId, RootId};
 use drystone_store::{Kind, Name};
 use drystone_vault::{CheckOptions, Resolved, ScrubOptions, Vault};
 
@@ -228,14 +228,24 @@ impl World {
 
     /// The names of what honest clients have put and that is not so any more.
     fn tampered(&self) -> Vec<Name> {
+        let pack = |name: &Name| match name.kind() {
+            Kind::Shard(shard) => Some(shard.pack),
+            Kind::Pack(id) => Some(id),
+            _ => None,
+        };
+        let all = self.spots.iter().flat_map(|spot| spot.objects.contents().into_keys());
+        let there: BTreeSet<PackId> = all.filter_map(|name| pack(&name)).collect();
         let altered = self.spots.iter().flat_map(|spot| {
             let now = spot.objects.contents();
             let truth = spot.truth.lock().clone();
             let differs = |(name, bytes): &(Name, Bytes)| now.get(name) != Some(bytes) && !is(What::Presences, name);
+            // A pack of which no place has anything is one that gc has deleted: there was nothing left to delete at this place.
+            let counts = |name: &Name| pack(name).is_none_or(|pack| there.contains(&pack));
             truth
                 .into_iter()
                 .filter(differs)
                 .map(|(name, _)| name)
+                .filter(counts)
                 .collect::<Vec<_>>()
         });
         altered.collect()
