@@ -150,7 +150,7 @@ impl From<drystone_vault::Error> for Failure {
             E::OlderKeys { .. } | E::OlderConfiguration { .. } => (Exit::Error, OLDER),
             E::Memory { .. } => (Exit::Error, "look at this file; docs/recovery.md says what is in it"),
             E::OwnerStays { .. } => (Exit::Error, "drystone init, then drystone copy --to"),
-            E::NewerKeys { .. } => (Exit::WrongKey, "give another key; see `drystone key list`"),
+            E::KeyRemoved { .. } | E::NewerKeys { .. } => (Exit::WrongKey, "give another key; see `drystone key list`"),
             E::WrongKey { .. } => (
                 Exit::WrongKey,
                 "give another key with --key-file or --passphrase-file (a recovery code is a passphrase); \
@@ -232,7 +232,7 @@ impl From<drystone_store::Error> for Failure {
         let (exit, next) = match &error {
             E::NoPlace { .. } => (Exit::NoVault, "check the path, or: drystone init"),
             E::NotDirectory { .. } | E::Occupied { .. } => (Exit::NoVault, "name another place with --vault"),
-            E::Scheme { .. } | E::Url { .. } => (Exit::Usage, "drystone help"),
+            E::Scheme { .. } | E::Url { .. } => (Exit::Usage, "drystone --help"),
             E::NotFound { .. } | E::Short { .. } | E::TooLarge { .. } | E::Unsound { .. } | E::Lost { .. } => {
                 (Exit::Damaged, "drystone check")
             }

@@ -193,6 +193,11 @@ impl Slot {
         })
     }
 
+    /// The key epoch in which the slot was written.
+    pub fn epoch(&self) -> u64 {
+        self.note.epoch
+    }
+
     fn note_sealer(&self, secrets: &Secrets, (version, epoch): (u8, u64), salt: &[u8; 32]) -> Result<Sealer> {
         let key = secrets.epoch(OBJECT, epoch)?.index_key.trailer_key(salt);
         let bound = Bound {

@@ -288,6 +288,12 @@ pub enum Error {
         /// How many match.
         count: usize,
     },
+    /// The key that opened the vault was removed by an owner: what it stores would count for nobody.
+    #[error("{place}: this key was removed from the vault: what it stores counts for nobody")]
+    KeyRemoved {
+        /// The vault's place.
+        place: String,
+    },
     /// No ledger that is missed has this name.
     #[error("no ledger that is missed or damaged has the name {text}; `drystone doctor` names those that are")]
     NoLedger {

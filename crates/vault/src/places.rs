@@ -206,6 +206,8 @@ impl Vault {
         let config = standing.next(self.context.clock.now(), chosen.as_ref())?;
         let signed = publish_config((&self.place, &self.sites), &config, &self.context, &self.secrets)?;
         self.state_config(&signed)?;
+        // Two owners who removed keys at once have renewed each other's.
+        self.close_removed(&signed.config.removed.iter().map(|removed| removed.writer).collect())?;
         Ok(signed.hash)
     }
 

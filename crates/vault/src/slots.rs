@@ -3,12 +3,12 @@
 //! - A slot counts only if the vault's own key signed it, so nobody can slip in a slot of his own.
 //! - A rewritten slot gets a new name before the old one goes: at every moment the same locks open the vault.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use drystone_format::header::Header;
-use drystone_format::keys::{Epoch, EpochSource, OpenKey, Role, Secrets, VerifyKey};
+use drystone_format::keys::{Epoch, EpochSource, OpenKey, Role, Secrets, VerifyKey, epoch_number};
 use drystone_format::slot::{Lock, SealedNote, Slot, SlotNote};
 use drystone_format::tree::Time;
 use drystone_format::{SlotId, random};
@@ -319,35 +319,53 @@ impl Vault {
     pub fn add_key(&self, new: &NewSlot) -> Result<SlotId> {
         self.allow(Act::Store)?;
         let made = new_slot(&self.context, &self.secrets, &self.header_object(), new)?;
-        self.place.put(&Name::key(&made.id), made.object)?;
-        Ok(made.id)
+        let sealed_in = self.secrets.current()?.number;
+        self.place.put(&Name::key(&made.id), made.object.clone())?;
+        // Whoever starts a key epoch lists the slots again after that, and this slot was put before they are read here: one of both sees it.
+        self.refresh_keys()?;
+        if self.secrets.current()?.number == sealed_in {
+            return Ok(made.id);
+        }
+        let slot = Slot::decode(&made.object).map_err(self.place.damaged(&Name::key(&made.id)))?;
+        let renewed = self.store_renewed(slot, &self.secrets)?;
+        delete_slot(&self.place, &made.id)?;
+        Ok(renewed)
     }
 
     /// Removes a key that signs nothing for the vault, and says what verifies its signatures: from now on the configuration
-    /// lists them as counting for nobody. With [`NewEpoch::Start`] every remaining slot is renewed first.
+    /// lists them as counting for nobody. All slots of the key go, and those of keys that were removed before. With [`NewEpoch::Start`] every
+    /// remaining slot is renewed first.
     ///
     /// [`Error::OwnerStays`] for an owner's key: whoever kept a copy of the vault's signing key is an owner for ever, on
     /// every machine that has not seen the vault before. [`Error::Absent`] if one of several places is away: it would bring
     /// the removed slot back.
     pub fn remove_key(&self, id: &SlotId, new_epoch: NewEpoch) -> Result<Option<VerifyKey>> {
         self.allow(Act::Change)?;
-        let (removed, remaining) = self.slot_to_remove(id)?;
+        let removed = self.slot_to_remove(id)?;
         if removed.as_ref().is_some_and(|slot| slot.role.may_govern()) {
             return Err(Error::OwnerStays { id: id.to_string() });
         }
         let note = removed.and_then(|slot| slot.open_note(&self.secrets).ok());
         let writer = note.map(|note| note.writer);
         if let Some(writer) = writer {
-            // What it has published by now goes on counting.
+            // What it has reported by now goes on counting; what it publishes from now on it does not report.
+            self.fence_runs_of(&writer)?;
             self.state_roots()?;
             self.revoke(writer)?;
         }
-        let mut outdated = vec![*id];
-        if new_epoch == NewEpoch::Start {
-            outdated.extend(self.renew(remaining)?);
-        }
-        outdated.iter().try_for_each(|id| delete_slot(&self.place, id))?;
+        let gone: BTreeSet<VerifyKey> = self.revoked().chain(writer).collect();
+        self.close_slots(&gone, &[*id], new_epoch)?;
         Ok(writer)
+    }
+
+    /// Removes the slots of keys that were removed, if a place or another owner has brought any back: everybody else gets a new key epoch.
+    pub(crate) fn close_removed(&self, gone: &BTreeSet<VerifyKey>) -> Result<()> {
+        let is_gone = |slot: &SlotInfo| gone.contains(&slot.writer) && !slot.role.may_govern();
+        if self.keys()?.0.iter().any(is_gone) {
+            self.place.all_there()?;
+            self.close_slots(gone, &[], NewEpoch::Start)?;
+        }
+        Ok(())
     }
 
     /// Tidies an owner's slot away whose holder is still trusted. It protects nothing: a copy of the key, or of what it
@@ -357,44 +375,82 @@ impl Vault {
         delete_slot(&self.place, id)
     }
 
-    /// The slot `id`, unless it is not the vault's own, and all other slots of the vault.
-    fn slot_to_remove(&self, id: &SlotId) -> Result<(Option<Slot>, Vec<Slot>)> {
+    /// The slot `id`, unless it is not the vault's own.
+    fn slot_to_remove(&self, id: &SlotId) -> Result<Option<Slot>> {
         owner_key(&self.secrets)?;
         self.place.all_there()?;
         let (slots, _) = read_slots(&self.place)?;
         if !slots.iter().any(|(slot, _)| slot.id == *id) {
             return Err(Error::NoSlot { text: id.to_string() });
         }
+        let (removed, remaining): (Vec<Slot>, Vec<Slot>) =
+            self.own_slots()?.into_iter().partition(|slot| slot.id == *id);
+        if !remaining.iter().any(|slot| slot.role.may_govern()) {
+            return Err(Error::LastOwner { id: id.to_string() });
+        }
+        Ok(removed.into_iter().next())
+    }
+
+    /// The slots that the vault's key has signed.
+    fn own_slots(&self) -> Result<Vec<Slot>> {
+        let (slots, _) = read_slots(&self.place)?;
         let valid = slots
             .into_iter()
             .filter(|(_, object)| Slot::verify(object, &self.secrets.vault_verify).is_ok());
-        let (removed, remaining): (Vec<Slot>, _) = valid.map(|(slot, _)| slot).partition(|slot| slot.id == *id);
-        if !remaining.iter().any(|slot: &Slot| slot.role.may_govern()) {
-            return Err(Error::LastOwner { id: id.to_string() });
-        }
-        Ok((removed.into_iter().next(), remaining))
+        Ok(valid.map(|(slot, _)| slot).collect())
     }
 
-    /// Stores every slot again under a new name with the secrets of a new epoch; returns the outdated names.
-    fn renew(&self, slots: Vec<Slot>) -> Result<Vec<SlotId>> {
-        let mut random = Source(&*self.context.entropy);
+    /// Removes the slots named `ids` and all those of the keys that are `gone`. With [`NewEpoch::Start`] every other slot is first stored again
+    /// under a new name with the secrets of a new epoch.
+    fn close_slots(&self, gone: &BTreeSet<VerifyKey>, ids: &[SlotId], new_epoch: NewEpoch) -> Result<()> {
         self.secrets.learn(self.slot_source.read()?);
+        let before = epoch_number(self.secrets.current()?.number);
         let mut secrets = self.secrets.as_ref().clone();
-        secrets.advance(&mut random)?;
-        let vault_key = owner_key(&secrets)?;
-        let mut outdated = Vec::new();
-        for mut slot in slots {
-            let note = slot.open_note(&self.secrets)?;
-            outdated.push(slot.id);
-            slot.id = SlotId(random::array(&mut random));
-            slot.renew(&secrets, &mut random)?;
-            slot.set_note(&secrets, &note, &mut random)?;
-            self.place
-                .put(&Name::key(&slot.id), Bytes::from(slot.encode(vault_key)?))?;
+        if new_epoch == NewEpoch::Start {
+            secrets.advance(&mut Source(&*self.context.entropy))?;
+        }
+        let (mut outdated, mut renewed) = (BTreeSet::from_iter(ids.iter().copied()), BTreeSet::new());
+        loop {
+            let mut slots = self.own_slots()?;
+            slots.retain(|slot| !outdated.contains(&slot.id) && !renewed.contains(&slot.id));
+            // Whoever dies in between leaves an epoch that this owner can open. Writers, who can only close it to others, come last.
+            slots.sort_by_key(|slot| (slot.id != self.slot, !slot.role.may_govern(), !slot.role.may_read()));
+            let (mut is_done, count) = (true, outdated.len());
+            for slot in slots {
+                let note = slot.open_note(&self.secrets)?;
+                let is_gone = gone.contains(&note.writer) && !slot.role.may_govern();
+                // Another owner may do the same: what he has renewed is as new.
+                let is_old = new_epoch == NewEpoch::Start && epoch_number(slot.epoch()) <= before;
+                if is_gone || is_old {
+                    outdated.insert(slot.id);
+                } else {
+                    renewed.insert(slot.id);
+                }
+                if !is_gone && is_old {
+                    renewed.insert(self.store_renewed(slot, &secrets)?);
+                    is_done = false;
+                }
+            }
+            // A key that was added meanwhile shows in the next list.
+            if is_done && outdated.len() == count {
+                break;
+            }
         }
         self.secrets.learn(secrets.epochs.iter().cloned());
         self.remember_epoch();
-        Ok(outdated)
+        outdated.iter().try_for_each(|id| delete_slot(&self.place, id))
+    }
+
+    /// Stores a slot again under a new name with these secrets; returns the name.
+    fn store_renewed(&self, mut slot: Slot, secrets: &Secrets) -> Result<SlotId> {
+        let mut random = Source(&*self.context.entropy);
+        let note = slot.open_note(&self.secrets)?;
+        slot.id = SlotId(random::array(&mut random));
+        slot.renew(secrets, &mut random)?;
+        slot.set_note(secrets, &note, &mut random)?;
+        let object = Bytes::from(slot.encode(owner_key(secrets)?)?);
+        self.place.put(&Name::key(&slot.id), object)?;
+        Ok(slot.id)
     }
 
     /// Reads the key slots again, unless they were read a moment ago, when the vault was opened.

@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 
 use drystone_format::RegistrationId;
 use drystone_format::epoch::Epoch;
+use drystone_format::keys::VerifyKey;
 use drystone_format::presence::WriterState;
 use drystone_store::{Kind, Name, Prefix};
 
+use crate::candidates::REVOKED;
+use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::gc::protocol::{self, Observed, Registered};
 use crate::gc::registration::{is_dead_here, sweep_marks};
 use crate::gc::roots::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::gc::run::Run;
+use crate::vault::Vault;
 
 /// State key of the writers that gc waits for: id, sign of life, silent looks, time of the last one.
 const OBSERVED: &str = "gc_writers";
@@ -27,6 +31,31 @@ const POLL: Duration = Duration::from_millis(500);
 pub(super) struct Found {
     name: Name,
     pub(super) registered: Registered,
+}
+
+impl Vault {
+    /// Gives up the runs of a key that is being removed, so that none of them reports what counts for nobody.
+    pub(crate) fn fence_runs_of(&self, writer: &VerifyKey) -> Result<()> {
+        let mut fences = BTreeSet::new();
+        for name in self.place.names(&Prefix::Writers)? {
+            let Kind::Writer(id, beat, hash) = name.kind() else {
+                continue;
+            };
+            let read = self.signed_presence(&name, (&id, beat, &hash));
+            if read.is_ok_and(|(_, certificate)| certificate.writer == *writer) {
+                fences.insert(id);
+            }
+        }
+        if fences.is_empty() {
+            return Ok(());
+        }
+        self.epochs.refresh()?;
+        let epoch = Epoch {
+            fences,
+            ..Epoch::default()
+        };
+        self.epochs.put(&epoch, &mut Source(&*self.context.entropy))
+    }
 }
 
 impl Run<'_> {
@@ -49,6 +78,11 @@ impl Run<'_> {
                 is_over: false,
             };
             match self.vault.signed_presence(&name, (&id, beat, &hash)) {
+                Ok((_, certificate)) if self.vault.revoked().any(|key| key == certificate.writer) => {
+                    self.report.problems.push(name.as_str(), REVOKED);
+                    self.forged.insert(name);
+                    continue;
+                }
                 Ok((presence, _)) => {
                     registered.seen = presence.epochs;
                     registered.advance = presence.advance;

@@ -13,7 +13,8 @@ use drystone_format::seal::PackKind;
 use drystone_format::slot::{Lock, SealedNote, Slot, SlotNote};
 use drystone_format::tree::Time;
 use drystone_format::{Random, RootId, SlotId, VaultId};
-use drystone_store::{Kind, Memory, Name, Prefix, Store};
+use drystone_store::fail::{Failure, Fault};
+use drystone_store::{Fail, Kind, Memory, Name, Op, Prefix, Store};
 use drystone_vault::{Accept, Error, NewEpoch, PlaceChange, SlotInfo, Unlock, Vault, vault_line};
 
 use crate::spread_world::World;
@@ -544,4 +545,95 @@ fn a_writer_still_knows_its_own_packs_after_another_key_is_removed() {
     let names = store.contents().into_keys();
     assert_eq!(names.filter(|name| matches!(name.kind(), Kind::Key(_))).count(), 2);
     let _: &dyn Store = &*store;
+}
+
+/// A removed key's slot that comes back, from its holder or from a place, opens nothing that is written afterwards, whoever is removed next.
+#[test]
+fn a_slot_that_comes_back_gets_no_new_key_epoch() {
+    for role in [Role::Reader, Role::Member, Role::Writer] {
+        let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+        let vault = fixture.create(store.clone()).unwrap();
+        let (removed, other) = (add_key(&vault, role), add_key(&vault, Role::Writer));
+        let before = slots(&store);
+        let writer_of = |of: &Fixture| secrets(of, &store).certificate.writer;
+        let (gone, next) = (writer_of(&removed), writer_of(&other));
+        vault
+            .remove_key(&slot_of(&vault, |key| key.writer == gone), NewEpoch::Start)
+            .unwrap();
+        before
+            .iter()
+            .for_each(|(name, object)| store.overwrite(name, object.clone()));
+        let vault = fixture.open(store.clone()).unwrap();
+        let found = vault.doctor().unwrap();
+        assert!(
+            found
+                .iter()
+                .any(|finding| finding.what.contains("this key was removed")),
+            "{found:?}"
+        );
+        vault
+            .remove_key(&slot_of(&vault, |key| key.writer == next), NewEpoch::Start)
+            .unwrap();
+        let (new, _) = back_up(&vault, FILE).unwrap();
+        assert!(
+            matches!(removed.open(store.clone()), Err(Error::WrongKey { .. })),
+            "{role:?}"
+        );
+        // With the old slot put back once more it opens what was there, and neither reads nor stores anything new.
+        before
+            .iter()
+            .for_each(|(name, object)| store.overwrite(name, object.clone()));
+        let back = removed.elsewhere().open(store.clone()).unwrap();
+        assert!(files(&back, &new).is_err());
+        let stored = back_up(&back, FILE).map(drop);
+        let is_told = matches!(stored, Err(Error::KeyRemoved { .. }));
+        assert!(is_told || role == Role::Reader && stored.is_err(), "{stored:?}");
+    }
+}
+
+/// A key that is added by somebody who has not seen the new key epoch yet belongs to it all the same.
+#[test]
+fn a_key_that_is_added_beside_a_removal_gets_the_new_key_epoch() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    let removed = add_key(&vault, Role::Reader);
+    let old = secrets(&removed, &store);
+    let beside = fixture.open(store.clone()).unwrap();
+    vault
+        .remove_key(&slot_of(&vault, |key| key.role == Role::Reader), NewEpoch::Start)
+        .unwrap();
+    let added = add_key(&beside, Role::Writer);
+    let (id, _) = back_up(&added.open(store.clone()).unwrap(), FILE).unwrap();
+    assert!(!opens(&old, &store, &id));
+    assert!(files(&fixture.open(store).unwrap(), &id).is_ok());
+}
+
+/// Whoever dies in the middle of a removal leaves a vault whose owner reads everything that anybody stores, and the removal can be made again.
+#[test]
+fn a_removal_that_is_interrupted_leaves_nothing_that_nobody_reads() {
+    for puts in 0..6 {
+        let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+        let vault = fixture.create(store.clone()).unwrap();
+        let (writer, reader) = (add_key(&vault, Role::Writer), add_key(&vault, Role::Reader));
+        add_key(&vault, Role::Member);
+        let old = secrets(&reader, &store);
+        let fails = Fail::new(store.clone());
+        fails.add(
+            Fault::error(Op::Put, Failure::Unavailable)
+                .only(Prefix::Keys)
+                .nth(puts + 1),
+        );
+        let dying = fixture.open(Arc::new(fails)).unwrap();
+        let slot = slot_of(&dying, |key| key.role == Role::Reader);
+        assert_eq!(dying.remove_key(&slot, NewEpoch::Start).is_err(), puts < 3, "{puts}");
+        let (id, _) = back_up(&writer.open(store.clone()).unwrap(), FILE).unwrap();
+        let owner = fixture.elsewhere().open(store.clone()).unwrap();
+        assert!(files(&owner, &id).is_ok(), "after {puts}");
+        if let Some(slot) = owner.keys().unwrap().0.iter().find(|key| key.role == Role::Reader) {
+            owner.remove_key(&slot.id, NewEpoch::Start).unwrap();
+        }
+        let (id, _) = back_up(&writer.open(store.clone()).unwrap(), FILE).unwrap();
+        assert!(!opens(&old, &store, &id), "after {puts}");
+        assert!(files(&fixture.open(store).unwrap(), &id).is_ok());
+    }
 }
