@@ -179,6 +179,11 @@ impl Vault {
         self.secrets.role()
     }
 
+    /// Returns true if this is the key that signs for the credential it was opened with.
+    pub fn is_own(&self, writer: &VerifyKey) -> bool {
+        *writer == self.secrets.certificate.writer
+    }
+
     /// Refuses `what` unless the credential signs for the vault.
     pub fn may_govern(&self, what: &'static str) -> Result<()> {
         if self.role().may_govern() {

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use drystone_format::keys::Role;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::{RootId, VaultId};
 use drystone_vault::Vault;
@@ -33,9 +34,11 @@ impl There {
     pub(crate) fn read(to: &Vault, wanted: impl Iterator<Item = Identity>) -> Result<Self> {
         let mut there = Self::default();
         if to.role().may_read() {
-            for (id, snapshot) in to.snapshots()?.0 {
-                let (identity, lost) = identity(to, id, &snapshot);
-                there.add(identity, lost, id);
+            // Anybody could say that he has copied something: only an owner's word counts, and one's own.
+            let candidates = to.candidates()?.0.into_iter();
+            for copy in candidates.filter(|one| one.role == Role::Owner || to.is_own(&one.writer)) {
+                let (identity, lost) = identity(to, copy.id, &copy.snapshot);
+                there.add(identity, lost, copy.id);
             }
             return Ok(there);
         }

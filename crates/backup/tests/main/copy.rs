@@ -11,12 +11,13 @@ use drystone_backup::{CopyMode, CopyOptions, CopyReport, Depth, List, Selection,
 use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
+use drystone_format::keys::Role;
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::{Origin, Snapshot};
 use drystone_format::tree::{Entry, Kind, Marks};
 use drystone_store::fail::{Fail, Failure as Fails, Fault};
-use drystone_store::{Name, Op};
-use drystone_vault::{Cancel, Progress, Vault};
+use drystone_store::{Name, Op, Store};
+use drystone_vault::{Cancel, IngestOptions, NewLock, NewSlot, Progress, Unlock, Vault, generate_key_file};
 
 use crate::compare::{assert_same, listing};
 use crate::round_trip::{make_everything, take};
@@ -396,4 +397,45 @@ fn a_place_that_fails_ends_the_copy_with_its_error_and_the_next_completes_it() {
     let report = copy(&from.vault, &to_again, &[id], &how()).unwrap();
     clean(&report);
     assert_restores(&to, &only_copy(&report, &to, id), source.path());
+}
+
+/// A writer of the target says that it holds copies of everything: they are made all the same.
+#[test]
+fn a_copy_that_a_writer_only_claims_is_made() {
+    let (from, to, source) = (Fixture::new(), other(), tempfile::tempdir().unwrap());
+    fs::write(source.path().join("file"), noise(3, 100_000)).unwrap();
+    let id = take(&from, source.path()).snapshot.unwrap();
+    let key = generate_key_file();
+    let slot = NewSlot {
+        lock: NewLock::Recipient(key.recipient),
+        label: "writer".to_owned(),
+        role: Role::Writer,
+    };
+    to.vault.add_key(&slot).unwrap();
+    let unlock = Unlock::key_file(&key.content, "writer", None).unwrap();
+    let writer = Vault::open(to.store.clone() as Arc<dyn Store>, to.vault.context().clone(), &unlock).unwrap();
+    let how = how();
+    let options = IngestOptions {
+        compression: how.compression,
+        progress: how.progress.clone(),
+        cancel: how.cancel.clone(),
+    };
+    let stored = writer.ingest(options).unwrap();
+    let mut lane = stored.lane();
+    let tree = stored.tree().finish(&mut lane).unwrap();
+    lane.finish().unwrap();
+    let claim = Snapshot {
+        tree,
+        origin: Some(Origin {
+            vault: from.vault.id(),
+            snapshot: id,
+            lost: 0,
+        }),
+        ..from.vault.snapshot(&id).unwrap()
+    };
+    writer.publish(&claim, &stored.finish().unwrap()).unwrap();
+    let report = all(&from, &to);
+    clean(&report);
+    assert_restores(&to, &only_copy(&report, &to, id), source.path());
+    assert_eq!(all(&from, &to).skipped, 1);
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use drystone_backup::{CopyMode, CopyOptions, CopyReport, copy};
 use drystone_format::RootId;
 use drystone_format::codec::Compression;
-use drystone_vault::Vault;
+use drystone_vault::{Problems, Vault};
 use serde_json::json;
 
 use crate::config::{Target, process_environment};
@@ -65,7 +65,7 @@ impl Copy {
         let from = open::open(app)?;
         let to = open::open_with(app, &target)?;
         let start = Instant::now();
-        let chosen = self.chosen(app, &from)?;
+        let (chosen, unread) = self.chosen(app, &from)?;
         let (progress, line) = Shown::begin(app, "copy", "file");
         let options = CopyOptions {
             compression: self
@@ -83,15 +83,20 @@ impl Copy {
         };
         let report = copy(&from, &to, &chosen, &options);
         drop(line);
-        self.report(app, &report?, &to, start)
+        let mut report = report?;
+        report.problems.append(unread);
+        self.report(app, &report, &to, start)
     }
 
-    fn chosen(&self, app: &App, from: &Vault) -> Result<Vec<RootId>> {
+    /// The snapshots to copy, and what of all there should be cannot be read or is missing.
+    fn chosen(&self, app: &App, from: &Vault) -> Result<(Vec<RootId>, Problems)> {
         if self.snapshots.is_empty() {
-            return Ok(from.snapshot_ids()?);
+            let (candidates, problems) = from.candidates()?;
+            return Ok((candidates.iter().map(|one| one.id).collect(), problems));
         }
         let resolved = self.snapshots.iter();
-        resolved.map(|text| Ok(open::resolve(app, from, text)?.id)).collect()
+        let chosen: Result<Vec<RootId>> = resolved.map(|text| Ok(open::resolve(app, from, text)?.id)).collect();
+        Ok((chosen?, Problems::default()))
     }
 
     fn report(&self, app: &App, report: &CopyReport, to: &Vault, start: Instant) -> Result<Exit> {
