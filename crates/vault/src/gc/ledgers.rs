@@ -62,7 +62,9 @@ impl Run<'_> {
     /// the newest one states that already.
     pub(super) fn put_ledger(&mut self) -> Result<()> {
         let cuts = protocol::cuts(&self.fences, &self.registrations);
-        let given_up = cuts.keys().filter(|id| !self.registrations.is_over(id));
+        let is_given_up =
+            |id: &&RegistrationId| !self.registrations.is_over(id) && !self.registrations.is_contradicted(id);
+        let given_up = cuts.keys().filter(is_given_up);
         self.report.given_up = given_up.copied().collect();
         let change = Change {
             cuts,

@@ -3,7 +3,8 @@
 //!
 //! - A statement (presence or root) counts once every root up to its advance was read: numbers without gaps, each root the
 //!   one that the next states as its predecessor. A root that an owner forgot counts as read.
-//! - A registration is over by a statement of its own that counts, or by a cut if every root that counts was read and none that it states is
+//! - A registration is over by a statement of its own that counts, unless a presence says that it is at work: a thief of the key can say that it
+//!   is over while it is not. Such a one is fenced first. It is over also by a cut if every root that counts was read and none that it states is
 //!   missing.
 //! - Only what the writer has signed comes here; the callers have verified it.
 
@@ -93,6 +94,7 @@ pub enum Gaps {
 struct Known {
     aware: BTreeSet<EpochName>,
     is_over: bool,
+    says_over: bool,
     ends_by_root: bool,
     is_cut: bool,
     life: u64,
@@ -144,6 +146,13 @@ impl Registrations {
     /// which nothing is known is not over.
     pub fn is_over(&self, writer: &RegistrationId) -> bool {
         self.0.get(writer).is_some_and(|known| known.is_over)
+    }
+
+    /// Returns true if a statement says that this writer is over, though a presence says that it is at work. After a normal end that is so until the
+    /// presence is removed, which a kill or a place that only adds can prevent.
+    pub fn is_contradicted(&self, writer: &RegistrationId) -> bool {
+        let known = self.0.get(writer);
+        known.is_some_and(|known| known.says_over && !known.is_over)
     }
 
     /// Writers at work.
@@ -211,7 +220,7 @@ impl Chain<'_> {
             if advance.is_none_or(|advance| is_complete(&advance)) {
                 known.aware.extend(seen);
                 known.settled_packs = known.settled_packs.max(packs);
-                known.is_over |= is_over;
+                known.says_over |= is_over;
             }
         };
         for presence in presences {
@@ -220,6 +229,7 @@ impl Chain<'_> {
         for (name, root) in self.roots {
             state(Some(*name), &root.seen, root.packs, root.is_last);
         }
+        known.is_over = known.says_over && presences.iter().all(|presence| presence.is_over);
         let is_end = |(name, root): (&(u64, RootId), &Published)| root.is_last && is_complete(name);
         known.ends_by_root = self.roots.iter().any(is_end);
         let missing = stated.iter().filter(|name| !is_complete(name));
@@ -426,7 +436,15 @@ mod tests {
     #[test]
     fn registrations_end_by_their_own_word_or_by_a_cut() {
         let standing = Standing::default();
-        assert!(judged(&[presence(None, false)], &roots(&[0], Some(0)), &standing).is_over(&WRITER));
+        assert!(judged(&[], &roots(&[0], Some(0)), &standing).is_over(&WRITER));
+        // A thief of its key could have said so.
+        for (presences, roots) in [
+            (vec![presence(None, false)], roots(&[0], Some(0))),
+            (vec![presence(None, false), presence(None, true)], Roots::default()),
+        ] {
+            let found = judged(&presences, &roots, &standing);
+            assert!(!found.is_over(&WRITER) && found.is_contradicted(&WRITER));
+        }
         assert!(judged(&[presence(None, true)], &Roots::default(), &standing).is_over(&WRITER));
         assert!(judged(&[presence(Some(1), true)], &roots(&[0, 1], None), &standing).is_over(&WRITER));
         assert!(!judged(&[presence(Some(1), true)], &roots(&[1], None), &standing).is_over(&WRITER));

@@ -126,7 +126,8 @@ impl Run<'_> {
         loop {
             let blockers = self.look_at_writers()?;
             let left = self.options.wait.saturating_sub(start.elapsed());
-            if blockers.iter().all(|id| self.is_gone(id)) || left.is_zero() {
+            let ends_soon = |id: &RegistrationId| self.is_gone(id) || self.registrations.is_contradicted(id);
+            if blockers.iter().all(ends_soon) || left.is_zero() {
                 return Ok(());
             }
             self.options.cancel.check()?;
@@ -153,7 +154,9 @@ impl Run<'_> {
             let life = self.registrations.life(&id);
             let look = Observed::look(observed.get(&id).copied(), life, now, gap);
             observed.insert(id, look);
-            if look.is_silent() || self.is_gone(&id) {
+            // One that has just ended removes its presence in a moment; one that stays contradicted is asked no more.
+            let is_contradicted = self.at_work.is_contradicted(&id) && self.registrations.is_contradicted(&id);
+            if look.is_silent() || self.is_gone(&id) || is_contradicted {
                 fences.insert(id);
             }
         }

@@ -60,8 +60,8 @@ enum Bug {
     NoConfirming,
     /// gc takes a writer at its word without having read every root up to its advance.
     SkipsRoots,
-    /// gc believes a presence that the writer has not signed.
-    BelievesForged,
+    /// gc takes a writer for over since a thief of its key says so, though its presence says that it is at work.
+    BelievesThief,
     /// gc says of a writer that it gave up that none of its roots counts.
     CutsAll,
     /// gc takes a writer that was cut for over, though it has not listed all of its roots that count.
@@ -197,7 +197,7 @@ struct World {
     tears: bool,
     /// A place hides roots.
     hides: bool,
-    /// Somebody else has put a presence in the first writer's name, which says that it is over.
+    /// A thief of the first writer's key says in its name that it is over.
     forges: bool,
     /// How many roots each writer publishes; each needs a chunk of its own.
     advances: usize,
@@ -260,6 +260,10 @@ fn judged(bug: Bug, writers: &[Registered], roots: &BTreeMap<RootName, Stored>, 
     }
     if bug == Bug::SkipsRoots {
         writers.iter_mut().for_each(|writer| writer.advance = None);
+    }
+    if bug == Bug::BelievesThief {
+        let over: BTreeSet<RegistrationId> = writers.iter().filter(|one| one.is_over).map(|one| one.id).collect();
+        writers.retain(|one| one.is_over || !over.contains(&one.id));
     }
     let gaps = match bug {
         Bug::CutIsEnough => Gaps::Accept,

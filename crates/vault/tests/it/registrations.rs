@@ -537,6 +537,56 @@ fn packs_of_a_run_under_way_are_left_alone_until_a_root_covers_them() {
     }
 }
 
+/// A thief of a writer's key says in its name that it is over, by a presence or by a last root, while it is at work: nothing that it stored goes before
+/// it is told, and what it reports is there.
+#[test]
+fn a_thief_who_says_that_a_run_is_over_costs_no_snapshot() {
+    for by_root in [false, true] {
+        let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+        let vault = fixture.create(store.clone()).unwrap();
+        let writer = add_key(&vault, Role::Writer);
+        let writing = writer.open(store.clone()).unwrap();
+        let stolen = secrets(&writer, &store);
+        let run = ingest(&writing);
+        let mut lane = run.lane();
+        let mut content = lane.content();
+        content.write(&noise(7, 100_000)).unwrap();
+        content.finish().unwrap();
+        let tree = run.tree().finish(&mut lane).unwrap();
+        lane.finish().unwrap();
+        let stored = run.finish().unwrap();
+        let presence = names(&store, Prefix::Writers).pop_first().unwrap();
+        let Kind::Writer(id, beat, hash) = presence.kind() else {
+            panic!()
+        };
+        let read = Presence::verify(&stolen, (&id, beat, &hash), &store.contents()[&presence]).unwrap();
+        let nonce = read.0.nonce;
+        if by_root {
+            let (name, object) = craft_root(&stolen, nonce, ALONE, &snapshot(Recipe::default()).encode());
+            store.overwrite(&Name::root(&name), object.into());
+        } else {
+            let over = Presence {
+                nonce,
+                beat: 9,
+                state: WriterState::Over,
+                ..Presence::default()
+            };
+            let (name, object) = craft_presence(&stolen, &over);
+            store.overwrite(&name, object.into());
+        }
+        for _ in 0..3 {
+            vault.gc(&GcOptions::default()).unwrap();
+        }
+        let published = writing.publish(&snapshot(tree), &stored).map(drop);
+        assert!(matches!(published, Err(Error::GivenUp { .. })), "{published:?}");
+        // It registers anew, and keeps what it reports.
+        let (reported, _) = back_up(&writing, &[("a", &noise(7, 100_000))]).unwrap();
+        vault.gc(&GcOptions::default()).unwrap();
+        assert_eq!(files(&vault, &reported).unwrap()[0].1, noise(7, 100_000));
+        assert_eq!(lines(&check(&vault).problems), "");
+    }
+}
+
 /// A2: a run that cannot read the epoch that gives it up must not report its snapshot.
 #[test]
 fn a_run_that_cannot_read_an_epoch_does_not_report() {

@@ -187,7 +187,7 @@ impl State {
             Op::ListWriters => {
                 let shown = |found: &&Registered| !self.place.fresh.contains(&Fresh::Presence(found.id));
                 actor.writers = self.place.presences.iter().filter(shown).cloned().collect();
-                let forged = Registered {
+                let thiefs = Registered {
                     id: own(0),
                     beat: 9,
                     seen: BTreeSet::new(),
@@ -195,9 +195,7 @@ impl State {
                     packs: 0,
                     is_over: true,
                 };
-                actor
-                    .writers
-                    .extend((world.forges && world.bug == Bug::BelievesForged).then_some(forged));
+                actor.writers.extend(world.forges.then_some(thiefs));
             }
             Op::Fence if fences => {
                 let fences = blockers(&actor.named, &actor.judged(world.bug), &own(at));
@@ -243,10 +241,10 @@ impl State {
         }
         let actor = &self.actors[at];
         let registrations = actor.judged(world.bug);
-        let listed = |id: &RegistrationId| actor.writers.iter().any(|found| found.id == *id);
+        let listed = actor.writers.clone();
         self.place
             .presences
-            .retain(|found| !(listed(&found.id) && registrations.is_over(&found.id)));
+            .retain(|found| !(listed.contains(found) && registrations.is_over(&found.id)));
     }
 
     fn delete(&mut self, world: &World, at: usize) {

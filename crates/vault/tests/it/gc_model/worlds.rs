@@ -190,9 +190,11 @@ fn advancing() -> Vec<(&'static str, World)> {
             },
         ),
         (
-            "a writer and a gc, a forged presence",
+            "a writer, a thief of its key, and a gc",
             World {
                 packs: vec![0],
+                gcs: 2,
+                last: Begins::Over,
                 forges: true,
                 ..WORLD
             },
@@ -253,7 +255,7 @@ fn seeded_bugs_are_found() {
         (Bug::NoSettling, "a writer and a gc, stale lists"),
         (Bug::NoConfirming, "a writer, and one gc after another, torn puts"),
         (Bug::SkipsRoots, "two roots and a gc, a place hides the first"),
-        (Bug::BelievesForged, "a writer and a gc, a forged presence"),
+        (Bug::BelievesThief, "a writer, a thief of its key, and a gc"),
         (Bug::CutsAll, "two roots and a gc"),
         (Bug::ClaimsTooMuch, "two roots and a gc"),
         (Bug::CutIsEnough, LARGE),
