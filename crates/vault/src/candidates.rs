@@ -52,6 +52,14 @@ pub(crate) struct Survey {
     pub(crate) ignored: Problems,
 }
 
+/// A look of a clock that was ahead has been no later than now.
+fn credible(seen: FirstSeen, now: i64) -> FirstSeen {
+    FirstSeen {
+        not_at: seen.not_at.filter(|not_at| *not_at <= now),
+        at: seen.at.min(now),
+    }
+}
+
 /// Says that a snapshot was stated or seen before and is not there.
 fn missed(root: &RootName) -> String {
     let id = root.hash.short();
@@ -176,12 +184,13 @@ impl Vault {
                     signed.push(name);
                     let own = sightings.get(&name).unwrap_or(FirstSeen { not_at: None, at: now });
                     let numbered = name.numbered();
+                    let seen = times.get(&numbered).map_or(own, |time| first_seen(own, *time));
                     candidates.push(Candidate {
                         id: name.hash,
                         snapshot,
                         writer: root.certificate.writer,
                         role: root.certificate.role,
-                        seen: times.get(&numbered).map_or(own, |time| first_seen(own, *time)),
+                        seen: credible(seen, now),
                         stated: view.stated.live.get(&numbered).map(|live| live.first),
                     });
                 }
@@ -211,6 +220,16 @@ impl Vault {
             sightings.encode()
         })?;
         Ok(sightings)
+    }
+
+    /// Writes down that this machine has made a snapshot: it misses it from now on.
+    pub(crate) fn note_own(&self, root: Numbered) -> Result<()> {
+        let now = self.context.clock.now();
+        self.known().update_section(&self.id(), SIGHTINGS, |before| {
+            let mut sightings = Sightings::decode(&before.unwrap_or_default());
+            sightings.add(root, now);
+            sightings.encode()
+        })
     }
 
     /// The snapshots that this machine has seen, by now or long ago.

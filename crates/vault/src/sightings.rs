@@ -42,7 +42,7 @@ impl Sightings {
             Some((root, FirstSeen { not_at, at }))
         };
         Self {
-            last_look: Some(i64::from_be_bytes(*last_look)),
+            last_look: Some(i64::from_be_bytes(*last_look)).filter(|look| *look != i64::MIN),
             seen: records.iter().filter_map(record).collect(),
         }
     }
@@ -78,6 +78,15 @@ impl Sightings {
         if has_new || !self.last_look.is_some_and(one_look) {
             self.last_look = Some(now.seconds);
         }
+    }
+
+    /// Takes in a snapshot that this machine has made itself.
+    pub(crate) fn add(&mut self, root: Numbered, now: Time) {
+        let first = FirstSeen {
+            not_at: self.last_look,
+            at: now.seconds,
+        };
+        self.seen.entry(root).or_insert(first);
     }
 
     pub(crate) fn get(&self, root: &RootName) -> Option<FirstSeen> {

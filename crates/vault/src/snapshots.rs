@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use drystone_format::RootId;
+use drystone_format::ledger::Numbered;
 use drystone_format::root::{RootKind, RootState};
 use drystone_format::snapshot::Snapshot;
 
@@ -35,7 +36,14 @@ impl Vault {
         let mut random = Source(&*self.context.entropy);
         let payload = snapshot.encode();
         let root = (RootKind::SNAPSHOT, payload.as_slice(), state);
-        stored.registration.publish(root, stored.index_part(), &mut random)
+        let (registration, number, id) = stored.registration.publish(root, stored.index_part(), &mut random)?;
+        // Whoever made it has seen it. That it cannot be written down makes the snapshot no less durable; the next look does.
+        let _ = self.note_own(Numbered {
+            registration,
+            number,
+            hash: id,
+        });
+        Ok(id)
     }
 
     /// The ids of all snapshots, in no order; without those that an owner has forgotten, wherever they come from.

@@ -142,7 +142,7 @@ impl Registration {
         Ok(())
     }
 
-    /// Publishes the next root of this registration, and makes sure that it counts.
+    /// Publishes the next root of this registration, and makes sure that it counts. Returns its registration, number and hash.
     ///
     /// After [`RootState::Last`], or an error once it may have been put, nothing more can be published. After
     /// [`RootState::Open`] the caller must bring its list of packs in step with the epochs before it relies on another.
@@ -151,7 +151,7 @@ impl Registration {
         (kind, payload, state): (RootKind, &[u8], RootState),
         part: Option<&IndexPart>,
         random: &mut dyn Random,
-    ) -> Result<RootId> {
+    ) -> Result<(RegistrationId, u64, RootId)> {
         if self.has_ended.load(Ordering::Acquire) {
             return Err(Error::Published);
         }
@@ -212,7 +212,7 @@ impl Registration {
             }
             RootState::Open => self.has_ended.store(false, Ordering::Release),
         }
-        Ok(name.hash)
+        Ok((self.id, number, name.hash))
     }
 }
 

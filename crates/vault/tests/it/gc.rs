@@ -101,7 +101,7 @@ fn a_dry_run_changes_nothing_and_says_what_would_go() {
     let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
     let vault = fixture.create(store.clone()).unwrap();
     let (id, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
-    remove_root(&*store, &id);
+    vault.forget(&[id]).unwrap();
     let before = store.contents();
     let report = vault
         .gc(&GcOptions {
@@ -127,7 +127,7 @@ fn a_running_backup_keeps_what_it_may_rely_on() {
     let mut content = lane.content();
     content.write(&noise(1, 100_000)).unwrap();
     let recipe = content.finish().unwrap();
-    remove_root(&*store, &old);
+    vault.forget(&[old]).unwrap();
     let report = gc(&vault);
     let waits = |report: &GcReport| (report.condemned_packs, report.waiting_packs, report.deleted_packs);
     assert_eq!(waits(&report), (1, 1, 0), "{report:?}");
@@ -135,7 +135,7 @@ fn a_running_backup_keeps_what_it_may_rely_on() {
     // The same for packs of another key.
     let owner = add_key(&vault, Role::Owner).open(store.clone()).unwrap();
     let (mine, _) = back_up(&owner, &[("b", &noise(2, 100_000))]).unwrap();
-    remove_root(&*store, &mine);
+    vault.forget(&[mine]).unwrap();
     let report = gc(&vault);
     assert_eq!(waits(&report), (1, 2, 0), "{report:?}");
     assert_eq!(report.waiting_for.len(), 1);
@@ -171,7 +171,7 @@ fn what_is_condemned_under_a_run_is_rescued() {
     let mut content = lane.content();
     content.write(&noise(1, 100_000)).unwrap();
     let recipe = content.finish().unwrap();
-    remove_root(&*store, &old);
+    vault.forget(&[old]).unwrap();
     let report = gc(&vault);
     assert_eq!((report.condemned_packs, report.waiting_packs), (1, 1), "{report:?}");
     let mut tree = run.tree();
@@ -205,7 +205,7 @@ fn a_silent_run_is_given_up_and_notices() {
     let mut content = lane.content();
     content.write(&noise(1, 100_000)).unwrap();
     let recipe = content.finish().unwrap();
-    remove_root(&*store, &old);
+    vault.forget(&[old]).unwrap();
     let options = GcOptions {
         silence: Duration::ZERO,
         ..GcOptions::default()
@@ -245,7 +245,7 @@ fn a_run_that_died_here_is_given_up_at_once() {
     let vault = add_key(&fixture.create(store.clone()).unwrap(), Role::Owner);
     let vault = vault.open(store.clone()).unwrap();
     let (old, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
-    remove_root(&*store, &old);
+    vault.forget(&[old]).unwrap();
     // The power goes before the root of a second run is stored: nobody removes its presence.
     let cut = Cut {
         after_changes: 1,
@@ -270,7 +270,7 @@ fn an_unreadable_snapshot_or_tree_stops_it() {
     let vault = fixture.create(store.clone()).unwrap();
     let (first, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
     let (second, _) = back_up(&vault, &[("b", &noise(2, 100_000))]).unwrap();
-    remove_root(&*store, &first);
+    vault.forget(&[first]).unwrap();
     let name = root_of(&*store, &second);
     let root = store.contents()[&name].clone();
     store.overwrite(&name, root.slice(..root.len() - 1));
@@ -302,7 +302,7 @@ fn half_garbage(fixture: &Fixture) -> (Memory, RootId, Vec<u8>) {
     let kept = noise(5, 120_000);
     let (first, _) = back_up(&vault, &[("a", &noise(4, 120_000)), ("kept", &kept)]).unwrap();
     let (second, _) = back_up(&vault, &[("kept", &kept)]).unwrap();
-    remove_root(&*store, &first);
+    vault.forget(&[first]).unwrap();
     ((*store).clone(), second, kept)
 }
 
@@ -424,7 +424,7 @@ fn epochs_do_not_pile_up() {
     let vault = fixture.create(store.clone()).unwrap();
     for round in 0..5 {
         let (id, _) = back_up(&vault, &[("a", &noise(round, 50_000))]).unwrap();
-        remove_root(&*store, &id);
+        vault.forget(&[id]).unwrap();
         assert_eq!(gc(&vault).deleted_packs, 1);
         assert_eq!(names(&store, Prefix::Epochs).len(), 1);
     }

@@ -165,6 +165,53 @@ fn a_clock_in_the_future_costs_no_snapshot() {
     assert_eq!(vault.resolve(&future.to_string()).unwrap().id, future);
 }
 
+/// B1: a clock that was a year ahead while a snapshot was made and looked at. Once it is right again, the snapshot is in the future.
+#[test]
+fn a_look_by_a_clock_that_was_ahead_believes_no_future() {
+    let world = World::new();
+    let old = world.publish(&world.owner, "host", 0);
+    world.later(365 * DAY);
+    let future = world.publish(&world.owner, "host", 0);
+    world.open(&world.owner).snapshots().unwrap();
+    world.later(-365 * DAY + 60);
+    let new = world.publish(&world.owner, "host", 0);
+    assert_eq!(world.latest("latest").unwrap(), new);
+    let vault = world.open(&world.owner);
+    let going = |keep: &Keep| {
+        let (groups, _) = vault.plan_forget(keep, &|_| true).unwrap();
+        groups.iter().flat_map(Group::forgotten).collect::<Vec<_>>()
+    };
+    let within = Keep {
+        within_seconds: Some(30 * DAY),
+        ..Keep::default()
+    };
+    assert_eq!(going(&within), []);
+    let last = Keep {
+        last: 1,
+        ..Keep::default()
+    };
+    assert_eq!(going(&last), [old]);
+    assert!(vault.snapshot_ids().unwrap().contains(&future), "it is kept and told");
+}
+
+/// S8: who has made a snapshot misses it, also if it never looked.
+#[test]
+fn a_machine_misses_the_snapshot_that_it_made() {
+    let world = World::new();
+    let kept = world.publish(&world.owner, "host", 0);
+    let made = world.publish(&world.owner, "host", 60);
+    let name = root_of(&*world.store, &made);
+    world.store.remove(&name);
+    let vault = world.open(&world.owner);
+    let refused = vault.gc(&GcOptions::default()).map(drop);
+    assert!(
+        matches!(refused, Err(Error::MissingRoots { count: 1, .. })),
+        "{refused:?}"
+    );
+    assert!(lines(&vault.snapshots().unwrap().1).contains(name.as_str()));
+    assert_eq!(vault.snapshot_ids().unwrap(), [kept]);
+}
+
 /// S8: a snapshot that this machine has seen is missed aloud, whether a place hides it or was rolled back, until an owner forgets it.
 #[test]
 fn a_snapshot_that_was_seen_is_missed_aloud() {

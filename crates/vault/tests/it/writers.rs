@@ -18,7 +18,7 @@ use drystone_store::{Fail, Kind, Memory, Name, Op, Prefix, Store};
 use drystone_vault::retention::{Group, Keep};
 use drystone_vault::{Error, GcOptions, Vault};
 
-use crate::gc::{forgetting, gc, remove_root};
+use crate::gc::{forgetting, gc};
 use crate::support::{
     ALONE, Fixture, add_key, back_up, check, craft_pack, craft_presence, craft_root, files, lines, noise, plant,
     random as entropy, root_of, runtime, scrub, secrets, snapshot,
@@ -96,7 +96,7 @@ fn an_append_only_client_holds_nothing_up() {
     let vault = world.owner();
     scrub(&vault);
     let (garbage, _) = back_up(&vault, &[("g", &noise(5, 60_000))]).unwrap();
-    remove_root(&*world.store, &garbage);
+    vault.forget(&[garbage]).unwrap();
     assert_eq!(gc(&vault).deleted_packs, 1);
     assert_eq!(writers(), 0);
     world.assert_whole();
@@ -201,7 +201,7 @@ fn false_presences_free_nothing_and_keep_garbage_for_a_while_only() {
         panic!()
     };
     let (garbage, _) = back_up(&vault, &[("g", &noise(5, 60_000))]).unwrap();
-    remove_root(&*world.store, &garbage);
+    vault.forget(&[garbage]).unwrap();
     let report = gc(&vault);
     assert_eq!((report.waiting_packs, report.deleted_packs), (1, 0), "{report:?}");
     let seen = world.store.contents().into_keys().filter_map(|name| match name.kind() {
@@ -255,7 +255,7 @@ fn a_false_presence_keeps_packs_for_a_while_only() {
     let world = world();
     let vault = world.owner();
     let (garbage, _) = back_up(&vault, &[("g", &noise(5, 60_000))]).unwrap();
-    remove_root(&*world.store, &garbage);
+    vault.forget(&[garbage]).unwrap();
     let (name, lie) = craft_presence(&secrets(&world.owner, &world.store), &Presence::default());
     world.put(&name, lie);
     let options = GcOptions {
