@@ -10,6 +10,7 @@ use bytes::Bytes;
 use drystone_format::{PackId, SlotId};
 use drystone_store::{Error, Local, Name, OpenOptions, Prefix, Put, Range, Store, create, open};
 
+use crate::image::{self, command, let_go, may_mount};
 use crate::pack;
 
 fn key() -> Name {
@@ -200,6 +201,61 @@ async fn temporary_files_are_written_and_removed_at_the_place_only() {
     assert!(error.to_string().contains("tmp is a symbolic link"), "{error}");
     let left: Vec<_> = fs::read_dir(elsewhere.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
+}
+
+/// A file system in a file, taken down at the end.
+struct Disk {
+    image: PathBuf,
+    mount: PathBuf,
+}
+
+impl Disk {
+    fn mount(&self) {
+        let (image, mount) = (self.image.to_str().unwrap(), self.mount.to_str().unwrap());
+        command("mount", &["-oloop", image, mount]);
+    }
+
+    /// Throws away what is in memory only, the log of the file system included.
+    fn cut_power(&self) {
+        let mount = self.mount.to_str().unwrap();
+        command("xfs_io", &["-x", "-c", "shutdown", mount]);
+        command("umount", &[mount]);
+        self.mount();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let_go(&self.mount);
+    }
+}
+
+#[tokio::test]
+async fn what_was_answered_outlives_a_power_cut() {
+    if !may_mount("a power cut", &["mkfs.xfs", "xfs_io"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (image, mount) = (dir.path().join("image"), dir.path().join("mount"));
+    image::make(&["mkfs.xfs", "-q"], &image, 300 << 20);
+    fs::create_dir(&mount).unwrap();
+    let disk = Disk { image, mount };
+    disk.mount();
+    let path = disk.mount.join("vault");
+    let (name, bytes) = pack(1, 3 << 20);
+    for (name, bytes) in [(key(), Bytes::from_static(b"x")), (name, bytes)] {
+        let store = Local::create(&path).unwrap();
+        assert_eq!(store.put(&name, bytes.clone()).await.unwrap(), Put::Created);
+        drop(store);
+        disk.cut_power();
+        let store = Local::open(&path).unwrap();
+        assert_eq!(store.get(&name, Range::All).await.unwrap(), bytes);
+        store.delete(&name).await.unwrap();
+        drop(store);
+        disk.cut_power();
+        let found = Local::open(&path).unwrap().stat(&name).await;
+        assert!(matches!(found, Err(Error::NotFound { .. })), "{found:?}");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ mod crash;
 mod decorators;
 mod front;
 mod hostile;
+#[path = "../../reflink/tests/main/image.rs"]
+mod image;
 mod local;
 mod processes;
 mod servers;

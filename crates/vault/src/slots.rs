@@ -27,6 +27,8 @@ use crate::vault::Vault;
 
 /// How often one unknown key epoch makes a process read its slots again.
 const ASKED_MAX: u8 = 3;
+/// How long slots that were read on opening are good for the first run, seconds: so a command that opens a vault and stores reads them once.
+const FRESH_SECONDS: i64 = 5;
 /// How many unknown key epochs do.
 const UNKNOWN_EPOCHS_MAX: usize = 256;
 
@@ -455,7 +457,11 @@ impl Vault {
 
     /// Reads the key slots again, unless they were read a moment ago, when the vault was opened.
     pub(crate) fn follow_keys(&self) -> Result<()> {
-        if self.fresh_keys.swap(false, Ordering::AcqRel) {
+        let (opened, now) = (
+            self.keys_read.swap(i64::MIN, Ordering::AcqRel),
+            self.context.clock.now(),
+        );
+        if (opened..opened.saturating_add(FRESH_SECONDS)).contains(&now.seconds) {
             return Ok(());
         }
         self.refresh_keys()

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -45,8 +45,8 @@ pub struct Vault {
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) slot: SlotId,
     pub(crate) slot_source: Arc<SlotSource>,
-    /// The slots have just been read.
-    pub(crate) fresh_keys: AtomicBool,
+    /// When the slots were read on opening, seconds; long ago once a run has begun.
+    pub(crate) keys_read: AtomicI64,
     pub(crate) hasher: ChunkHasher,
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) ledgers: Arc<Ledgers>,
@@ -142,6 +142,7 @@ impl Vault {
         let hasher = ChunkHasher::new(&secrets.dedup_key);
         let epochs = Arc::new(Epochs::new(place.clone(), secrets.clone()));
         let memory = Known::in_dir(&context.known_dir);
+        let keys_read = AtomicI64::new(context.clock.now().seconds);
         let ledgers = Ledgers::new(place.clone(), secrets.clone(), memory, !context.accept.older);
         Ok(Self {
             epochs,
@@ -152,7 +153,7 @@ impl Vault {
             secrets,
             slot,
             slot_source,
-            fresh_keys: AtomicBool::new(true),
+            keys_read,
             hasher,
             header,
             header_bytes,

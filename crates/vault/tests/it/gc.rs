@@ -1,20 +1,24 @@
 //! gc frees what nothing needs, and nothing else (I5): alone, beside runs, after crashes, on damaged vaults.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use drystone_format::RootId;
 use drystone_format::epoch::{Epoch, seal_epoch};
 use drystone_format::id::object_hash;
 use drystone_format::keys::Role;
 use drystone_format::ledger::{Ledger, Sightings, seal_ledger};
 use drystone_store::crash::{Cut, InFlight};
-use drystone_store::{Crash, Kind, Memory, Name, Prefix, RootKind, Store};
+use drystone_store::{Crash, Kind, Listed, Memory, Name, Prefix, Put, Range, RootKind, Store, Traits};
 use drystone_vault::{Error, GcOptions, GcReport, Vault};
 
 use crate::support::{
-    Fixture, add_key, back_up, check, files, ingest, lines, noise, random, root_of, runtime, secrets, snapshot, watched,
+    Fixture, add_key, back_up, begin, check, files, ingest, lines, noise, random, root_of, runtime, secrets, snapshot,
+    watched,
 };
 
 /// Removes the root object itself, as if it had never been published.
@@ -190,6 +194,82 @@ fn what_is_condemned_under_a_run_is_rescued() {
         assert_eq!(files(vault, &id).unwrap()[0].1, noise(1, 100_000));
         assert_eq!(lines(&check(vault).problems), "");
     }
+}
+
+/// A place that tells when an epoch was put, and goes on when it is answered, as long as somebody listens.
+#[derive(Debug)]
+struct Ambush {
+    inner: Arc<Memory>,
+    told: Sender<()>,
+    answered: Mutex<Receiver<()>>,
+}
+
+#[async_trait]
+impl Store for Ambush {
+    fn place(&self) -> &str {
+        self.inner.place()
+    }
+
+    fn traits(&self) -> Traits {
+        self.inner.traits()
+    }
+
+    async fn put(&self, name: &Name, bytes: Bytes) -> drystone_store::Result<Put> {
+        let put = self.inner.put(name, bytes).await?;
+        if Prefix::Epochs.covers(name) && self.told.send(()).is_ok() {
+            let _ = self.answered.lock().unwrap().recv();
+        }
+        Ok(put)
+    }
+
+    async fn get(&self, name: &Name, range: Range) -> drystone_store::Result<Bytes> {
+        self.inner.get(name, range).await
+    }
+
+    async fn stat(&self, name: &Name) -> drystone_store::Result<u64> {
+        self.inner.stat(name).await
+    }
+
+    async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> drystone_store::Result<Vec<Listed>> {
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, name: &Name) -> drystone_store::Result<()> {
+        self.inner.delete(name).await
+    }
+}
+
+/// A run publishes after gc has marked and condemned what the run relies on, and before gc deletes it.
+#[test]
+fn what_is_published_after_the_mark_is_rescued() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let writer = add_key(&vault, Role::Owner);
+    let (old, _) = back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
+    let other = writer.open(store.clone()).unwrap();
+    let (run, tree) = begin(&other, [("b", noise(1, 100_000).as_slice())]).unwrap();
+    let finished = run.finish().unwrap();
+    assert!(finished.new_bytes < 10_000, "it relies on what is there");
+    vault.forget(&[old]).unwrap();
+    let ((told, hears), (answers, answered)) = (channel(), channel());
+    let place = Ambush {
+        inner: store.clone(),
+        told,
+        answered: Mutex::new(answered),
+    };
+    let collecting = fixture.open(Arc::new(place)).unwrap();
+    let publishing = std::thread::spawn(move || {
+        hears.recv().unwrap();
+        let id = other.publish(&snapshot(tree), &finished).unwrap();
+        answers.send(()).unwrap();
+        id
+    });
+    let report = gc(&collecting);
+    let id = publishing.join().unwrap();
+    assert_eq!((report.condemned_packs, report.deleted_packs), (1, 1), "{report:?}");
+    let fresh = fixture.elsewhere().open(store).unwrap();
+    assert_eq!(files(&fresh, &id).unwrap()[0].1, noise(1, 100_000));
+    assert_eq!(lines(&check(&fresh).problems), "");
 }
 
 /// A run that is silent for long is given up: it must not report a snapshot whose data may be gone.

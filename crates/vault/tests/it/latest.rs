@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use drystone_format::id::object_hash;
 use drystone_format::keys::Role;
 use drystone_format::recipe::Recipe;
-use drystone_format::root::{RootKind, RootName};
+use drystone_format::root::{RootKind, RootName, open_root};
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::Time;
 use drystone_format::{RegistrationId, RootId};
-use drystone_store::{Memory, Name};
+use drystone_store::{Kind, Memory, Name};
 use drystone_vault::retention::{Group, Keep};
-use drystone_vault::{Clock, Context, Error, GcOptions, Vault};
+use drystone_vault::{Clock, Context, Error, GcOptions, NewEpoch, Vault};
 
-use crate::support::{ALONE, Fixture, add_key, check, craft_root, ingest, lines, root_of, secrets, snapshot};
+use crate::support::{ALONE, Fixture, add_key, back_up, check, craft_root, ingest, lines, root_of, secrets, snapshot};
 
 const DAY: i64 = 86_400;
 
@@ -192,6 +192,24 @@ fn a_look_by_a_clock_that_was_ahead_believes_no_future() {
     };
     assert_eq!(going(&last), [old]);
     assert!(vault.snapshot_ids().unwrap().contains(&future), "it is kept and told");
+}
+
+/// A vault that lay idle since it was opened reads the key slots again before its first run.
+#[test]
+fn a_vault_that_was_idle_follows_a_new_key_epoch_in_its_first_run() {
+    let world = World::new();
+    let vault = world.open(&world.owner);
+    let removed = add_key(&vault, Role::Member);
+    let old = secrets(&removed, &world.store);
+    let idle = world.open(&world.owner);
+    world.later(60);
+    let slots = vault.keys().unwrap().0;
+    let slot = slots.iter().find(|slot| slot.role == Role::Member).unwrap();
+    vault.remove_key(&slot.id, NewEpoch::Start).unwrap();
+    let (id, _) = back_up(&idle, &[("new", b"new")]).unwrap();
+    let name = root_of(&*world.store, &id);
+    let Kind::Root(root) = name.kind() else { panic!() };
+    assert!(open_root(&old, &root, &world.store.contents()[&name]).is_err());
 }
 
 /// S8: who has made a snapshot misses it, also if it never looked.

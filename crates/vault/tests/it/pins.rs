@@ -416,6 +416,21 @@ fn an_open_vault_follows_a_new_key_epoch_and_takes_it_for_no_damage() {
     assert!(matches!(removed.open(store), Err(Error::WrongKey { .. })));
 }
 
+/// A process that has run before, and has read nothing since, learns of a new key epoch when its next run begins.
+#[test]
+fn the_next_run_of_an_open_vault_is_closed_to_a_removed_key() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    let removed = add_key(&vault, Role::Member);
+    let idle = fixture.elsewhere().open(store.clone()).unwrap();
+    back_up(&idle, FILE).unwrap();
+    let old = secrets(&removed, &store);
+    let id = slot_of(&vault, |key| key.role == Role::Member);
+    vault.remove_key(&id, NewEpoch::Start).unwrap();
+    let (root, _) = back_up(&idle, &[("new", b"new")]).unwrap();
+    assert!(!opens(&old, &store, &root));
+}
+
 /// Where everybody's packs are relied on, those of a removed key are not: what they hold is stored again.
 #[test]
 fn packs_of_a_removed_key_are_not_relied_on() {

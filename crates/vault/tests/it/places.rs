@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use drystone_format::RootId;
+use drystone_format::config::Config;
 use drystone_format::id::object_hash;
 use drystone_format::keys::Role;
+use drystone_format::notice::{NoticeKind, seal_notice};
 use drystone_store::{Kind, Memory, Name, Prefix};
 use drystone_vault::{Error, GcOptions, Grade, NewEpoch, NewPlace, PlaceUse, Vault};
 
@@ -13,7 +15,7 @@ use crate::spread_world::{
     URLS, World, assert_whole, change, repair, small_files, some_files, store_files, store_small, try_store, unsigned,
 };
 use crate::support::root_of;
-use crate::support::{Fixture, add_key, check, files, lines, scrub};
+use crate::support::{Fixture, add_key, check, files, lines, random, scrub, secrets};
 
 #[test]
 fn any_k_places_and_the_key_are_enough() {
@@ -246,11 +248,21 @@ fn a_writer_cannot_send_others_to_places_of_his_own() {
         matches!(error, Err(Error::Format(drystone_format::Error::WriterKey { .. }))),
         "{error:?}"
     );
-    // What somebody else puts where a configuration would be is named and passed over.
-    let forged = Name::config(99, &object_hash(&[7; 300]));
-    world.store("mem://a").overwrite(&forged, vec![7; 300].into());
+    // What the writer's key signs, and what nobody signed, is passed over where a configuration would be.
+    let mut evil = Config {
+        number: 99,
+        ..vault.config().clone()
+    };
+    "mem://evil".clone_into(&mut evil.places[1].url);
+    let stolen = secrets(&writer, &world.store("mem://a"));
+    let signed = seal_notice(&stolen, NoticeKind::Config, evil.encode().unwrap(), &mut random()).unwrap();
+    for forged in [signed, vec![7; 300]] {
+        let name = Name::config(99, &object_hash(&forged));
+        world.store("mem://a").overwrite(&name, forged.into());
+    }
     let vault = world.open(&fixture.elsewhere(), &["mem://a"]).unwrap();
-    assert_eq!(vault.places().len(), 2);
+    let urls: Vec<&str> = vault.config().places.iter().map(|entry| entry.url.as_str()).collect();
+    assert_eq!(urls, ["mem://a", "mem://b"]);
     assert_eq!(files(&vault, &id).unwrap(), some_files(1));
 }
 
