@@ -59,6 +59,12 @@ impl Header {
     }
 }
 
+/// Returns true if the holder of this vault key signed the object as a header, whatever its version: only he can say that a vault is newer.
+pub fn is_signed_header(object: &[u8], vault: &VerifyKey) -> bool {
+    let split = split_signature(OBJECT, object);
+    split.is_ok_and(|(signed, signature)| verify(OBJECT, DOMAIN, signed, &signature, vault).is_ok())
+}
+
 /// Checks the eight bytes that open (and close) an object, the magic, then the version, for a program that knows the versions
 /// up to `newest`; returns the version.
 pub(crate) fn check_magic_up_to(newest: u8, object: &'static str, magic: &[u8; 7], bytes: &[u8; 8]) -> Result<u8> {

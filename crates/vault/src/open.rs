@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use drystone_format::RootId;
-use drystone_format::header::Header;
-use drystone_format::keys::{Secrets, epoch_number};
+use drystone_format::header::{Header, is_signed_header};
+use drystone_format::keys::{Secrets, VerifyKey, epoch_number};
 use drystone_format::slot::Slot;
 use drystone_format::{SlotId, VaultId};
 use drystone_store::{Name, Range, Store};
@@ -186,7 +186,10 @@ pub(crate) fn vaults_at(store: &Arc<dyn Store>, context: &Context) -> Result<Vec
     match header {
         Ok((header, _)) => return Ok(vec![header.vault]),
         Err(LostHeader::Damaged(source @ drystone_format::Error::Version { .. }, _)) => {
-            return Err(place.damaged(&Name::header())(source));
+            // Without a key nobody knows who says so; the slots may.
+            if read_slots(&place)?.0.is_empty() {
+                return Err(place.damaged(&Name::header())(source));
+            }
         }
         Err(_) => {}
     }
@@ -250,7 +253,7 @@ impl Look {
             lost => {
                 let reason = match lost {
                     Ok(_) => "it is another vault's".to_owned(),
-                    Err(lost) => lost.reason(&self.place, &slot.header)?,
+                    Err(lost) => lost.reason(&self.place, &pin.key)?,
                 };
                 warnings.push(format!(
                     "{}: the vault header is damaged ({reason}); its copy in the key slot is used; run `drystone repair header`",
@@ -400,17 +403,15 @@ enum LostHeader {
 }
 
 impl LostHeader {
-    /// Why the `copy` is used; an error if the vault is of a newer format.
-    fn reason(self, place: &Place, copy: &[u8]) -> Result<String> {
+    /// Why the copy in the slot is used; an error if the vault with this key is of a newer format.
+    fn reason(self, place: &Place, vault: &VerifyKey) -> Result<String> {
         match self {
             Self::Missing(reason) => Ok(reason),
             Self::Damaged(source @ drystone_format::Error::Version { .. }, object) => {
-                // A version that differs from that of its own copy is no version but a flipped bit.
-                let differs = object.iter().zip(copy).filter(|(one, other)| one != other).count();
-                if object.len() == copy.len() && differs == 1 {
-                    Ok("its version number is altered".to_owned())
-                } else {
+                if is_signed_header(&object, vault) {
                     Err(place.damaged(&Name::header())(source))
+                } else {
+                    Ok("it claims a newer format, and no owner of this vault signed it".to_owned())
                 }
             }
             Self::Damaged(source, _) => Ok(source.to_string()),

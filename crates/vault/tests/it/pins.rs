@@ -652,3 +652,44 @@ fn a_removal_that_is_interrupted_leaves_nothing_that_nobody_reads() {
         assert!(files(&fixture.open(store).unwrap(), &id).is_ok());
     }
 }
+
+/// Whoever may write at a place can put a header there that claims a newer format; only the vault's own key makes that true.
+#[test]
+fn a_header_is_newer_only_in_the_word_of_the_vault() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    let (id, _) = back_up(&vault, FILE).unwrap();
+    let header = store.contents()[&Name::header()].to_vec();
+    let mut newer = header[..header.len() - 64].to_vec();
+    newer[7] = 2;
+    let vault_key = secrets(&fixture, &store).vault_key.unwrap();
+    let signature = vault_key
+        .sign(&[b"drystone header v1".as_slice(), &newer].concat())
+        .unwrap();
+    let junk = [newer.as_slice(), &[7; 64]].concat();
+    let signed = [newer.as_slice(), &signature.0].concat();
+    for object in [junk, b"DRYVALT\x02 and what not".to_vec()] {
+        store.overwrite(&Name::header(), object.into());
+        for machine in [fixture.copy(), fixture.elsewhere()] {
+            let vault = machine.open(store.clone()).unwrap();
+            let said = vault.warnings().join("\n");
+            assert!(
+                said.contains("header is damaged") && said.contains("repair header"),
+                "{said}"
+            );
+            assert!(files(&vault, &id).is_ok());
+        }
+    }
+    store.overwrite(&Name::header(), signed.into());
+    let refused = fixture.elsewhere().open(store).map(drop);
+    assert!(
+        matches!(
+            &refused,
+            Err(Error::Damaged {
+                source: drystone_format::Error::Version { found: 2, .. },
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+}
