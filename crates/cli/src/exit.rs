@@ -179,7 +179,10 @@ impl From<drystone_vault::Error> for Failure {
             E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),
             E::UnknownLedger { .. } => (Exit::Damaged, "drystone doctor"),
             E::MissingRoots { .. } => (Exit::Damaged, "bring it back, or give it up: drystone forget ID"),
-            E::LatestUnknown { .. } => (Exit::Damaged, "drystone check; drystone snapshots"),
+            E::LatestUnknown { .. } => (
+                Exit::Damaged,
+                "drystone check; if it is lost or none of yours: drystone forget ID",
+            ),
             E::NoSnapshot { .. }
             | E::AmbiguousSnapshot { .. }
             | E::LatestOfSeveral { .. }

@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use drystone_format::keys::Role;
 use drystone_format::ledger::{FirstSeen, Numbered};
 use drystone_format::root::{RootKind, RootName, SignedRoot};
 use drystone_store::{Name, Prefix};
@@ -48,6 +49,8 @@ pub(crate) struct Survey {
     pub(crate) candidates: Vec<Candidate>,
     /// Snapshots that cannot be read or are missing, and ledgers that cannot be read: one of them may be newer than all others.
     pub(crate) problems: Problems,
+    /// Snapshots of others than owners and this client that cannot be read: none of them is the latest of theirs.
+    pub(crate) foreign: Problems,
     /// What counts for nobody, or counts though something about it is odd.
     pub(crate) ignored: Problems,
 }
@@ -156,15 +159,18 @@ impl Vault {
         let Survey {
             candidates,
             mut problems,
+            foreign,
             ignored,
         } = self.survey()?;
+        problems.append(foreign);
         problems.append(ignored);
         Ok((candidates, problems))
     }
 
     /// The same; what counts for nobody apart from what may be a snapshot.
     pub(crate) fn survey(&self) -> Result<Survey> {
-        let (mut candidates, mut signed, mut ignored) = (Vec::new(), Vec::new(), Problems::default());
+        let (mut candidates, mut signed) = (Vec::new(), Vec::new());
+        let (mut foreign, mut ignored) = (Problems::default(), Problems::default());
         let Listing {
             there,
             missing,
@@ -179,6 +185,8 @@ impl Vault {
         let (now, times) = (self.context.clock.now().seconds, self.ledgers.times());
         for name in there {
             let read = self.signed_root(&name);
+            let certificate = read.as_ref().map(|root| root.certificate).ok();
+            let is_foreign = certificate.is_some_and(|one| one.role != Role::Owner && !self.is_own(&one.writer));
             match read.and_then(|root| Ok((self.opened_snapshot(&root)?, root))) {
                 Ok((snapshot, root)) => {
                     signed.push(name);
@@ -194,9 +202,10 @@ impl Vault {
                         stated: view.stated.live.get(&numbered).map(|live| live.first),
                     });
                 }
-                Err(error) if counts_for_nobody(&error) => {
+                Err(error) if certificate.is_none() && counts_for_nobody(&error) => {
                     ignored.push(Name::root(&name).as_str(), format!("{error}; {COUNTS_FOR_NOBODY}"));
                 }
+                Err(error) if error.is_damage() && is_foreign => foreign.push(Name::root(&name).as_str(), error),
                 Err(error) if error.is_damage() => problems.push(Name::root(&name).as_str(), error),
                 Err(error) => return Err(error),
             }
@@ -207,6 +216,7 @@ impl Vault {
         Ok(Survey {
             candidates,
             problems,
+            foreign,
             ignored,
         })
     }

@@ -238,7 +238,7 @@ impl Vault {
             for problem in problems.iter() {
                 let next = match problem.path.starts_with(b"ledger/") {
                     true => "drystone repair, which brings it back if any place has it; else give it up as said",
-                    false => "drystone repair",
+                    false => "drystone repair, which mends it if any place has a sound copy; else: drystone forget ID",
                 };
                 findings.push(Grade::Lost, problem.to_string(), next);
             }

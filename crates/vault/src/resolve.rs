@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use drystone_format::RootId;
-use drystone_format::keys::VerifyKey;
+use drystone_format::keys::{Role, VerifyKey};
 use drystone_format::snapshot::Snapshot;
 
 use crate::candidates::Survey;
@@ -59,8 +59,15 @@ impl Vault {
 
     fn resolve_latest(&self, text: &str, signer: Option<&str>) -> Result<Resolved> {
         let Survey {
-            candidates, problems, ..
+            candidates,
+            mut problems,
+            foreign,
+            ..
         } = self.survey()?;
+        let is_trusted = |one: &Candidate| one.role == Role::Owner || self.is_own(&one.writer);
+        if signer.is_some() || !candidates.iter().any(is_trusted) {
+            problems.append(foreign);
+        }
         if let Some(problem) = problems.iter().next() {
             return Err(Error::LatestUnknown {
                 object: problem.to_string(),

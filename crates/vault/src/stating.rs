@@ -57,7 +57,13 @@ impl Vault {
         let view = self.ledgers.refresh()?;
         let mut seen = BTreeMap::new();
         for root in names.iter().filter(|root| view.is_live(&root.numbered())) {
-            match self.signed_root(root) {
+            let read = self.signed_root(root);
+            // What nobody can read is not vouched for.
+            let read = read.and_then(|signed| match root.kind == RootKind::SNAPSHOT {
+                true => self.opened_snapshot(&signed).map(|_| signed),
+                false => Ok(signed),
+            });
+            match read {
                 Ok(signed) if !self.is_revoked(&view, &signed) => {
                     seen.extend(kind_word(root.kind).map(|kind| (root.numbered(), kind)));
                 }

@@ -291,7 +291,11 @@ fn what_counts_for_nobody_and_what_is_there_twice_stops_no_latest() {
     world.store.overwrite(&junk_name, junk.as_slice().into());
     let stolen = secrets(&writer, &world.store);
     let payload = snapshot(Recipe::default()).encode();
-    let twice = [0; 2].map(|_| craft_root(&stolen, [7; 16], ALONE, &payload));
+    let mut twice = [0; 2].map(|_| craft_root(&stolen, [7; 16], ALONE, &payload)).to_vec();
+    // One that cannot be read in the epoch that it claims, which the thief made up.
+    let mut newer = stolen.clone();
+    newer.epochs[0].number = 9;
+    twice.push(craft_root(&newer, [8; 16], ALONE, &payload));
     for (name, object) in &twice {
         world.store.overwrite(&Name::root(name), object.clone().into());
     }
