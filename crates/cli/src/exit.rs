@@ -137,10 +137,7 @@ impl From<drystone_vault::Error> for Failure {
         let (exit, next) = match &error {
             E::Store(_) | E::Format(_) => return from_below(error),
             E::NoVault { .. } => (Exit::NoVault, "drystone init"),
-            E::Emptied { .. } => (
-                Exit::NoVault,
-                "mount the disk and run the same command again; if the vault is gone for good: drystone init --accept-new-vault",
-            ),
+            E::Emptied { .. } => (Exit::NoVault, EMPTIED),
             E::OtherVault { .. } | E::OtherVaultKey { .. } => (Exit::Error, REPLACED),
             E::KeyOfOtherVault { .. } => (Exit::WrongKey, "check the path, or give a key of this vault"),
             E::DifferentVaults { .. } => (
@@ -151,11 +148,7 @@ impl From<drystone_vault::Error> for Failure {
             E::Memory { .. } => (Exit::Error, "look at this file; docs/recovery.md says what is in it"),
             E::OwnerStays { .. } => (Exit::Error, "drystone init, then drystone copy --to"),
             E::KeyRemoved { .. } | E::NewerKeys { .. } => (Exit::WrongKey, "give another key; see `drystone key list`"),
-            E::WrongKey { .. } => (
-                Exit::WrongKey,
-                "give another key with --key-file or --passphrase-file (a recovery code is a passphrase); \
-                 `drystone key list` shows what opens this vault",
-            ),
+            E::WrongKey { .. } => (Exit::WrongKey, WRONG_KEY),
             E::BadKey { .. } => (Exit::WrongKey, "check the file given with --key-file or --recipient"),
             E::VaultExists { .. } => (Exit::Error, "drystone snapshots"),
             E::NoSlot { .. } => (Exit::Error, "drystone key list"),
@@ -205,6 +198,10 @@ impl From<drystone_vault::Error> for Failure {
     }
 }
 
+const EMPTIED: &str =
+    "mount the disk and run the same command again; if the vault is gone for good: drystone init --accept-new-vault";
+const WRONG_KEY: &str = "give another key with --key-file or --passphrase-file (a recovery code is a passphrase); \
+                         `drystone key list` shows what opens this vault";
 const REPLACED: &str =
     "check the path and what is mounted there; if the vault was replaced on purpose: --accept-new-vault";
 const OLDER: &str = "name another place of the vault as well; if none has anything newer: --accept-older";

@@ -138,7 +138,14 @@ fn a_writer_key_of_the_target_is_enough() {
     );
     assert_eq!(next["read_bytes"], 5 + (20 << 20), "{next}");
     assert!(next["new_bytes"].as_u64().unwrap() < 4096, "{next}");
-    // An owner sees what the writer has copied.
+    // An owner takes no writer's word for it, and makes copies of its own; nothing new is stored once its scrub has read what the writer stored.
+    home.run(["scrub"].iter().chain(&second)).ok();
+    let own = home.run(TO.iter().chain(&["--json"])).ok().object();
+    assert_eq!(
+        (&own["skipped"], own["copied"].as_array().unwrap().len()),
+        (&0.into(), 3)
+    );
+    assert!(own["new_bytes"].as_u64().unwrap() < 4096, "{own}");
     assert_eq!(home.run(TO.iter().chain(&["--json"])).ok().object()["skipped"], 3);
     home.run(["restore", "latest", "--target", "back"].iter().chain(&second))
         .ok();

@@ -27,7 +27,8 @@ use crate::progress::Shown;
 use crate::verbs::init;
 
 const EXAMPLES: &str = "\
-If there is no vault yet, one is made, with a generated key and a recovery code that is shown once.
+If no place is named, the first backup makes the vault in ~/.local/share/drystone/vault, with a generated key and a
+recovery code that is shown once. Anywhere else, `drystone init` makes it.
 Patterns are written as in .gitignore: *.o and cache/ match names at any depth, /home/*/tmp begins at the root.
 
 Examples:
