@@ -4,7 +4,7 @@
 //! - Every change is read, made and written under a lock, in a temporary file that is synced and renamed: two processes at
 //!   once lose nothing, and neither does a power cut.
 //! - A file that cannot be read is an error, never an empty memory: whoever damages it must not make this machine trust anew.
-//! - Plain text, one fact a line, so that a person can read and mend it; lines of a newer program are kept.
+//! - Plain text, one fact a line, so that a person can read and mend it; lines of a newer program are kept. Sections are bytes and end in their hash.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -13,6 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use drystone_format::header::Header;
+use drystone_format::id::object_hash;
 use drystone_format::keys::{Secrets, VerifyKey};
 use drystone_format::{RootId, VaultId};
 
@@ -207,7 +208,7 @@ impl Known {
 
     /// The bytes that somebody keeps under `section` for a vault: a word of small letters.
     pub fn section(&self, id: &VaultId, section: &str) -> Result<Option<Vec<u8>>> {
-        self.read_bytes(&format!("{id}.{section}"))
+        self.read_section(&format!("{id}.{section}"))
     }
 
     /// Changes the bytes under `section`, in one step with reading them; durable on return.
@@ -219,12 +220,28 @@ impl Known {
     ) -> Result<()> {
         let _lock = self.lock()?;
         let name = format!("{id}.{section}");
-        let before = self.read_bytes(&name)?;
-        let after = change(before.clone());
+        let before = self.read_section(&name)?;
+        let mut after = change(before.clone());
         if before.as_ref() == Some(&after) {
             return Ok(());
         }
+        after.extend_from_slice(&object_hash(&after).0);
         self.write(&name, &after)
+    }
+
+    /// Bytes that end in their hash: cut short they would be a smaller memory, and not an error.
+    fn read_section(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(mut bytes) = self.read_bytes(name)? else {
+            return Ok(None);
+        };
+        let sound = bytes
+            .split_last_chunk()
+            .is_some_and(|(section, hash)| object_hash(section).0 == *hash);
+        if !sound {
+            return Err(self.error(name, "it was cut short or altered".to_owned()));
+        }
+        bytes.truncate(bytes.len() - RootId::LEN);
+        Ok(Some(bytes))
     }
 
     fn places(&self) -> Result<BTreeMap<String, VaultPin>> {
@@ -263,7 +280,7 @@ impl Known {
         let Some(bytes) = self.read_bytes(name)? else {
             return Ok(None);
         };
-        let text = String::from_utf8(bytes).map_err(|_| self.damaged(name, "it is not text"))?;
+        let text = String::from_utf8(bytes).map_err(|_| self.error(name, "it is not text".to_owned()))?;
         Ok(Some(text))
     }
 
@@ -272,7 +289,7 @@ impl Known {
         let read =
             File::open(self.dir.join(name)).and_then(|file| file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes));
         match read {
-            Ok(_) if bytes.len() as u64 > FILE_MAX_BYTES => Err(self.damaged(name, "it is too large")),
+            Ok(_) if bytes.len() as u64 > FILE_MAX_BYTES => Err(self.error(name, "it is too large".to_owned())),
             Ok(_) => Ok(Some(bytes)),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(self.failed(name, &error)),
@@ -481,6 +498,30 @@ mod tests {
             std::fs::write(file(&pin(1).vault.to_string()), text).unwrap();
             known.vault(&pin(1).vault).unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_damaged_section_is_an_error_and_not_a_smaller_memory() {
+        let (dir, known) = memory();
+        let id = pin(4).vault;
+        known.update_section(&id, "roots", |_| b"one two".to_vec()).unwrap();
+        let file = dir.path().join("known").join(format!("{id}.roots"));
+        let sound = std::fs::read(&file).unwrap();
+        let cut = (0..sound.len()).map(|length| sound[..length].to_vec());
+        let flipped = (0..sound.len()).map(|byte| {
+            let mut bytes = sound.clone();
+            bytes[byte] ^= 1;
+            bytes
+        });
+        for damaged in cut.chain(flipped) {
+            std::fs::write(&file, &damaged).unwrap();
+            let error = known.section(&id, "roots").unwrap_err().to_string();
+            assert!(error.contains(".roots") && error.contains("cut short"), "{error}");
+            known.update_section(&id, "roots", |_| vec![]).unwrap_err();
+            assert_eq!(std::fs::read(&file).unwrap(), damaged);
+        }
+        std::fs::write(&file, &sound).unwrap();
+        assert_eq!(known.section(&id, "roots").unwrap().unwrap(), b"one two");
     }
 
     #[test]
