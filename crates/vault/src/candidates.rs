@@ -77,8 +77,7 @@ impl Vault {
     pub(crate) fn snapshot_listing(&self) -> Result<Listing> {
         let mut there = self.root_names(&SNAPSHOTS)?;
         // Read after: what is forgotten meanwhile is not listed.
-        let view = self.ledgers.refresh()?;
-        there.retain(|root| view.is_live(&root.numbered()));
+        self.ledgers.refresh()?;
         let missing = self.find_missing(&mut there, &|kind| kind == RootKind::SNAPSHOT)?;
         let view = self.ledgers.view();
         there.retain(|root| view.is_live(&root.numbered()));
@@ -134,7 +133,7 @@ impl Vault {
     /// Returns true for a root that a removed key has signed and that no ledger states.
     pub(crate) fn is_revoked(&self, view: &View, root: &SignedRoot) -> bool {
         let is_stated = view.stated.live.contains_key(&root.name.numbered());
-        !is_stated && self.revoked().any(|key| key == root.certificate.writer)
+        !is_stated && self.is_removed(&root.certificate.writer)
     }
 
     fn take_revoked(&self, view: &View, there: &mut Vec<RootName>) -> Result<Vec<RootName>> {
@@ -223,23 +222,24 @@ impl Vault {
 
     /// Writes down which snapshots this machine has seen by now, outside of the cache; these are there.
     pub(crate) fn note_seen(&self, view: &View, there: &[RootName]) -> Result<Sightings> {
-        let mut sightings = Sightings::default();
-        self.known().update_section(&self.id(), SIGHTINGS, |before| {
-            sightings = Sightings::decode(&before.unwrap_or_default());
-            sightings.look(there, &|root| view.is_live(root), self.context.clock.now());
-            sightings.encode()
-        })?;
-        Ok(sightings)
+        let now = self.context.clock.now();
+        self.update_sightings(|sightings| sightings.look(there, &|root| view.is_live(root), now))
     }
 
     /// Writes down that this machine has made a snapshot: it misses it from now on.
     pub(crate) fn note_own(&self, root: Numbered) -> Result<()> {
         let now = self.context.clock.now();
+        self.update_sightings(|sightings| sightings.add(root, now)).map(drop)
+    }
+
+    fn update_sightings(&self, change: impl FnOnce(&mut Sightings)) -> Result<Sightings> {
+        let mut sightings = Sightings::default();
         self.known().update_section(&self.id(), SIGHTINGS, |before| {
-            let mut sightings = Sightings::decode(&before.unwrap_or_default());
-            sightings.add(root, now);
+            sightings = Sightings::decode(&before.unwrap_or_default());
+            change(&mut sightings);
             sightings.encode()
-        })
+        })?;
+        Ok(sightings)
     }
 
     /// The snapshots that this machine has seen, by now or long ago.

@@ -3,7 +3,7 @@
 //! - Reads listings, roots and local state only: no pack is read, nothing is changed.
 //! - Worst first; a vault with nothing wrong gives notes at most.
 
-use drystone_format::keys::{Role, VerifyKey};
+use drystone_format::keys::Role;
 use drystone_format::slot::Lock;
 use drystone_format::tree::Time;
 use drystone_store::Name;
@@ -212,8 +212,7 @@ impl Vault {
         for problem in problems.iter() {
             findings.push(Grade::Owed, problem.to_string(), "drystone key list");
         }
-        let removed: Vec<VerifyKey> = self.revoked().collect();
-        for slot in slots.iter().filter(|slot| removed.contains(&slot.writer)) {
+        for slot in slots.iter().filter(|slot| self.is_removed(&slot.writer)) {
             let what = format!(
                 "{}: this key was removed, and its slot is there again: the next new key would open itself to it",
                 Name::key(&slot.id)

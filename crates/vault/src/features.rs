@@ -94,8 +94,7 @@ impl Vault {
     /// An error unless this program may do this to the vault as it is configured.
     pub(crate) fn allow(&self, act: Act) -> Result<()> {
         let (config, name) = (self.config(), self.place());
-        let own = self.secrets.certificate.writer;
-        if self.revoked().any(|key| key == own) {
+        if self.is_removed(&self.secrets.certificate.writer) {
             return Err(Error::KeyRemoved { place: name.to_owned() });
         }
         for class in act.classes() {

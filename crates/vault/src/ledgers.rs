@@ -103,10 +103,8 @@ impl Ledgers {
     }
 
     fn list(&self) -> Result<BTreeSet<LedgerName>> {
-        let names = match self.is_confirming.load(Ordering::Acquire) {
-            true => self.place.confirmed_names(&Prefix::Ledger)?,
-            false => self.place.names(&Prefix::Ledger)?,
-        };
+        let is_confirming = self.is_confirming.load(Ordering::Acquire);
+        let names = self.place.small_names(&Prefix::Ledger, is_confirming)?;
         let listed = names.iter().filter_map(|name| match name.kind() {
             Kind::Ledger(number, hash) => Some((number, hash)),
             _ => None,
@@ -181,10 +179,7 @@ impl Ledgers {
     /// When the live roots that the newest ledgers state were first seen, as far as this credential may read it.
     pub(crate) fn times(&self) -> Times {
         let mut all = Times::new();
-        for (root, seen) in self.read.lock().times.values().flatten() {
-            let known = all.entry(*root).or_insert(*seen);
-            *known = first_seen(*known, *seen);
-        }
+        self.read.lock().times.values().for_each(|times| merge(&mut all, times));
         all
     }
 
@@ -195,10 +190,7 @@ impl Ledgers {
             return Ok(false);
         };
         let mut seen = self.times();
-        for (root, own) in own {
-            let known = seen.entry(*root).or_insert(*own);
-            *known = first_seen(*known, *own);
-        }
+        merge(&mut seen, own);
         let object = seal_ledger(&self.secrets, &ledger, &Sightings { time: now, seen }, random)?;
         let name = (ledger.number, object_hash(&object));
         let opened = open_ledger(&self.secrets, &object)?;
@@ -245,6 +237,14 @@ impl Ledgers {
             );
         }
         (forged, unreadable)
+    }
+}
+
+/// Adds other words for when roots were first seen.
+fn merge(all: &mut Times, others: &Times) {
+    for (root, seen) in others {
+        let known = all.entry(*root).or_insert(*seen);
+        *known = first_seen(*known, *seen);
     }
 }
 

@@ -320,8 +320,12 @@ impl Place {
         Ok(names)
     }
 
-    /// The names of all small objects under `prefix`, each of which is at enough places from then on for everybody else to list it too.
-    pub(crate) fn confirmed_names(&self, prefix: &Prefix) -> Result<Vec<Name>> {
+    /// The names of all small objects under `prefix`. If `is_confirming`, each of them is at enough places from then on for everybody else to
+    /// list it too.
+    pub(crate) fn small_names(&self, prefix: &Prefix, is_confirming: bool) -> Result<Vec<Name>> {
+        if !is_confirming {
+            return self.names(prefix);
+        }
         let mut names = Vec::new();
         self.for_each_confirmed(prefix, |listed| {
             names.push(listed.name);

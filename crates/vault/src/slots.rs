@@ -417,24 +417,23 @@ impl Vault {
             slots.retain(|slot| !outdated.contains(&slot.id) && !renewed.contains(&slot.id));
             // Whoever dies in between leaves an epoch that this owner can open. Writers, who can only close it to others, come last.
             slots.sort_by_key(|slot| (slot.id != self.slot, !slot.role.may_govern(), !slot.role.may_read()));
-            let (mut is_done, count) = (true, outdated.len());
+            let count = outdated.len();
             for slot in slots {
                 let note = slot.open_note(&self.secrets)?;
                 let is_gone = gone.contains(&note.writer) && !slot.role.may_govern();
                 // Another owner may do the same: what he has renewed is as new.
                 let is_old = new_epoch == NewEpoch::Start && epoch_number(slot.epoch()) <= before;
-                if is_gone || is_old {
-                    outdated.insert(slot.id);
-                } else {
+                if !is_gone && !is_old {
                     renewed.insert(slot.id);
+                    continue;
                 }
-                if !is_gone && is_old {
+                outdated.insert(slot.id);
+                if !is_gone {
                     renewed.insert(self.store_renewed(slot, &secrets)?);
-                    is_done = false;
                 }
             }
             // A key that was added meanwhile shows in the next list.
-            if is_done && outdated.len() == count {
+            if outdated.len() == count {
                 break;
             }
         }

@@ -32,8 +32,10 @@ impl Vault {
     pub(crate) fn put_ledger(&self, change: &Change) -> Result<bool> {
         let sightings = self.sightings()?;
         let mut random = Source(&*self.context.entropy);
-        self.ledgers
-            .put(change, sightings.seen(), self.context.clock.now(), &mut random)
+        let now = self.context.clock.now();
+        let has_put = self.ledgers.put(change, sightings.seen(), now, &mut random)?;
+        self.epochs.follow(&self.ledgers);
+        Ok(has_put)
     }
 
     /// Puts a ledger if many of these verified snapshots are in none, and if this client may. Whoever comes next tries again after a failure.

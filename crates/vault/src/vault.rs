@@ -199,6 +199,11 @@ impl Vault {
         self.config().removed.iter().map(|removed| removed.writer)
     }
 
+    /// Returns true if this is the key of a removed credential.
+    pub(crate) fn is_removed(&self, writer: &VerifyKey) -> bool {
+        self.revoked().any(|key| key == *writer)
+    }
+
     /// The id and key of the vault.
     pub fn pin(&self) -> VaultPin {
         VaultPin::of(&self.secrets)
@@ -241,7 +246,8 @@ impl Vault {
     /// Reads the epochs of gc and then the ledgers.
     pub(crate) fn follow_notices(&self) -> Result<Arc<protocol::Standing>> {
         self.epochs.refresh()?;
-        Ok(self.epochs.set_stated(&self.ledgers.refresh()?.stated))
+        self.ledgers.refresh()?;
+        Ok(self.epochs.follow(&self.ledgers))
     }
 
     /// Its header.

@@ -12,12 +12,12 @@ use drystone_format::Random;
 use drystone_format::epoch::{Epoch, EpochName, open_epoch, seal_epoch};
 use drystone_format::id::object_hash;
 use drystone_format::keys::Secrets;
-use drystone_format::ledger::Ledger;
 use drystone_store::{Kind, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
 use crate::gc::protocol::Standing;
+use crate::ledgers::Ledgers;
 use crate::place::Place;
 use crate::problem::Problems;
 
@@ -52,15 +52,16 @@ impl Epochs {
         self.standing.read().clone()
     }
 
-    /// From now on this is what the newest ledgers state.
-    pub(crate) fn set_stated(&self, stated: &Arc<Ledger>) -> Arc<Standing> {
+    /// Takes in what the newest ledgers state that were read by now.
+    pub(crate) fn follow(&self, ledgers: &Ledgers) -> Arc<Standing> {
         let _one_at_a_time = self.reading.lock();
-        let before = self.standing();
-        if before.stated() == stated {
+        // Looked up under the lock: no thread brings back what another has already replaced.
+        let (before, view) = (self.standing(), ledgers.view());
+        if *before.stated() == view.stated {
             return before;
         }
         let mut standing = Standing::clone(&before);
-        standing.set_stated(stated.clone());
+        standing.set_stated(view.stated.clone());
         let standing = Arc::new(standing);
         *self.standing.write() = standing.clone();
         standing
@@ -69,10 +70,8 @@ impl Epochs {
     /// The epochs that stand now, and what ledgers stated when they were read last.
     pub(crate) fn refresh(&self) -> Result<Arc<Standing>> {
         let _one_at_a_time = self.reading.lock();
-        let names = match self.is_confirming.load(Ordering::Acquire) {
-            true => self.place.confirmed_names(&Prefix::Epochs)?,
-            false => self.place.names(&Prefix::Epochs)?,
-        };
+        let is_confirming = self.is_confirming.load(Ordering::Acquire);
+        let names = self.place.small_names(&Prefix::Epochs, is_confirming)?;
         let listed = names.iter().filter_map(|name| match name.kind() {
             Kind::Epoch(number, hash) => Some((number, hash)),
             _ => None,

@@ -24,9 +24,7 @@ impl Vault {
 
     /// Drops snapshots; durable on return. Needs an owner's key. Nothing is freed before the next gc.
     pub fn forget(&self, ids: &[RootId]) -> Result<()> {
-        if !self.role().may_govern() {
-            return Err(self.secrets.refused("forget snapshots").into());
-        }
+        self.may_govern("forget snapshots")?;
         self.allow(Act::Forget)?;
         if ids.is_empty() {
             return Ok(());

@@ -54,7 +54,6 @@ impl Run<'_> {
     /// Puts the first ledger: without any, nobody could tell a root that is missing from one that never was.
     pub(super) fn state_roots(&self) -> Result<()> {
         self.vault.put_ledger(&self.seen())?;
-        self.vault.epochs.set_stated(&self.vault.ledgers.view().stated);
         Ok(())
     }
 
@@ -80,7 +79,6 @@ impl Run<'_> {
             self.vault.place.settle_until(&self.options.cancel)?;
             self.vault.follow_notices()?;
         }
-        self.vault.epochs.set_stated(&self.vault.ledgers.view().stated);
         self.put_together();
         self.has_unshown_ledger = !must_show && self.vault.place.is_stale();
         Ok(())

@@ -127,7 +127,8 @@ impl Registration {
         if !self.writer.lock().is_behind(&standing) {
             return Ok(standing);
         }
-        Ok(self.epochs.set_stated(&self.ledgers.refresh()?.stated))
+        self.ledgers.refresh()?;
+        Ok(self.epochs.follow(&self.ledgers))
     }
 
     /// [`Error::GivenUp`] if gc took the run for dead, or closed the number of this root.

@@ -37,7 +37,7 @@ impl Run<'_> {
         self.listed = names.iter().map(RootName::numbered).collect();
         self.missing = self.vault.find_missing(&mut names, &|_| true)?;
         let view = self.vault.ledgers.view();
-        let standing = self.vault.epochs.set_stated(&view.stated);
+        let standing = self.vault.epochs.follow(&self.vault.ledgers);
         self.roots = names.into_iter().collect();
         self.read.retain(&self.roots.iter().map(RootName::numbered).collect());
         for root in &self.roots {

@@ -78,7 +78,7 @@ impl Run<'_> {
                 is_over: false,
             };
             match self.vault.signed_presence(&name, (&id, beat, &hash)) {
-                Ok((_, certificate)) if self.vault.revoked().any(|key| key == certificate.writer) => {
+                Ok((_, certificate)) if self.vault.is_removed(&certificate.writer) => {
                     self.report.problems.push(name.as_str(), REVOKED);
                     self.forged.insert(name);
                     continue;
