@@ -13,9 +13,10 @@ use drystone_format::id::object_hash;
 use drystone_format::keys::Role;
 use drystone_format::ledger::{Ledger, Sightings, seal_ledger};
 use drystone_store::crash::{Cut, InFlight};
-use drystone_store::{Crash, Kind, Listed, Memory, Name, Prefix, Put, Range, RootKind, Store, Traits};
+use drystone_store::{Crash, Kind, Memory, Name, Prefix, Put, RootKind, Store};
 use drystone_vault::{Error, GcOptions, GcReport, Vault};
 
+use crate::altered::{Alter, Altered};
 use crate::support::{
     Fixture, add_key, back_up, begin, check, files, ingest, lines, noise, random, root_of, runtime, secrets, snapshot,
     watched,
@@ -205,13 +206,9 @@ struct Ambush {
 }
 
 #[async_trait]
-impl Store for Ambush {
-    fn place(&self) -> &str {
-        self.inner.place()
-    }
-
-    fn traits(&self) -> Traits {
-        self.inner.traits()
+impl Alter for Ambush {
+    fn inner(&self) -> &Memory {
+        &self.inner
     }
 
     async fn put(&self, name: &Name, bytes: Bytes) -> drystone_store::Result<Put> {
@@ -220,22 +217,6 @@ impl Store for Ambush {
             let _ = self.answered.lock().unwrap().recv();
         }
         Ok(put)
-    }
-
-    async fn get(&self, name: &Name, range: Range) -> drystone_store::Result<Bytes> {
-        self.inner.get(name, range).await
-    }
-
-    async fn stat(&self, name: &Name) -> drystone_store::Result<u64> {
-        self.inner.stat(name).await
-    }
-
-    async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> drystone_store::Result<Vec<Listed>> {
-        self.inner.list(prefix, after, limit).await
-    }
-
-    async fn delete(&self, name: &Name) -> drystone_store::Result<()> {
-        self.inner.delete(name).await
     }
 }
 
@@ -252,11 +233,11 @@ fn what_is_published_after_the_mark_is_rescued() {
     assert!(finished.new_bytes < 10_000, "it relies on what is there");
     vault.forget(&[old]).unwrap();
     let ((told, hears), (answers, answered)) = (channel(), channel());
-    let place = Ambush {
+    let place = Altered(Ambush {
         inner: store.clone(),
         told,
         answered: Mutex::new(answered),
-    };
+    });
     let collecting = fixture.open(Arc::new(place)).unwrap();
     let publishing = std::thread::spawn(move || {
         hears.recv().unwrap();

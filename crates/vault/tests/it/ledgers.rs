@@ -7,9 +7,10 @@ use bytes::Bytes;
 use drystone_format::keys::Role;
 use drystone_format::root::RootState;
 use drystone_format::{RegistrationId, RootId};
-use drystone_store::{Kind, Listed, Memory, Name, Prefix, Put, Range, Store, Traits};
+use drystone_store::{Kind, Listed, Memory, Name, Prefix, Store};
 use drystone_vault::{Error, GcOptions, NewEpoch, Vault};
 
+use crate::altered::{Alter, Altered};
 use crate::gc::{gc, names, remove_root};
 use crate::spread_world::{URLS, World, repair, store_small};
 use crate::support::{
@@ -327,35 +328,15 @@ struct Lagging {
 }
 
 #[async_trait]
-impl Store for Lagging {
-    fn place(&self) -> &str {
-        self.place.place()
-    }
-
-    fn traits(&self) -> Traits {
-        self.place.traits()
-    }
-
-    async fn put(&self, name: &Name, bytes: Bytes) -> drystone_store::Result<Put> {
-        self.place.put(name, bytes).await
-    }
-
-    async fn get(&self, name: &Name, range: Range) -> drystone_store::Result<Bytes> {
-        self.place.get(name, range).await
-    }
-
-    async fn stat(&self, name: &Name) -> drystone_store::Result<u64> {
-        self.place.stat(name).await
+impl Alter for Lagging {
+    fn inner(&self) -> &Memory {
+        &self.place
     }
 
     async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> drystone_store::Result<Vec<Listed>> {
         let mut listed = self.place.list(prefix, after, limit).await?;
         listed.retain(|listed| listed.name != self.hidden);
         Ok(listed)
-    }
-
-    async fn delete(&self, name: &Name) -> drystone_store::Result<()> {
-        self.place.delete(name).await
     }
 }
 
@@ -364,10 +345,10 @@ fn what_is_stated_and_not_listed_is_asked_for_by_its_name() {
     let (fixture, store, vault) = world();
     let id = store_one(&vault, 1);
     gc(&vault);
-    let lagging = Arc::new(Lagging {
+    let lagging = Arc::new(Altered(Lagging {
         hidden: root_of(&*store, &id),
         place: store.clone(),
-    });
+    }));
     let vault = fixture.elsewhere().open(lagging).unwrap();
     assert_eq!(vault.snapshot_ids().unwrap(), [id]);
     assert_eq!(gc(&vault).snapshots, 1);

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod altered;
 mod attack;
 mod concurrent;
 mod config;

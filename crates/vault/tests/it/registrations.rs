@@ -13,10 +13,11 @@ use drystone_format::recipe::Recipe;
 use drystone_format::root::{RootKind, RootName, RootState};
 use drystone_format::{RegistrationId, RootId};
 use drystone_store::fail::{Failure, Fault};
-use drystone_store::{Kind, Listed, Memory, Name, Op, Prefix, Put, Range, Store, Traits};
+use drystone_store::{Kind, Memory, Name, Op, Prefix, Put, Store};
 use drystone_vault::protocol::Gaps;
 use drystone_vault::{Error, GcOptions, GcReport, Vault};
 
+use crate::altered::{Alter, Altered};
 use crate::gc::{gc, names};
 use crate::spread_world::{URLS, World, repair, small_files, store_small};
 use crate::support::{
@@ -85,13 +86,9 @@ struct Thief {
 }
 
 #[async_trait]
-impl Store for Thief {
-    fn place(&self) -> &str {
-        self.place.place()
-    }
-
-    fn traits(&self) -> Traits {
-        self.place.traits()
+impl Alter for Thief {
+    fn inner(&self) -> &Memory {
+        &self.place
     }
 
     async fn put(&self, name: &Name, bytes: Bytes) -> drystone_store::Result<Put> {
@@ -99,22 +96,6 @@ impl Store for Thief {
             self.place.overwrite(name, Bytes::from_static(b"x"));
         }
         self.place.put(name, bytes).await
-    }
-
-    async fn get(&self, name: &Name, range: Range) -> drystone_store::Result<Bytes> {
-        self.place.get(name, range).await
-    }
-
-    async fn stat(&self, name: &Name) -> drystone_store::Result<u64> {
-        self.place.stat(name).await
-    }
-
-    async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> drystone_store::Result<Vec<Listed>> {
-        self.place.list(prefix, after, limit).await
-    }
-
-    async fn delete(&self, name: &Name) -> drystone_store::Result<()> {
-        self.place.delete(name).await
     }
 }
 
@@ -124,10 +105,10 @@ fn a_name_that_somebody_else_took_is_an_error() {
     for taken in [Prefix::AllRoots, Prefix::Writers] {
         let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
         fixture.create(store.clone()).unwrap();
-        let thief = Thief {
+        let thief = Altered(Thief {
             place: store.clone(),
             taken,
-        };
+        });
         let vault = fixture.open(Arc::new(thief)).unwrap();
         let error = back_up(&vault, &[("file", b"content")]).map(drop).unwrap_err();
         assert!(
@@ -146,7 +127,7 @@ fn one_place_that_takes_names_is_told_and_does_without() {
     for url in &URLS[..1] {
         world.show(url, |place| {
             let taken = Prefix::AllRoots;
-            Arc::new(Thief { place, taken })
+            Arc::new(Altered(Thief { place, taken }))
         });
     }
     let vault = world.open(&fixture, &URLS).unwrap();
@@ -159,7 +140,7 @@ fn one_place_that_takes_names_is_told_and_does_without() {
     // Where two of three do it, too few hold it.
     world.show(URLS[1], |place| {
         let taken = Prefix::AllRoots;
-        Arc::new(Thief { place, taken })
+        Arc::new(Altered(Thief { place, taken }))
     });
     let vault = world.open(&fixture, &URLS).unwrap();
     let error = back_up(&vault, &[("file", b"more")]).map(drop).unwrap_err();

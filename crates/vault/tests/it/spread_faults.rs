@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use drystone_format::RootId;
 use drystone_store::fail::{Failure, Fault};
-use drystone_store::{Listed, Memory, Name, Op, Prefix, Put, Range, Store, Traits};
+use drystone_store::{Listed, Memory, Name, Op, Prefix, Store};
 use drystone_vault::{Error, GcOptions, RepairOptions, Vault};
 
+use crate::altered::{Alter, Altered};
 use crate::spread_damage::scrub_and_repair;
 use crate::spread_world::{Switch, Switched, URLS, World, assert_whole, small_files, store_small, try_store};
 use crate::support::{Fixture, back_up, check, files, lines, noise, watched};
@@ -312,33 +312,13 @@ struct Stale {
 }
 
 #[async_trait]
-impl Store for Stale {
-    fn place(&self) -> &str {
-        self.now.place()
-    }
-
-    fn traits(&self) -> Traits {
-        self.now.traits()
-    }
-
-    async fn put(&self, name: &Name, bytes: Bytes) -> drystone_store::Result<Put> {
-        self.now.put(name, bytes).await
-    }
-
-    async fn get(&self, name: &Name, range: Range) -> drystone_store::Result<Bytes> {
-        self.now.get(name, range).await
-    }
-
-    async fn stat(&self, name: &Name) -> drystone_store::Result<u64> {
-        self.now.stat(name).await
+impl Alter for Stale {
+    fn inner(&self) -> &Memory {
+        &self.now
     }
 
     async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> drystone_store::Result<Vec<Listed>> {
         self.listed.list(prefix, after, limit).await
-    }
-
-    async fn delete(&self, name: &Name) -> drystone_store::Result<()> {
-        self.now.delete(name).await
     }
 }
 
@@ -349,7 +329,7 @@ fn lists_of_one_place_may_be_stale() {
         let (world, fixture) = (base().world.copy(), base().owner.copy());
         world.show(url, |now| {
             let listed = now.as_ref().clone();
-            Arc::new(Stale { now, listed })
+            Arc::new(Altered(Stale { now, listed }))
         });
         let vault = world.open(&fixture, &URLS).unwrap();
         let id = store_small(&vault, 3);

@@ -9,9 +9,10 @@ use drystone_format::PackId;
 use drystone_format::keys::{Role, Secrets};
 use drystone_format::shard::{Maker, Shape, ShardKeys, open_shard, seal_shard};
 use drystone_store::spread::PlaceTroubles;
-use drystone_store::{Kind, Listed, Memory, Name, Prefix, Put, Range, ShardId, Store, Traits};
+use drystone_store::{Kind, Memory, Name, Prefix, Range, ShardId, Store};
 use drystone_vault::{Grade, Vault};
 
+use crate::altered::{Alter, Altered};
 use crate::spread_damage::scrub_and_repair;
 use crate::spread_world::{World, assert_whole, repair, small_files, store_small};
 use crate::support::{Fixture, add_key, check, files, lines, noise, scrub, secrets};
@@ -344,17 +345,9 @@ struct TwoFaced {
 }
 
 #[async_trait]
-impl Store for TwoFaced {
-    fn place(&self) -> &str {
-        self.sound.place()
-    }
-
-    fn traits(&self) -> Traits {
-        self.sound.traits()
-    }
-
-    async fn put(&self, name: &Name, bytes: Bytes) -> drystone_store::Result<Put> {
-        self.sound.put(name, bytes).await
+impl Alter for TwoFaced {
+    fn inner(&self) -> &Memory {
+        &self.sound
     }
 
     async fn get(&self, name: &Name, range: Range) -> drystone_store::Result<Bytes> {
@@ -362,18 +355,6 @@ impl Store for TwoFaced {
             Range::All => self.sound.get(name, range).await,
             _ => self.forged.get(name, range).await,
         }
-    }
-
-    async fn stat(&self, name: &Name) -> drystone_store::Result<u64> {
-        self.sound.stat(name).await
-    }
-
-    async fn list(&self, prefix: &Prefix, after: Option<&Name>, limit: usize) -> drystone_store::Result<Vec<Listed>> {
-        self.sound.list(prefix, after, limit).await
-    }
-
-    async fn delete(&self, name: &Name) -> drystone_store::Result<()> {
-        self.sound.delete(name).await
     }
 }
 
@@ -384,7 +365,7 @@ fn a_place_with_two_faces_is_read_around() {
         let sound = Arc::new(Memory::clone(&scene.world.store(url)));
         scene.forge(url);
         let forged = Memory::clone(&scene.world.store(url));
-        scene.world.show(url, |_| Arc::new(TwoFaced { sound, forged }));
+        scene.world.show(url, |_| Arc::new(Altered(TwoFaced { sound, forged })));
         for fixture in [scene.owner.copy(), scene.owner.elsewhere()] {
             scene.assert_readable(&scene.open(&fixture), url);
         }
