@@ -105,8 +105,9 @@ impl World {
         let places = self.spots.iter().chain([&self.evil]);
         for (name, object) in places.flat_map(|spot| spot.written.lock().clone()) {
             let holds = |place: &Objects| place.get(&name) == Some(&object);
-            // Copied from another place, or back to one: nobody has sealed it now.
-            let is_copy = before.iter().any(holds) || self.history.iter().flatten().any(holds);
+            // Copied from another place, or back to one: nobody has sealed it now. So is what the attacker has put during this very step.
+            let is_sprung = self.spots.iter().any(|spot| holds(&spot.sprung.lock()));
+            let is_copy = is_sprung || before.iter().any(holds) || self.history.iter().flatten().any(holds);
             if is_copy || !(is(What::Roots, &name) || is(What::Packs, &name)) {
                 continue;
             }

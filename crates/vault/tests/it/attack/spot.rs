@@ -25,6 +25,8 @@ pub(crate) struct Spot {
     pub(crate) truth: Mutex<Objects>,
     /// What they have put since it was last asked.
     pub(crate) written: Mutex<Vec<(Name, Bytes)>>,
+    /// What the attacker has put here in the middle of a step.
+    pub(crate) sprung: Mutex<Objects>,
     /// Changes that the attacker has made ready, and after how many more calls they happen.
     ambush: Mutex<Option<(u64, Changes)>>,
     calls: AtomicU64,
@@ -41,6 +43,7 @@ impl Spot {
             objects,
             hidden: Mutex::default(),
             written: Mutex::default(),
+            sprung: Mutex::default(),
             ambush: Mutex::default(),
             calls: AtomicU64::new(0),
         })
@@ -58,7 +61,10 @@ impl Spot {
             Some(_) => {
                 for (name, bytes) in ambush.take().into_iter().flat_map(|(_, changes)| changes) {
                     match bytes {
-                        Some(bytes) => self.objects.overwrite(&name, bytes),
+                        Some(bytes) => {
+                            self.sprung.lock().insert(name.clone(), bytes.clone());
+                            self.objects.overwrite(&name, bytes);
+                        }
                         None => self.objects.remove(&name),
                     }
                 }
