@@ -13,7 +13,7 @@ use drystone_format::{PackId, RegistrationId, RootId, SlotId};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use crate::{Error, Listed, Name, Prefix, Put, Range, RootKind, RootName, Store};
+use crate::{Error, Listed, Name, Prefix, Put, Range, RootKind, RootName, ShardId, Store};
 
 /// Rounds of each race: enough for a store that checks before it renames to fail nearly always.
 const RACE_ROUNDS: u8 = 20;
@@ -195,12 +195,25 @@ async fn existing_objects_stay(store: &dyn Store) {
 }
 
 async fn damaged_packs_are_replaced(store: &dyn Store) {
-    let (name, whole) = (pack(1), pattern(5000));
-    store.put(&name, whole.slice(..1234)).await.unwrap();
-    assert_eq!(store.put(&name, whole.clone()).await.unwrap(), Put::Created);
-    assert_eq!(store.get(&name, Range::All).await.unwrap(), whole);
-    assert_eq!(store.put(&name, whole.clone()).await.unwrap(), Put::Existed);
-    assert_eq!(list(store, Prefix::All, 10).await, [Listed { name, size: 5000 }]);
+    let shard = ShardId {
+        pack: PackId([1; 32]),
+        needed: 2,
+        number: 1,
+    };
+    let whole = pattern(5000);
+    let mut names = vec![pack(1)];
+    // A spread has no names for shards.
+    if !matches!(store.stat(&Name::shard(&shard)).await, Err(Error::OnePlace { .. })) {
+        names.push(Name::shard(&shard));
+    }
+    for name in &names {
+        store.put(name, whole.slice(..1234)).await.unwrap();
+        assert_eq!(store.put(name, whole.clone()).await.unwrap(), Put::Created, "{name}");
+        assert_eq!(store.get(name, Range::All).await.unwrap(), whole, "{name}");
+        assert_eq!(store.put(name, whole.clone()).await.unwrap(), Put::Existed, "{name}");
+    }
+    let listed = names.into_iter().map(|name| Listed { name, size: 5000 });
+    assert_eq!(list(store, Prefix::All, 10).await, listed.collect::<Vec<_>>());
 }
 
 async fn what_is_missing(store: &dyn Store) {

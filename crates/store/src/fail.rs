@@ -12,7 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::error::OWN_DIRECTORY;
-use crate::{Error, Listed, Name, Op, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Error, Listed, Name, Op, Prefix, Put, Range, Result, Space, Store, Traits};
 
 /// The error that a fault answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,5 +254,9 @@ impl Store for Fail {
         let effect = self.begin(Op::Delete, name, |prefix| prefix.covers(name)).await?;
         let outcome = self.inner.delete(name).await;
         self.reply(effect, name, outcome)
+    }
+
+    async fn space(&self) -> Result<Option<Space>> {
+        self.inner.space().await
     }
 }

@@ -98,6 +98,20 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Removes an object, durably; one that is gone already is fine.
     async fn delete(&self, name: &Name) -> Result<()>;
+
+    /// How much space there is; `None` where a place cannot tell.
+    async fn space(&self) -> Result<Option<Space>> {
+        Ok(None)
+    }
+}
+
+/// The space of a place, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What may still be stored.
+    pub free_bytes: u64,
+    /// All there is.
+    pub total_bytes: u64,
 }
 
 /// What a place can do.
@@ -116,6 +130,8 @@ pub struct Traits {
     pub exclusive_create: bool,
     /// Requests wait for a network, so many in flight pay.
     pub slow: bool,
+    /// It lies on a disk of its own size, which can be full, so that space is set aside for what frees it.
+    pub finite: bool,
 }
 
 /// The outcome of a put.

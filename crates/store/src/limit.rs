@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::{Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Listed, Name, Prefix, Put, Range, Result, Space, Store, Traits};
 
 /// What to limit; `None` for no limit.
 #[derive(Debug, Clone, Copy, Default)]
@@ -131,5 +131,9 @@ impl Store for Limit {
     async fn delete(&self, name: &Name) -> Result<()> {
         let _permit = self.enter().await;
         self.inner.delete(name).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>> {
+        self.inner.space().await
     }
 }

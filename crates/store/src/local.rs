@@ -21,7 +21,7 @@ use crate::atomic::{self, Directory, Existing, Failure};
 use crate::error::NO_DIRECTORY;
 use crate::remote_answer::{ENTRIES_MAX, too_many_entries};
 use crate::walk::Page;
-use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits, beneath};
+use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Space, Store, Traits, beneath};
 
 /// What an error names when the place as a whole is meant.
 const WHOLE: &str = "its directory";
@@ -157,15 +157,26 @@ impl Inner {
     }
 
     /// Whether the directory was removed since it was opened.
+    /// What an ordinary user may still store.
+    fn space(&self) -> Result<Option<Space>> {
+        let found = rustix::fs::fstatvfs(self.directory.root());
+        let found =
+            found.map_err(|errno| Error::from_io(&self.place, WHOLE, "asking for the space of", errno.into()))?;
+        Ok(Some(Space {
+            free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+            total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+        }))
+    }
+
     fn is_gone(&self) -> bool {
         rustix::fs::fstat(self.directory.root()).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
     fn put(&self, name: &Name, bytes: &[u8]) -> Result<Put> {
         name.check_size(&self.place, bytes.len() as u64)?;
-        let existing = match name.kind() {
-            Kind::Pack(_) | Kind::Shard(_) => Existing::ReplaceIfSizeDiffers,
-            _ => Existing::Keep,
+        let existing = match name.is_replaced_by_size() {
+            true => Existing::ReplaceIfSizeDiffers,
+            false => Existing::Keep,
         };
         self.directory
             .put(name.as_str(), bytes, existing)
@@ -345,6 +356,7 @@ impl Store for Local {
             max_object_bytes: None,
             exclusive_create: true,
             slow: false,
+            finite: true,
         }
     }
 
@@ -373,5 +385,9 @@ impl Store for Local {
     async fn delete(&self, name: &Name) -> Result<()> {
         let name = name.clone();
         self.blocking(move |inner| inner.delete(&name)).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>> {
+        self.blocking(move |inner| inner.space()).await
     }
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
 
 /// A store in memory.
 #[derive(Debug)]
@@ -59,9 +59,7 @@ impl Memory {
         name.check_size(&self.place, bytes.len() as u64)?;
         let mut objects = self.objects.write();
         match objects.get(name) {
-            Some(found) if found.len() == bytes.len() || !matches!(name.kind(), Kind::Pack(_) | Kind::Shard(_)) => {
-                Ok(Put::Existed)
-            }
+            Some(found) if found.len() == bytes.len() || !name.is_replaced_by_size() => Ok(Put::Existed),
             _ => {
                 objects.insert(name.clone(), bytes);
                 Ok(Put::Created)
@@ -106,6 +104,7 @@ impl Store for Memory {
             max_object_bytes: None,
             exclusive_create: true,
             slow: false,
+            finite: false,
         }
     }
 

@@ -21,6 +21,8 @@ use crate::{Error, Result};
 
 const HEADER: &str = "drystone";
 const PLACE: &str = "place";
+/// What the names of the reserve begin with.
+const RESERVE: &str = "reserve-";
 
 /// The validated name of an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,8 +58,10 @@ pub enum Kind {
     Ledger(u64, RootId),
     /// What lies in which pack: registration and number of the part, or of the piece of a run, and the hash of the object.
     Index(RegistrationId, u64, RootId),
-    /// Which of the vault's places this is; the one object that differs from place to place.
+    /// Which of the vault's places this is. Like the reserve, it belongs to one place.
     Place,
+    /// Space at a place that is set aside for when it is full; the bytes mean nothing.
+    Reserve(u8),
 }
 
 /// Which part of which pack a shard is.
@@ -160,6 +164,11 @@ impl Name {
         Self::new(PLACE.to_string(), Kind::Place)
     }
 
+    /// The piece of the reserve with this number.
+    pub fn reserve(number: u8) -> Self {
+        Self::new(format!("{RESERVE}{number}"), Kind::Reserve(number))
+    }
+
     /// The spare copy of this number of an original; the original for 0.
     ///
     /// Of what has no spare copies it is a name that is not there, but has its place in the order of names.
@@ -187,7 +196,10 @@ impl Name {
 
     /// Whether there may be spare copies of it: packs have parity, and what a presence says is in its name.
     pub fn has_spares(&self) -> bool {
-        !matches!(self.kind, Kind::Pack(_) | Kind::Shard(_) | Kind::Writer(..))
+        !matches!(
+            self.kind,
+            Kind::Pack(_) | Kind::Shard(_) | Kind::Writer(..) | Kind::Reserve(_)
+        )
     }
 
     /// Whether `bytes` are the object, for a name that ends in a hash; `None` for those that say nothing about the bytes.
@@ -203,8 +215,14 @@ impl Name {
             | Kind::Config(_, hash)
             | Kind::Ledger(_, hash)
             | Kind::Index(_, _, hash) => Some(object_hash(bytes) == hash),
-            Kind::Header | Kind::Key(_) | Kind::Shard(_) | Kind::Place => None,
+            Kind::Header | Kind::Key(_) | Kind::Shard(_) | Kind::Place | Kind::Reserve(_) => None,
         }
+    }
+
+    /// Returns true if an object of this name that has another size than the one to be stored is damaged and replaced: its name says
+    /// all of its content.
+    pub(crate) fn is_replaced_by_size(&self) -> bool {
+        matches!(self.kind, Kind::Pack(_) | Kind::Shard(_))
     }
 
     /// Reads the text form; [`Error::Name`] for anything that the constructors would not have made.
@@ -223,6 +241,9 @@ impl Name {
         let kind = match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(HEADER), None, ..) => Some(Kind::Header),
             (Some(PLACE), None, ..) => Some(Kind::Place),
+            (Some(word), None, ..) if word.starts_with(RESERVE) => {
+                word.strip_prefix(RESERVE).and_then(number).map(Kind::Reserve)
+            }
             (Some(KEYS), Some(id), None, _) => SlotId::from_hex(id).map(Kind::Key),
             (Some(VERIFIED), Some(id), None, _) => RootId::from_hex(id).map(Kind::Verified),
             (Some(PACKS), Some(fan), Some(id), None) if fan.len() == 2 && id.starts_with(fan) => {
@@ -271,6 +292,7 @@ impl Name {
             Kind::Pack(_) => limits::PACK_MAX_BYTES,
             Kind::Shard(_) => limits::SHARD_MAX_BYTES,
             Kind::Place | Kind::Writer(..) => limits::HEADER_MAX_BYTES,
+            Kind::Reserve(_) => limits::RESERVE_PIECE_BYTES,
             Kind::Root(..) | Kind::Verified(_) | Kind::Epoch(..) | Kind::Config(..) => limits::ROOT_MAX_BYTES,
             Kind::Ledger(..) => limits::LEDGER_MAX_BYTES,
             Kind::Index(..) => limits::INDEX_MAX_BYTES,
@@ -325,7 +347,7 @@ impl Name {
 
     /// Whether `entry`, found at the top of a directory, may belong to a vault.
     pub(crate) fn is_top_level(entry: &str) -> bool {
-        entry == HEADER || entry == PLACE || Self::is_directory(entry)
+        entry == HEADER || entry == PLACE || entry.starts_with(RESERVE) || Self::is_directory(entry)
     }
 }
 
@@ -410,6 +432,7 @@ mod tests {
             Name::ledger(7, &id),
             Name::pack(&pack),
             Name::place(),
+            Name::reserve(3),
             root("head"),
             root("snapshot"),
             Name::shard(&shard),
@@ -574,14 +597,14 @@ mod tests {
         assert!(DIRECTORIES.is_sorted_by_key(|directory| directory.word));
         for name in all().into_iter().filter(|name| name.spare_number() == 0) {
             let directories = DIRECTORIES.iter().filter(|directory| directory.prefix.covers(&name));
-            let is_alone = matches!(name.kind(), Kind::Header | Kind::Place);
+            let is_alone = matches!(name.kind(), Kind::Header | Kind::Place | Kind::Reserve(_));
             assert_eq!(directories.count(), usize::from(!is_alone), "{name}");
         }
     }
 
     proptest! {
         #[test]
-        fn parsing_is_exact(text in "(spare/[0-9]{1,3}/)?(config|drystone|epochs|index|keys|ledger|packs|place|roots|shards|verified|tmp|writers|\\.\\.)(/([0-9a-f]{2}|snapshot|[a-z]{1,16}|[0-9]{1,2}-[0-9a-f]{32}|[0-9a-f]{32}(-[0-9]{1,2}-[0-9a-f]{32})?|[0-9a-f]{64}(\\.[0-9]{1,3}){0,2})){0,3}") {
+        fn parsing_is_exact(text in "(spare/[0-9]{1,3}/)?(config|drystone|epochs|index|keys|ledger|packs|place|reserve-[0-9]{1,3}|roots|shards|verified|tmp|writers|\\.\\.)(/([0-9a-f]{2}|snapshot|[a-z]{1,16}|[0-9]{1,2}-[0-9a-f]{32}|[0-9a-f]{32}(-[0-9]{1,2}-[0-9a-f]{32})?|[0-9a-f]{64}(\\.[0-9]{1,3}){0,2})){0,3}") {
             if let Ok(name) = Name::parse(&text) {
                 let remade = match name.kind() {
                     Kind::Header => Name::header(),
@@ -596,6 +619,7 @@ mod tests {
                     Kind::Index(id, number, hash) => Name::index(&id, number, &hash),
                     Kind::Epoch(number, id) => Name::epoch(number, &id),
                     Kind::Place => Name::place(),
+                    Kind::Reserve(number) => Name::reserve(number),
                 };
                 let remade = remade.spare(name.spare_number());
                 prop_assert_eq!(remade.as_str(), text);

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::{Listed, Name, Op, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Listed, Name, Op, Prefix, Put, Range, Result, Space, Store, Traits};
 
 /// One call to a store, successful or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,5 +103,9 @@ impl Store for Record {
         let outcome = self.inner.delete(name).await;
         self.add(Op::Delete, name, 0);
         outcome
+    }
+
+    async fn space(&self) -> Result<Option<Space>> {
+        self.inner.space().await
     }
 }

@@ -19,7 +19,7 @@ use crate::remote_answer::{ENTRIES_MAX, excess, is_stalled, listing, too_many_en
 use crate::remote_http::{reason, refusal};
 use crate::remote_services::Service;
 use crate::walk::{Directories, Entry, walk};
-use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
 
 /// What an error names when the place as a whole is meant.
 const WHOLE: &str = "the place";
@@ -48,7 +48,7 @@ pub(crate) struct Remote {
 enum Found {
     Nothing,
     Same,
-    /// A pack of another size.
+    /// A pack or shard of another size.
     Damaged,
 }
 
@@ -168,7 +168,7 @@ impl Remote {
 
     async fn find(&self, name: &Name, size: u64) -> Result<Found> {
         match self.size(name).await {
-            Ok(found) if found == size || !matches!(name.kind(), Kind::Pack(_)) => Ok(Found::Same),
+            Ok(found) if found == size || !name.is_replaced_by_size() => Ok(Found::Same),
             Ok(_) => Ok(Found::Damaged),
             Err(Error::NotFound { .. }) => Ok(Found::Nothing),
             Err(error) => Err(error),
@@ -433,6 +433,7 @@ impl Store for Remote {
             max_object_bytes: self.service.max_object_bytes,
             exclusive_create: false,
             slow: true,
+            finite: self.service.directories,
         }
     }
 

@@ -23,7 +23,7 @@ use crate::remote_answer::{ENTRIES_MAX, too_many_entries};
 use crate::remote_ssh::{Outcome, Ssh, WHOLE, limited, limited_data};
 use crate::remote_url::PlaceUrl;
 use crate::walk::{Directories, Entry, walk};
-use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
 
 const TMP: &str = "tmp";
 /// Bytes of one read or write request; servers take at least this much, OpenSSH at most 255 KiB.
@@ -100,7 +100,7 @@ impl Sftp {
     /// Whether an object is there that `put` keeps.
     async fn keeps(&self, name: &Name, size: u64) -> Result<Option<bool>> {
         match self.size(name).await {
-            Ok(found) => Ok(Some(found == size || !matches!(name.kind(), Kind::Pack(_)))),
+            Ok(found) => Ok(Some(found == size || !name.is_replaced_by_size())),
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -355,6 +355,7 @@ impl Store for Sftp {
             max_object_bytes: None,
             exclusive_create: false,
             slow: true,
+            finite: true,
         }
     }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Error, Kind, Listed, Name, Prefix, Put, Range, Result, Space, Store, Traits};
 
 /// Calls made in all if each of them hangs.
 const CALLS_IF_SILENT: u32 = 2;
@@ -159,5 +159,9 @@ impl Store for Retry {
 
     async fn delete(&self, name: &Name) -> Result<()> {
         self.call(name, || self.inner.delete(name)).await.0
+    }
+
+    async fn space(&self) -> Result<Option<Space>> {
+        self.inner.space().await
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Space, Store, Traits};
 
 /// The spare copies of one number at another store.
 #[derive(Debug)]
@@ -66,5 +66,9 @@ impl Store for Spares {
 
     async fn delete(&self, name: &Name) -> Result<()> {
         self.inner.delete(&self.name(name)?).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>> {
+        self.inner.space().await
     }
 }

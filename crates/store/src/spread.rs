@@ -8,9 +8,10 @@
 //! - A place that is absent, silent, slow, rotten, full or lying is read around, and what it did is written down.
 //! - Memory is bounded: a few packs for each call, one page of each place for a listing.
 //!
-//! The object that tells places apart (`place`), shards and spare copies are refused: they belong to one place each.
+//! The object that tells places apart (`place`), the reserve, shards and spare copies are refused: they belong to one place each.
 
 mod gather;
+mod lacking;
 mod list;
 mod merge;
 mod pack;
@@ -37,6 +38,7 @@ use drystone_format::shard::ShardKeys;
 use drystone_format::{PackId, PlaceId};
 use parking_lot::RwLock;
 
+pub use lacking::Lacking;
 pub use list::{HeldCopy, HeldShard, Holdings, PackHoldings};
 pub use place::{Access, SpreadPlace};
 pub use plan::{SettlePlan, Transfer};
@@ -210,6 +212,20 @@ impl Spread {
         }
     }
 
+    /// Forgets the failures of this place for lack of space, since there is some now, and what it is owed: whoever puts it puts it again.
+    pub fn forgive_full(&self, place: &PlaceId) {
+        for found in self.core.places.iter().filter(|found| found.id() == *place) {
+            found.forgive_full();
+        }
+    }
+
+    /// Writes down that a place failed, as found by somebody who asked it alone.
+    pub fn note_failure(&self, place: &PlaceId, error: &Error) {
+        for found in self.core.places.iter().filter(|found| found.id() == *place) {
+            found.note_failure(error);
+        }
+    }
+
     /// How many spare copies of each small object a place holds, because there are fewer places than copies are needed.
     pub fn spares_per_place(&self) -> u8 {
         self.core.placement.spares_per_place()
@@ -298,6 +314,13 @@ impl Core {
         }
     }
 
+    /// What is said of a question that the end of the program left without an answer.
+    fn ending(&self) -> Error {
+        Error::Stopped {
+            place: self.label.clone(),
+        }
+    }
+
     fn too_few(&self, name: &dyn fmt::Display, failures: &[Failure]) -> Error {
         Error::TooFew {
             name: name.to_string(),
@@ -309,7 +332,7 @@ impl Core {
 
     /// Refuses what belongs to one place.
     fn check_name(&self, name: &Name) -> Result<()> {
-        if name.spare_number() == 0 && !matches!(name.kind(), Kind::Place | Kind::Shard(_)) {
+        if name.spare_number() == 0 && !matches!(name.kind(), Kind::Place | Kind::Reserve(_) | Kind::Shard(_)) {
             return Ok(());
         }
         Err(Error::OnePlace {
@@ -356,6 +379,7 @@ impl Store for Spread {
             stale_list: all().filter_map(|traits| traits.stale_list).max(),
             max_object_bytes: all().filter_map(|traits| traits.max_object_bytes).min(),
             slow: all().any(|traits| traits.slow),
+            finite: all().any(|traits| traits.finite),
         }
     }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
+use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Space, Store, Traits};
 
 /// How long calls may go on after the wish to stop.
 pub const GRACE: Duration = Duration::from_millis(700);
@@ -117,5 +117,9 @@ impl Store for Stoppable {
 
     async fn delete(&self, name: &Name) -> Result<()> {
         self.limit(self.inner.delete(name)).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>> {
+        self.limit(self.inner.space()).await
     }
 }

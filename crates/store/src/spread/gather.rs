@@ -167,7 +167,8 @@ where
     }
 }
 
-/// Runs everything at once and gives the answers in the order of the questions; `None` if the program is ending.
+/// Runs everything at once and gives the answers in the order of the questions; `None` if the program is ending: then nothing is
+/// known, which is not the same as no answers.
 pub(super) async fn all<T, F>(questions: impl IntoIterator<Item = F>) -> Option<Vec<T>>
 where
     T: Send + 'static,

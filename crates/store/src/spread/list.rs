@@ -271,7 +271,7 @@ impl Core {
     }
 
     /// The copies of the small objects that come next, with the positions of their places.
-    async fn listed_copies(
+    pub(super) async fn listed_copies(
         self: &Arc<Self>,
         prefix: Prefix,
         after: Option<&Name>,
@@ -338,7 +338,8 @@ impl Core {
                 let (core, holdings) = (Arc::clone(self), holdings.clone());
                 async move { core.listed_size(&holdings).await }
             });
-            for (holdings, size) in part.iter().zip(all(sizes).await.unwrap_or_default()) {
+            let sizes = all(sizes).await.ok_or_else(|| self.ending())?;
+            for (holdings, size) in part.iter().zip(sizes) {
                 let name = Name::pack(&holdings.pack);
                 listed.push(Listed { name, size });
             }

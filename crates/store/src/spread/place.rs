@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::gather::Failure;
-use super::troubles::PlaceTroubles;
+use super::troubles::{Objects, PlaceTroubles};
 use crate::placement::Candidate;
 use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Spares, Store};
 
@@ -325,21 +325,35 @@ impl Place {
         }
     }
 
-    fn observe<T>(&self, outcome: Result<T>) -> Result<T> {
+    /// Forgets its failures if all of them were for lack of space, which there is now.
+    pub(super) fn forgive_full(&self) {
+        let troubles = &mut self.state.lock().troubles;
+        if troubles.full == troubles.failures {
+            (troubles.full, troubles.failures, troubles.first_failure) = (0, 0, None);
+            troubles.owed = Objects::default();
+        }
+    }
+
+    /// Counts a failure; after one of the place as a whole it rests.
+    pub(super) fn note_failure(&self, error: &Error) {
         let mut state = self.state.lock();
+        state.troubles.failures += 1;
+        state.troubles.full += u64::from(matches!(error, Error::Full { .. }));
+        state.troubles.first_failure.get_or_insert_with(|| error.to_string());
+        if error.is_of_place() {
+            state.rest(self.rest);
+        }
+    }
+
+    fn observe<T>(&self, outcome: Result<T>) -> Result<T> {
         match &outcome {
             Ok(_) => {
+                let mut state = self.state.lock();
                 state.rests_until = None;
                 state.silences = 0;
             }
             Err(Error::NotFound { .. } | Error::Short { .. } | Error::TooLarge { .. }) => {}
-            Err(error) => {
-                state.troubles.failures += 1;
-                state.troubles.first_failure.get_or_insert_with(|| error.to_string());
-                if error.is_of_place() {
-                    state.rest(self.rest);
-                }
-            }
+            Err(error) => self.note_failure(error),
         }
         outcome
     }

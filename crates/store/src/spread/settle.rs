@@ -272,8 +272,9 @@ impl Settling<'_> {
                 });
             }
         }
-        let mut is_good = true;
-        for (position, name, outcome) in all(questions).await.unwrap_or_default() {
+        let answers = all(questions).await;
+        let mut is_good = answers.is_some();
+        for (position, name, outcome) in answers.unwrap_or_default() {
             match outcome {
                 Ok(loaded) => {
                     self.settled.reads += 1;
@@ -342,7 +343,8 @@ impl Settling<'_> {
                 });
             }
         }
-        for (place, name, written) in all(writes).await.unwrap_or_default() {
+        let written = all(writes).await.ok_or_else(|| self.core.ending())?;
+        for (place, name, written) in written {
             match written {
                 Some(bytes) => {
                     self.settled.writes += 1;

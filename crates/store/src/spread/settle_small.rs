@@ -27,14 +27,30 @@ pub struct SettledSmall {
     pub replaced: u64,
     /// Bytes written.
     pub written_bytes: u64,
+    /// Copies that there are none of and that were not made, since nothing was to be changed.
+    pub missing: Objects,
     /// Copies that are not what was stored, whether or not they were replaced.
     pub rotten: Objects,
+    /// Those of them that still are so, with their places: the first of them.
+    pub unmended: Vec<(String, String)>,
     /// Copies that should have been made at places that did not take them.
     pub owed: Objects,
     /// Objects of which no place has a sound copy, or that nobody who may has signed.
     pub unsound: Objects,
     /// Objects of which places have different copies, all of them sound.
     pub differing: Objects,
+}
+
+/// Copies that are named as still altered.
+const UNMENDED_MAX: usize = 1000;
+
+impl SettledSmall {
+    fn remain(&mut self, place: &Place, name: &Name) {
+        if self.unmended.len() < UNMENDED_MAX {
+            let name = name.spare(place.spare).to_string();
+            self.unmended.push((place.label().to_owned(), name));
+        }
+    }
 }
 
 /// Whether to change anything.
@@ -102,7 +118,7 @@ impl Spread {
         loop {
             let page = self.core.list_copied(prefix, after.as_ref(), PAGE).await?;
             for listed in &page {
-                self.core.settle_object(&listed.name, mend, &mut settled).await;
+                self.core.settle_object(&listed.name, mend, &mut settled).await?;
             }
             match page.into_iter().next_back() {
                 Some(last) => after = Some(last.name),
@@ -113,7 +129,7 @@ impl Spread {
 }
 
 impl Core {
-    async fn settle_object(self: &Arc<Self>, name: &Name, mend: Mend, settled: &mut SettledSmall) {
+    async fn settle_object(self: &Arc<Self>, name: &Name, mend: Mend, settled: &mut SettledSmall) -> Result<()> {
         settled.objects += 1;
         let lying = self.copies_of(name);
         let reads = lying.iter().map(|place| {
@@ -132,13 +148,13 @@ impl Core {
                 }
             }
         });
-        let copies = all(reads).await.unwrap_or_default();
-        for (place, _) in lying
-            .iter()
-            .zip(&copies)
-            .filter(|(_, copy)| matches!(copy, Copy::Unsound))
-        {
+        let copies = all(reads).await.ok_or_else(|| self.ending())?;
+        let is_unsound = |(_, copy): &(_, &Copy)| matches!(copy, Copy::Unsound);
+        for (place, _) in lying.iter().zip(&copies).filter(is_unsound) {
             settled.rotten.add(&name.spare(place.spare));
+            if mend == Mend::No {
+                settled.remain(place, name);
+            }
         }
         let is_worthless = |bytes: &Bytes| !self.judge.is_sound(name, bytes);
         let mut sound = copies.iter().filter_map(|copy| match copy {
@@ -152,28 +168,30 @@ impl Core {
             if !is_presence && !copies.iter().all(|copy| matches!(copy, Copy::Missing)) {
                 settled.unsound.add(name);
             }
-            return;
+            return Ok(());
         };
         if is_worthless(&good) {
             // The bytes are what the name says, and count for nobody: they are told, and not spread.
-            return settled.unsound.add(name);
+            settled.unsound.add(name);
+            return Ok(());
         }
         if sound.any(|other| other != good) {
             settled.differing.add(name);
         }
         if mend == Mend::No {
-            for (place, _) in lying
-                .iter()
-                .zip(&copies)
-                .filter(|(_, copy)| matches!(copy, Copy::Missing))
-            {
+            let lacks = |(_, copy): &(_, &Copy)| matches!(copy, Copy::Missing);
+            // Nobody brings a presence to a place that was away during the run.
+            let is_due = !matches!(name.kind(), Kind::Writer(..));
+            for (place, _) in lying.iter().zip(&copies).filter(lacks).filter(|_| is_due) {
                 place.note(|troubles| troubles.missing.add(&name.spare(place.spare)));
+                settled.missing.add(&name.spare(place.spare));
             }
-            return;
+            return Ok(());
         }
         for (place, copy) in lying.iter().zip(copies) {
             mend_copy(place, name, copy, &good, settled).await;
         }
+        Ok(())
     }
 }
 
@@ -189,6 +207,9 @@ async fn mend_copy(place: &Place, name: &Name, copy: Copy, good: &Bytes, settled
     };
     if is_rotten && place.is_append_only() || replace(place, name, good.clone(), is_rotten).await.is_err() {
         place.note(|troubles| troubles.owed.add(&own));
+        if is_rotten {
+            settled.remain(place, name);
+        }
         return settled.owed.add(&own);
     }
     settled.written_bytes += good.len() as u64;

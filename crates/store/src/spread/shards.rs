@@ -79,7 +79,8 @@ impl Core {
             async move { core.read_part(part).await }
         });
         let mut bytes = Vec::with_capacity(len);
-        for part in all(reads).await.unwrap_or_default() {
+        let parts = all(reads).await.ok_or_else(|| refused(self.ending()))?;
+        for part in parts {
             bytes.extend_from_slice(&part?);
         }
         Ok(bytes.into())

@@ -19,7 +19,8 @@ pub struct Objects {
 }
 
 impl Objects {
-    pub(super) fn add(&mut self, name: &dyn fmt::Display) {
+    /// Counts one more, and names it if there is room.
+    pub fn add(&mut self, name: &dyn fmt::Display) {
         self.count += 1;
         if self.named.len() < NAMED_MAX {
             let name = name.to_string();
@@ -43,6 +44,8 @@ pub struct PlaceTroubles {
     pub failures: u64,
     /// Those of them that got no answer: the place may have what others lack.
     pub unanswered: u64,
+    /// Those of them for lack of space.
+    pub full: u64,
     /// The first of these failures.
     pub first_failure: Option<String>,
     /// Reads that took so long that others were asked too.
@@ -69,6 +72,7 @@ impl PlaceTroubles {
             absent,
             failures: 0,
             unanswered: 0,
+            full: 0,
             first_failure: None,
             slow: 0,
             missing: Objects::default(),
