@@ -78,6 +78,12 @@ pub const SLOT_MAX_BYTES: usize = 512 << 10;
 /// Largest vault header, place mark or presence, bytes: room for what a presence has seen.
 pub const HEADER_MAX_BYTES: usize = 256 << 10;
 
+/// A piece of the reserve of a place, bytes. All of them together hold the ledger of some thousand roots, and the presence and the epoch of
+/// a gc.
+pub const RESERVE_PIECE_BYTES: usize = 256 << 10;
+/// Pieces of the reserve of a place.
+pub const RESERVE_PIECES: u8 = 4;
+
 /// Most places of a vault: a shard's number is a byte, and each place is asked by every listing.
 pub const PLACES_MAX: u64 = 255;
 /// Most configurations that one replaces: 256 KiB of hashes, one change a day for 44 years.

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use drystone_format::config::Trust;
@@ -30,7 +31,7 @@ use crate::losses::Losses;
 use crate::parallel::each;
 use crate::place::Place;
 use crate::problem::Problems;
-use crate::unreadable::Unreadable;
+use crate::unreadable::{Unreadable, is_final};
 use crate::vault::Vault;
 
 /// Set in the index's pack kind when an owner wrote the pack.
@@ -53,6 +54,8 @@ pub(crate) struct Catalog {
     synced_with: RwLock<Arc<Standing>>,
     /// Packs whose tails cannot be read.
     unreadable: Mutex<Problems>,
+    /// Those of them that are no packs, whoever reads them.
+    worthless: Mutex<BTreeSet<PackId>>,
     /// Those of them that are not read again.
     known_bad: Unreadable,
     /// Whether they were read again in this process, since something was missing.
@@ -64,7 +67,14 @@ pub(crate) struct Catalog {
     /// How many damaged runs the index had dropped when it was last brought in step.
     dropped: AtomicU64,
     syncing: Mutex<()>,
+    /// When the packs were last listed for a chunk that was missed, and there was no new one.
+    looked_in_vain: Mutex<Option<Instant>>,
 }
+
+/// How long nobody lists the packs again for a chunk that is missed, after that was of no use.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Packs that a listing lacks and that are asked for by name; where more are missing, it is no lag.
+const STATS_MAX: usize = 1000;
 
 impl Catalog {
     pub(crate) fn open(vault: &Vault, dir: &Path) -> Result<Self> {
@@ -74,7 +84,7 @@ impl Catalog {
         vault.watch_for_forged();
         let catalog = Self {
             index,
-            losses: Losses::open(vault.state().clone(), dir)?,
+            losses: Losses::open(vault.state().clone(), dir, vault.context.clock.clone())?,
             place: vault.place.clone(),
             parallel: vault.place.parallel(vault.context.threads),
             secrets: vault.secrets.clone(),
@@ -85,12 +95,14 @@ impl Catalog {
             condemned: RwLock::default(),
             synced_with: RwLock::default(),
             unreadable: Mutex::default(),
+            worthless: Mutex::default(),
             known_bad: Unreadable::open(vault.state().clone())?,
             reread: AtomicBool::new(false),
             bad_lists: Mutex::default(),
             missed: Mutex::default(),
             dropped: AtomicU64::new(0),
             syncing: Mutex::new(()),
+            looked_in_vain: Mutex::new(None),
         };
         catalog.sync()?;
         catalog.load_verified()?;
@@ -114,13 +126,16 @@ impl Catalog {
             }
             Ok(())
         })?;
-        let (mut indexed, mut gone) = (Vec::new(), HashSet::new());
+        let indexed: Vec<PackId> = known.iter().map(|pack| pack.pack).collect();
+        let (mut gone, mut unlisted) = (HashSet::new(), Vec::new());
         for pack in known {
-            indexed.push(pack.pack);
-            if live.get(&pack.pack) != Some(&pack.pack_bytes) {
-                gone.insert(pack.pack);
+            match live.get(&pack.pack) {
+                Some(size) if *size == pack.pack_bytes => {}
+                None if !condemned.contains(&pack.pack) => unlisted.push(pack),
+                _ => drop(gone.insert(pack.pack)),
             }
         }
+        gone.extend(self.confirm_gone(unlisted)?);
         let is_condemned = |pack: &PackId| condemned.contains(pack);
         self.losses
             .settle(&indexed, &gone, &|pack| live.contains_key(pack), &is_condemned)?;
@@ -128,7 +143,7 @@ impl Catalog {
             self.index.retain(&|pack| !gone.contains(pack))?;
         }
         self.known_bad.retain(&live);
-        let (mut new, mut unreadable) = (Vec::new(), Problems::default());
+        let (mut new, mut unreadable, mut worthless) = (Vec::new(), Problems::default(), BTreeSet::new());
         for (id, size) in live {
             if self.losses.is_gone(&id) && is_condemned(&id) {
                 // Deleted, and back with a place that was away: gc deletes it again.
@@ -136,14 +151,19 @@ impl Catalog {
                 let what =
                     format!("has {size} bytes, which is not what it had; bring it back from a copy of the vault");
                 unreadable.push(Name::pack(&id).as_str(), what);
+                worthless.insert(id);
             } else if self.index.has_pack(&id).is_none() {
                 match self.known_bad.reason(&id, size) {
-                    Some(reason) => unreadable.push(Name::pack(&id).as_str(), reason),
+                    Some(reason) => {
+                        unreadable.push(Name::pack(&id).as_str(), reason);
+                        worthless.insert(id);
+                    }
                     None => new.push((id, size)),
                 }
             }
         }
         *self.unreadable.lock() = unreadable;
+        *self.worthless.lock() = worthless;
         if !new.is_empty() {
             self.learn_all(&new)?;
             self.index.flush()?;
@@ -198,6 +218,36 @@ impl Catalog {
         self.refresh()
     }
 
+    /// Lists the packs again for who misses a chunk, unless that has just been of no use; says whether there was a new pack.
+    pub(crate) fn look_again(&self) -> Result<bool> {
+        let mut useless = self.looked_in_vain.lock();
+        if useless.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN) {
+            return Ok(false);
+        }
+        let before: HashSet<PackId> = self.index.packs().into_iter().map(|pack| pack.pack).collect();
+        self.refresh()?;
+        let is_new = self.index.packs().iter().any(|pack| !before.contains(&pack.pack));
+        *useless = (!is_new).then(Instant::now);
+        Ok(is_new)
+    }
+
+    /// Of packs that a listing lacks, those that are really not there: a list may lag, or come from places that are behind.
+    fn confirm_gone(&self, missing: Vec<PackInfo>) -> Result<HashSet<PackId>> {
+        if missing.len() > STATS_MAX {
+            return Ok(missing.into_iter().map(|pack| pack.pack).collect());
+        }
+        let gone = Mutex::new(HashSet::new());
+        each(self.parallel, &missing, &|pack| {
+            match self.place.stat(&Name::pack(&pack.pack)) {
+                Ok(size) if size == pack.pack_bytes => {}
+                Err(error) if !error.is_damage() => return Err(error),
+                _ => drop(gone.lock().insert(pack.pack)),
+            }
+            Ok(())
+        })?;
+        Ok(gone.into_inner())
+    }
+
     /// Brings the index in step again if it dropped a damaged part of itself since the last time; says whether.
     fn mend(&self) -> Result<bool> {
         let is_whole = || self.index.dropped_runs() == self.dropped.load(Ordering::Acquire);
@@ -234,6 +284,9 @@ impl Catalog {
             .and_then(|(tail, size)| Ok(self.index.insert(entries(*id, size, &tail))?));
         if let Err(error) = &learned {
             self.known_bad.add(id, size, error);
+            if is_final(error) {
+                self.worthless.lock().insert(*id);
+            }
         }
         match learned {
             Err(error) if error.is_damage() => {
@@ -341,6 +394,11 @@ impl Catalog {
     /// Another place to read a chunk, when those in `tried` failed.
     pub(crate) fn locate_beside(&self, id: &ChunkId, tried: &[PackId]) -> Result<Option<Location>> {
         self.find(id, &|pack| !tried.contains(&pack.pack))
+    }
+
+    /// Packs that are there and are none: too short, altered where it shows, or not of this vault.
+    pub(crate) fn worthless(&self) -> BTreeSet<PackId> {
+        self.worthless.lock().clone()
     }
 
     /// Packs whose tails could not be read when the index was brought in step.

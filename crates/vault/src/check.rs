@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::vec::IntoIter;
 
+use drystone_format::RootId;
 use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::recipe::{Part, Recipe, decode_node};
 use drystone_format::tree::{Entry, Kind};
@@ -58,6 +59,8 @@ pub struct CheckReport {
     pub chunks: u64,
     /// Everything that is wrong.
     pub problems: Problems,
+    /// Snapshots that lost something, and how many of their files and directories.
+    pub hit: Vec<(RootId, u64)>,
     /// What cannot be read while a place is away, and is not known to be lost.
     pub out_of_reach: Problems,
     /// Damaged packs that nothing depends on: whatever a snapshot needs of them lies in sound packs as well.
@@ -145,7 +148,12 @@ impl Vault {
             checker.report.snapshots += 1;
             let mut path = id.short().into_bytes();
             path.push(b':');
+            let before = checker.report.problems.count();
             checker.tree(&snapshot.tree, path)?;
+            let lost = checker.report.problems.count() - before;
+            if lost > 0 {
+                checker.report.hit.push((id, lost));
+            }
         }
         Ok(checker.finish())
     }

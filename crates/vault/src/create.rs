@@ -90,7 +90,9 @@ impl Vault {
             &new.config(&context, options, (1, 1), Vec::new()),
         )?;
         let reached = Reached::of(found, Vec::new());
-        Self::assemble(new.unlocked(place), context, reached)
+        let vault = Self::assemble(new.unlocked(place), context, reached)?;
+        vault.keep_reserve();
+        Ok(vault)
     }
 
     /// Makes a vault that is spread over several places, all of which must be there, and opens it.
@@ -137,7 +139,9 @@ impl Vault {
         }
         let found = new.store((&place, &sites), &context, &config)?;
         place.all_there()?;
-        Self::assemble(new.unlocked(place), context, Reached::of(found, sites))
+        let vault = Self::assemble(new.unlocked(place), context, Reached::of(found, sites))?;
+        vault.keep_reserve();
+        Ok(vault)
     }
 }
 

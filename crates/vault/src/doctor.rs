@@ -1,17 +1,26 @@
 //! What is wrong with a vault, all in one list, each with the command that mends it.
 //!
-//! - Reads listings, roots and local state only: no pack is read, nothing is changed.
+//! - Reads listings, roots and local state; if packs are known to be lost or damaged, also the directories of all snapshots, to say which
+//!   of them are hit. Something small is stored at every place and removed
+//!   again; nothing else is changed.
+//! - Each command that it names brings the vault nearer to having nothing wrong; it never names one that changes nothing.
 //! - Worst first; a vault with nothing wrong gives notes at most.
 
 use drystone_format::keys::Role;
 use drystone_format::slot::Lock;
 use drystone_format::tree::Time;
-use drystone_store::Name;
+use drystone_store::{Kind, Name};
 
+use crate::check::CheckOptions;
 use crate::error::{Error, Result};
 use crate::features::Act;
-use crate::repair::Redundancy;
+use crate::gc::COUNTS_FOR_NOBODY;
+use crate::order::Candidate;
+use crate::problem::Problems;
 use crate::vault::Vault;
+
+mod losses;
+mod places;
 
 /// How bad a finding is; the first is the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,141 +60,54 @@ impl Findings {
 }
 
 impl Vault {
-    /// Looks at everything that can be looked at without reading packs.
+    /// Looks at everything that can be looked at without reading data.
     pub fn doctor(&self) -> Result<Vec<Finding>> {
+        self.diagnose(&CheckOptions::default())
+    }
+
+    /// The same; what is lost is looked for as these options say.
+    pub fn diagnose(&self, options: &CheckOptions) -> Result<Vec<Finding>> {
         let mut findings = Findings(Vec::new());
-        for warning in self.warnings() {
-            let next = match warning.starts_with("config/") {
-                true => "drystone vault show",
-                false => "drystone check",
-            };
-            findings.push(Grade::Owed, warning.clone(), next);
-        }
+        self.look_at_warnings(&mut findings);
         for act in [Act::Store, Act::Collect] {
             if let Err(error @ (Error::Feature { .. } | Error::UnknownRoots { .. })) = self.allow(act) {
                 findings.push(Grade::Risk, error.to_string(), "install a newer drystone");
             }
         }
+        self.look_at_room(&mut findings);
         self.look_at_places(&mut findings)?;
         self.look_at_packs(&mut findings)?;
+        let redundancy = self.redundancy()?;
+        let is_hit = self.look_at_losses(options, redundancy.lost_packs, &mut findings)?;
+        self.look_at_redundancy(redundancy, is_hit, &mut findings);
         self.look_at_keys(&mut findings)?;
         self.look_at_habits(&mut findings)?;
+        // Last: by now everything was read that is.
+        self.look_at_altered(&mut findings)?;
         findings.0.sort_by_key(|finding| finding.grade);
         Ok(findings.0)
     }
 
-    fn look_at_places(&self, findings: &mut Findings) -> Result<()> {
-        let alone = |place: &str| format!("{place}: the vault lies at one place only; who loses it loses all");
-        let places = self.places();
-        if let [] | [_] = places {
-            let place = places.first().map_or(self.place(), |only| only.url.as_str());
-            findings.push(Grade::Risk, alone(place), "drystone place add PLACE");
+    /// What was said when the vault was opened, each with what mends it.
+    fn look_at_warnings(&self, findings: &mut Findings) {
+        for warning in self.warnings() {
+            let object = warning.split_once(": ").map_or("", |(object, _)| object);
+            let next = match Name::parse(object).map(|name| name.kind()) {
+                Ok(Kind::Header) => "drystone repair header",
+                // Named with all other slots.
+                Ok(Kind::Key(_)) => continue,
+                _ if warning.contains("until an owner chooses") => {
+                    "drystone vault show, then drystone vault resolve HASH"
+                }
+                _ if object.starts_with("config/") => "drystone vault resolve",
+                _ => "drystone check",
+            };
+            findings.push(Grade::Owed, warning.clone(), next);
         }
-        for (name, _) in self.unsound_config_copies()? {
-            let what = format!("{name}: this copy of the configuration is missing or altered");
-            findings.push(Grade::Owed, what, "drystone repair");
-        }
-        if places.is_empty() {
-            return Ok(());
-        }
-        let mut mend = "drystone repair";
-        for (entry, absent) in places.iter().zip(self.absent_places()) {
-            if let Some(reason) = absent {
-                mend = "drystone repair, once every place is back or replaced";
-                let next = format!(
-                    "make it available again, or: drystone place replace {} NEW-PLACE",
-                    entry.id.short()
-                );
-                findings.push(Grade::Owed, format!("{}: not there: {reason}", entry.url), &next);
-            }
-        }
-        self.look_at_forged(findings)?;
-        self.look_at_redundancy(mend, findings)
-    }
-
-    /// Names the places that gave forged shards, in this run or an earlier one.
-    fn look_at_forged(&self, findings: &mut Findings) -> Result<()> {
-        self.catalog()?;
-        let troubles = self
-            .place
-            .as_spread()
-            .map(|spread| spread.troubles().places)
-            .unwrap_or_default();
-        for place in troubles.iter().filter(|place| place.forged.count > 0) {
-            let first = place.forged.named.first().map_or("", String::as_str);
-            let what = format!(
-                "{}: {} forged shards ({first}): who put them there has a key of this vault",
-                place.place, place.forged.count
-            );
-            let next =
-                "drystone repair; then find out whose key it is, and: drystone key remove, drystone place replace";
-            findings.push(Grade::Owed, what, next);
-        }
-        Ok(())
-    }
-
-    fn look_at_redundancy(&self, mend: &str, findings: &mut Findings) -> Result<()> {
-        let Redundancy {
-            packs,
-            owed_packs,
-            bare_packs,
-            lost_packs,
-            unreached_packs,
-            leftover_packs,
-            ..
-        } = self.redundancy()?;
-        if lost_packs > 0 {
-            findings.push(
-                Grade::Lost,
-                format!(
-                    "{lost_packs} of {packs} packs have fewer than {} shards left",
-                    self.config().spread.0
-                ),
-                "drystone check, which names the files, then drystone backup",
-            );
-        }
-        if unreached_packs > 0 {
-            let what = format!("{unreached_packs} of {packs} packs cannot be read while a place is away");
-            findings.push(
-                Grade::Owed,
-                what,
-                "make it available again, or: drystone place remove PLACE",
-            );
-        }
-        if leftover_packs > 0 {
-            let what = format!(
-                "{leftover_packs} of {packs} packs were never stored whole, as far as this machine knows: a run was interrupted"
-            );
-            findings.push(
-                Grade::Owed,
-                what,
-                "drystone gc removes them; drystone check says whether anything is missing",
-            );
-        }
-        if bare_packs > 0 {
-            let what = format!("{bare_packs} of {packs} packs have no redundancy left");
-            findings.push(Grade::Owed, what, mend);
-        }
-        if owed_packs > bare_packs {
-            let what = format!("{} of {packs} packs lack some of their shards", owed_packs - bare_packs);
-            findings.push(Grade::Owed, what, mend);
-        }
-        Ok(())
     }
 
     fn look_at_packs(&self, findings: &mut Findings) -> Result<()> {
         let catalog = self.catalog()?;
-        for pack in catalog.losses.damaged() {
-            let what = format!("{}: known to be damaged", Name::pack(&pack));
-            findings.push(
-                Grade::Lost,
-                what,
-                "drystone scrub --repair, then drystone backup, then drystone check",
-            );
-        }
-        for problem in catalog.unreadable().iter() {
-            findings.push(Grade::Lost, problem.to_string(), "drystone check");
-        }
         for problem in catalog.bad_lists().iter() {
             findings.push(Grade::Owed, problem.to_string(), "drystone scrub");
         }
@@ -210,7 +132,7 @@ impl Vault {
     fn look_at_keys(&self, findings: &mut Findings) -> Result<()> {
         let (slots, problems) = self.keys()?;
         for problem in problems.iter() {
-            findings.push(Grade::Owed, problem.to_string(), "drystone key list");
+            findings.push(Grade::Owed, problem.to_string(), &self.giving_up(&problem.path));
         }
         for slot in slots.iter().filter(|slot| self.is_removed(&slot.writer)) {
             let what = format!(
@@ -233,20 +155,10 @@ impl Vault {
 
     fn look_at_habits(&self, findings: &mut Findings) -> Result<()> {
         if self.role().may_read() {
-            let (snapshots, problems) = self.snapshots()?;
-            for problem in problems.iter() {
-                let next = match problem.path.starts_with(b"ledger/") {
-                    true => "drystone repair, which brings it back if any place has it; else give it up as said",
-                    false => "drystone repair, which mends it if any place has a sound copy; else: drystone forget ID",
-                };
-                findings.push(Grade::Lost, problem.to_string(), next);
-            }
-            for problem in self.missing_configs()?.iter() {
-                findings.push(Grade::Owed, problem.to_string(), "drystone vault show");
-            }
+            let snapshots = self.look_at_snapshots(findings)?;
             match snapshots.last() {
                 None => findings.push(Grade::Risk, "there is no snapshot yet", "drystone backup PATH"),
-                Some((_, newest)) => {
+                Some(Candidate { snapshot: newest, .. }) => {
                     if let Some(days) = self.days_since(newest.started, OLD_BACKUP_SECONDS) {
                         let what = format!("the newest snapshot is {days} days old");
                         findings.push(Grade::Risk, what, "drystone backup");
@@ -264,6 +176,45 @@ impl Vault {
             }
         }
         Ok(())
+    }
+
+    /// Names roots, ledgers, configurations and presences that are lost or count for nobody; gives the snapshots that can be read.
+    fn look_at_snapshots(&self, findings: &mut Findings) -> Result<Vec<Candidate>> {
+        let survey = self.survey()?;
+        for problem in survey.problems.iter().chain(survey.foreign.iter()) {
+            findings.push(Grade::Lost, problem.to_string(), &self.giving_up(&problem.path));
+        }
+        let mut strange = Problems::default();
+        self.check_roots(&mut strange)?;
+        self.check_presences(&mut strange)?;
+        strange.append(self.epochs.problems());
+        for problem in strange.iter().chain(survey.ignored.iter()) {
+            let next = match problem.what.contains(COUNTS_FOR_NOBODY) {
+                true => "find out who has put it there, and remove it from the place".to_owned(),
+                false => self.giving_up(&problem.path),
+            };
+            findings.push(Grade::Owed, problem.to_string(), &next);
+        }
+        Ok(survey.candidates)
+    }
+
+    /// The command that goes on without an object of which no place that answered has a sound copy.
+    fn giving_up(&self, path: &[u8]) -> String {
+        let name = std::str::from_utf8(path).ok().and_then(|path| Name::parse(path).ok());
+        let command = match name.map(|name| name.kind()) {
+            Some(Kind::Root(root)) => format!("drystone forget {}", root.hash.short()),
+            Some(Kind::Ledger(number, hash)) => format!("drystone vault resolve --ledger {number}-{hash}"),
+            Some(Kind::Config(..)) => "drystone vault resolve".to_owned(),
+            Some(Kind::Key(slot)) => format!("drystone key remove {}", slot.short()),
+            Some(Kind::Writer(..) | Kind::Epoch(..)) => "drystone gc".to_owned(),
+            _ => "drystone check".to_owned(),
+        };
+        match self.place.lacks_places() {
+            true => {
+                format!("bring back the places that are away, then drystone repair; to go on without it: {command}")
+            }
+            false => command,
+        }
     }
 
     /// Whole days since `time`, if that is more than `limit_seconds` ago.

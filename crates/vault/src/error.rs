@@ -266,6 +266,15 @@ pub enum Error {
         /// Number and hash of the one in force, or `none`.
         found: String,
     },
+    /// A place was given up while a run stored there; the run has published nothing.
+    #[error(
+        "{place}: this place was taken out of the vault, or is leaving it, while this run stored: its snapshot would miss what lies \
+         there, so it was not saved"
+    )]
+    PlacesMoved {
+        /// The place.
+        place: String,
+    },
     /// No configuration that an owner could choose has this hash.
     #[error("no single configuration is meant by `{text}`; see `drystone vault show`")]
     NoConfig {
@@ -405,6 +414,8 @@ pub enum Error {
         object: String,
         /// What is wrong with it.
         why: String,
+        /// A chunk is in no pack that was listed: one that was stored since may have it.
+        is_missing: bool,
     },
     /// gc took this run for dead, since it gave no sign of life for long.
     #[error(

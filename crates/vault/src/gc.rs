@@ -13,12 +13,14 @@ pub mod protocol;
 pub(crate) mod registration;
 mod registrations;
 mod remains;
+mod reserve;
 mod roots;
 mod run;
 mod sweep;
 mod waiting;
 
 pub use options::{GcOptions, GcReport};
+pub(crate) use reserve::Taking;
 pub(crate) use roots::{COUNTS_FOR_NOBODY, counts_for_nobody};
 
 use drystone_format::{RootId, SlotId};

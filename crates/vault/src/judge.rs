@@ -38,7 +38,7 @@ impl Judge for BySignature {
             Kind::Config(..) => notice_version(secrets, NoticeKind::Config, bytes).is_ok(),
             Kind::Writer(id, beat, hash) => Presence::verify(secrets, (&id, beat, &hash), bytes).is_ok(),
             // Packs and shards carry their own checks; what the others say is verified by whoever reads them.
-            Kind::Index(..) | Kind::Pack(_) | Kind::Shard(_) | Kind::Place => true,
+            Kind::Index(..) | Kind::Pack(_) | Kind::Shard(_) | Kind::Place | Kind::Reserve(_) => true,
         }
     }
 }

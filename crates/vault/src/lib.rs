@@ -28,6 +28,7 @@ mod lane;
 pub mod latest;
 pub mod ledger;
 mod ledgers;
+mod left;
 mod losses;
 mod open;
 pub mod order;

@@ -15,6 +15,7 @@ use drystone_format::{PackId, RootId};
 use drystone_index::State;
 use parking_lot::{Mutex, RwLock};
 
+use crate::context::Clock;
 use crate::error::{Error, Result};
 use crate::gc::protocol::Standing;
 
@@ -28,10 +29,14 @@ const GONE: &str = "gone_packs";
 const INDEXED: &str = "indexed_packs";
 /// State key of the epochs of gc that have been seen to condemn packs, 16 bytes each.
 const EPOCHS: &str = "epochs_seen";
+/// State key of the time when packs were last found to be lost or damaged that were sound before, seconds, eight bytes big-endian;
+/// empty once a look found that nothing is missed.
+const NOTED: &str = "loss_noted";
 /// All of them, for whoever makes sure that the state can be read.
-pub(crate) const KEYS: [&str; 5] = [LOSS_EPOCH, DAMAGED, GONE, INDEXED, EPOCHS];
+pub(crate) const KEYS: [&str; 6] = [LOSS_EPOCH, DAMAGED, GONE, INDEXED, EPOCHS, NOTED];
 
 pub(crate) struct Losses {
+    clock: Arc<dyn Clock>,
     state: Arc<State>,
     lock_path: PathBuf,
     epoch: AtomicU64,
@@ -41,8 +46,9 @@ pub(crate) struct Losses {
 }
 
 impl Losses {
-    pub(crate) fn open(state: Arc<State>, dir: &Path) -> Result<Self> {
+    pub(crate) fn open(state: Arc<State>, dir: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         let losses = Self {
+            clock,
             lock_path: dir.join("losses.lock"),
             epoch: AtomicU64::new(stored_epoch(&state)?),
             damaged: RwLock::new(stored_packs(&state, DAMAGED)?),
@@ -76,7 +82,23 @@ impl Losses {
         }
         let _lock = self.lock()?;
         self.grow()?;
+        self.note_loss()?;
         self.change_damaged(|damaged| damaged.insert(*pack))
+    }
+
+    /// When packs were last found to be lost or damaged, if no look has found since that nothing is missed; seconds.
+    pub(crate) fn noted(&self) -> Result<Option<i64>> {
+        let noted = self.state.get(NOTED)?.and_then(|bytes| bytes.try_into().ok());
+        Ok(noted.map(i64::from_be_bytes))
+    }
+
+    /// Nothing is missed, as a look at all snapshots has found.
+    pub(crate) fn clear_noted(&self) -> Result<()> {
+        Ok(self.state.set(NOTED, &[])?)
+    }
+
+    fn note_loss(&self) -> Result<()> {
+        Ok(self.state.set(NOTED, &self.clock.now().seconds.to_be_bytes())?)
     }
 
     /// Forgets that `pack` was damaged: it was read in full and is fine.
@@ -107,7 +129,11 @@ impl Losses {
         }
         forgotten.extend(gone);
         let is_lost = |pack: &PackId| !known_gone.contains(pack) && !is_condemned(pack);
-        if !is_same || forgotten.iter().any(is_lost) {
+        let is_any_lost = forgotten.iter().any(is_lost);
+        if is_any_lost {
+            self.note_loss()?;
+        }
+        if !is_same || is_any_lost {
             self.grow()?;
         }
         if *forgotten != known_gone {

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::judge::BySignature;
-use crate::progress::Cancel;
+use crate::progress::{Cancel, Progress};
 use crate::reach::Site;
 
 /// Names asked for in one listing call.
@@ -31,6 +31,8 @@ const LIST_PAGE: usize = 1000;
 const HEDGE_AFTER: Duration = Duration::from_secs(2);
 /// Time between two looks at the wish to stop, while waiting.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often a long wait is said anew.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 /// How long a place that failed is left alone.
 const REST: Duration = Duration::from_secs(30);
 
@@ -248,23 +250,32 @@ impl Place {
         self.store.traits().stale_list.is_some()
     }
 
-    /// Waits until every list shows what was put or deleted before, by this machine or by one that listed before it put.
-    pub(crate) fn settle(&self) {
-        if let Some(stale) = self.store.traits().stale_list {
-            self.runtime.block_on(tokio::time::sleep(2 * stale));
-        }
-    }
-
-    /// The same, for who can be asked to stop: two hours are long.
-    pub(crate) fn settle_until(&self, cancel: &Cancel) -> Result<()> {
+    /// Waits until every list shows what was put or deleted before, by this machine or by one that listed before it put. Says meanwhile
+    /// what it waits for: at Swift that takes two hours.
+    pub(crate) fn settle(&self, progress: &Progress, cancel: &Cancel) -> Result<()> {
         let mut left = self.store.traits().stale_list.map_or(Duration::ZERO, |stale| 2 * stale);
+        let mut said = Duration::MAX;
         while !left.is_zero() {
             cancel.check()?;
+            if said - left >= SAY_AGAIN {
+                let minutes = left.as_secs().div_ceil(60);
+                let what = format!(
+                    "waiting {minutes} min until the lists of {} are sure to be complete",
+                    self.name()
+                );
+                progress.set_current(what.as_bytes());
+                said = left;
+            }
             let slice = left.min(LOOK);
             self.runtime.block_on(tokio::time::sleep(slice));
             left -= slice;
         }
         Ok(())
+    }
+
+    /// Returns true if what was stored here can be removed again.
+    pub(crate) fn removes(&self) -> bool {
+        !self.keeps_all
     }
 
     /// Durable on return, as far as the store says so. The same bytes may be put again.
@@ -298,6 +309,11 @@ impl Place {
             }));
         }
         Ok(bytes)
+    }
+
+    /// The size of an object in bytes.
+    pub(crate) fn stat(&self, name: &Name) -> Result<u64> {
+        Ok(self.runtime.block_on(self.store.stat(name))?)
     }
 
     pub(crate) fn delete(&self, name: &Name) -> Result<()> {

@@ -435,8 +435,8 @@ pub(crate) fn unsound_marks(site: &Site, spares: u8, context: &Context, secrets:
     for (number, place) in (0_u8..).zip(mark_places(store, spares, context)) {
         match mark_at(place.store(), &context.runtime, secrets) {
             Ok(id) if id == site.entry.id => {}
-            Ok(_) => unsound.rotten.push(place),
-            Err(error) if is_rotten(&error) => unsound.rotten.push(place),
+            Ok(_) => unsound.rotten.push((Name::place().spare(number), place)),
+            Err(error) if is_rotten(&error) => unsound.rotten.push((Name::place().spare(number), place)),
             Err(error) if error.is_damage() => unsound.missing.push(Name::place().spare(number)),
             Err(error) => return Err(error),
         }
@@ -448,9 +448,16 @@ pub(crate) fn unsound_marks(site: &Site, spares: u8, context: &Context, secrets:
 #[derive(Default)]
 pub(crate) struct UnsoundMarks {
     /// Where one lies that is not what was written.
-    pub(crate) rotten: Vec<Place>,
+    pub(crate) rotten: Vec<(Name, Place)>,
     /// Which are not there.
     pub(crate) missing: Vec<Name>,
+}
+
+impl UnsoundMarks {
+    /// The names of all of them.
+    pub(crate) fn names(self) -> impl Iterator<Item = Name> {
+        self.rotten.into_iter().map(|(name, _)| name).chain(self.missing)
+    }
 }
 
 /// Writes the marks of a place anew that are `unsound`; says how many.
@@ -461,7 +468,7 @@ pub(crate) fn mend_marks(
     context: &Context,
     secrets: &Secrets,
 ) -> Result<usize> {
-    unsound.rotten.iter().try_for_each(delete_mark)?;
+    unsound.rotten.iter().try_for_each(|(_, place)| delete_mark(place))?;
     let mended = unsound.rotten.len() + unsound.missing.len();
     if mended > 0 {
         put_mark(site, spares, context, secrets)?;

@@ -22,6 +22,7 @@ pub struct Reader {
     catalog: Arc<Catalog>,
     frames: Arc<Frames>,
     hasher: ChunkHasher,
+    looks_again: bool,
 }
 
 impl Reader {
@@ -30,7 +31,14 @@ impl Reader {
             catalog,
             frames,
             hasher,
+            looks_again: true,
         }
+    }
+
+    /// The same, for gc: it must not learn of packs later than of the roots that it judges them by.
+    pub(crate) fn steady(mut self) -> Self {
+        self.looks_again = false;
+        self
     }
 
     /// The plaintext of a chunk.
@@ -39,6 +47,8 @@ impl Reader {
         match self.known_chunk(id) {
             // What is not where it was may have been moved by gc.
             Err(error) if error.is_damage() && matches!(self.catalog.follow(&known), Ok(true)) => self.known_chunk(id),
+            // A snapshot may be newer than the list of packs: of a backup that ended in between.
+            Err(Error::MissingChunk { .. }) if self.looks_again && self.catalog.look_again()? => self.known_chunk(id),
             found => found,
         }
     }

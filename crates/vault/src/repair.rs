@@ -10,11 +10,11 @@ use drystone_format::PackId;
 use drystone_format::keys::Role;
 use drystone_index::Index;
 use drystone_store::Name;
-use drystone_store::spread::{PackHoldings, SettlePlan, Settled, SettledSmall, Spread, Transfer, Verify};
+use drystone_store::spread::{Lacking, PackHoldings, SettlePlan, Settled, SettledSmall, Spread, Transfer, Verify};
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::features::{Act, Class, check};
 use crate::forged::forget_forged;
 use crate::losses::{flat, stored_packs};
@@ -31,6 +31,8 @@ const PAGE_PACKS: usize = 256;
 /// State key of the packs of which a shard was found altered, 32 bytes each.
 pub(crate) const UNSOUND: &str = "unsound_packs";
 
+/// State key of the copies of small objects that were found altered: lines of place and name.
+const UNSOUND_SMALL: &str = "unsound_small";
 /// State key of the packs that were whole once and were too little of to be read when it was last looked, 32 bytes each.
 const LOST: &str = "lost_packs";
 
@@ -61,6 +63,8 @@ pub struct Redundancy {
     /// Packs of which not enough is held and that are no loss, as far as this machine knows: what an interrupted run left, or
     /// what gc has condemned and a place brought back. gc removes them; if one is something else, check misses it.
     pub leftover_packs: u64,
+    /// Places that lack copies of small objects (keys, snapshots, lists) that others have, and which.
+    pub lacking: Vec<Lacking>,
     /// What repair will read from and write to each place.
     pub work: Vec<PlaceWork>,
 }
@@ -121,7 +125,9 @@ struct Fates<'a> {
 impl Fates<'_> {
     fn of(&self, pack: &PackId) -> Fate {
         let losses = &self.catalog.losses;
-        let was_whole = || losses.is_gone(pack) || losses.is_damaged(pack) || self.were_lost.contains(pack);
+        let is_indexed = || self.catalog.index.has_pack(pack).is_some();
+        let was_whole =
+            || losses.is_gone(pack) || losses.is_damaged(pack) || self.were_lost.contains(pack) || is_indexed();
         if self.catalog.is_condemned(pack) {
             // gc deleted it where it could, and will where a place has come back.
             Fate::Leftover
@@ -162,19 +168,32 @@ impl Vault {
     pub fn redundancy(&self) -> Result<Redundancy> {
         let mut found = Redundancy::default();
         let Some(spread) = self.place.as_spread() else {
+            let names = self.unsound_config_copies()?.into_iter().map(|(name, _)| name);
+            add_lacking(&mut found.lacking, self.place.name(), names);
             return Ok(found);
         };
+        found.lacking = self.place.wait(spread.lacking())?;
+        for site in &self.sites {
+            match unsound_marks(site, self.place.spares(), &self.context, &self.secrets) {
+                Ok(marks) => add_lacking(&mut found.lacking, &site.entry.url, marks.names()),
+                // What a place that fails has is not known; that it fails is.
+                Err(Error::Store(error)) => spread.note_failure(&site.entry.id, &error),
+                Err(error) => return Err(error),
+            }
+        }
         let name = |place: &drystone_store::spread::PlaceTroubles| PlaceWork {
             place: place.place.clone(),
             ..PlaceWork::default()
         };
         found.work = spread.troubles().places.iter().map(name).collect();
-        let unsound = self.unsound_packs()?;
+        let (unsound, catalog) = (self.unsound_packs()?, self.catalog()?);
         let mut unreadable = Vec::new();
         self.for_each_page(spread, &mut |page| {
             for holdings in page {
                 let is_unsound = unsound.contains(&holdings.pack);
-                let (plan, is_bare) = (spread.plan_settle(holdings), self.is_bare(holdings));
+                let (mut plan, is_bare) = (spread.plan_settle(holdings), self.is_bare(holdings));
+                // Enough is listed, and was read in vain.
+                plan.is_lost |= catalog.losses.is_damaged(&holdings.pack);
                 found.add(&plan, is_unsound, is_bare);
                 if plan.is_lost {
                     unreadable.push(holdings.pack);
@@ -216,12 +235,14 @@ impl Vault {
         let mut repaired = Repaired::default();
         let Some(spread) = self.place.as_spread() else {
             repaired.mended_objects = self.mend_config_copies()?;
+            self.keep_reserve();
             return Ok(repaired);
         };
         let small = self.place.settle_small()?;
         repaired.mended_objects = small.copied + small.replaced;
         repaired.written_bytes = small.written_bytes;
         push_unsound(&mut repaired.problems, &small);
+        self.note_unsound_small(&small)?;
         if self.role() == Role::Owner {
             let spares = self.place.spares();
             for site in &self.sites {
@@ -233,12 +254,14 @@ impl Vault {
             self.place.wait(spread.drop_spares())?;
         }
         let (unsound, fates) = (self.unsound_packs()?, self.fates()?);
+        let losses = &fates.catalog.losses;
         let repaired = Mutex::new(repaired);
         self.for_each_page(spread, &mut |page| {
             Progress::add(&options.progress.total_files, page.len() as u64);
             each(self.place.parallel(self.context.threads), page, &|holdings| {
                 options.cancel.check()?;
-                let verify = if unsound.contains(&holdings.pack) {
+                let is_damaged = losses.is_damaged(&holdings.pack);
+                let verify = if is_damaged || unsound.contains(&holdings.pack) {
                     Verify::All
                 } else {
                     Verify::Trust
@@ -247,10 +270,16 @@ impl Vault {
                 Progress::add(&options.progress.files, 1);
                 Progress::add(&options.progress.stored_bytes, mended.written_bytes);
                 let fate = mended.is_lost.then(|| fates.of(&holdings.pack));
+                match fate {
+                    Some(Fate::Lost) => losses.mark_damaged(&holdings.pack)?,
+                    None if is_damaged && mended.owed.is_empty() => losses.mark_sound(&holdings.pack)?,
+                    _ => {}
+                }
                 repaired.lock().add(&holdings.pack, &mended, fate);
                 Ok(())
             })
         })?;
+        self.keep_reserve();
         Ok(repaired.into_inner())
     }
 
@@ -290,6 +319,23 @@ impl Vault {
         }
     }
 
+    /// Copies of small objects that a scrub of this machine found altered and nobody has mended since: place and name.
+    pub(crate) fn unsound_small(&self) -> Result<Vec<(String, String)>> {
+        let stored = self.state().get(UNSOUND_SMALL)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&stored).into_owned();
+        let line = |line: &str| {
+            line.split_once('\t')
+                .map(|(place, name)| (place.to_owned(), name.to_owned()))
+        };
+        Ok(text.lines().filter_map(line).collect())
+    }
+
+    /// Remembers which copies are altered, after all of them were read.
+    pub(crate) fn note_unsound_small(&self, small: &SettledSmall) -> Result<()> {
+        let lines = small.unmended.iter().map(|(place, name)| format!("{place}\t{name}\n"));
+        Ok(self.state().set(UNSOUND_SMALL, lines.collect::<String>().as_bytes())?)
+    }
+
     /// Packs of which a shard was found altered by this machine and not mended since.
     pub(crate) fn unsound_packs(&self) -> Result<HashSet<PackId>> {
         stored_packs(self.state(), UNSOUND)
@@ -308,6 +354,23 @@ impl Vault {
             return Ok(());
         }
         Ok(self.state().set(UNSOUND, &flat(&packs))?)
+    }
+}
+
+/// Adds objects to what a place lacks.
+fn add_lacking(lacking: &mut Vec<Lacking>, place: &str, names: impl Iterator<Item = Name>) {
+    for name in names {
+        let known = lacking.iter().position(|known| known.place == place);
+        let number = known.unwrap_or_else(|| {
+            lacking.push(Lacking {
+                place: place.to_owned(),
+                ..Lacking::default()
+            });
+            lacking.len() - 1
+        });
+        if let Some(known) = lacking.get_mut(number) {
+            known.objects.add(&name);
+        }
     }
 }
 
@@ -341,6 +404,11 @@ impl Repaired {
 }
 
 impl Redundancy {
+    /// How many copies of small objects places lack.
+    pub fn owed_objects(&self) -> u64 {
+        self.lacking.iter().map(|lacking| lacking.objects.count).sum()
+    }
+
     fn add(&mut self, plan: &SettlePlan, is_unsound: bool, is_bare: bool) {
         self.packs += 1;
         if plan.is_lost {

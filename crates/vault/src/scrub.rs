@@ -62,6 +62,10 @@ pub struct ScrubReport {
     pub rotten: u64,
     /// Those of them that were made anew.
     pub mended: u64,
+    /// Copies of small objects that were missing and were made.
+    pub copied: u64,
+    /// Copies of small objects that are missing, and packs that lack shards; `repair` makes them.
+    pub missing: u64,
     /// Packs that were found damaged, and what of them.
     pub problems: Problems,
 }
@@ -210,8 +214,11 @@ impl Vault {
         } else {
             self.place.wait(spread.verify_small(&Prefix::All))?
         };
+        self.note_unsound_small(&small)?;
         report.rotten += small.rotten.count;
         report.mended += small.replaced;
+        report.copied += small.copied;
+        report.missing += small.missing.count + small.owed.count;
         let spares = self.place.spares();
         for site in &self.sites {
             let marks = unsound_marks(site, spares, &self.context, &self.secrets)?;
@@ -219,7 +226,9 @@ impl Vault {
             if options.repair && self.role() == Role::Owner {
                 mend_marks(site, &marks, spares, &self.context, &self.secrets)?;
                 report.mended += marks.rotten.len() as u64;
+                report.copied += marks.missing.len() as u64;
             } else {
+                report.missing += marks.missing.len() as u64;
                 marks
                     .missing
                     .iter()
@@ -242,6 +251,9 @@ impl Vault {
             self.place.block_on(spread.verify(&holdings))
         };
         let rotten = settled.rotten.len() as u64;
+        if !options.repair && rotten == 0 && !spread.plan_settle(&holdings).is_settled() {
+            report.lock().missing += 1;
+        }
         if rotten == 0 {
             return Ok(());
         }

@@ -98,6 +98,16 @@ pub(crate) fn read_slots(place: &Place) -> Result<(Vec<(Slot, Bytes)>, Problems)
     Ok((slots, problems))
 }
 
+/// The ids of all key slots, also of those that cannot be read.
+fn slot_ids(place: &Place) -> Result<Vec<SlotId>> {
+    let names = place.names(&Prefix::Keys)?.into_iter();
+    let ids = names.filter_map(|name| match name.kind() {
+        Kind::Key(id) => Some(id),
+        _ => None,
+    });
+    Ok(ids.collect())
+}
+
 /// A slot that was unlocked.
 pub(crate) struct Opened {
     pub(crate) secrets: Secrets,
@@ -377,12 +387,11 @@ impl Vault {
         delete_slot(&self.place, id)
     }
 
-    /// The slot `id`, unless it is not the vault's own.
+    /// The slot `id`, unless it cannot be read or is not the vault's own.
     fn slot_to_remove(&self, id: &SlotId) -> Result<Option<Slot>> {
         owner_key(&self.secrets)?;
         self.place.all_there()?;
-        let (slots, _) = read_slots(&self.place)?;
-        if !slots.iter().any(|(slot, _)| slot.id == *id) {
+        if !slot_ids(&self.place)?.contains(id) {
             return Err(Error::NoSlot { text: id.to_string() });
         }
         let (removed, remaining): (Vec<Slot>, Vec<Slot>) =
@@ -473,12 +482,11 @@ impl Vault {
         Ok(())
     }
 
-    /// The slot whose id begins with `text`.
+    /// The slot whose id begins with `text`, whether it can be read or not.
     pub fn find_key(&self, text: &str) -> Result<SlotId> {
-        let (slots, _) = read_slots(&self.place)?;
+        let slots = slot_ids(&self.place)?;
         let mut found = slots
-            .iter()
-            .map(|(slot, _)| slot.id)
+            .into_iter()
             .filter(|id| !text.is_empty() && id.to_string().starts_with(text));
         match (found.next(), found.next()) {
             (Some(id), None) => Ok(id),

@@ -33,6 +33,8 @@ impl Vault {
     }
 
     fn publish_root(&self, snapshot: &Snapshot, stored: &Finished, state: RootState) -> Result<RootId> {
+        // All that it needs is durable by now: whoever gives a place up after this finds it there and moves it.
+        self.refuse_left_places()?;
         let mut random = Source(&*self.context.entropy);
         let payload = snapshot.encode();
         let root = (RootKind::SNAPSHOT, payload.as_slice(), state);

@@ -67,21 +67,8 @@ impl Unreadable {
 
     /// Keeps what was wrong with a pack, if its bytes will say the same the next time.
     pub(crate) fn add(&self, pack: &PackId, size: u64, error: &Error) {
-        use drystone_format::Error as F;
-        let is_final = match error {
-            Error::Damaged { source, .. } => matches!(
-                source,
-                F::Magic { .. }
-                    | F::Malformed { .. }
-                    | F::Limit { .. }
-                    | F::Authentication { .. }
-                    | F::Signature { .. }
-            ),
-            Error::Index(drystone_index::Error::TooLarge { .. }) => true,
-            _ => false,
-        };
         let mut known = self.known.lock();
-        if !is_final || known.packs.len() >= PACKS_MAX {
+        if !is_final(error) || known.packs.len() >= PACKS_MAX {
             return;
         }
         let reason = if known.packs.len() < REASONS_MAX {
@@ -121,6 +108,19 @@ impl Unreadable {
             known.is_changed = false;
         }
         Ok(())
+    }
+}
+
+/// Returns true if the bytes themselves say that they are no pack of this vault, whoever reads them and from where.
+pub(crate) fn is_final(error: &Error) -> bool {
+    use drystone_format::Error as F;
+    match error {
+        Error::Damaged { source, .. } => matches!(
+            source,
+            F::Magic { .. } | F::Malformed { .. } | F::Limit { .. } | F::Authentication { .. } | F::Signature { .. }
+        ),
+        Error::Index(drystone_index::Error::TooLarge { .. }) => true,
+        _ => false,
     }
 }
 

@@ -16,16 +16,24 @@ use drystone_store::{Kind, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
+use crate::gc::COUNTS_FOR_NOBODY;
 use crate::gc::protocol::Standing;
 use crate::ledgers::Ledgers;
 use crate::place::Place;
 use crate::problem::Problems;
 
+/// An epoch that counts for nobody.
+struct Unreadable {
+    why: String,
+    /// No place has the bytes that its name says; else somebody who is no owner has put it there.
+    is_damaged: bool,
+}
+
 pub(crate) struct Epochs {
     place: Place,
     secrets: Arc<Secrets>,
     standing: RwLock<Arc<Standing>>,
-    unreadable: Mutex<BTreeMap<EpochName, String>>,
+    unreadable: Mutex<BTreeMap<EpochName, Unreadable>>,
     reading: Mutex<()>,
     is_confirming: AtomicBool,
 }
@@ -110,21 +118,33 @@ impl Epochs {
             }) => return Err(source.into()),
             Err(error) if error.is_damage() => {
                 standing.insert_unreadable(epoch);
-                self.unreadable.lock().insert(epoch, error.to_string());
+                let unreadable = Unreadable {
+                    why: error.to_string(),
+                    is_damaged: matches!(error, crate::Error::Store(_)),
+                };
+                self.unreadable.lock().insert(epoch, unreadable);
             }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
+    /// The names of epochs of which no place has the bytes that the name says.
+    pub(crate) fn damaged(&self) -> Vec<EpochName> {
+        let unreadable = self.unreadable.lock();
+        let damaged = unreadable.iter().filter(|(_, unreadable)| unreadable.is_damaged);
+        damaged.map(|(name, _)| *name).collect()
+    }
+
     /// Epochs that could not be read.
     pub(crate) fn problems(&self) -> Problems {
         let mut problems = Problems::default();
-        for ((number, id), what) in self.unreadable.lock().iter() {
-            problems.push(
-                Name::epoch(*number, id).as_str(),
-                format!("{what}; it counts for nobody"),
-            );
+        for ((number, id), Unreadable { why, is_damaged }) in self.unreadable.lock().iter() {
+            let what = match is_damaged {
+                true => format!("{why}; it counts for nobody"),
+                false => format!("{why}; {COUNTS_FOR_NOBODY}"),
+            };
+            problems.push(Name::epoch(*number, id).as_str(), what);
         }
         problems
     }

@@ -76,7 +76,7 @@ impl Run<'_> {
         }
         // What protects may show late; what gc is about to act upon may not.
         if must_show {
-            self.vault.place.settle_until(&self.options.cancel)?;
+            self.settle()?;
             self.vault.follow_notices()?;
         }
         self.put_together();

@@ -107,7 +107,11 @@ impl Marker<'_> {
             .last()
             .map_or(0, |level| level.above_bytes + level.entries.held_bytes());
         if levels.len() >= TREE_DEPTH_MAX || above_bytes > self.memory_bytes {
-            return Err(unmarked(path, "nested too deeply"));
+            return Err(Error::Unmarked {
+                object: String::from_utf8_lossy(path).into_owned(),
+                why: "nested too deeply".to_owned(),
+                is_missing: false,
+            });
         }
         self.recipe(recipe, PackKind::Meta)
             .map_err(|error| unmarked(path, error))?;
@@ -117,6 +121,12 @@ impl Marker<'_> {
             above_bytes,
         });
         Ok(())
+    }
+
+    /// Forgets which trees were entered, so that all are walked again. What is marked stays marked.
+    pub(crate) fn begin_again(&mut self) {
+        self.entered = Keys::new();
+        self.entered_count = AtomicUsize::new(0);
     }
 
     /// Whether this is the first time, as far as is remembered.
@@ -157,10 +167,15 @@ impl Marker<'_> {
     }
 }
 
-fn unmarked(path: &[u8], why: impl ToString) -> Error {
+/// What stops the mark at this path. Only damage is a matter of the snapshot: a place that does not answer, or the wish to stop, is none.
+fn unmarked(path: &[u8], error: Error) -> Error {
+    if !error.is_damage() || error.is_absence() {
+        return error;
+    }
     Error::Unmarked {
         object: String::from_utf8_lossy(path).into_owned(),
-        why: why.to_string(),
+        is_missing: matches!(error, Error::MissingChunk { .. }),
+        why: error.to_string(),
     }
 }
 

@@ -75,7 +75,7 @@ pub struct GcReport {
     pub waiting_for: Vec<RegistrationId>,
     /// Runs that gave no sign of life and were given up.
     pub given_up: Vec<RegistrationId>,
-    /// Packs with little live in them, left alone since a place is away: what is copied would lie at too few.
+    /// Packs with little live in them, left alone since a place is away (what is copied would lie at too few) or full.
     pub uncopied_packs: u64,
     /// Packs that nothing needs, left alone since a run that is under way may have written them.
     pub spared_packs: u64,

@@ -59,10 +59,12 @@ impl Run<'_> {
                     self.report.problems.push(name.as_str(), what);
                     self.forged.insert(name);
                 }
+                Err(error) if !error.is_damage() || error.is_absence() => return Err(error),
                 Err(error) => {
                     return Err(Error::Unmarked {
                         object: name.to_string(),
                         why: error.to_string(),
+                        is_missing: false,
                     });
                 }
             }

@@ -17,16 +17,20 @@ use drystone_store::{Kind, Name, Prefix};
 
 use crate::catalog::Catalog;
 use crate::context::Source;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::features::Act;
 use crate::gc::live::Keys;
 use crate::gc::mark::{Job, Marker};
 use crate::gc::options::{GcOptions, GcReport};
 use crate::gc::protocol::{self, GcStep, Registered, Registrations, Roots, Standing};
 use crate::gc::registration::Registration;
+use crate::gc::reserve::Room;
 use crate::gc::sweep::{Copied, Sweep, Uses};
 use crate::parallel::each;
 use crate::vault::Vault;
+
+/// Times that everything is listed again because a root needs packs that were not listed. Each time another backup must have ended.
+const LISTINGS_MAX: u32 = 5;
 
 impl Vault {
     /// Deletes what no snapshot needs.
@@ -40,11 +44,20 @@ impl Vault {
             return Err(self.secrets.refused("collect garbage").into());
         }
         self.allow(Act::Collect)?;
-        let mut run = Run::new(self, options)?;
+        if options.dry_run {
+            return self.gc_once(options, Room::Plenty);
+        }
+        let report = self.with_reserve(|room| self.gc_once(options, room))?;
+        self.keep_reserve();
+        Ok(report)
+    }
+
+    fn gc_once(&self, options: &GcOptions, room: Room) -> Result<GcReport> {
+        let mut run = Run::new(self, options, room)?;
         if options.dry_run {
             run.check_places()?;
             run.read()?;
-            run.mark()?;
+            run.mark_listed()?;
             run.report.condemned_packs = run.leave.len() as u64;
             return Ok(run.finish());
         }
@@ -62,6 +75,8 @@ impl Vault {
 pub(super) struct Run<'a> {
     pub(super) vault: &'a Vault,
     pub(super) options: &'a GcOptions,
+    /// Where there is little, nothing is copied: packs go that nothing is live in.
+    room: Room,
     pub(super) catalog: &'a Arc<Catalog>,
     pub(super) marker: Marker<'a>,
     pub(super) registration: Option<Arc<Registration>>,
@@ -109,10 +124,10 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(vault: &'a Vault, options: &'a GcOptions) -> Result<Self> {
+    fn new(vault: &'a Vault, options: &'a GcOptions, room: Room) -> Result<Self> {
         Ok(Self {
             marker: Marker {
-                reader: vault.reader()?,
+                reader: vault.reader()?.steady(),
                 threads: vault.context.threads,
                 memory_bytes: vault.context.memory_bytes / 4,
                 progress: &options.progress,
@@ -125,6 +140,7 @@ impl<'a> Run<'a> {
             catalog: vault.catalog()?,
             vault,
             options,
+            room,
             registration: None,
             before: Arc::default(),
             named: Arc::default(),
@@ -170,7 +186,7 @@ impl<'a> Run<'a> {
             }
             GcStep::Read => self.read(),
             GcStep::Mark => {
-                self.mark()?;
+                self.mark_listed()?;
                 self.copy()
             }
             GcStep::Condemn => self.condemn(),
@@ -183,7 +199,7 @@ impl<'a> Run<'a> {
             GcStep::Fence => self.fence(),
             GcStep::ListRoots => {
                 // A presence that was seen to be gone: the root that was put before it went must be listed.
-                self.vault.place.settle_until(&self.options.cancel)?;
+                self.settle()?;
                 self.list_roots()?;
                 self.refuse_missing()
             }
@@ -217,8 +233,13 @@ impl<'a> Run<'a> {
         self.vault
             .epochs
             .put(epoch, &mut Source(&*self.vault.context.entropy))?;
-        self.vault.place.settle_until(&self.options.cancel)?;
+        self.settle()?;
         self.vault.follow_notices()
+    }
+
+    /// Waits until every list shows what was put or removed before, and says so meanwhile.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.vault.place.settle(&self.options.progress, &self.options.cancel)
     }
 
     fn read(&mut self) -> Result<()> {
@@ -238,6 +259,24 @@ impl<'a> Run<'a> {
         let standing = self.vault.epochs.standing();
         self.at_work = Registrations::new(&writers, &self.read, &standing, self.options.gaps);
         Ok(())
+    }
+
+    /// Marks from the roots that were listed, and finds the packs that can go. A backup that ended after the packs were listed may have left
+    /// a root whose packs were not: then everything is listed again, so that no pack is judged by an older list than its root.
+    fn mark_listed(&mut self) -> Result<()> {
+        for _ in 0..LISTINGS_MAX {
+            match self.mark() {
+                Err(Error::Unmarked { is_missing: true, .. }) => {
+                    self.options.cancel.check()?;
+                    self.marker.begin_again();
+                    (self.read, self.report.snapshots) = (Roots::default(), 0);
+                    self.unmarked.clear();
+                    self.read()?;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.mark()
     }
 
     /// Marks from the roots that are not marked yet.
@@ -271,6 +310,15 @@ impl<'a> Run<'a> {
             self.report.unused_bytes += found.total_bytes - found.live_bytes;
         }
         self.choose(&uses);
+        if self.is_whole && !self.is_partial {
+            // Everything that the snapshots need lies in packs that can be read.
+            let condemned = self
+                .catalog
+                .worthless()
+                .into_iter()
+                .filter(|pack| !self.catalog.is_condemned(pack));
+            self.leave.extend(condemned);
+        }
         Ok(())
     }
 
@@ -289,7 +337,7 @@ impl<'a> Run<'a> {
             } else if self.is_unsettled(&found.info) {
                 self.report.spared_packs += 1;
                 self.holders.push(found.info.pack);
-            } else if self.is_partial && found.live_bytes > 0 {
+            } else if (self.is_partial || self.room == Room::Little) && found.live_bytes > 0 {
                 self.report.uncopied_packs += 1;
                 self.holders.push(found.info.pack);
             } else {
@@ -410,7 +458,18 @@ impl<'a> Run<'a> {
 
     /// Removes epochs that were read before this run put its own, and that have nothing more to say.
     fn drop_epochs(&mut self) -> Result<()> {
-        if !self.has_put || !self.vault.place.is_complete() {
+        if !self.vault.place.is_complete() {
+            return Ok(());
+        }
+        // One that every place has lost counts for nobody, whatever it said.
+        for (number, id) in self.vault.epochs.damaged() {
+            self.vault.place.delete(&Name::epoch(number, &id))?;
+            self.report.problems.push(
+                Name::epoch(number, &id).as_str(),
+                "it could not be read and counted for nobody; removed",
+            );
+        }
+        if !self.has_put {
             return Ok(());
         }
         let mut present = HashSet::new();

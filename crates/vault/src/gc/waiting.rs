@@ -131,6 +131,13 @@ impl Run<'_> {
                 return Ok(());
             }
             self.options.cancel.check()?;
+            let named: Vec<String> = blockers.iter().map(RegistrationId::short).collect();
+            let what = format!(
+                "waiting up to {} s for runs that may rely on what goes: {}",
+                left.as_secs(),
+                named.join(", ")
+            );
+            self.options.progress.set_current(what.as_bytes());
             std::thread::sleep(POLL.min(left));
         }
     }

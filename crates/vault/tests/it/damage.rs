@@ -393,7 +393,7 @@ fn collect_first(world: &World, name: &Name, damage: Damage) {
     };
     match vault.gc(&options) {
         Ok(report) => assert_eq!(report.waiting_packs, 0, "{damage:?} {name}: {report:?}"),
-        Err(Error::Unmarked { object, why }) => {
+        Err(Error::Unmarked { object, why, .. }) => {
             let is_named = format!("{object} {why}").contains(name.as_str()) || matches!(name.kind(), Kind::Pack(_));
             assert!(is_named, "{damage:?} {name}: {object}: {why}");
         }

@@ -9,6 +9,7 @@
 
 mod altered;
 mod attack;
+mod beside;
 mod concurrent;
 mod config;
 mod cost;
@@ -24,6 +25,7 @@ mod hostile;
 mod latest;
 mod ledger_model;
 mod ledgers;
+mod owed;
 mod pins;
 mod places;
 mod reading;

@@ -15,7 +15,7 @@ use crate::spread_world::{
     URLS, World, assert_whole, change, repair, small_files, some_files, store_files, store_small, try_store, unsigned,
 };
 use crate::support::root_of;
-use crate::support::{Fixture, add_key, check, files, lines, random, scrub, secrets};
+use crate::support::{Fixture, add_key, back_up, begin, check, files, lines, noise, random, scrub, secrets, snapshot};
 
 #[test]
 fn any_k_places_and_the_key_are_enough() {
@@ -571,4 +571,60 @@ fn spare_copies_are_made_where_there_are_none() {
     );
     assert_eq!(store.contents(), whole);
     assert_eq!(repair(&vault).mended_objects, 0);
+}
+
+#[test]
+fn a_run_does_not_report_what_lies_at_a_place_that_was_taken_out_meanwhile() {
+    for (is_there, is_replaced) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (world, fixture) = (World::default(), Fixture::new());
+        let urls = ["mem://a", "mem://b", "mem://c"];
+        let vault = world.create(&fixture, &urls, (2, 3));
+        let first = store_files(&vault, 1);
+        let (run, tree) = begin(&vault, [("x", &noise(9, 300_000)[..])]).unwrap();
+        let finished = run.finish().unwrap();
+        // Another machine, which may not even see the place.
+        let away = (!is_there).then(|| world.take("mem://c"));
+        let other = world.open(&fixture.elsewhere(), &["mem://a"]).unwrap();
+        let id = other.find_place("mem://c").unwrap();
+        let add = if is_replaced {
+            vec![world.new_place("mem://d")]
+        } else {
+            Vec::new()
+        };
+        let other = other.change_places(change(add, vec![id], None)).unwrap();
+        repair(&other);
+        other.drop_left_places().unwrap();
+        if let Some(away) = away {
+            world.bring("mem://c", away);
+        }
+        let error = vault.publish(&snapshot(tree), &finished).unwrap_err();
+        assert!(
+            matches!(&error, Error::PlacesMoved { place } if place == "mem://c"),
+            "{error}"
+        );
+        // Run again, it stores what is missing at the places as they are now.
+        world.take("mem://c");
+        let vault = world.open(&fixture.elsewhere(), &["mem://a"]).unwrap();
+        let (second, _) = back_up(&vault, &[("x", &noise(9, 300_000)[..])]).unwrap();
+        assert_eq!(files(&vault, &second).unwrap()[0].1, noise(9, 300_000));
+        assert_eq!(files(&vault, &first).unwrap(), some_files(1));
+    }
+}
+
+#[test]
+fn a_run_goes_on_when_a_place_comes_to_the_vault() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &["mem://a", "mem://b"], (1, 2));
+    let (run, tree) = begin(&vault, [("x", &noise(9, 300_000)[..])]).unwrap();
+    let finished = run.finish().unwrap();
+    let other = world.open(&fixture.elsewhere(), &["mem://a"]).unwrap();
+    repair(
+        &other
+            .change_places(change(vec![world.new_place("mem://c")], Vec::new(), Some((1, 3))))
+            .unwrap(),
+    );
+    let id = vault.publish(&snapshot(tree), &finished).unwrap();
+    let vault = world.open(&fixture.elsewhere(), &["mem://c"]).unwrap();
+    repair(&vault);
+    assert_eq!(files(&vault, &id).unwrap()[0].1, noise(9, 300_000));
 }
