@@ -185,9 +185,13 @@ impl From<drystone_vault::Error> for Failure {
                 source: drystone_format::Error::Version { .. },
                 ..
             } => (Exit::Error, NEWER),
+            E::Damaged { object, .. } if object.starts_with("keys/") => (
+                Exit::Damaged,
+                "open the vault with another key or its recovery code, then: drystone key remove ID, drystone key add",
+            ),
             E::Damaged { .. } | E::WrongChunk { .. } | E::MissingChunk { .. } => (Exit::Damaged, "drystone check"),
             E::Index(_) => (Exit::Error, "drystone repair index"),
-            E::GivenUp { .. } => (Exit::Error, "run the same command again"),
+            E::GivenUp { .. } | E::PlacesMoved { .. } => (Exit::Error, "run the same command again"),
             E::Interrupted => (Exit::Interrupted, "run the same command again"),
             _ => (
                 Exit::Error,

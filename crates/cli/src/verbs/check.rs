@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use drystone_vault::{CheckOptions, CheckReport};
+use drystone_store::spread::PlaceTroubles;
+use drystone_vault::{CheckOptions, CheckReport, Vault};
 use serde_json::json;
 
 use crate::context::App;
@@ -33,9 +34,10 @@ impl Check {
         });
         drop(shown);
         let report = report?;
-        let owed = report.redundancy.owed_packs;
+        let (owed, owed_objects) = (report.redundancy.owed_packs, report.redundancy.owed_objects());
         let exit = match Exit::of_damage(&report.problems) {
-            Exit::Done if owed > 0 || report.out_of_reach.count() > 0 => Exit::Incomplete,
+            Exit::Done if is_altered(&vault) => Exit::Incomplete,
+            Exit::Done if owed + owed_objects > 0 || report.out_of_reach.count() > 0 => Exit::Incomplete,
             exit => exit,
         };
         app.out.problems(&report.problems);
@@ -51,12 +53,20 @@ impl Check {
             "out_of_reach_count": report.out_of_reach.count(),
             "harmless": problem_list(&report.harmless),
             "owed_packs": owed,
+            "owed_objects": owed_objects,
             "seconds": start.elapsed().as_secs_f64(),
         });
         let text = text(&report, start.elapsed());
         app.out.result("check", with_exit(fields, exit), text)?;
         Ok(exit)
     }
+}
+
+/// Returns true if a place gave something that is not what was stored there: what that is, warnings say.
+fn is_altered(vault: &Vault) -> bool {
+    let places = vault.spread().map(|spread| spread.troubles().places);
+    let is_altered = |place: &PlaceTroubles| place.unsound.count + place.forged.count > 0;
+    places.unwrap_or_default().iter().any(is_altered)
 }
 
 /// The last line of a check that took so long.
@@ -77,10 +87,12 @@ fn text(report: &CheckReport, took: Duration) -> String {
     let harmless = when(report.harmless.count(), "damaged pack", "that nothing depends on");
     let debt = "with less redundancy than they should have, run `drystone repair`";
     let debt = when(report.redundancy.owed_packs, "pack", debt);
+    let lacking = "missing at places that should have them, run `drystone repair`";
+    let lacking = when(report.redundancy.owed_objects(), "object", lacking);
     let leftover = "never stored whole by an interrupted run, `drystone gc` removes them";
     let leftover = when(report.redundancy.leftover_packs, "pack", leftover);
     format!(
-        "checked {}, {} in {}: {verdict}{away}{harmless}{debt}{leftover}; {}",
+        "checked {}, {} in {}: {verdict}{away}{harmless}{debt}{lacking}{leftover}; {}",
         counted(report.snapshots, "snapshot"),
         counted(report.entries, "entry"),
         counted(report.packs, "pack"),

@@ -3,18 +3,21 @@
 use clap::Args;
 use drystone_backup::{LastDrills, last_drills};
 use drystone_format::tree::Time;
-use drystone_vault::{Finding, Grade};
+use drystone_vault::{CheckOptions, Finding, Grade};
 use serde_json::{Value, json};
 
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{counted, object, shown, with_exit};
+use crate::progress::Shown;
 use crate::verbs::drill;
 
 const ABOUT: &str = "\
-Reads little and changes nothing: the right first command when something seems wrong. It looks at places,
-redundancy, keys, known damage, and at how long ago the last backup, scrub and drill were.";
+Reads little: the right first command when something seems wrong. It looks at places and their space, redundancy,
+keys, known damage, and at how long ago the last backup, scrub and drill were. If packs are known to be lost or
+damaged, it reads the directories of all snapshots, to say which are hit. At every place it stores a few bytes and
+removes them again, to see whether it takes anything; nothing else is changed.";
 
 /// Findings of one kind that are printed in full.
 const FINDINGS_SHOWN: usize = 20;
@@ -31,7 +34,13 @@ impl Doctor {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let (drills, now) = (last_drills(&vault)?, app.now());
-        let mut findings = vault.doctor()?;
+        let (progress, shown) = Shown::begin(app, "doctor", "file");
+        let findings = vault.diagnose(&CheckOptions {
+            progress,
+            cancel: app.cancel.clone(),
+        });
+        drop(shown);
+        let mut findings = findings?;
         findings.extend(look_at_drills(&drills, now));
         findings.sort_by_key(|finding| finding.grade);
         let exit = match findings.first().map(|finding| finding.grade) {

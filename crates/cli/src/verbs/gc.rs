@@ -139,7 +139,7 @@ impl Gc {
         if report.uncopied_packs > 0 {
             let packs = counted(report.uncopied_packs, "pack");
             text.push_str(&format!(
-                "; {packs} of which little is needed left alone, run `drystone gc` again when the place is back"
+                "; {packs} of which little is needed left alone, since a place is away or full: run `drystone gc` again when that has changed"
             ));
         }
         text

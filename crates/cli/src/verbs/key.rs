@@ -167,6 +167,11 @@ impl Remove {
         let id = vault.find_key(&self.id)?;
         let (keys, _) = vault.keys()?;
         let is_owner = keys.iter().any(|key| key.id == id && key.role == Role::Owner);
+        if !keys.iter().any(|key| key.id == id) {
+            app.out.warning(format_args!(
+                "keys/{id} cannot be read, so it is not known whose key it was: what that key signs goes on counting"
+            ));
+        }
         let (new_epoch, what) = if is_owner && self.holder_still_trusted {
             vault.tidy_owner_key(&id)?;
             (

@@ -66,7 +66,7 @@ impl Repair {
 fn verdict(plan: &Redundancy) -> Exit {
     match (
         plan.lost_packs,
-        plan.owed_packs + plan.unreached_packs + plan.leftover_packs,
+        plan.owed_packs + plan.unreached_packs + plan.leftover_packs + plan.owed_objects(),
     ) {
         (0, 0) => Exit::Done,
         (0, _) => Exit::Incomplete,
@@ -104,20 +104,26 @@ pub(crate) fn places(app: &App, vault: Vault) -> Result<Exit> {
         "lost_packs": left.lost_packs,
         "unreached_packs": left.unreached_packs,
         "leftover_packs": left.leftover_packs,
+        "owed_objects": left.owed_objects(),
         "problems": problem_list(&repaired.problems),
         "problem_count": repaired.problems.count(),
         "seconds": start.elapsed().as_secs_f64(),
     });
     let rest = match (left.lost_packs, left.owed_packs) {
         (0, 0) if verdict(&left) == Exit::Done => "all is as it should be".to_owned(),
+        (0, 0) if left.owed_objects() > 0 => format!("{} still owed", counted(left.owed_objects(), "object")),
         (0, 0) => "no more can be done here".to_owned(),
         (0, owed) => format!("{} still owed", counted(owed, "pack")),
         (lost, _) => format!("{} cannot be read now, see `drystone check`", counted(lost, "pack")),
     };
     let rest = rest + &unreadable(&left);
     let text = format!(
-        "mended {}: {} read, {} written; {rest}; {}",
+        "mended {}{}: {} read, {} written; {rest}; {}",
         counted(repaired.mended_packs, "pack"),
+        match repaired.mended_objects {
+            0 => String::new(),
+            objects => format!(" and {}", counted(objects, "object")),
+        },
         size(repaired.read_bytes),
         size(repaired.written_bytes),
         duration(start.elapsed())
@@ -128,6 +134,7 @@ pub(crate) fn places(app: &App, vault: Vault) -> Result<Exit> {
 
 fn plan_text(plan: &Redundancy) -> String {
     let mut text = match (plan.owed_packs, plan.lost_packs) {
+        (0, 0) if plan.owed_objects() > 0 => format!("{} to copy", counted(plan.owed_objects(), "object")),
         (0, 0) => format!("all {} are as they should be", counted(plan.packs, "pack")),
         (owed, 0) => format!("{} of {} to mend", owed, counted(plan.packs, "pack")),
         (owed, lost) => format!(
@@ -136,6 +143,20 @@ fn plan_text(plan: &Redundancy) -> String {
         ),
     };
     text += &unreadable(plan);
+    for lacking in &plan.lacking {
+        let objects = counted(lacking.objects.count, "object");
+        let named = lacking
+            .objects
+            .named
+            .iter()
+            .map(|name| format!("\n    {}", shown(name.as_bytes())));
+        text += &format!("\n  {}  lacks {objects}:", shown(lacking.place.as_bytes()));
+        text.extend(named);
+        let more = lacking.objects.count.saturating_sub(lacking.objects.named.len() as u64);
+        if more > 0 {
+            text += &format!("\n    … and {more} more");
+        }
+    }
     for work in &plan.work {
         if work.read_bytes + work.write_bytes > 0 {
             text += &format!(
@@ -177,8 +198,19 @@ fn plan_fields(plan: &Redundancy) -> Value {
         "lost_packs": plan.lost_packs,
         "unreached_packs": plan.unreached_packs,
         "leftover_packs": plan.leftover_packs,
+        "owed_objects": plan.owed_objects(),
+        "lacking": lacking(plan),
         "work": work.collect::<Value>(),
     })
+}
+
+/// What each place lacks of small objects.
+fn lacking(plan: &Redundancy) -> Value {
+    let lacking = plan.lacking.iter().map(|lacking| {
+        let fields = json!({ "url": lacking.place, "count": lacking.objects.count, "names": lacking.objects.named });
+        object("lacking", fields)
+    });
+    lacking.collect()
 }
 
 fn index(app: &App) -> Result<Exit> {

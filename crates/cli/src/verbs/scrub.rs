@@ -51,7 +51,8 @@ impl Scrub {
         drop(shown);
         let report = report?;
         let exit = match (report.problems.is_empty(), report.rotten - report.mended) {
-            (true, 0) if report.mended > 0 => Exit::Repaired,
+            (true, 0) if report.missing > 0 => Exit::Incomplete,
+            (true, 0) if report.mended + report.copied > 0 => Exit::Repaired,
             (true, 0) => Exit::Done,
             _ => Exit::Damaged,
         };
@@ -67,10 +68,20 @@ impl Scrub {
             "chunks": report.chunks,
             "rotten_shards": report.rotten,
             "mended_shards": report.mended,
+            "copied_objects": report.copied,
+            "missing_objects": report.missing,
             "problems": problem_list(&report.problems),
             "problem_count": report.problems.count(),
             "seconds": start.elapsed().as_secs_f64(),
         });
+        let missing = match (report.missing, report.copied) {
+            (0, 0) => String::new(),
+            (0, copied) => format!("; {} copied to places that lacked them", counted(copied, "object")),
+            (missing, _) => format!(
+                "; {} missing at places, run `drystone repair`",
+                counted(missing, "object")
+            ),
+        };
         let verdict = match (report.problems.count(), report.rotten) {
             (0, 0) => "no damage".to_owned(),
             (0, rotten) if rotten == report.mended => format!("{} altered, and made anew", counted(rotten, "shard")),
@@ -84,7 +95,7 @@ impl Scrub {
             ),
         };
         let text = format!(
-            "read {} in {}, {}: {verdict}; {}",
+            "read {} in {}, {}: {verdict}{missing}; {}",
             size(report.bytes),
             counted(report.packs, "pack"),
             counted(report.chunks, "chunk"),
