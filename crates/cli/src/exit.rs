@@ -236,7 +236,7 @@ impl From<drystone_store::Error> for Failure {
         let (exit, next) = match &error {
             E::NoPlace { .. } => (Exit::NoVault, "check the path, or: drystone init"),
             E::NotDirectory { .. } | E::Occupied { .. } => (Exit::NoVault, "name another place with --vault"),
-            E::Scheme { .. } | E::Url { .. } => (Exit::Usage, "drystone --help"),
+            E::Scheme { .. } | E::Url { .. } | E::NotBuilt { .. } => (Exit::Usage, "drystone --help"),
             E::NotFound { .. } | E::Short { .. } | E::TooLarge { .. } | E::Unsound { .. } | E::Lost { .. } => {
                 (Exit::Damaged, "drystone check")
             }

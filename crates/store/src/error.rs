@@ -234,6 +234,19 @@ pub enum Error {
         /// The schemes that exist.
         known: &'static str,
     },
+    /// This program was built without what the place needs.
+    #[error(
+        "{url}: this drystone was built without {scheme}://: take a released binary, or build it with `cargo install --path crates/cli \
+         --locked --features {feature}`"
+    )]
+    NotBuilt {
+        /// The whole URL.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+        /// The cargo feature that has it.
+        feature: &'static str,
+    },
     /// The URL is malformed.
     #[error("{url}: {why}")]
     Url {

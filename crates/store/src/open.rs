@@ -223,13 +223,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_build_lacks_is_named_with_its_feature() {
+        let options = OpenOptions::new(&|_| None, 1);
+        for (scheme, feature, is_built) in [
+            ("azblob", "azure", cfg!(feature = "azure")),
+            ("b2", "b2", cfg!(feature = "b2")),
+            ("gcs", "google", cfg!(feature = "google")),
+        ] {
+            let error = open(&format!("opendal+{scheme}://container?key=$MY_KEY"), &options).await.unwrap_err();
+            let said = if is_built { "MY_KEY".to_owned() } else { format!("--features {feature}") };
+            assert!(error.to_string().contains(&said), "{error}");
+        }
+    }
+
+    #[tokio::test]
     async fn missing_credentials_are_named() {
         let options = OpenOptions::new(&|_| None, 1);
         for (url, name) in [
             ("s3://bucket", "AWS_ACCESS_KEY_ID"),
             ("swift://container", "OS_AUTH_URL"),
             ("swift://container?endpoint=http://127.0.0.1:1/auth/v1.0", "ST_USER"),
-            ("opendal+azblob://container?account_key=$MY_KEY", "MY_KEY"),
+            ("opendal+memory://container?root=$MY_KEY", "MY_KEY"),
         ] {
             let error = open(url, &options).await.unwrap_err();
             assert!(error.to_string().contains(name), "{error}");

@@ -20,8 +20,14 @@ pub(crate) const KNOWN: &str =
     "file://, s3://, swift://, sftp://, webdav://, webdavs://, opendal+azblob://, opendal+b2://, opendal+gcs://";
 /// Before the scheme of a service that is passed on to OpenDAL as it is.
 const OPENDAL: &str = "opendal+";
-/// Services passed on that are compiled in, all of which show an object only when it is complete.
-const OTHERS: [&str; 4] = ["azblob", "b2", "gcs", "memory"];
+/// Services passed on, all of which show an object only when it is complete: the feature of this program that each needs, and whether it
+/// was built with it.
+const OTHERS: [(&str, &str, bool); 4] = [
+    ("azblob", "azure", cfg!(feature = "azure")),
+    ("b2", "b2", cfg!(feature = "b2")),
+    ("gcs", "google", cfg!(feature = "google")),
+    ("memory", "", true),
+];
 /// Largest upload in one piece: the limit of S3 and of Swift, bytes.
 const UPLOAD_MAX_BYTES: u64 = 5 << 30;
 /// Swift updates its listings behind a put when it is busy; an hour is what its operators call a bad day.
@@ -93,7 +99,13 @@ pub(crate) fn place(url: &str, options: &OpenOptions<'_>) -> Result<Option<Arc<d
         Some(("webdav", _)) => webdav(url, "http", options)?,
         Some(("webdavs", _)) => webdav(url, "https", options)?,
         Some((scheme, rest)) => match scheme.strip_prefix(OPENDAL) {
-            Some(service) if OTHERS.contains(&service) => other(url, service, rest, options)?,
+            Some(service) if let Some((_, feature, is_built)) = OTHERS.iter().find(|(other, ..)| *other == service) => {
+                if !is_built {
+                    let (url, scheme) = (shown(url), scheme.to_string());
+                    return Err(Error::NotBuilt { url, scheme, feature });
+                }
+                other(url, service, rest, options)?
+            }
             _ => {
                 return Err(Error::Scheme {
                     url: shown(url),

@@ -301,6 +301,9 @@ impl Vault {
 
     /// What lies where; the first call compares it with the packs at the place.
     pub(crate) fn catalog(&self) -> Result<&Arc<Catalog>> {
+        if let Some(catalog) = self.catalog.get() {
+            return Ok(catalog);
+        }
         let _one_at_a_time = self.opening.lock();
         if self.catalog.get().is_none() {
             let _ = self.catalog.set(Arc::new(Catalog::open(self, &self.index_dir())?));
