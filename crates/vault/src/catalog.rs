@@ -148,10 +148,10 @@ impl Catalog {
             if self.losses.is_gone(&id) && is_condemned(&id) {
                 // Deleted, and back with a place that was away: gc deletes it again.
             } else if self.losses.is_gone(&id) {
+                // This process has seen it lost; the next one reads it anew.
                 let what =
                     format!("has {size} bytes, which is not what it had; bring it back from a copy of the vault");
                 unreadable.push(Name::pack(&id).as_str(), what);
-                worthless.insert(id);
             } else if self.index.has_pack(&id).is_none() {
                 match self.known_bad.reason(&id, size) {
                     Some(reason) => {
