@@ -209,6 +209,7 @@ const WRONG_KEY: &str = "give another key with --key-file or --passphrase-file (
 const REPLACED: &str =
     "check the path and what is mounted there; if the vault was replaced on purpose: --accept-new-vault";
 const OLDER: &str = "name another place of the vault as well; if none has anything newer: --accept-older";
+const URLS: &str = "docs/places.md has the URL of every kind of place; `drystone help` those that are most used";
 const NEWER: &str = "install a newer drystone; nothing is wrong with this vault";
 
 /// Failures of the place and of bytes, however they were wrapped.
@@ -236,7 +237,7 @@ impl From<drystone_store::Error> for Failure {
         let (exit, next) = match &error {
             E::NoPlace { .. } => (Exit::NoVault, "check the path, or: drystone init"),
             E::NotDirectory { .. } | E::Occupied { .. } => (Exit::NoVault, "name another place with --vault"),
-            E::Scheme { .. } | E::Url { .. } | E::NotBuilt { .. } => (Exit::Usage, "drystone --help"),
+            E::Scheme { .. } | E::Url { .. } | E::NotBuilt { .. } => (Exit::Usage, URLS),
             E::NotFound { .. } | E::Short { .. } | E::TooLarge { .. } | E::Unsound { .. } | E::Lost { .. } => {
                 (Exit::Damaged, "drystone check")
             }

@@ -253,7 +253,7 @@ pub enum Error {
         /// The whole URL.
         url: String,
         /// What is wrong with it.
-        why: &'static str,
+        why: String,
     },
 }
 

@@ -21,6 +21,9 @@ const SECRET_ENDS: [&str; 8] = [
     "passphrase",
 ];
 
+/// Longest name of an unknown option that is shown, bytes: those that are known are shorter, a secret is seldom so short.
+const OPTION_SHOWN_BYTES: usize = 24;
+
 /// A URL in parts. Percent escapes are decoded in `path` and `options`.
 #[derive(Debug)]
 pub(crate) struct PlaceUrl {
@@ -41,9 +44,9 @@ impl PlaceUrl {
     /// Takes `url` apart; [`Error::Url`] if it is malformed, holds a password, or has another option than those `known`.
     pub(crate) fn parse(url: &str, known: &[&str]) -> Result<Self> {
         let parsed = Self::parse_open(url)?;
-        match parsed.options.keys().all(|option| known.contains(&option.as_str())) {
-            true => Ok(parsed),
-            false => Err(malformed(url, "an option after `?` is not known; see docs/places.md")),
+        match parsed.options.keys().find(|option| !known.contains(&option.as_str())) {
+            None => Ok(parsed),
+            Some(option) => Err(malformed(url, unknown_option(option, known))),
         }
     }
 
@@ -131,8 +134,27 @@ impl PlaceUrl {
 }
 
 /// An error about a URL that may hold a secret: only what surely is none is shown.
-pub(crate) fn malformed(url: &str, why: &'static str) -> Error {
-    Error::Url { url: shown(url), why }
+pub(crate) fn malformed(url: &str, why: impl Into<String>) -> Error {
+    Error::Url {
+        url: shown(url),
+        why: why.into(),
+    }
+}
+
+/// Says which option is not known, unless it looks as if it could be a secret that was put where names belong.
+fn unknown_option(option: &str, known: &[&str]) -> String {
+    let is_name =
+        option.len() <= OPTION_SHOWN_BYTES && option.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let name = if is_name {
+        format!("`{option}`")
+    } else {
+        "an option".to_owned()
+    };
+    let known: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();
+    match known.is_empty() {
+        true => format!("{name} after `?` is not known; this kind of place has no options"),
+        false => format!("{name} after `?` is not known; known are {}", known.join(", ")),
+    }
 }
 
 /// The URL without what may be secret: no options, no user.
@@ -193,6 +215,21 @@ mod tests {
         }
         let url = PlaceUrl::parse_open("opendal+azblob://c/x?account_key=$AZURE_KEY").unwrap();
         assert_eq!(url.option("account_key").as_deref(), Some("$AZURE_KEY"));
+    }
+
+    #[test]
+    fn an_unknown_option_is_named_unless_it_may_be_a_secret() {
+        let said = |url: &str, known: &[&str]| PlaceUrl::parse(url, known).unwrap_err().to_string();
+        let text = said("s3://b?regoin=x", &["endpoint", "region"]);
+        assert!(
+            text.contains("`regoin` after") && text.contains("`endpoint`, `region`"),
+            "{text}"
+        );
+        for secret in ["AKIAHUNTER2", "hunter2hunter"] {
+            let text = said(&format!("s3://b?{secret}=x"), &["region"]);
+            assert!(text.contains("an option after") && !text.contains(secret), "{text}");
+        }
+        assert!(said("webdav://h/x?a=b", &[]).contains("no options"));
     }
 
     #[test]
