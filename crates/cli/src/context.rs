@@ -10,12 +10,13 @@ use drystone_format::tree::Time;
 use drystone_store::Stop;
 use drystone_store::spread::{Spread, Troubles};
 use drystone_vault::{Cancel, Clock, Context, Entropy, Vault};
+use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Settings;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::{Output, counted, shown};
+use crate::output::{Output, counted, local_offset, shown, with_exit};
 
 /// Threads that wait for places; they use no processor to speak of.
 const RUNTIME_THREADS: usize = 2;
@@ -90,20 +91,45 @@ impl App {
         }
     }
 
-    /// Says what went wrong with places, and how the run ends then: done, but with something owed, is not done.
-    pub(crate) fn finish(&self, exit: Exit) -> Exit {
-        let watched = self.watched.lock().map(|mut watched| std::mem::take(&mut *watched));
-        let mut owed = false;
-        for spread in watched.unwrap_or_default() {
-            let troubles = spread.troubles();
-            owed |= troubles.owed() > 0 || troubles.thin.count > 0;
-            trouble_lines(&troubles).iter().for_each(|line| self.out.warning(line));
-        }
-        if owed && exit == Exit::Done {
+    /// What went wrong so far with the places of each vault that was opened.
+    fn troubles(&self) -> Vec<Troubles> {
+        let watched = self.watched.lock();
+        watched.map_or_else(|_| Vec::new(), |watched| watched.iter().map(Spread::troubles).collect())
+    }
+
+    /// How the run ends that would end with `exit`: done, but with something owed, is not done.
+    pub(crate) fn ending(&self, exit: Exit) -> Exit {
+        let is_owed = |troubles: &Troubles| troubles.owed() > 0 || troubles.thin.count > 0;
+        if exit == Exit::Done && self.troubles().iter().any(is_owed) {
             Exit::Incomplete
         } else {
             exit
         }
+    }
+
+    /// Says what went wrong with places, and returns how the run ends.
+    pub(crate) fn finish(&self, exit: Exit) -> Exit {
+        for troubles in self.troubles() {
+            trouble_lines(&troubles).iter().for_each(|line| self.out.warning(line));
+        }
+        self.ending(exit)
+    }
+
+    /// Prints what came of a command, as its last object or line, and returns how it ends. With `--quiet` a person hears
+    /// only of what is not in order.
+    pub(crate) fn end(&self, kind: &str, exit: Exit, fields: Value, text: String) -> Result<Exit> {
+        let exit = self.ending(exit);
+        if !(self.out.quiet && exit == Exit::Done && !self.out.is_json()) {
+            self.out.result(kind, with_exit(fields, exit), text)?;
+        }
+        Ok(exit)
+    }
+
+    /// Prints the answer to a question, as its last object or line, and returns how the command ends.
+    pub(crate) fn answer(&self, kind: &str, exit: Exit, fields: Value, text: String) -> Result<Exit> {
+        let exit = self.ending(exit);
+        self.out.result(kind, with_exit(fields, exit), text)?;
+        Ok(exit)
     }
 
     /// Why a command failed: because it was asked to, if it was, whatever that looked like from below.

@@ -66,6 +66,14 @@ impl Output {
         lines.finish()
     }
 
+    /// Prints what a command has done before it goes on; with `--quiet` only programs hear of it.
+    pub(crate) fn step(self, kind: &str, fields: Value, text: impl fmt::Display) -> Result<()> {
+        if self.quiet && !self.is_json() {
+            return Ok(());
+        }
+        self.result(kind, fields, text)
+    }
+
     /// Prints a line for a person to standard error, unless they want none.
     pub(crate) fn note(self, text: impl fmt::Display) {
         if !self.quiet && !self.is_json() {
@@ -344,6 +352,12 @@ pub(crate) fn local_time(time: Time) -> String {
         .to_zoned(jiff::tz::TimeZone::system())
         .strftime("%Y-%m-%d %H:%M:%S")
         .to_string()
+}
+
+/// How many seconds local time is ahead of UTC at a time.
+pub(crate) fn local_offset(seconds: i64) -> i64 {
+    let at = timestamp(Time { seconds, nanos: 0 });
+    i64::from(jiff::tz::TimeZone::system().to_offset(at).seconds())
 }
 
 /// A time for programs: RFC 3339, UTC.

@@ -13,6 +13,7 @@ mod config;
 mod copy;
 mod dedup;
 mod doctor;
+mod documented;
 mod drill;
 mod features;
 mod forget;

@@ -128,6 +128,7 @@ impl Ran {
             "{}\n{out}\n{err}",
             self.shown
         );
+        assert_word(&out, expected);
         self
     }
 
@@ -175,12 +176,37 @@ impl Ran {
     }
 }
 
+/// Asserts that the exit in the last object of a run, if it is JSON and has one, is that of the process.
+#[track_caller]
+fn assert_word(out: &str, code: i32) {
+    let last = out
+        .lines()
+        .last()
+        .and_then(|line| serde_json::from_str::<Value>(line).ok());
+    let Some(word) = last.as_ref().and_then(|object| object["exit"].as_str()) else {
+        return;
+    };
+    let words = [
+        (0, "ok"),
+        (1, "error"),
+        (2, "usage"),
+        (3, "incomplete"),
+        (4, "repaired"),
+        (5, "damaged"),
+        (10, "no_vault"),
+        (12, "wrong_key"),
+        (130, "interrupted"),
+    ];
+    assert!(words.contains(&(code, word)), "ended with {code} and said {out}");
+}
+
 #[track_caller]
 pub(crate) fn json_lines(text: &str) -> Vec<Value> {
     let parse = |line: &str| -> Value {
         let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert_eq!(value["schema"], 1, "{line}");
         assert!(value["type"].is_string(), "{line}");
+        crate::documented::assert_described(&value);
         value
     };
     text.lines().map(parse).collect()

@@ -22,7 +22,7 @@ use serde_json::json;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, duration, problem_list, shown, shown_path, size, with_exit};
+use crate::output::{counted, duration, problem_list, shown, shown_path, size};
 use crate::progress::Shown;
 use crate::verbs::init;
 
@@ -272,8 +272,8 @@ impl Backup {
             text += &format!("{} (listed above); ", counted(report.problems.count(), "problem"));
         }
         text += &duration(start.elapsed());
-        app.out.result("backup", with_exit(fields, exit), text)?;
-        Ok(exit)
+        let tell = if self.dry_run { App::answer } else { App::end };
+        tell(app, "backup", exit, fields, text)
     }
 }
 

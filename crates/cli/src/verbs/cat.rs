@@ -39,10 +39,10 @@ impl Cat {
             },
         )?;
         out.finish()?;
+        let exit = app.ending(Exit::Done);
         if app.out.is_json() {
-            app.out
-                .say_object("cat", with_exit(json!({ "bytes": bytes }), Exit::Done));
+            app.out.say_object("cat", with_exit(json!({ "bytes": bytes }), exit));
         }
-        Ok(Exit::Done)
+        Ok(exit)
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, duration, problem_list, with_exit};
+use crate::output::{counted, duration, problem_list};
 use crate::progress::Shown;
 
 const ABOUT: &str = "\
@@ -57,8 +57,7 @@ impl Check {
             "seconds": start.elapsed().as_secs_f64(),
         });
         let text = text(&report, start.elapsed());
-        app.out.result("check", with_exit(fields, exit), text)?;
-        Ok(exit)
+        app.end("check", exit, fields, text)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::config::{Target, process_environment};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, duration, problem_list, size, with_exit};
+use crate::output::{counted, duration, problem_list, size};
 use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
@@ -127,8 +127,8 @@ impl Copy {
             "seconds": start.elapsed().as_secs_f64(),
         });
         let text = format!("{}; {}", self.summary(report, to), duration(start.elapsed()));
-        app.out.result("copy", with_exit(fields, exit), text)?;
-        Ok(exit)
+        let tell = if self.dry_run { App::answer } else { App::end };
+        tell(app, "copy", exit, fields, text)
     }
 
     fn summary(&self, report: &CopyReport, to: &Vault) -> String {

@@ -76,7 +76,7 @@ impl Diff {
                 lines.line(format_args!("{sign} {}{}", shown(&path), slash(&change)))?;
             }
         }
-        let exit = Exit::of_damage(&problems);
+        let exit = app.ending(Exit::of_damage(&problems));
         if app.out.is_json() {
             let mut summary = json!({ "problems": problem_list(&problems), "problem_count": problems.count() });
             if let Value::Object(fields) = &mut summary {

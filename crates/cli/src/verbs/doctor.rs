@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, object, shown, with_exit};
+use crate::output::{counted, object, shown};
 use crate::progress::Shown;
 use crate::verbs::drill;
 
@@ -57,8 +57,7 @@ impl Doctor {
         if drills.last.is_some() {
             text += &format!("\nLast drill: {}", drill::last(&drills, now));
         }
-        app.out.result("doctor", with_exit(fields, exit), text)?;
-        Ok(exit)
+        app.answer("doctor", exit, fields, text)
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{count, counted, duration, problem_list, put_bytes, shown, shown_path, size, utc_time, with_exit};
+use crate::output::{count, counted, duration, problem_list, put_bytes, shown, shown_path, size, utc_time};
 use crate::progress::Shown;
 use crate::verbs::scrub::share;
 
@@ -163,8 +163,7 @@ fn report(
         verdict(drilled.problems),
         duration(start.elapsed())
     );
-    app.out.result("drill", with_exit(fields, exit), text)?;
-    Ok(exit)
+    app.end("drill", exit, fields, text)
 }
 
 fn verdict(problems: u64) -> String {

@@ -54,7 +54,7 @@ impl Dump {
         drop(shown);
         let report = report?;
         out.lines.finish()?;
-        let exit = Exit::of_damage(&report.problems);
+        let exit = app.ending(Exit::of_damage(&report.problems));
         app.out.problems(&report.problems);
         if app.out.is_json() {
             let fields = json!({

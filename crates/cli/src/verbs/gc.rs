@@ -12,7 +12,7 @@ use crate::args::{size as parse_size, span};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, duration, problem_list, size, with_exit};
+use crate::output::{counted, duration, problem_list, size};
 use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
@@ -101,8 +101,8 @@ impl Gc {
             "seconds": start.elapsed().as_secs_f64(),
         });
         let text = format!("{}; {}", self.text(&report), duration(start.elapsed()));
-        app.out.result("gc", with_exit(fields, exit), text)?;
-        Ok(exit)
+        let tell = if self.dry_run { App::answer } else { App::end };
+        tell(app, "gc", exit, fields, text)
     }
 
     fn text(&self, report: &GcReport) -> String {

@@ -129,8 +129,7 @@ impl Add {
             );
             text += &format!("; it is in {}", shown_path(file));
         }
-        app.out.result("key_added", fields, text)?;
-        Ok(Exit::Done)
+        app.end("key_added", Exit::Done, fields, text)
     }
 }
 
@@ -189,9 +188,12 @@ impl Remove {
             (true, "; what is backed up from now on is closed to copies of it")
         };
         let fields = json!({ "id": id.to_string(), "new_epoch": new_epoch });
-        app.out
-            .result("key_removed", fields, format_args!("key {} removed{what}", id.short()))?;
-        Ok(Exit::Done)
+        app.end(
+            "key_removed",
+            Exit::Done,
+            fields,
+            format!("key {} removed{what}", id.short()),
+        )
     }
 }
 
@@ -213,18 +215,18 @@ fn recovery(app: &App) -> Result<Exit> {
         role: Role::Owner,
     })?;
     let fields = json!({ "id": id.to_string(), "recovery_code": code.to_string() });
-    app.out.result("key_recovery", fields, format_args!("{code}"))?;
+    let exit = app.answer("key_recovery", Exit::Done, fields, code.to_string())?;
     app.out
         .note("Write it down and keep it somewhere else; it is shown only now.");
     app.out
         .note("Older recovery codes stay valid: see `drystone key list` and `drystone key remove`.");
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 fn list(app: &App) -> Result<Exit> {
     let vault = open::open(app)?;
     let (keys, problems) = vault.keys()?;
-    let exit = Exit::of_damage(&problems);
+    let exit = app.ending(Exit::of_damage(&problems));
     let mut lines = app.out.lines();
     if app.out.is_json() {
         for key in &keys {

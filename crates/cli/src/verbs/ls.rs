@@ -107,7 +107,7 @@ impl Found {
 
     /// Ends the output: the summary for programs, the problems for people.
     pub(crate) fn finish(self, app: &App, mut lines: Lines) -> Result<Exit> {
-        let exit = Exit::of_damage(&self.problems);
+        let exit = app.ending(Exit::of_damage(&self.problems));
         if app.out.is_json() {
             let summary = json!({
                 "entries": self.entries,

@@ -10,9 +10,9 @@ use crate::args::size;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, object, shown, size as shown_size, with_exit};
+use crate::output::{counted, object, shown, size as shown_size};
 use crate::reach::{self, absolute, spread};
-use crate::verbs::repair;
+use crate::verbs::repair::{self, Work};
 
 const EXAMPLES: &str = "\
 Packs move to where they belong as soon as the places have changed; interrupted, it goes on with
@@ -224,16 +224,14 @@ impl Layout {
             spread: self.spread,
         })?;
         app.watch(&vault);
-        show(app, &vault)?;
+        let (fields, text) = shown_places(&vault);
         if self.later {
-            app.out.note("packs lie where they lay; to move them: drystone repair");
-            return Ok(Exit::Done);
+            let exit = app.end("places", Exit::Done, fields, text)?;
+            app.out.note("no pack was moved yet; to move them: drystone repair");
+            return Ok(exit);
         }
-        match repair::places(app, vault)? {
-            // Packs that moved were in order before.
-            Exit::Repaired => Ok(Exit::Done),
-            exit => Ok(exit),
-        }
+        app.out.step("places", fields, text)?;
+        repair::places(app, vault, Work::Move)
     }
 
     fn refuse_doubling(&self, vault: &Vault, added: usize, removed: usize) -> Result<()> {
@@ -257,17 +255,18 @@ impl Layout {
 
 fn list(app: &App) -> Result<Exit> {
     let vault = open::open(app)?;
-    show(app, &vault)?;
-    Ok(Exit::Done)
+    let (fields, text) = shown_places(&vault);
+    app.answer("places", Exit::Done, fields, text)
 }
 
-fn show(app: &App, vault: &Vault) -> Result<()> {
+/// The places of a vault, for programs and for people.
+fn shown_places(vault: &Vault) -> (Value, String) {
     let (config, hash) = (vault.config(), vault.in_force().map(|now| now.signed.hash.to_string()));
     if config.places.is_empty() {
         let places = json!([{ "url": vault.place(), "there": true }]);
         let fields = json!({ "spread": "1/1", "config": config.number, "config_hash": hash, "places": places });
         let text = format!("1 place, whole: {}", shown(vault.place().as_bytes()));
-        return app.out.result("places", with_exit(fields, Exit::Done), text);
+        return (fields, text);
     }
     let (needed, total) = config.spread;
     let absent = vault.absent_places();
@@ -287,7 +286,7 @@ fn show(app: &App, vault: &Vault) -> Result<()> {
         "config_hash": hash,
         "places": places,
     });
-    app.out.result("places", with_exit(fields, Exit::Done), text)
+    (fields, text)
 }
 
 fn line(entry: &PlaceEntry, absent: Option<&str>) -> String {

@@ -2,6 +2,7 @@
 //!
 //! - Says first what it will read, write and remove, and does the cheapest.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, duration, object, problem_list, shown, size, with_exit};
+use crate::output::{counted, duration, object, problem_list, shown, size};
 use crate::progress::Shown;
 
 const ABOUT: &str = "\
@@ -53,11 +54,9 @@ impl Repair {
                 let vault = open::open(app)?;
                 let plan = vault.redundancy()?;
                 let exit = verdict(&plan);
-                app.out
-                    .result("repair_plan", with_exit(plan_fields(&plan), exit), plan_text(&plan))?;
-                Ok(exit)
+                app.answer("repair_plan", exit, plan_fields(&plan), plan_text(&plan))
             }
-            None => places(app, open::open(app)?),
+            None => places(app, open::open(app)?, Work::Mend),
         }
     }
 }
@@ -74,12 +73,24 @@ fn verdict(plan: &Redundancy) -> Exit {
     }
 }
 
+/// Why packs are brought to where they belong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Something may be missing.
+    Mend,
+    /// The places have changed; nothing was damaged.
+    Move,
+}
+
 /// Brings all packs to where they belong; `place` calls it after a change.
-pub(crate) fn places(app: &App, vault: Vault) -> Result<Exit> {
+pub(crate) fn places(app: &App, vault: Vault, work: Work) -> Result<Exit> {
     let start = Instant::now();
     let plan = vault.redundancy()?;
     app.out.note(plan_text(&plan));
     let (progress, shown) = Shown::begin(app, "repair", "pack");
+    let write_bytes = plan.work.iter().map(|work| work.write_bytes).sum();
+    progress.total_files.store(plan.packs, Ordering::Relaxed);
+    progress.total_bytes.store(write_bytes, Ordering::Relaxed);
     let repaired = vault.repair(&RepairOptions {
         progress,
         cancel: app.cancel.clone(),
@@ -89,7 +100,7 @@ pub(crate) fn places(app: &App, vault: Vault) -> Result<Exit> {
     let left = vault.drop_left_places()?.redundancy()?;
     let exit = match (verdict(&left), repaired.mended_packs + repaired.mended_objects) {
         (Exit::Done, 0) => Exit::Done,
-        (Exit::Done, _) => Exit::Repaired,
+        (Exit::Done, _) if work == Work::Mend => Exit::Repaired,
         (other, _) => other,
     };
     app.out.problems(&repaired.problems);
@@ -128,8 +139,7 @@ pub(crate) fn places(app: &App, vault: Vault) -> Result<Exit> {
         size(repaired.written_bytes),
         duration(start.elapsed())
     );
-    app.out.result("repair", with_exit(fields, exit), text)?;
-    Ok(exit)
+    app.end("repair", exit, fields, text)
 }
 
 fn plan_text(plan: &Redundancy) -> String {
@@ -237,18 +247,12 @@ fn index(app: &App) -> Result<Exit> {
         counted(report.chunks, "chunk"),
         duration(start.elapsed())
     );
-    app.out.result("repair", with_exit(fields, exit), text)?;
-    Ok(exit)
+    app.end("repair", exit, fields, text)
 }
 
 fn header(app: &App) -> Result<Exit> {
     let vault = open::open(app)?;
     vault.repair_header()?;
-    let fields = with_exit(json!({ "what": "header" }), Exit::Repaired);
-    app.out.result(
-        "repair",
-        fields,
-        format_args!("{}: the vault header was written anew", vault.place()),
-    )?;
-    Ok(Exit::Repaired)
+    let text = format!("{}: the vault header was written anew", vault.place());
+    app.end("repair", Exit::Repaired, json!({ "what": "header" }), text)
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, duration, problem_list, put_bytes, shown_path, size, with_exit};
+use crate::output::{counted, duration, problem_list, put_bytes, shown_path, size};
 use crate::progress::{Counts, Shown};
 
 const EXAMPLES: &str = "\
@@ -144,8 +144,8 @@ impl Restore {
         });
         put_bytes(&mut fields, "target", self.target.as_os_str().as_bytes());
         let text = format!("{}; {}", self.summary(&report), duration(start.elapsed()));
-        app.out.result("restore", with_exit(fields, exit), text)?;
-        Ok(exit)
+        let tell = if self.dry_run { App::answer } else { App::end };
+        tell(app, "restore", exit, fields, text)
     }
 
     fn special(&self) -> Special {

@@ -10,7 +10,7 @@ use crate::args;
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, duration, problem_list, size, with_exit};
+use crate::output::{counted, duration, problem_list, size};
 use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
@@ -101,8 +101,7 @@ impl Scrub {
             counted(report.chunks, "chunk"),
             duration(start.elapsed())
         );
-        app.out.result("scrub", with_exit(fields, exit), text)?;
-        Ok(exit)
+        app.end("scrub", exit, fields, text)
     }
 }
 

@@ -74,7 +74,6 @@ impl Stats {
             );
         }
         text += &format!("\ndrill      {}", drill::last(&drills, app.now()));
-        app.out.result("stats", fields, text)?;
-        Ok(Exit::Done)
+        app.answer("stats", Exit::Done, fields, text)
     }
 }

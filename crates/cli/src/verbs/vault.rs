@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, local_time, shown, utc_time, with_exit};
+use crate::output::{counted, local_time, shown, utc_time};
 
 const EXAMPLES: &str = "\
 The configuration says where the vault lies, how packs are spread, and which features a program must know to use the vault.
@@ -71,10 +71,9 @@ impl Vault {
 fn show(app: &App) -> Result<Exit> {
     let vault = open::open(app)?;
     let Some(InForce { signed, rivals }) = vault.in_force() else {
-        let fields = with_exit(json!({ "vault": vault.place(), "hash": null }), Exit::Damaged);
+        let fields = json!({ "vault": vault.place(), "hash": null });
         let text = format!("{}: no configuration can be read", shown(vault.place().as_bytes()));
-        app.out.result("config", fields, text)?;
-        return Ok(Exit::Damaged);
+        return app.answer("config", Exit::Damaged, fields, text);
     };
     let exit = if rivals.is_empty() {
         Exit::Done
@@ -98,8 +97,7 @@ fn show(app: &App) -> Result<Exit> {
     }
     put(&mut fields, "vault", json!(vault.place()));
     put(&mut fields, "beside", json!(others));
-    app.out.result("config", with_exit(fields, exit), text)?;
-    Ok(exit)
+    app.answer("config", exit, fields, text)
 }
 
 fn put(fields: &mut Value, key: &str, value: Value) {
@@ -190,16 +188,14 @@ impl Resolve {
             let text = format!(
                 "{given_up} is given up: what it alone stated is lost; `drystone snapshots` shows what there is"
             );
-            app.out.result("ledger_given_up", with_exit(fields, Exit::Done), text)?;
-            return Ok(Exit::Done);
+            return app.end("ledger_given_up", Exit::Done, fields, text);
         }
         let hash = vault.resolve_config(self.hash.as_deref())?;
         let fields = json!({ "vault": vault.place(), "hash": hash.to_string() });
         let text = format!(
             "configuration {hash} replaces all others; if places changed with it, packs move with `drystone repair`"
         );
-        app.out.result("config_resolved", with_exit(fields, Exit::Done), text)?;
-        Ok(Exit::Done)
+        app.end("config_resolved", Exit::Done, fields, text)
     }
 }
 
@@ -207,14 +203,10 @@ impl Upgrade {
     fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let add = vault.upgrades();
-        let fields = |switched: bool| {
-            let fields = json!({ "vault": vault.place(), "features": feature_fields(&add), "switched_on": switched });
-            with_exit(fields, Exit::Done)
-        };
+        let fields = |switched: bool| json!({ "vault": vault.place(), "features": feature_fields(&add), "switched_on": switched });
         if add.is_empty() {
             let text = "nothing to switch on: the vault uses every feature that this program knows";
-            app.out.result("upgrade", fields(false), text)?;
-            return Ok(Exit::Done);
+            return app.answer("upgrade", Exit::Done, fields(false), text.to_owned());
         }
         let words = feature_words(&add);
         if !self.yes {
@@ -222,12 +214,10 @@ impl Upgrade {
                 "would switch on: {words}\nPrograms that do not know them could no longer do what is named in brackets, for \
                  good. Nothing was changed; to do it: drystone vault upgrade --yes"
             );
-            app.out.result("upgrade", fields(false), text)?;
-            return Ok(Exit::Done);
+            return app.answer("upgrade", Exit::Done, fields(false), text);
         }
         let (done, text) = (fields(true), format!("switched on: {words}"));
         vault.upgrade(&add)?;
-        app.out.result("upgrade", done, text)?;
-        Ok(Exit::Done)
+        app.end("upgrade", Exit::Done, done, text)
     }
 }
