@@ -13,8 +13,11 @@ use crate::config::{CONFIGURATION, ENVIRONMENT};
 use crate::exit::CODES;
 use crate::verbs;
 
-/// Width of help texts, columns; fixed, so that docs/cli.md does not depend on a terminal.
-const HELP_COLUMNS: usize = 100;
+/// Greatest width of help texts, and their width where there is no terminal, columns: longer lines are hard to read.
+const HELP_MAX_COLUMNS: usize = 100;
+
+/// Most threads that can be asked for; more than any machine has use for.
+const THREADS_MAX: u16 = 256;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,7 +28,7 @@ Examples:
 
 /// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "drystone", version, about = "Backups into an encrypted, deduplicating vault", term_width = HELP_COLUMNS)]
+#[command(name = "drystone", version, about = "Backups into an encrypted, deduplicating vault", max_term_width = HELP_MAX_COLUMNS)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}\n\n{CONFIGURATION}\n\n{CODES}"), disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -60,7 +63,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Threads for work that needs a processor, by default one per processor
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, global = true, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<u16>,
     /// Print results as JSON (docs/json.md)
     #[arg(long, global = true)]
@@ -216,20 +219,91 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A length of time as people write it: `30s`, `15m`, `12h`, `30d`, `8w`.
+/// Seconds of the units in which ages are written. A month is taken for its longest, and so is a year: what an age of so
+/// many of them is to keep is never dropped for a day.
+const AGE_UNITS: [(&str, u64); 7] = [
+    ("s", 1),
+    ("min", 60),
+    ("h", 3600),
+    ("d", 86_400),
+    ("w", 7 * 86_400),
+    ("mo", 31 * 86_400),
+    ("y", 366 * 86_400),
+];
+
+/// How long to wait, as people write it: `30s`, `15m`, `12h`, `30d`, `8w`.
 pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let known = [
+        ("s", 1),
+        ("m", 60),
+        ("min", 60),
+        ("h", 3600),
+        ("d", 86_400),
+        ("w", 604_800),
+    ];
+    let seconds = in_units(text, &known);
     let wrong = || format!("`{text}` is no length of time; write for example 30s, 15m, 12h, 30d or 8w");
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let number: u32 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        'w' => 604_800,
-        _ => return Err(wrong()),
-    };
-    Ok(Duration::from_secs(u64::from(number) * seconds))
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// How long ago something was, as people write it: `15min`, `12h`, `30d`, `8w`, `7mo`, `1y`.
+///
+/// What can be read in two ways is refused: other programs take `7m` for seven months, and what goes then is gone.
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
+    refuse_two_ways(text)?;
+    let wrong = || format!("`{text}` is no length of time; write for example 12h, 30d, 8w, 7mo or 1y");
+    in_units(text, &AGE_UNITS).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+fn refuse_two_ways(text: &str) -> Result<(), String> {
+    let number = text.strip_suffix(['m', 'M']);
+    match number.filter(|number| number.parse::<u32>().is_ok()) {
+        Some(number) => Err(format!(
+            "`{text}` may mean minutes or months: write {number}min or {number}mo"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// A number with one of these units right behind it, in seconds.
+fn in_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let at = text.find(|letter: char| !letter.is_ascii_digit())?;
+    let (number, unit) = text.split_at_checked(at)?;
+    let (_, seconds) = units.iter().find(|(known, _)| *known == unit)?;
+    Some(u64::from(number.parse::<u32>().ok()?) * seconds)
+}
+
+/// A whole number from `least` on.
+fn whole<T: std::str::FromStr + PartialOrd + std::fmt::Display>(text: &str, least: T, most: T) -> Result<T, String> {
+    let wrong = || format!("write a whole number from {least} to {most}");
+    let number: T = text.parse().map_err(|_| wrong())?;
+    if number < least || number > most {
+        return Err(wrong());
+    }
+    Ok(number)
+}
+
+/// How many of something: `7`.
+pub(crate) fn many(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "write a whole number, such as 7".to_owned())
+}
+
+/// How many threads.
+fn threads(text: &str) -> Result<u16, String> {
+    whole(text, 1, THREADS_MAX)
+}
+
+/// How much more than another place one takes.
+pub(crate) fn weight(text: &str) -> Result<u32, String> {
+    whole(text, 1, u32::MAX)
+}
+
+/// A word that names something; an empty one comes from a variable that was not set.
+pub(crate) fn word(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty; leave the option out if nothing is meant".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// A point in time as people write it: a date, a date and time (in their time zone), or how long before `now`.
@@ -241,23 +315,20 @@ pub(crate) fn time(text: &str, now: Time) -> Result<Time, String> {
             nanos,
         }
     };
-    if let Some((number, unit)) = text.char_indices().last().and_then(|(at, _)| text.split_at_checked(at))
-        && let Ok(number) = number.parse::<u32>()
-        && let Some((_, seconds)) = [("h", 3600), ("d", 86_400), ("w", 604_800)]
-            .iter()
-            .find(|(known, _)| *known == unit)
-    {
+    refuse_two_ways(text)?;
+    if let Ok(age) = age(text) {
+        let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         return Ok(Time {
-            seconds: now.seconds - i64::from(number) * seconds,
+            seconds: now.seconds.saturating_sub(seconds),
             nanos: now.nanos,
         });
     }
     if let Ok(stamp) = text.parse::<jiff::Timestamp>() {
         return Ok(of(stamp));
     }
-    let date: jiff::civil::DateTime = text
-        .parse()
-        .map_err(|_| format!("`{text}` is no time; write for example 2026-11-21, 2026-11-21T18:00, 12h, 30d or 4w"))?;
+    let date: jiff::civil::DateTime = text.parse().map_err(|_| {
+        format!("`{text}` is no time; write for example 2026-11-21, 2026-11-21T18:00, 12h, 30d, 4w or 7mo")
+    })?;
     match date.to_zoned(jiff::tz::TimeZone::system()) {
         Ok(zoned) => Ok(of(zoned.timestamp())),
         Err(error) => Err(format!("`{text}`: {error}")),
@@ -321,9 +392,39 @@ mod tests {
         );
         let day = time("2000-02-29", now).unwrap().seconds - 951_782_400;
         assert!(day.abs() <= 14 * 3600, "{day}");
-        for text in ["", "d", "-1d", "1y", "2000-02-30", "é"] {
+        assert_eq!(time("1mo", now).unwrap().seconds, 1_000_000 - 31 * 86_400);
+        for text in ["", "d", "-1d", "1m", "2000-02-30", "é", "30dd"] {
             assert!(time(text, now).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn ages_that_can_be_read_in_two_ways_are_refused() {
+        for (text, days) in [("30d", 30), ("8w", 56), ("7mo", 217), ("1y", 366)] {
+            assert_eq!(age(text), Ok(Duration::from_secs(days * 86_400)), "{text}");
+        }
+        assert_eq!(age("90min"), Ok(Duration::from_secs(5400)));
+        for text in ["7m", "7M"] {
+            let why = age(text).unwrap_err();
+            assert!(why.contains("7min") && why.contains("7mo"), "{why}");
+        }
+        for text in [
+            "",
+            "7",
+            "m",
+            "dd",
+            "30dd",
+            "1y5m7d",
+            "-1d",
+            "1.5d",
+            " 1d",
+            "é",
+            "4294967296d",
+        ] {
+            assert!(age(text).is_err(), "{text}");
+        }
+        assert_eq!(span("15m"), span("15min"));
+        assert!(span("7mo").is_err() && span("30dd").is_err());
     }
 
     #[test]

@@ -210,6 +210,10 @@ impl Clock for SystemClock {
             nanos: since.subsec_nanos(),
         }
     }
+
+    fn ahead_of_utc(&self, seconds: i64) -> i64 {
+        local_offset(seconds)
+    }
 }
 
 struct SystemEntropy;

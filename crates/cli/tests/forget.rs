@@ -74,6 +74,111 @@ fn what_is_not_meant_stays() {
 }
 
 #[test]
+fn a_span_that_can_mean_minutes_or_months_is_refused_before_anything_goes() {
+    let home = Home::backed_up();
+    home.run(["backup", "src"]).ok();
+    for option in ["--keep-within", "--grace"] {
+        home.run(["forget", "--keep-last", "1", option, "7m"])
+            .code(2)
+            .says(&["7min", "7mo"]);
+    }
+    home.run(["find", "*", "--newer", "7m"]).code(2).says(&["7min", "7mo"]);
+    assert_eq!(ids(&home).len(), 2);
+    let kept = home.run(["forget", "--keep-within", "7mo", "--json"]).ok().json();
+    assert_eq!(kept.last().unwrap()["kept"], 2);
+    home.run(["forget", "--keep-daily", "x"])
+        .code(2)
+        .says(&["--keep-daily", "whole number"]);
+}
+
+#[test]
+fn what_matches_nothing_is_said() {
+    let home = Home::backed_up();
+    home.run(["backup", "src", "--host", "nas", "--tag", "weekly"]).ok();
+    for verb in [&["snapshots"][..], &["forget", "--keep-last", "1"]] {
+        let said = |filter: &[&str]| home.run([verb, filter].concat()).ok().err();
+        assert!(said(&["--host", "typo"]).contains("no snapshot is of host `typo`; there are "));
+        assert!(said(&["--host", "typo", "-q"]).contains("nas"), "also with -q");
+        assert!(said(&["--tag", "monthly"]).contains("no snapshot has the tag `monthly`; there are weekly"));
+        assert!(said(&["--path", "/elsewhere"]).contains("no snapshot is of /elsewhere"));
+        assert!(!said(&["--path", "src/dir"]).contains("no snapshot"), "from here");
+        assert!(said(&["--host", "nas", "--tag", "monthly", "--path", "/elsewhere"]).contains("monthly"));
+        let other = home.run(["snapshots", "--json"]).ok().json()[0]["host"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(said(&["--host", &other, "--tag", "weekly"]).contains("all of these filters together"));
+        let warning = home.run([verb, &["--host", "typo", "--json"]].concat()).ok();
+        assert!(
+            crate::runner::json_lines(&warning.err())[0]["message"]
+                .as_str()
+                .unwrap()
+                .contains("typo")
+        );
+        assert_eq!(ids(&home).len(), 2);
+    }
+    let said = home
+        .run(["forget", "--keep-tag", "weakly", "--keep-last", "9"])
+        .ok()
+        .err();
+    assert!(
+        said.contains("no snapshot has the tag `weakly`; there are weekly"),
+        "{said}"
+    );
+    let said = home.run(["find", "*.nothing"]).ok().err();
+    assert!(said.contains("nothing was found"), "{said}");
+    for line in [
+        &["backup", "src", "--tag", ""][..],
+        &["backup", "src", "--host", " "],
+        &["snapshots", "--host", ""],
+    ] {
+        home.run(line).code(2).says(&["it is empty"]);
+    }
+}
+
+#[test]
+fn long_lists_of_paths_take_no_more_than_a_line_and_need_not_part_snapshots() {
+    let home = Home::new();
+    for list in 0..3 {
+        let paths: Vec<String> = (0..40 + list).map(|at| format!("src/file-{at}")).collect();
+        paths.iter().for_each(|path| home.write(path, b"x"));
+        home.write("list", paths.join("\n").as_bytes());
+        home.run(["backup", "--files-from", "list"]).ok();
+    }
+    let lines = home.run(["snapshots"]).ok().out();
+    assert!(
+        lines
+            .lines()
+            .all(|line| line.len() < 600 && line.contains(" more paths (all with --json)")),
+        "{lines}"
+    );
+    assert_eq!(
+        home.run(["snapshots", "--json"]).ok().json()[0]["paths"]
+            .as_array()
+            .unwrap()
+            .len(),
+        40
+    );
+    let dropped = |groups: &str| {
+        let line = [
+            "forget",
+            "--keep-last",
+            "1",
+            "--dry-run",
+            "--json",
+            "--group-by",
+            groups,
+        ];
+        let lines = home.run(line).ok().json();
+        lines.last().unwrap()["forgotten"].as_array().unwrap().len()
+    };
+    assert_eq!((dropped("host,paths"), dropped("host"), dropped("none")), (0, 2, 2));
+    home.run(["forget", "--keep-last", "1", "--group-by", "hosts"])
+        .code(2)
+        .says(&["host, paths"]);
+}
+
+#[test]
 fn what_would_leave_nothing_is_refused() {
     let home = Home::backed_up();
     home.run(["forget"]).code(2).says(&["next: drystone forget --keep"]);

@@ -10,6 +10,11 @@ use drystone_format::tree::Time;
 pub trait Clock: Send + Sync {
     /// The time now.
     fn now(&self) -> Time;
+
+    /// Returns how many seconds local time is ahead of UTC at this time: by it, days begin and end for people.
+    fn ahead_of_utc(&self, _seconds: i64) -> i64 {
+        0
+    }
 }
 
 /// Cryptographically secure randomness.

@@ -1,10 +1,10 @@
-//! Which snapshots to keep: the usual rules, by groups of host and paths, and of each writer key, without any I/O.
+//! Which snapshots to keep: the usual rules, by groups of host and paths or what else is asked for, and of each writer key, without any I/O.
 //!
 //! - A snapshot that any rule wants is kept, and for every kept one it is said why.
 //! - A writer's key may be stolen, and its snapshots be dummies meant to push good ones out of the rules. So those of different writer
 //!   keys never compete, nor with an owner's; times that contradict what this machine has seen do not count; where one of several is kept, it
 //!   is the one seen first; and nothing of a writer's is dropped before it was seen for a while (docs/threat-model.md).
-//! - Buckets are those of UTC; weeks begin on Monday.
+//! - Buckets are those of local time, as snapshots are shown; weeks begin on Monday.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,6 +14,27 @@ use drystone_format::keys::Role;
 use crate::order::{Candidate, began, contradiction, position};
 
 const DAY: i64 = 86_400;
+
+/// By what snapshots are grouped; those of different writer keys are apart in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupBy {
+    /// By host.
+    pub host: bool,
+    /// By the set of paths.
+    pub paths: bool,
+    /// By the set of tags.
+    pub tags: bool,
+}
+
+impl Default for GroupBy {
+    fn default() -> Self {
+        Self {
+            host: true,
+            paths: true,
+            tags: false,
+        }
+    }
+}
 
 /// What is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,14 +59,17 @@ pub struct Keep {
     pub ids: Vec<RootId>,
     /// A writer's snapshot that was first seen less than so many seconds ago is kept, whatever the rules say.
     pub grace_seconds: i64,
+    /// Which snapshots compete.
+    pub group_by: GroupBy,
 }
 
 impl Keep {
-    /// Whether there is no rule at all; the grace is none.
+    /// Whether there is no rule at all; grace and grouping are none.
     pub fn is_empty(&self) -> bool {
         *self
             == Self {
                 grace_seconds: self.grace_seconds,
+                group_by: self.group_by,
                 ..Self::default()
             }
     }
@@ -71,19 +95,31 @@ impl Group {
     }
 }
 
+/// How many seconds local time is ahead of UTC at a time.
+pub type Ahead<'a> = &'a dyn Fn(i64) -> i64;
+
 /// Judges snapshots; `now` is for the grace alone.
-pub fn plan(candidates: Vec<Candidate>, keep: &Keep, now: i64) -> Vec<Group> {
+pub fn plan(candidates: Vec<Candidate>, keep: &Keep, now: i64, ahead: Ahead<'_>) -> Vec<Group> {
     let mut groups: BTreeMap<_, Vec<Candidate>> = BTreeMap::new();
     for candidate in candidates {
-        let mut paths = candidate.snapshot.paths.clone();
-        paths.sort();
-        let key = (candidate.snapshot.host.clone(), paths, candidate.signers());
+        let snapshot = &candidate.snapshot;
+        let host = keep.group_by.host.then(|| snapshot.host.clone());
+        let paths = keep.group_by.paths.then(|| sorted(&snapshot.paths));
+        let tags = keep.group_by.tags.then(|| sorted(&snapshot.tags));
+        let key = (host, paths, tags, candidate.signers());
         groups.entry(key).or_default().push(candidate);
     }
-    groups.into_values().map(|group| judge(group, keep, now)).collect()
+    let groups = groups.into_values();
+    groups.map(|group| judge(group, keep, now, ahead)).collect()
 }
 
-fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64) -> Group {
+fn sorted<T: Clone + Ord>(values: &[T]) -> Vec<T> {
+    let mut sorted = values.to_vec();
+    sorted.sort();
+    sorted
+}
+
+fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64, ahead: Ahead<'_>) -> Group {
     group.sort_by_key(position);
     let mut judged: Vec<(Candidate, Vec<String>)> = group.into_iter().map(|one| (one, Vec::new())).collect();
     let mut credible = Vec::new();
@@ -102,7 +138,7 @@ fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64) -> Group {
             reasons.push(format!("a writer's, first seen {} days ago", age.max(0) / DAY));
         }
     }
-    let mut wanted = by_time(&credible, keep);
+    let mut wanted = by_time(&credible, keep, ahead);
     for (at, (_, reasons)) in judged.iter_mut().enumerate() {
         reasons.extend(wanted.remove(&at).unwrap_or_default());
     }
@@ -112,7 +148,7 @@ fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64) -> Group {
 /// Place in the group, begin, when it was first seen, and the key's role.
 type Timed = (usize, i64, i64, Role);
 
-fn by_time(credible: &[Timed], keep: &Keep) -> BTreeMap<usize, Vec<String>> {
+fn by_time(credible: &[Timed], keep: &Keep, ahead: Ahead<'_>) -> BTreeMap<usize, Vec<String>> {
     let mut wanted: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     let mut want = |at: usize, why: &str| wanted.entry(at).or_default().push(why.to_owned());
     for (at, ..) in credible.iter().rev().take(keep.last) {
@@ -143,6 +179,7 @@ fn by_time(credible: &[Timed], keep: &Keep) -> BTreeMap<usize, Vec<String>> {
         }),
     ];
     for (count, why, bucket) in rules {
+        let bucket = |started: i64| bucket(started.saturating_add(ahead(started)));
         let mut seen = HashSet::new();
         let buckets: Vec<i64> = credible.iter().rev().map(|(_, started, ..)| bucket(*started)).collect();
         for number in buckets.into_iter().filter(|number| seen.insert(*number)).take(count) {
@@ -181,7 +218,7 @@ mod tests {
     use crate::order::tests::candidate;
 
     fn kept(candidates: Vec<Candidate>, keep: &Keep, now: i64) -> Vec<u8> {
-        let groups = plan(candidates, keep, now);
+        let groups = plan(candidates, keep, now, &|_| 0);
         let all = groups.into_iter().flat_map(|group| group.snapshots);
         let mut kept: Vec<u8> = all
             .filter(|(_, why)| !why.is_empty())
@@ -293,6 +330,74 @@ mod tests {
         assert!(expected.iter().all(|good| found.contains(good)), "{found:?}");
         // Those with impossible times are kept for somebody to look at.
         assert!((52..70).all(|dummy| found.contains(&dummy)) && (70..90).all(|dummy| found.contains(&dummy)));
+    }
+
+    /// 23:30, 00:30 and 03:01 of a summer's night in Berlin are two days there; in UTC they are two others.
+    #[test]
+    fn days_are_those_of_local_time() {
+        let midnight = 1_700_000_000 / DAY * DAY;
+        let all = || -> Vec<Candidate> {
+            let starts = [midnight - 1800, midnight + 1800, midnight + 3 * 3600 + 60];
+            let in_utc = starts.map(|local| local - 2 * 3600);
+            (1..)
+                .zip(in_utc)
+                .map(|(at, start)| candidate(at, start, Role::Owner))
+                .collect()
+        };
+        let keep = Keep {
+            daily: 2,
+            ..Keep::default()
+        };
+        let kept = |ahead: i64| -> Vec<u8> {
+            let groups = plan(all(), &keep, 0, &|_| ahead);
+            let wanted = groups
+                .iter()
+                .flat_map(|group| &group.snapshots)
+                .filter(|(_, why)| !why.is_empty());
+            wanted.map(|(one, _)| one.id.0[0]).collect()
+        };
+        assert_eq!((kept(2 * 3600), kept(0)), (vec![1, 3], vec![2, 3]));
+    }
+
+    #[test]
+    fn groups_are_those_that_are_asked_for() {
+        let of = |number: u8, host: &str, path: &str, tag: &str| {
+            let mut one = candidate(number, i64::from(number) * DAY, Role::Owner);
+            one.snapshot.host = host.to_owned();
+            one.snapshot.paths = vec![path.as_bytes().to_vec()];
+            one.snapshot.tags = vec![tag.to_owned()];
+            one
+        };
+        let all = || {
+            vec![
+                of(1, "a", "/x", "t"),
+                of(2, "a", "/y", "t"),
+                of(3, "b", "/x", "u"),
+                of(4, "b", "/x", "t"),
+            ]
+        };
+        let last = |host, paths, tags| {
+            let keep = Keep {
+                last: 1,
+                group_by: GroupBy { host, paths, tags },
+                ..Keep::default()
+            };
+            kept(all(), &keep, 0)
+        };
+        assert_eq!(last(true, true, false), [1, 2, 4]);
+        assert_eq!(last(true, false, false), [2, 4]);
+        assert_eq!(last(false, true, false), [2, 4]);
+        assert_eq!(last(false, false, true), [3, 4]);
+        assert_eq!(last(true, false, true), [2, 3, 4]);
+        assert_eq!(last(false, false, false), [4]);
+        let grouped = Keep {
+            group_by: GroupBy {
+                host: false,
+                ..GroupBy::default()
+            },
+            ..Keep::default()
+        };
+        assert!(grouped.is_empty(), "a grouping keeps nothing");
     }
 
     /// Each of two writer keys keeps its own last, and owners, who share one group, keep theirs.

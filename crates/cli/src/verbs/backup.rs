@@ -19,6 +19,7 @@ use drystone_vault::{Cancel, Progress, Vault};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::json;
 
+use crate::args::word;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
@@ -58,11 +59,11 @@ pub(crate) struct Backup {
     files_from: Vec<PathBuf>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// A word to find the snapshot by
-    #[arg(long, value_name = "TAG")]
+    /// A tag to find the snapshot by; several with several flags
+    #[arg(long, value_name = "TAG", value_parser = word)]
     tag: Vec<String>,
     /// Name of the host instead of this one's
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = word)]
     host: Option<String>,
     /// zstd:LEVEL (default zstd:3), zlib:LEVEL, bzip2:LEVEL, lz4, lzo or none
     #[arg(long, value_name = "CODEC")]

@@ -116,6 +116,9 @@ impl Find {
                 }
             }
         }
+        if found.is_empty() {
+            app.out.note("nothing was found");
+        }
         found.finish(app, lines)
     }
 }

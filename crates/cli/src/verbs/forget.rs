@@ -1,24 +1,27 @@
 //! `forget`: drops snapshots, named ones or those that the keep rules do not want.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use clap::Args;
 use drystone_format::RootId;
+use drystone_format::snapshot::Snapshot;
 use drystone_vault::Problems;
-use drystone_vault::retention::{Group, Keep};
+use drystone_vault::retention::{Group, GroupBy, Keep};
 use serde_json::{Value, json};
 
-use crate::args::span;
+use crate::args::{age, many, word};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, local_time, problem_list, shown, with_exit};
-use crate::verbs::snapshots::{Filter, fields};
+use crate::output::{counted, local_time, problem_list, shown};
+use crate::verbs::snapshots::{Filter, Met, fields, shown_paths};
 
 const EXAMPLES: &str = "\
-Snapshots that --host, --tag and --path leave out stay. The rules count within groups of snapshots of one host and one set of paths, for each writer key apart. Days and the like are those of UTC.
-Snapshots that a writer key signed are kept for a while whatever the rules say, and so are those whose times cannot be
-true: whoever has stolen such a key could otherwise push good snapshots out of the rules with dummies.
+Snapshots that --host, --tag and --path leave out stay. The rules count within groups of snapshots of one host \
+and one set of paths (--group-by), for each writer key apart. Days and the like are those of this machine.
+Snapshots that a writer key signed are kept for a while whatever the rules say, and so are those whose times \
+cannot be true: whoever has stolen such a key could otherwise push good snapshots out of the rules with dummies.
 Nothing is freed before the next `drystone gc`.
 
 Examples:
@@ -37,9 +40,12 @@ pub(crate) struct Forget {
     rules: Rules,
     #[command(flatten)]
     filter: Filter,
-    /// Keep a writer's snapshots until they were seen for so long
-    #[arg(long, value_name = "TIME", default_value = "14d", value_parser = span)]
+    /// Keep snapshots made with a writer key until this machine has known them for this long
+    #[arg(long, value_name = "TIME", default_value = "14d", value_parser = age)]
     grace: Duration,
+    /// Which snapshots the rules count together: those equal in these of host, paths and tags, or `none` for all
+    #[arg(long, value_name = "KEYS", default_value = "host,paths", value_parser = group_by)]
+    group_by: GroupBy,
     /// Drop also the last snapshot of a group
     #[arg(long)]
     allow_empty: bool,
@@ -53,32 +59,51 @@ pub(crate) struct Forget {
 #[group(id = "rules", multiple = true)]
 struct Rules {
     /// Keep the latest N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = many)]
     keep_last: Option<usize>,
     /// Keep one for each of the latest N hours that have any
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = many)]
     keep_hourly: Option<usize>,
     /// The same for days
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = many)]
     keep_daily: Option<usize>,
     /// The same for weeks
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = many)]
     keep_weekly: Option<usize>,
     /// The same for months
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = many)]
     keep_monthly: Option<usize>,
     /// The same for years
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = many)]
     keep_yearly: Option<usize>,
-    /// Keep what began at most so long before the latest (12h, 30d, 8w)
-    #[arg(long, value_name = "TIME", value_parser = span)]
+    /// Keep what began at most so long before the latest (12h, 30d, 8w, 7mo, 1y)
+    #[arg(long, value_name = "TIME", value_parser = age)]
     keep_within: Option<Duration>,
     /// Keep what has this tag
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = word)]
     keep_tag: Vec<String>,
     /// Keep this one
     #[arg(long, value_name = "SNAPSHOT")]
     keep_id: Vec<String>,
+}
+
+/// What snapshots must have in common to compete: `host,paths`, `tags`, `none`.
+fn group_by(text: &str) -> Result<GroupBy, String> {
+    let mut found = GroupBy {
+        host: false,
+        paths: false,
+        tags: false,
+    };
+    for word in text.split(',').map(str::trim) {
+        match word {
+            "host" => found.host = true,
+            "paths" => found.paths = true,
+            "tags" => found.tags = true,
+            "none" if text == "none" => {}
+            _ => return Err("write host, paths and tags with commas, or none".to_owned()),
+        }
+    }
+    Ok(found)
 }
 
 impl Forget {
@@ -100,12 +125,16 @@ impl Forget {
             return self.report(app, 0, &ids, &Problems::default());
         }
         let kept = self.rules.keep_id.iter().map(|text| vault.resolve_id(text));
-        let keep = self.rules.keep(kept.collect::<Result<_, _>>()?, self.grace);
+        let mut keep = self.rules.keep(kept.collect::<Result<_, _>>()?, self.grace);
+        keep.group_by = self.group_by;
         if keep.is_empty() {
             return Err(Failure::usage("say what to keep, or which snapshots to drop")
                 .next("drystone forget --keep-daily 7 --keep-weekly 5 --dry-run"));
         }
-        let (groups, problems) = vault.plan_forget(&keep, &|snapshot| self.filter.wants(snapshot))?;
+        let met = RefCell::new(Met::default());
+        let is_meant = |snapshot: &Snapshot| self.filter.wants(snapshot, &mut met.borrow_mut());
+        let (groups, problems) = vault.plan_forget(&keep, &is_meant)?;
+        self.tell_misses(app, &met.into_inner());
         let ids: Vec<RootId> = groups.iter().flat_map(Group::forgotten).collect();
         let total = groups.iter().map(|group| group.snapshots.len()).sum::<usize>();
         list(app, &groups)?;
@@ -130,6 +159,14 @@ impl Forget {
         self.report(app, total - ids.len(), &ids, &problems)
     }
 
+    /// Says which filters and rules match nothing: they are more likely mistyped than meant.
+    fn tell_misses(&self, app: &App, met: &Met) {
+        let rules = self.rules.keep_tag.iter().filter_map(|tag| met.missing_tag(tag));
+        for miss in self.filter.misses(met).into_iter().chain(rules) {
+            app.out.warning(miss);
+        }
+    }
+
     fn report(&self, app: &App, kept: usize, ids: &[RootId], problems: &Problems) -> Result<Exit> {
         let exit = Exit::of_damage(problems);
         app.out.problems(problems);
@@ -146,10 +183,11 @@ impl Forget {
             text.push_str(&format!(", kept {}", counted(kept as u64, "snapshot")));
         }
         if !self.dry_run && !ids.is_empty() {
-            text.push_str("; `drystone gc` frees what they alone needed");
+            let them = if ids.len() == 1 { "it" } else { "they" };
+            text.push_str(&format!("; `drystone gc` frees what {them} alone needed"));
         }
-        app.out.result("forget", with_exit(fields, exit), text)?;
-        Ok(exit)
+        let tell = if self.dry_run { App::answer } else { App::end };
+        tell(app, "forget", exit, fields, text)
     }
 }
 
@@ -167,6 +205,7 @@ impl Rules {
             tags: self.keep_tag.clone(),
             ids,
             grace_seconds: seconds(grace),
+            group_by: GroupBy::default(),
         }
     }
 }
@@ -184,7 +223,6 @@ fn list(app: &App, groups: &[Group]) -> Result<()> {
             lines.object("judged", found)?;
             continue;
         }
-        let paths: Vec<String> = snapshot.paths.iter().map(|path| shown(path)).collect();
         let (verdict, why) = match reasons.is_empty() {
             true => ("drop", String::new()),
             false => ("keep", format!("  ({})", reasons.join(", "))),
@@ -194,7 +232,7 @@ fn list(app: &App, groups: &[Group]) -> Result<()> {
             candidate.id.short(),
             local_time(snapshot.started),
             shown(snapshot.host.as_bytes()),
-            paths.join(" "),
+            shown_paths(&snapshot.paths),
         ))?;
     }
     lines.finish()

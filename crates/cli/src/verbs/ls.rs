@@ -105,6 +105,11 @@ impl Found {
         }
     }
 
+    /// Returns true if there was no entry and no damage.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries == 0 && self.problems.is_empty()
+    }
+
     /// Ends the output: the summary for programs, the problems for people.
     pub(crate) fn finish(self, app: &App, mut lines: Lines) -> Result<Exit> {
         let exit = app.ending(Exit::of_damage(&self.problems));

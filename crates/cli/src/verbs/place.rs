@@ -6,7 +6,7 @@ use drystone_format::places::{PlaceEntry, PlaceMarks};
 use drystone_vault::{NewPlace, PlaceChange, PlaceUse, Vault};
 use serde_json::{Value, json};
 
-use crate::args::size;
+use crate::args::{size, weight};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
@@ -93,7 +93,7 @@ struct Set {
 #[derive(Debug, Args)]
 struct Used {
     /// Share of the data it takes beside the others, where there are more places than shards [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = weight)]
     weight: Option<u32>,
     /// Nothing is ever deleted from it: its owner's own rules do that; `=false` takes the mark away
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

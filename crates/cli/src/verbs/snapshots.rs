@@ -1,7 +1,8 @@
 //! `snapshots`: lists what was backed up, oldest first.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::Args;
 use drystone_format::RootId;
@@ -11,10 +12,14 @@ use drystone_vault::Vault;
 use drystone_vault::order::{Candidate, contradiction};
 use serde_json::{Value, json};
 
+use crate::args::{many, word};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{count, counted, local_time, path_object, problem_list, shown, size, utc_time, with_exit};
+use crate::output::{counted, local_time, path_object, problem_list, shown, size, utc_time, with_exit};
+
+/// Paths, hosts or tags that are named before the rest is only counted.
+const NAMES_SHOWN: usize = 5;
 
 /// List snapshots.
 #[derive(Debug, Args)]
@@ -23,7 +28,7 @@ pub(crate) struct Snapshots {
     #[command(flatten)]
     filter: Filter,
     /// Only the latest N of these
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = many)]
     latest: Option<usize>,
 }
 
@@ -32,12 +37,12 @@ pub(crate) struct Snapshots {
 #[group(id = "filter", multiple = true)]
 pub(crate) struct Filter {
     /// Only of this host
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = word)]
     host: Option<String>,
     /// Only with this tag (repeat: with all of them)
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = word)]
     tag: Vec<String>,
-    /// Only those that this path was given to, or lies above or below one that was
+    /// Only snapshots of this path, or of a directory above or below it
     #[arg(long, value_name = "PATH")]
     path: Option<OsString>,
 }
@@ -47,10 +52,14 @@ impl Snapshots {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let (mut snapshots, problems) = vault.candidates()?;
-        snapshots.retain(|candidate| self.filter.wants(&candidate.snapshot));
+        let mut met = Met::default();
+        snapshots.retain(|candidate| self.filter.wants(&candidate.snapshot, &mut met));
+        for miss in self.filter.misses(&met) {
+            app.out.warning(miss);
+        }
         let skip = self.latest.map_or(0, |latest| snapshots.len().saturating_sub(latest));
         snapshots.drain(..skip);
-        let exit = Exit::of_damage(&problems);
+        let exit = app.ending(Exit::of_damage(&problems));
         let mut lines = app.out.lines();
         if app.out.is_json() {
             for candidate in &snapshots {
@@ -73,18 +82,99 @@ impl Snapshots {
     }
 }
 
-impl Filter {
-    /// Whether all that was asked for holds for this one.
-    pub(crate) fn wants(&self, snapshot: &Snapshot) -> bool {
-        let related = |path: &[u8]| {
-            snapshot
-                .paths
-                .iter()
-                .any(|known| is_under(known, path) || is_under(path, known))
+/// What a filter has met, so that it can be said what of it matches nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Met {
+    /// Snapshots, and those of them that were wanted.
+    all: u64,
+    wanted: u64,
+    hosts: BTreeSet<String>,
+    tags: BTreeSet<String>,
+    /// Whether any is of the path.
+    is_of_path: bool,
+}
+
+impl Met {
+    /// What is said of a tag that no snapshot has.
+    pub(crate) fn missing_tag(&self, tag: &str) -> Option<String> {
+        let there = match self.tags.is_empty() {
+            true => "none has a tag".to_owned(),
+            false => format!("there are {}", some_of(&self.tags)),
         };
-        self.host.as_ref().is_none_or(|host| *host == snapshot.host)
-            && self.tag.iter().all(|tag| snapshot.tags.contains(tag))
-            && self.path.as_ref().is_none_or(|path| related(path.as_bytes()))
+        let missing = !self.tags.contains(tag);
+        missing.then(|| format!("no snapshot has the tag `{}`; {there}", shown(tag.as_bytes())))
+    }
+}
+
+/// The first of many names.
+fn some_of(names: &BTreeSet<String>) -> String {
+    let first: Vec<String> = names
+        .iter()
+        .take(NAMES_SHOWN)
+        .map(|name| shown(name.as_bytes()))
+        .collect();
+    match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+impl Filter {
+    /// Whether all that was asked for holds for this one, which `met` counts.
+    pub(crate) fn wants(&self, snapshot: &Snapshot, met: &mut Met) -> bool {
+        let is_of_path = self.path.as_ref().is_none_or(|path| {
+            let path = absolute(path);
+            let related = |known: &Vec<u8>| is_under(known, &path) || is_under(&path, known);
+            snapshot.paths.iter().any(related)
+        });
+        met.all += 1;
+        met.is_of_path |= is_of_path;
+        met.hosts.insert(snapshot.host.clone());
+        met.tags.extend(snapshot.tags.iter().cloned());
+        let is_wanted = is_of_path
+            && self.host.as_ref().is_none_or(|host| *host == snapshot.host)
+            && self.tag.iter().all(|tag| snapshot.tags.contains(tag));
+        met.wanted += u64::from(is_wanted);
+        is_wanted
+    }
+
+    /// What of the filter matches none of the snapshots that it was shown; nothing if there were none, or if any matches it all.
+    pub(crate) fn misses(&self, met: &Met) -> Vec<String> {
+        if met.all == 0 || met.wanted > 0 {
+            return Vec::new();
+        }
+        let mut misses = Vec::new();
+        if let Some(host) = self.host.as_ref().filter(|host| !met.hosts.contains(*host)) {
+            let (host, there) = (shown(host.as_bytes()), some_of(&met.hosts));
+            misses.push(format!("no snapshot is of host `{host}`; there are {there}"));
+        }
+        misses.extend(self.tag.iter().filter_map(|tag| met.missing_tag(tag)));
+        if let Some(path) = self.path.as_ref().filter(|_| !met.is_of_path) {
+            let path = shown(&absolute(path));
+            misses.push(format!("no snapshot is of {path}, or of a directory above or below it"));
+        }
+        if misses.is_empty() {
+            misses.push("no snapshot matches all of these filters together".to_owned());
+        }
+        misses
+    }
+}
+
+/// The path from the root, as snapshots have theirs.
+fn absolute(path: &OsString) -> Vec<u8> {
+    std::path::absolute(path).map_or_else(|_| path.as_bytes().to_vec(), |path| path.into_os_string().into_vec())
+}
+
+/// The paths of a snapshot on one line; of many the first.
+pub(crate) fn shown_paths(paths: &[Vec<u8>]) -> String {
+    let first: Vec<String> = paths.iter().take(NAMES_SHOWN).map(|path| shown(path)).collect();
+    match paths.len().saturating_sub(NAMES_SHOWN) {
+        0 => first.join(" "),
+        more => format!(
+            "{} … and {} (all with --json)",
+            first.join(" "),
+            counted(more as u64, "more path")
+        ),
     }
 }
 
@@ -98,16 +188,15 @@ fn is_under(path: &[u8], above: &[u8]) -> bool {
 fn row(vault: &Vault, candidate: &Candidate) -> String {
     let Candidate { id, snapshot, .. } = candidate;
     let totals = &snapshot.totals;
-    let paths: Vec<String> = snapshot.paths.iter().map(|path| shown(path)).collect();
     let mut text = format!(
-        "{}  {}  {:<10}  {:>10} files  {:>8}  {:>8} new  {}",
+        "{}  {}  {:<10}  {:>16}  {:>8}  {:>8} new  {}",
         id.short(),
         local_time(snapshot.started),
         shown(snapshot.host.as_bytes()),
-        count(totals.files),
+        counted(totals.files, "file"),
         size(totals.bytes),
         size(totals.stored_bytes),
-        paths.join(" ")
+        shown_paths(&snapshot.paths)
     );
     for tag in &snapshot.tags {
         text.push_str(&format!("  [{}]", shown(tag.as_bytes())));
@@ -170,6 +259,17 @@ pub(crate) fn fields(id: &RootId, snapshot: &Snapshot) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_paths_the_first_are_shown() {
+        let paths = |many: usize| (0..many).map(|at| format!("/{at}").into_bytes()).collect::<Vec<_>>();
+        assert_eq!(shown_paths(&paths(5)), "/0 /1 /2 /3 /4");
+        assert_eq!(
+            shown_paths(&paths(6)),
+            "/0 /1 /2 /3 /4 … and 1 more path (all with --json)"
+        );
+        assert!(shown_paths(&paths(20_000)).contains("19,995 more paths"));
+    }
 
     #[test]
     fn paths_are_related_by_whole_names() {

@@ -19,7 +19,11 @@ impl Vault {
     pub fn plan_forget(&self, keep: &Keep, is_meant: &dyn Fn(&Snapshot) -> bool) -> Result<(Vec<Group>, Problems)> {
         let (mut candidates, problems) = self.candidates()?;
         candidates.retain(|candidate| is_meant(&candidate.snapshot));
-        Ok((plan(candidates, keep, self.context.clock.now().seconds), problems))
+        let clock = &*self.context.clock;
+        let groups = plan(candidates, keep, clock.now().seconds, &|seconds| {
+            clock.ahead_of_utc(seconds)
+        });
+        Ok((groups, problems))
     }
 
     /// Drops snapshots; durable on return. Needs an owner's key. Nothing is freed before the next gc.
