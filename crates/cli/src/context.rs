@@ -193,7 +193,7 @@ fn listen(cancel: &Cancel, stop: &Stop, out: Output) -> std::io::Result<()> {
                 }
                 cancel.cancel();
                 stop.ask();
-                out.note("stopping; what is stored so far will be reused (once more to stop at once)");
+                out.note("stopping in good order, what is done so far is kept; Ctrl-C again stops at once");
             }
         })?;
     Ok(())

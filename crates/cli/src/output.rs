@@ -10,6 +10,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use drystone_format::tree::Time;
@@ -175,9 +176,37 @@ impl Write for Lines {
     }
 }
 
+/// Wipes the line that the cursor of a terminal is in, and goes to its start.
+const WIPE: &str = "\r\x1b[K";
+/// Whether the line of the terminal that the cursor is in shows progress.
+static IS_DRAWN: AtomicBool = AtomicBool::new(false);
+
+/// Draws a line of progress in the place of the one before; whatever is printed next wipes it.
+pub(crate) fn draw_line(text: &str) -> io::Result<()> {
+    let mut to = io::stderr().lock();
+    IS_DRAWN.store(true, Ordering::Relaxed);
+    write!(to, "{WIPE}{text}")?;
+    to.flush()
+}
+
+/// Wipes the line of progress, if there is one.
+pub(crate) fn wipe_line() {
+    let mut to = io::stderr().lock();
+    if IS_DRAWN.swap(false, Ordering::Relaxed) {
+        // Nobody is left to see it if standard error is gone.
+        let _ = write!(to, "{WIPE}");
+    }
+}
+
 fn print_error(text: &str) {
+    let mut to = io::stderr().lock();
+    let wipe = if IS_DRAWN.swap(false, Ordering::Relaxed) {
+        WIPE
+    } else {
+        ""
+    };
     // Nobody is left to be told that standard error is gone.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(to, "{wipe}{text}");
 }
 
 /// `fields` with `schema` and `type` in front.

@@ -1,10 +1,12 @@
 //! Shows how far long work is: a redrawn line on a terminal, plain or JSON lines at an interval elsewhere.
 //!
-//! - Standard error only; the line on a terminal is wiped before anything else is printed.
+//! - Standard error only; the line on a terminal is wiped before anything else is printed there (`output.rs`).
+//! - The time left is computed over the whole run, since work goes in bursts; nothing is promised in the first seconds.
+//! - A line that does not fit the terminal leaves out what matters least; percent and time left stay.
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,17 +16,21 @@ use serde_json::json;
 
 use crate::args::ProgressForm;
 use crate::context::App;
-use crate::output::{count, counted, duration, object, put_bytes, shown, size};
+use crate::output::{count, counted, draw_line, duration, object, put_bytes, shown, size, wipe_line};
 use crate::terminal;
 
 /// Time between two drawings on a terminal.
 const REDRAW: Duration = Duration::from_millis(200);
-/// Time constant of the average that rate and remaining time are computed from, seconds.
+/// Time constant of the average that the rate is, seconds.
 const AVERAGE_SECONDS: f64 = 10.0;
+/// Time before which nothing is said of the time left: what begins, opens and reads what later work does not.
+const PROMISE_AFTER: Duration = Duration::from_secs(2);
+/// Columns left free, for the `^C` that a terminal shows.
+const FREE_COLUMNS: usize = 3;
+/// Columns that what is worked on needs to be worth showing.
+const CURRENT_COLUMNS: usize = 12;
 /// Columns of a terminal that does not tell.
 const COLUMNS: usize = 80;
-/// Wipes the line and goes to its start.
-const WIPE: &str = "\r\x1b[K";
 
 /// The units that a command counts.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +45,29 @@ pub(crate) struct Counts {
 pub(crate) struct Shown {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How much a line says; each leaves out more than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Detail {
+    All,
+    /// Without the number of files in all.
+    NoTotals,
+    /// Without the rate.
+    NoRate,
+    /// Without the bytes in all.
+    Least,
+}
+
+/// The end of a text that has room in so many columns.
+fn end_of(text: &str, columns: usize) -> String {
+    let many = text.chars().count();
+    if many <= columns {
+        return text.to_owned();
+    }
+    std::iter::once('…')
+        .chain(text.chars().skip(many + 1 - columns))
+        .collect()
 }
 
 #[derive(Clone, Copy)]
@@ -86,7 +115,7 @@ impl Shown {
                 let _ = pace.show(way);
             }
             if matches!(way, Way::Line) {
-                let _ = write!(io::stderr().lock(), "{WIPE}");
+                wipe_line();
             }
         };
         let thread = std::thread::Builder::new()
@@ -97,6 +126,13 @@ impl Shown {
             stop: Some(stop),
             thread,
         }
+    }
+}
+
+impl Shown {
+    /// Returns true if anybody sees the progress.
+    pub(crate) fn is_seen(&self) -> bool {
+        self.thread.is_some()
     }
 }
 
@@ -146,63 +182,79 @@ impl Pace {
         (self.last, self.last_bytes) = (now, bytes);
     }
 
-    /// Time to the end at the current rate, if the end is known.
+    /// How much of the work is done, 0 to 1, if the end is known: by bytes, or by things where no bytes are counted.
+    fn share(&self) -> Option<f64> {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let share = |done: u64, total: u64| (total > 0).then(|| (done as f64 / total as f64).min(1.0));
+        let by_bytes = share(self.last_bytes, load(&self.progress.total_bytes));
+        by_bytes.or_else(|| share(load(&self.progress.files), load(&self.progress.total_files)))
+    }
+
+    /// Time to the end at the pace of the whole run, if the end is known.
     fn remaining(&self) -> Option<Duration> {
-        let total = self.progress.total_bytes.load(Ordering::Relaxed);
-        let left = total.checked_sub(self.last_bytes)?;
-        let rate = self.rate.filter(|rate| *rate >= 1.0)?;
-        (total > 0).then(|| Duration::try_from_secs_f64(left as f64 / rate).unwrap_or(Duration::MAX))
+        let (share, elapsed) = (self.share()?, self.last.duration_since(self.start));
+        let is_told = elapsed >= PROMISE_AFTER && share > 0.0;
+        is_told.then(|| {
+            Duration::try_from_secs_f64(elapsed.as_secs_f64() * (1.0 - share) / share).unwrap_or(Duration::MAX)
+        })
     }
 
     fn show(&self, way: Way) -> io::Result<()> {
-        let mut to = io::stderr().lock();
         match way {
             Way::Line => {
-                let columns = terminal::columns().unwrap_or(COLUMNS).saturating_sub(1);
-                let mut line = self.line();
-                let current = self.progress.current();
-                if !current.is_empty() {
-                    line = format!("{line}  {}", shown(&current));
-                }
-                write!(to, "{WIPE}{}", line.chars().take(columns).collect::<String>())?;
-                to.flush()
+                let columns = terminal::columns().unwrap_or(COLUMNS).saturating_sub(FREE_COLUMNS);
+                draw_line(&self.fitting_line(columns))
             }
-            Way::Plain => writeln!(to, "{}", self.line()),
-            Way::Json => writeln!(to, "{}", self.json()),
+            Way::Plain => writeln!(io::stderr().lock(), "{}", self.line(Detail::All)),
+            Way::Json => writeln!(io::stderr().lock(), "{}", self.json()),
         }
     }
 
-    fn line(&self) -> String {
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    /// The line with as much detail as has room, and what is worked on if there is room left.
+    fn fitting_line(&self, columns: usize) -> String {
+        let details = [Detail::All, Detail::NoTotals, Detail::NoRate, Detail::Least];
+        let mut lines = details.map(|detail| self.line(detail)).into_iter();
+        let fits = |line: &String| line.chars().count() <= columns;
+        let shortest = self.line(Detail::Least).chars().take(columns).collect();
+        let line: String = lines.find(fits).unwrap_or(shortest);
+        let current = shown(&self.progress.current());
+        let room = columns.saturating_sub(line.chars().count() + 2);
+        if current.is_empty() || room < CURRENT_COLUMNS {
+            return line;
+        }
+        format!("{line}  {}", end_of(&current, room))
+    }
+
+    fn line(&self, detail: Detail) -> String {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (files, total_files) = (load(&self.progress.files), load(&self.progress.total_files));
         let (bytes, total_bytes) = (load(&self.progress.bytes), load(&self.progress.total_bytes));
         let mut parts = vec![duration(self.last.duration_since(self.start))];
-        if total_bytes > 0 {
-            parts.push(format!("{:.1} %", 100.0 * bytes as f64 / total_bytes as f64));
-        }
-        parts.push(match total_files {
-            0 => counted(files, self.counts.things),
-            total => format!("{} of {}", count(files), counted(total, self.counts.things)),
-        });
-        parts.push(match total_bytes {
-            0 => size(bytes),
-            total => format!("{} of {}", size(bytes), size(total)),
-        });
-        if let Some(rate) = self.rate {
-            parts.push(format!("{}/s", size(rate as u64)));
-        }
-        if let Some(remaining) = self.remaining() {
-            parts.push(format!("{} left", duration(remaining)));
-        }
+        parts.extend(self.share().map(|share| format!("{:.1} %", 100.0 * share)));
+        parts.extend(self.remaining().map(|left| format!("{} left", duration(left))));
         let problems = load(&self.progress.problems);
         if problems > 0 {
             parts.push(counted(problems, "problem"));
+        }
+        parts.push(match total_files {
+            total if total > 0 && detail < Detail::NoTotals => {
+                format!("{} of {}", count(files), counted(total, self.counts.things))
+            }
+            _ => counted(files, self.counts.things),
+        });
+        if bytes > 0 || total_bytes > 0 {
+            parts.push(match total_bytes {
+                total if total > 0 && detail < Detail::Least => format!("{} of {}", size(bytes), size(total)),
+                _ => size(bytes),
+            });
+            let rate = self.rate.filter(|_| detail < Detail::NoRate);
+            parts.extend(rate.map(|rate| format!("{}/s", size(rate as u64))));
         }
         parts.join(", ")
     }
 
     fn json(&self) -> serde_json::Value {
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let known = |total: u64| (total > 0).then_some(total);
         let mut fields = json!({
             "verb": self.counts.verb,
@@ -241,11 +293,11 @@ mod tests {
         progress.bytes.store(2_000_000, Ordering::Relaxed);
         pace.update(start + Duration::from_secs(2));
         assert_eq!(
-            pace.line(),
-            "2.0 s, 20.0 %, 3 files, 2.00 MB of 10.0 MB, 1.00 MB/s, 8.0 s left"
+            pace.line(Detail::All),
+            "2.0 s, 20.0 %, 8.0 s left, 3 files, 2.00 MB of 10.0 MB, 1.00 MB/s"
         );
         pace.update(start + Duration::from_secs(4));
-        assert!(pace.remaining().unwrap() > Duration::from_secs(8), "it got slower");
+        assert_eq!(pace.remaining(), Some(Duration::from_secs(16)), "it got slower");
         assert_eq!(pace.json()["schema"], 1);
         assert_eq!(pace.json()["total_bytes"], 10_000_000);
     }
@@ -260,6 +312,69 @@ mod tests {
             },
         );
         assert_eq!(pace.remaining(), None);
-        assert_eq!(pace.line(), "0.0 s, 0 packs, 0 B");
+        assert_eq!(pace.line(Detail::All), "0.0 s, 0 packs");
+    }
+
+    fn pace(things: &'static str, (files, total_files): (u64, u64), (bytes, total_bytes): (u64, u64)) -> Pace {
+        let progress = Arc::new(Progress::default());
+        for (counter, value) in [
+            (&progress.files, files),
+            (&progress.total_files, total_files),
+            (&progress.bytes, bytes),
+            (&progress.total_bytes, total_bytes),
+        ] {
+            counter.store(value, Ordering::Relaxed);
+        }
+        let mut pace = Pace::new(progress, Counts { verb: "x", things });
+        pace.update(pace.start + Duration::from_secs(30));
+        pace
+    }
+
+    #[test]
+    fn time_left_is_that_of_the_whole_run_and_not_of_its_first_moment() {
+        let progress = Arc::new(Progress::default());
+        let counts = Counts {
+            verb: "scrub",
+            things: "pack",
+        };
+        let mut pace = Pace::new(progress.clone(), counts);
+        progress.total_bytes.store(100, Ordering::Relaxed);
+        // A slow begin, then one unit in a second: of 100, 4 are done after 5 seconds.
+        for (at, bytes) in [(0.2, 0), (1.0, 0), (5.0, 4), (15.0, 50), (20.0, 80)] {
+            progress.bytes.store(bytes, Ordering::Relaxed);
+            pace.update(pace.start + Duration::from_secs_f64(at));
+            let left = pace.remaining().map(|left| left.as_secs_f64().round());
+            let expected = [(5.0, 120.0), (15.0, 15.0), (20.0, 5.0)];
+            assert_eq!(
+                left,
+                expected.iter().find(|(then, _)| *then == at).map(|(_, left)| *left),
+                "{at}"
+            );
+        }
+    }
+
+    #[test]
+    fn where_no_bytes_are_counted_things_tell_the_end() {
+        let pace = pace("pack", (52, 104), (0, 0));
+        assert_eq!(pace.line(Detail::All), "30.0 s, 50.0 %, 30.0 s left, 52 of 104 packs");
+    }
+
+    #[test]
+    fn percent_and_time_left_are_never_cut() {
+        let pace = pace("file", (53_163, 124_037), (5_130_000_000, 5_990_000_000));
+        pace.progress
+            .set_current(b"/usr/lib/x86_64-linux-gnu/a/long/way/down/to/libx.so");
+        for columns in [200, 100, 77, 60, 40] {
+            let line = pace.fitting_line(columns);
+            assert!(line.chars().count() <= columns, "{columns}: {line}");
+            assert!(line.starts_with("30.0 s, 85.6 %, 5.0 s left"), "{columns}: {line}");
+        }
+        assert!(pace.fitting_line(200).ends_with("down/to/libx.so"));
+        assert!(
+            pace.fitting_line(77).contains("53,163 files, 5.13 GB of 5.99 GB"),
+            "{}",
+            pace.fitting_line(77)
+        );
+        assert_eq!(end_of("/a/bcd", 4), "…bcd");
     }
 }

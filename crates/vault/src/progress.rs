@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// Counters that only grow; read at any time.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Files (or packs, for check and scrub) done.
+    /// Files done; for check and gc entries of directories, for scrub and repair packs.
     pub files: AtomicU64,
     /// Bytes done, of the source or the target.
     pub bytes: AtomicU64,

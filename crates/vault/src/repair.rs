@@ -83,7 +83,7 @@ pub struct PlaceWork {
 /// How to repair.
 #[derive(Clone, Default)]
 pub struct RepairOptions {
-    /// Counts packs, and bytes written.
+    /// Counts packs, and bytes written. Whoever has looked with [`Vault::redundancy`] knows the end of both.
     pub progress: Arc<Progress>,
     /// Stops it between packs.
     pub cancel: Cancel,
@@ -257,7 +257,6 @@ impl Vault {
         let losses = &fates.catalog.losses;
         let repaired = Mutex::new(repaired);
         self.for_each_page(spread, &mut |page| {
-            Progress::add(&options.progress.total_files, page.len() as u64);
             each(self.place.parallel(self.context.threads), page, &|holdings| {
                 options.cancel.check()?;
                 let is_damaged = losses.is_damaged(&holdings.pack);
@@ -269,6 +268,7 @@ impl Vault {
                 let mended = self.settle_pack(spread, holdings, verify)?;
                 Progress::add(&options.progress.files, 1);
                 Progress::add(&options.progress.stored_bytes, mended.written_bytes);
+                Progress::add(&options.progress.bytes, mended.written_bytes);
                 let fate = mended.is_lost.then(|| fates.of(&holdings.pack));
                 match fate {
                     Some(Fate::Lost) => losses.mark_damaged(&holdings.pack)?,

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use clap::Args;
 use drystone_backup::{
-    BackupOptions, BackupReport, Filters, FiltersBuilder, Look, Marker, Mode, Names, OneFileSystem, Parent, backup,
-    backup_stream, parse_list,
+    BackupOptions, BackupReport, Counting, Filters, FiltersBuilder, Look, Marker, Mode, Names, OneFileSystem, Parent,
+    backup, backup_stream, parse_list,
 };
 use drystone_format::codec::Compression;
 use drystone_vault::{Cancel, Progress, Vault};
@@ -118,8 +118,11 @@ impl Backup {
         }
         let (progress, shown) = Shown::begin(app, "backup", "file");
         let options = self.options(app, sources, filters, progress);
+        let counted = (&options.filters, options.one_file_system);
+        let counting = (shown.is_seen() && !self.stdin)
+            .then(|| Counting::start(&options.sources, counted, &options.progress, &options.cancel));
         let report = self.store(&vault, &options);
-        drop(shown);
+        drop((counting, shown));
         self.report(app, &report?, start)
     }
 

@@ -27,7 +27,7 @@ impl Check {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let start = Instant::now();
-        let (progress, shown) = Shown::begin(app, "check", "file");
+        let (progress, shown) = Shown::begin(app, "check", "entry");
         let report = vault.check(&CheckOptions {
             progress,
             cancel: app.cancel.clone(),

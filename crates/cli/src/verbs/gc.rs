@@ -58,7 +58,7 @@ impl Gc {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let start = Instant::now();
-        let (progress, shown) = Shown::begin(app, "gc", "file");
+        let (progress, shown) = Shown::begin(app, "gc", "entry");
         let report = vault.gc(&GcOptions {
             max_unused: self.max_unused,
             max_rewrite_bytes: self.max_rewrite.unwrap_or(u64::MAX),
