@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::args::{Global, ProgressForm};
 use crate::exit::{Failure, Result};
 use crate::output::shown_path;
+use crate::reach::Named;
 
 /// Name of the program in its own directories.
 const OWN: &str = "drystone";
@@ -153,15 +154,6 @@ pub(crate) struct Settings {
     flags: Global,
 }
 
-/// Who named the place of the vault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Named {
-    /// Nobody: it is the built-in one, the only one at which a vault is made without being asked for.
-    Nowhere,
-    /// A flag, a variable or a profile.
-    ByUser,
-}
-
 /// What names and opens a second vault, as flags give it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Target {
@@ -256,9 +248,9 @@ impl Settings {
         let dirs = Dirs { env };
         let text = |name: &str| read_text(env, name);
         let mut profiles = read_profiles(flags, &dirs)?;
-        let named = match flags.vault.clone() {
-            Some(vault) => Some(vault),
-            None => text("DRYSTONE_VAULT")?,
+        let (named, by) = match flags.vault.clone() {
+            Some(vault) => (Some(vault), Named::ByFlag),
+            None => (text("DRYSTONE_VAULT")?, Named::ByVariable),
         };
         let (url, profile) = match named {
             Some(name) => match profiles.remove(&name) {
@@ -274,9 +266,10 @@ impl Settings {
             },
             None => (None, profiles.remove(DEFAULT_PROFILE).unwrap_or_default()),
         };
-        let (vault, named) = match url.or_else(|| profile.vault.clone()) {
-            Some(url) => (url, Named::ByUser),
-            None => (dirs.default_vault()?, Named::Nowhere),
+        let (vault, named) = match (url, profile.vault.clone()) {
+            (Some(url), _) => (url, by),
+            (None, Some(url)) => (url, Named::ByProfile),
+            (None, None) => (dirs.default_vault()?, Named::Nowhere),
         };
         let cache_dir = flags
             .cache_dir
@@ -434,12 +427,25 @@ fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, Profile>> {
     let base = file.parent().unwrap_or(Path::new(""));
     let mut profiles = parsed.profile;
     for profile in profiles.values_mut() {
+        profile.drop_empty();
         profile.anchor(base);
     }
     Ok(profiles)
 }
 
 impl Profile {
+    /// An empty setting counts as not made, as an empty variable does.
+    fn drop_empty(&mut self) {
+        let is_said = |text: &String| !text.trim().is_empty();
+        for text in [&mut self.vault, &mut self.passphrase_command, &mut self.host] {
+            *text = text.take().filter(is_said);
+        }
+        for path in [&mut self.passphrase_file, &mut self.key_file, &mut self.cache_dir] {
+            *path = path.take().filter(|path| !path.as_os_str().is_empty());
+        }
+        self.tag.retain(is_said);
+    }
+
     fn anchor(&mut self, base: &Path) {
         let single = [&mut self.passphrase_file, &mut self.key_file, &mut self.cache_dir];
         let paths = single
@@ -568,6 +574,18 @@ mod tests {
         assert_eq!((settings.cache_dir.as_path(), settings.threads), (Path::new("/f"), 9));
         let key = settings.key.unwrap();
         assert!(matches!(&key, KeySource::File(file, Some(Passphrase::Text(_))) if file == Path::new("/flag")));
+    }
+
+    #[test]
+    fn an_empty_setting_counts_as_not_made() {
+        let (_dir, flags) = with_config(
+            "[profile.default]\nvault = ''\nkey-file = ''\npassphrase-command = ''\ncache-dir = ''\nhost = ' '\ntag = ['', 'a']\n",
+        );
+        let settings = load(&flags, &[HOME]).unwrap();
+        assert_eq!(settings.vault, "/home/x/.local/share/drystone/vault");
+        assert!(settings.key.is_none() && settings.profile.host.is_none());
+        assert_eq!(settings.cache_dir, Path::new("/home/x/.cache/drystone"));
+        assert_eq!(settings.profile.tag, ["a"]);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The table of `drystone --help` and the manual page.
+/// The table of `drystone help` and the manual page.
 pub(crate) const CODES: &str = "\
 Exit codes:
     0  done
@@ -136,7 +136,7 @@ impl From<drystone_vault::Error> for Failure {
         use drystone_vault::Error as E;
         let (exit, next) = match &error {
             E::Store(_) | E::Format(_) => return from_below(error),
-            E::NoVault { .. } => (Exit::NoVault, "drystone init"),
+            E::NoVault { .. } => (Exit::NoVault, "check the path, or make a vault there: drystone init"),
             E::Emptied { .. } => (Exit::NoVault, EMPTIED),
             E::OtherVault { .. } | E::OtherVaultKey { .. } => (Exit::Error, REPLACED),
             E::KeyOfOtherVault { .. } => (Exit::WrongKey, "check the path, or give a key of this vault"),
@@ -146,19 +146,20 @@ impl From<drystone_vault::Error> for Failure {
             ),
             E::OlderKeys { .. } | E::OlderConfiguration { .. } => (Exit::Error, OLDER),
             E::Memory { .. } => (Exit::Error, "look at this file; docs/recovery.md says what is in it"),
-            E::OwnerStays { .. } => (Exit::Error, "drystone init, then drystone copy --to"),
-            E::KeyRemoved { .. } | E::NewerKeys { .. } => (Exit::WrongKey, "give another key; see `drystone key list`"),
+            E::OwnerStays { .. } => (Exit::Error, OWNER_STAYS),
+            E::KeyRemoved { .. } | E::NewerKeys { .. } => (Exit::WrongKey, "give another key"),
             E::WrongKey { .. } => (Exit::WrongKey, WRONG_KEY),
             E::BadKey { .. } => (Exit::WrongKey, "check the file given with --key-file or --recipient"),
             E::VaultExists { .. } => (Exit::Error, "drystone snapshots"),
             E::NoSlot { .. } => (Exit::Error, "drystone key list"),
-            E::LastOwner { .. } => (Exit::Error, "drystone key add"),
-            E::NoPlaceOf { .. } | E::NotSpread { .. } => (Exit::Error, "drystone place list"),
+            E::LastOwner { .. } => (Exit::Error, "add another owner key first: drystone key add"),
+            E::NoPlaceOf { .. } => (Exit::Error, "drystone place list"),
+            E::NotSpread { .. } => (Exit::Error, "name another place of the vault as well"),
             E::TooFewPlaces { .. } => (
                 Exit::Error,
                 "make enough of them available, then run the same command again; nothing was changed",
             ),
-            E::OnePlace { .. } => (Exit::Error, "name one place with --vault"),
+            E::OnePlace { .. } => (Exit::Error, "name that place alone with --vault"),
             E::Feature { .. } | E::UnknownRoots { .. } => (Exit::Error, NEWER),
             E::UncertainConfig { .. } | E::NoConfig { .. } => {
                 (Exit::Error, "drystone vault show, then drystone vault resolve [HASH]")
@@ -176,11 +177,13 @@ impl From<drystone_vault::Error> for Failure {
                 Exit::Damaged,
                 "drystone check; if it is lost or none of yours: drystone forget ID",
             ),
-            E::NoSnapshot { .. }
-            | E::AmbiguousSnapshot { .. }
-            | E::LatestOfSeveral { .. }
-            | E::LatestDoubtful { .. }
-            | E::NoSigner { .. } => (Exit::Error, "drystone snapshots"),
+            E::NoSnapshot { .. } | E::NoSigner { .. } => (Exit::Error, "drystone snapshots"),
+            E::AmbiguousSnapshot { .. } => (Exit::Error, "give more digits, as `drystone snapshots` shows them"),
+            E::LatestOfSeveral { .. } => (
+                Exit::Error,
+                "write latest@KEY with one of them; see `drystone snapshots`",
+            ),
+            E::LatestDoubtful { .. } => (Exit::Error, "name one by its id if you want it"),
             E::Damaged {
                 source: drystone_format::Error::Version { .. },
                 ..
@@ -204,8 +207,9 @@ impl From<drystone_vault::Error> for Failure {
 
 const EMPTIED: &str =
     "mount the disk and run the same command again; if the vault is gone for good: drystone init --accept-new-vault";
-const WRONG_KEY: &str = "give another key with --key-file or --passphrase-file (a recovery code is a passphrase); \
-                         `drystone key list` shows what opens this vault";
+const WRONG_KEY: &str = "give another key with --key-file, or the passphrase or recovery code with --passphrase-file";
+const OWNER_STAYS: &str = "copy what you need into a new vault: drystone init, then drystone copy --to; if its holder is \
+                           still trusted and the key only to be tidied away: --holder-still-trusted";
 const REPLACED: &str =
     "check the path and what is mounted there; if the vault was replaced on purpose: --accept-new-vault";
 const OLDER: &str = "name another place of the vault as well; if none has anything newer: --accept-older";
@@ -244,16 +248,36 @@ impl From<drystone_store::Error> for Failure {
             E::TooFew { .. } => (Exit::Error, "drystone doctor"),
             E::Stopped { .. } => (Exit::Interrupted, "run the same command again"),
             E::Foreign { .. } => (Exit::Error, "look at it, remove it, and run the same command again"),
-            E::Endless { .. } => (
-                Exit::Error,
-                "look at what lies at the place, or who answers in its stead",
-            ),
+            E::Endless { .. } => (Exit::Error, "look at what lies at the place, or who answers for it"),
             E::Full { .. } => (Exit::Error, "free some space, then run the same command again"),
+            E::Unavailable { .. } | E::Silent { .. } => (Exit::Error, "run the same command again later"),
             E::Denied { advice, .. } => (Exit::Error, *advice),
             E::ReadOnly { .. } => (Exit::Error, "check owner, mode and mount of the place"),
             _ => (Exit::Error, "run the same command again"),
         };
-        Self::new(exit, &error).next(next)
+        Self::new(exit, what_happened(&error)).next(next)
+    }
+}
+
+/// The message of an error of a place without the advice behind its last semicolon, where `next` says the same.
+fn what_happened(error: &drystone_store::Error) -> String {
+    use drystone_store::Error as E;
+    let text = error.to_string();
+    let is_said_twice = matches!(
+        error,
+        E::Short { .. }
+            | E::TooLarge { .. }
+            | E::Full { .. }
+            | E::Denied { .. }
+            | E::Unavailable { .. }
+            | E::Silent { .. }
+            | E::Endless { .. }
+            | E::Foreign { .. }
+            | E::Unsound { .. }
+    );
+    match text.rsplit_once("; ") {
+        Some((what, _)) if is_said_twice => what.to_owned(),
+        _ => text,
     }
 }
 

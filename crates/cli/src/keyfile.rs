@@ -1,4 +1,4 @@
-//! Key files: generating them, naming the vaults that they are for, finding the one that is kept for a vault.
+//! Key files and passphrases: generating keys, naming the vaults that they are for, reading what was given or is kept.
 //!
 //! - A key file says which vaults it is for, in lines that age takes for comments; it is tried on no other.
 //! - What is written here is synced before anything relies on it, and readable for its owner alone.
@@ -7,12 +7,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use drystone_format::VaultId;
 use drystone_vault::{Known, Reach, Unlock, Vault, VaultPin, generate_key_file, named_vaults, vault_line};
 use zeroize::Zeroizing;
 
-use crate::config::{KeySource, Settings};
+use crate::config::{KeySource, Passphrase, Settings, own_variables};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::shown_path;
@@ -24,15 +25,36 @@ pub(crate) const KEY_FILE_ENDING: &str = "key";
 /// Begins the line of a key file that names its public key, in age's files as in ours.
 const PUBLIC_KEY: &str = "# public key: ";
 
-/// What opens a vault, and the kept key file that it came from.
+/// What opens a vault.
 pub(crate) struct Given {
     pub(crate) with: Unlock,
+    /// What it is, for a message.
+    pub(crate) what: String,
+    /// The kept key file that it came from.
     pub(crate) kept: Option<PathBuf>,
+    /// Returns true if a person typed it just now.
+    pub(crate) is_typed: bool,
 }
 
-impl From<Unlock> for Given {
-    fn from(with: Unlock) -> Self {
-        Self { with, kept: None }
+impl Given {
+    /// A passphrase or recovery code.
+    pub(crate) fn passphrase(with: Unlock) -> Self {
+        Self {
+            with,
+            what: "wrong passphrase or recovery code: it".to_owned(),
+            kept: None,
+            is_typed: false,
+        }
+    }
+
+    /// A key from a file.
+    pub(crate) fn file(with: Unlock, file: &Path) -> Self {
+        Self {
+            with,
+            what: format!("wrong key: the one in {}", shown_path(file)),
+            kept: None,
+            is_typed: false,
+        }
     }
 }
 
@@ -143,7 +165,10 @@ pub(crate) fn kept_key(app: &App, settings: &Settings, reach: &Reach) -> Result<
         };
         if let Some(file) = file {
             let with = Unlock::key_file(&read_secret(&file, "key file")?, &shown_path(&file), None)?;
-            return Ok(Some(Given { with, kept: Some(file) }));
+            return Ok(Some(Given {
+                kept: Some(file.clone()),
+                ..Given::file(with, &file)
+            }));
         }
     }
     Ok(None)
@@ -181,4 +206,39 @@ pub(crate) fn read_secret(file: &Path, what: &str) -> Result<Zeroizing<String>> 
         )));
     }
     Ok(text)
+}
+
+/// The passphrase, without the line end that files and commands put after it.
+pub(crate) fn read_passphrase(source: &Passphrase) -> Result<Zeroizing<String>> {
+    let (text, origin) = match source {
+        Passphrase::Text(text) => return Ok(text.clone()),
+        Passphrase::File(file) => (read_secret(file, "passphrase file")?, shown_path(file)),
+        Passphrase::Command(command) => (run_command(command)?, format!("`{command}`")),
+    };
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() {
+        return Err(Failure::usage(format!("{origin}: the passphrase is empty")));
+    }
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+fn run_command(command: &str) -> Result<Zeroizing<String>> {
+    let failed = |why: String| Failure::usage(format!("the passphrase command `{command}` {why}"));
+    let mut shell = Command::new("sh");
+    for name in own_variables() {
+        shell.env_remove(name);
+    }
+    let output = shell
+        .args(["-c", command])
+        .stdin(Stdio::inherit())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| failed(format!("cannot be started: {error}")))?;
+    let bytes = Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        return Err(failed(format!("failed: {}", output.status)));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| failed("printed something that is not UTF-8".to_owned()))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }

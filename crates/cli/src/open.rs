@@ -10,7 +10,6 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use drystone_backup::Selection;
@@ -23,19 +22,21 @@ use drystone_vault::{
     Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Resolved, Unlock,
     Vault, VaultPin, vault_line,
 };
-use zeroize::Zeroizing;
 
 use crate::args::Spot;
-use crate::config::{KeySource, Named, Passphrase, Settings, own_variables};
+use crate::config::{KeySource, Settings};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::keyfile::{
-    Given, KEY_FILE_ENDING, append_line, kept_file, kept_key, name_given, name_vault, public_key, read_secret,
-    sync_dir, write_new_key,
+    Given, KEY_FILE_ENDING, append_line, kept_file, kept_key, name_given, name_vault, public_key, read_passphrase,
+    read_secret, sync_dir, write_new_key,
 };
-use crate::output::{local_time, shown, shown_path};
-use crate::reach;
+use crate::output::{counted, local_time, shown, shown_path};
+use crate::reach::{self, Named};
 use crate::terminal;
+
+/// How often a person may type a passphrase.
+const TYPED_TRIES: u32 = 3;
 
 /// Opens the vault that flags, environment and configuration name.
 pub(crate) fn open(app: &App) -> Result<Vault> {
@@ -83,17 +84,17 @@ fn not_made(settings: &Settings) -> Failure {
 }
 
 fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>) -> Result<Vault> {
-    let unlock = unlock(app, settings, &reach, store)?;
-    let context = Context {
-        cache_dir: settings.cache_dir.clone(),
-        ..app.context.clone()
-    };
-    let vault = Vault::open(reach, context, &unlock.with)?;
-    if let Some(file) = &unlock.kept {
+    let given = unlock(app, settings, &reach, store)?;
+    let (vault, given) = open_asking(app, settings, reach, given)?;
+    if let Some(file) = &given.kept {
         name_vault(file, &vault.pin())?;
     }
-    for warning in vault.warnings().iter().chain(vault.notes()) {
+    for warning in vault.warnings() {
         app.out.warning(warning);
+    }
+    for note in vault.notes() {
+        app.out
+            .warning(format_args!("{note}; {} names it", settings.named.origin()));
     }
     for (entry, absent) in vault.places().iter().zip(vault.absent_places()) {
         if let Some(reason) = absent {
@@ -103,6 +104,46 @@ fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>)
     }
     app.watch(&vault);
     Ok(vault)
+}
+
+/// Opens the vault with what was given; what a person typed may be mistyped, and is asked for again.
+fn open_asking(app: &App, settings: &Settings, reach: Reach, given: Given) -> Result<(Vault, Given)> {
+    let context = Context {
+        cache_dir: settings.cache_dir.clone(),
+        ..app.context.clone()
+    };
+    let (mut reach, mut given) = (Some(reach), given);
+    for tries_left in (0..TYPED_TRIES).rev() {
+        let again = match reach.take() {
+            Some(reach) => reach,
+            None => reach::reach(app, settings)?,
+        };
+        match Vault::open(again, context.clone(), &given.with) {
+            Ok(vault) => return Ok((vault, given)),
+            Err(drystone_vault::Error::WrongKey { place, .. }) if given.is_typed && tries_left > 0 => {
+                app.out.say("wrong passphrase or recovery code; try again");
+                given = ask(app, &place)?;
+            }
+            Err(error) => return Err(wrong_key(error, &given)),
+        }
+    }
+    // The last try returns above.
+    Err(Failure::new(Exit::WrongKey, "wrong passphrase or recovery code"))
+}
+
+/// Says which key it was that does not open the vault.
+fn wrong_key(error: drystone_vault::Error, given: &Given) -> Failure {
+    let message = match &error {
+        drystone_vault::Error::WrongKey { place, slots, damaged } => {
+            let slots = counted(*slots as u64, "key slot");
+            format!("{place}: {} opens none of the vault's {slots}{damaged}", given.what)
+        }
+        _ => return error.into(),
+    };
+    Failure {
+        message,
+        ..Failure::from(error)
+    }
 }
 
 /// Opens the vault; makes it if nobody named a place and none was ever seen at the built-in one.
@@ -119,7 +160,7 @@ pub(crate) fn open_or_create(app: &App) -> Result<(Vault, Option<Created>)> {
     }
     refuse_emptied(settings)?;
     let missing = not_made(settings);
-    if settings.named == Named::ByUser {
+    if settings.named != Named::Nowhere {
         return Err(missing);
     }
     if let Some(KeySource::File(file, _)) = &settings.key
@@ -343,24 +384,34 @@ fn first_locks(app: &App, options: &NewVault) -> Result<(Vec<NewLock>, Option<Ge
 /// What opens the vault at `store`: what was given, the key file kept for this vault, or what a person types.
 fn unlock(app: &App, settings: &Settings, reach: &Reach, store: &Arc<dyn Store>) -> Result<Given> {
     match &settings.key {
-        Some(KeySource::Passphrase(source)) => return Ok(Unlock::passphrase(&read_passphrase(source)?).into()),
+        Some(KeySource::Passphrase(source)) => {
+            return Ok(Given::passphrase(Unlock::passphrase(&read_passphrase(source)?)));
+        }
         Some(KeySource::File(file, passphrase)) => {
             let passphrase = passphrase.as_ref().map(read_passphrase).transpose()?;
             let content = read_secret(file, "key file")?;
             let passphrase = passphrase.as_ref().map(|text| text.as_str());
-            return Ok(Unlock::key_file(&content, &shown_path(file), passphrase)?.into());
+            return Ok(Given::file(
+                Unlock::key_file(&content, &shown_path(file), passphrase)?,
+                file,
+            ));
         }
         None => {}
     }
     if let Some(kept) = kept_key(app, settings, reach)? {
         return Ok(kept);
     }
-    match terminal::ask(&format!(
-        "Passphrase or recovery code of {}",
-        shown(store.place().as_bytes())
-    )) {
-        Ok(Some(text)) => Ok(Unlock::passphrase(&text).into()),
-        Ok(None) => Err(no_key(app, store.place())),
+    ask(app, store.place())
+}
+
+/// Asks for the passphrase of the vault at a place.
+fn ask(app: &App, place: &str) -> Result<Given> {
+    match terminal::ask(&format!("Passphrase or recovery code of {}", shown(place.as_bytes()))) {
+        Ok(Some(text)) => Ok(Given {
+            is_typed: true,
+            ..Given::passphrase(Unlock::passphrase(&text))
+        }),
+        Ok(None) => Err(no_key(app, place)),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Failure::new(Exit::Interrupted, "interrupted")),
         Err(error) => Err(Failure::io(
             "cannot ask for the passphrase",
@@ -380,41 +431,6 @@ fn no_key(app: &App, place: &str) -> Failure {
         "give --key-file or --passphrase-file, or set DRYSTONE_KEY_FILE, DRYSTONE_PASSPHRASE, \
          DRYSTONE_PASSPHRASE_FILE or DRYSTONE_PASSPHRASE_COMMAND (a recovery code is a passphrase)",
     )
-}
-
-/// The passphrase, without the line end that files and commands put after it.
-pub(crate) fn read_passphrase(source: &Passphrase) -> Result<Zeroizing<String>> {
-    let (text, origin) = match source {
-        Passphrase::Text(text) => return Ok(text.clone()),
-        Passphrase::File(file) => (read_secret(file, "passphrase file")?, shown_path(file)),
-        Passphrase::Command(command) => (run_command(command)?, format!("`{command}`")),
-    };
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.is_empty() {
-        return Err(Failure::usage(format!("{origin}: the passphrase is empty")));
-    }
-    Ok(Zeroizing::new(line.to_owned()))
-}
-
-fn run_command(command: &str) -> Result<Zeroizing<String>> {
-    let failed = |why: String| Failure::usage(format!("the passphrase command `{command}` {why}"));
-    let mut shell = Command::new("sh");
-    for name in own_variables() {
-        shell.env_remove(name);
-    }
-    let output = shell
-        .args(["-c", command])
-        .stdin(Stdio::inherit())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| failed(format!("cannot be started: {error}")))?;
-    let bytes = Zeroizing::new(output.stdout);
-    if !output.status.success() {
-        return Err(failed(format!("failed: {}", output.status)));
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|_| failed("printed something that is not UTF-8".to_owned()))?;
-    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// What `SNAPSHOT[:PATH]` means, ready to be read.

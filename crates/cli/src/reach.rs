@@ -14,6 +14,31 @@ use crate::config::{Settings, credential, secret_variables};
 use crate::context::App;
 use crate::exit::{Failure, Result};
 
+/// Who named the place of the vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// Nobody: it is the built-in one, the only one at which a vault is made without being asked for.
+    Nowhere,
+    /// A flag.
+    ByFlag,
+    /// The environment.
+    ByVariable,
+    /// A profile.
+    ByProfile,
+}
+
+impl Named {
+    /// Where it stands, as somebody looks for it who wants to change it.
+    pub(crate) fn origin(self) -> &'static str {
+        match self {
+            Self::Nowhere => "the built-in place",
+            Self::ByFlag => "--vault",
+            Self::ByVariable => "DRYSTONE_VAULT",
+            Self::ByProfile => "the profile in the configuration file",
+        }
+    }
+}
+
 /// The places that `text` names.
 pub(crate) fn named(text: &str) -> Vec<String> {
     if Path::new(text).exists() {

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use crate::runner::Home;
 
 /// Runs a command line of the program in a terminal of its own and types `typed` once it asks for `prompt`.
+///
+/// Each line of `typed` is the answer to one question.
 fn in_terminal(home: &Home, line: &str, prompt: &str, typed: &str) -> Option<(String, i32)> {
     let plain = home.command([""; 0]);
     let mut script = Command::new("script");
@@ -54,8 +56,19 @@ fn the_passphrase_is_asked_for_and_not_shown() {
         screen.contains("Passphrase or recovery code of") && !screen.contains("horse"),
         "{screen}"
     );
-    let (screen, code) = in_terminal(&home, "stats", "vault: ", "wrong\n").unwrap();
+    let (screen, code) = in_terminal(&home, "stats", "vault: ", "wrong\nwrong\nwrong\n").unwrap();
     assert_eq!(code, 12, "{screen}");
+    assert_eq!(
+        screen.matches("wrong passphrase or recovery code; try again").count(),
+        2,
+        "{screen}"
+    );
+    assert!(
+        screen.contains("wrong passphrase or recovery code: it opens none"),
+        "{screen}"
+    );
+    let (screen, code) = in_terminal(&home, "stats", "vault: ", "wrong\ncorrect horse\n").unwrap();
+    assert!(code == 0 && screen.contains("try again"), "{screen}");
     let (screen, code) = in_terminal(&home, "stats", "vault: ", "wrong\x03").unwrap();
     assert_eq!(code, 130, "{screen}");
 }

@@ -15,7 +15,7 @@ const MEDIUM_ERRORS: [i32; 3] = [5, 74, 117];
 #[derive(Debug, Error)]
 pub enum Error {
     /// The place answers, but holds no vault.
-    #[error("{place}: no vault here; check the path, or create one with `drystone init`")]
+    #[error("{place}: no vault here")]
     NoVault {
         /// Where it was looked for.
         place: String,
@@ -27,9 +27,7 @@ pub enum Error {
         place: String,
     },
     /// None of the key slots opens with what was given.
-    #[error(
-        "{place}: this key opens none of the vault's {slots} key slots{damaged}; see `drystone key list` for what does, or use a recovery code"
-    )]
+    #[error("{place}: this key opens none of the vault's {slots} key slots{damaged}")]
     WrongKey {
         /// The vault's place.
         place: String,
@@ -49,7 +47,7 @@ pub enum Error {
     /// A place holds another vault than the one that this machine has seen there.
     #[error(
         "{place}: vault {found} lies here, and this machine has seen vault {known} here before; nothing was read or \
-         written. If it was replaced on purpose, accept it with --accept-new-vault"
+         written"
     )]
     OtherVault {
         /// The place.
@@ -62,7 +60,7 @@ pub enum Error {
     /// A vault has the id of one that this machine knows, and another key.
     #[error(
         "{place}: vault {found} has the id of a vault that this machine knows, and another key than {known}: somebody \
-         made it anew, or forged it; nothing was read or written. To trust it nevertheless: --accept-new-vault"
+         made it anew, or forged it; nothing was read or written"
     )]
     OtherVaultKey {
         /// The place.
@@ -88,10 +86,7 @@ pub enum Error {
         found: Box<VaultPin>,
     },
     /// A place is empty at which this machine has seen a vault.
-    #[error(
-        "{place}: no vault here, and this machine has seen vault {known} here before; is the disk mounted? If the vault is \
-         gone for good, accept a new one with --accept-new-vault"
-    )]
+    #[error("{place}: no vault here, and this machine has seen vault {known} here before; is the disk mounted?")]
     Emptied {
         /// The place.
         place: String,
@@ -99,7 +94,7 @@ pub enum Error {
         known: VaultPin,
     },
     /// Several places were named that do not hold the same vault.
-    #[error("the places that were named hold different vaults: {places}; leave out those that do not belong to it")]
+    #[error("the places that were named hold different vaults: {places}")]
     DifferentVaults {
         /// Each place and its vault.
         places: String,
@@ -107,8 +102,7 @@ pub enum Error {
     /// The key epochs of a vault are older than those that this machine has seen.
     #[error(
         "{place}: keys/: the newest key epoch here is {found}, and this machine has seen {known}: the key slots were \
-         rolled back, and a removed key may open what is written now. Name another place of the vault, or accept it with \
-         --accept-older"
+         rolled back, and a removed key may open what is written now"
     )]
     OlderKeys {
         /// The place.
@@ -121,7 +115,7 @@ pub enum Error {
     /// The configuration of a vault is older than the one that this machine has seen.
     #[error(
         "{place}: {object} number {found} is the newest here, and this machine has seen {known}: the places that answered \
-         are stale or were rolled back. Name another place of the vault, or accept it with --accept-older"
+         are stale or were rolled back"
     )]
     OlderConfiguration {
         /// The place.
@@ -146,9 +140,7 @@ pub enum Error {
     },
     /// A key that an owner holds cannot be taken back.
     #[error(
-        "key {id} is an owner's: whoever kept a copy of it can sign for this vault for ever, so removing it protects nothing. \
-         Copy what you need into a new vault (`drystone init`, `drystone copy`). If its holder is still trusted and the key \
-         only to be tidied away: --holder-still-trusted"
+        "key {id} is an owner's: whoever kept a copy of it can sign for this vault for ever, so removing it protects nothing"
     )]
     OwnerStays {
         /// The slot.
@@ -168,19 +160,19 @@ pub enum Error {
         epoch: u64,
     },
     /// No slot has this id, or several do.
-    #[error("no single key slot is meant by `{text}`; see `drystone key list`")]
+    #[error("no single key slot is meant by `{text}`")]
     NoSlot {
         /// What was asked for.
         text: String,
     },
     /// The last key that opens the vault as owner cannot be removed.
-    #[error("key {id} is the last owner key of this vault; add another with `drystone key add` before you remove it")]
+    #[error("key {id} is the last owner key of this vault and stays")]
     LastOwner {
         /// The slot.
         id: String,
     },
     /// No place of the vault is meant by this, or several are.
-    #[error("no single place of this vault is meant by `{text}`; see `drystone place list`")]
+    #[error("no single place of this vault is meant by `{text}`")]
     NoPlaceOf {
         /// What was asked for.
         text: String,
@@ -206,19 +198,19 @@ pub enum Error {
         missing: String,
     },
     /// A place to be added belongs to a vault already.
-    #[error("{place}: a vault lies here already, this one or another; name an empty place")]
+    #[error("{place}: a vault lies here already, this one or another")]
     PlaceTaken {
         /// Where it is.
         place: String,
     },
     /// What was named are places of a spread vault whose configuration is lost there, or not places of one vault.
-    #[error("{places}: no configuration was found here that could be read; name another place of the vault as well")]
+    #[error("{places}: no configuration was found here that could be read")]
     NotSpread {
         /// What was named.
         places: String,
     },
     /// Several places were named for a vault that lies whole at one.
-    #[error("{places}: the configuration says that this vault lies whole at one place; name that place alone")]
+    #[error("{places}: the configuration says that this vault lies whole at one place")]
     OnePlace {
         /// What was named.
         places: String,
@@ -276,13 +268,13 @@ pub enum Error {
         place: String,
     },
     /// No configuration that an owner could choose has this hash.
-    #[error("no single configuration is meant by `{text}`; see `drystone vault show`")]
+    #[error("no single configuration is meant by `{text}`")]
     NoConfig {
         /// What was asked for.
         text: String,
     },
     /// No snapshot has this name.
-    #[error("{place}: no snapshot `{text}`; see `drystone snapshots`")]
+    #[error("{place}: no snapshot `{text}`")]
     NoSnapshot {
         /// What was asked for.
         text: String,
@@ -290,7 +282,7 @@ pub enum Error {
         place: String,
     },
     /// Several snapshots begin with this.
-    #[error("`{text}` could be any of {count} snapshots; give more digits (see `drystone snapshots`)")]
+    #[error("`{text}` could be any of {count} snapshots")]
     AmbiguousSnapshot {
         /// What was asked for.
         text: String,
@@ -304,7 +296,7 @@ pub enum Error {
         place: String,
     },
     /// No ledger that is missed has this name.
-    #[error("no ledger that is missed or damaged has the name {text}; `drystone doctor` names those that are")]
+    #[error("no ledger that is missed or damaged has the name {text}")]
     NoLedger {
         /// What was given.
         text: String,
@@ -340,19 +332,19 @@ pub enum Error {
         count: u64,
     },
     /// Snapshots of several writers and none of an owner.
-    #[error("`latest` could mean a snapshot of any of these keys: {keys}; write `latest@KEY` with one of them")]
+    #[error("`latest` could mean a snapshot of any of these keys: {keys}")]
     LatestOfSeveral {
         /// Names of the keys.
         keys: String,
     },
     /// All snapshots that are meant claim impossible times.
-    #[error("the times of these snapshots cannot be true: {ids}; name one by its id if you want it")]
+    #[error("the times of these snapshots cannot be true: {ids}")]
     LatestDoubtful {
         /// Their ids, shortened.
         ids: String,
     },
     /// No single signer of snapshots has a key that begins so.
-    #[error("`{text}` does not identify exactly one key that signed a snapshot (see `drystone snapshots`)")]
+    #[error("`{text}` does not identify exactly one key that signed a snapshot")]
     NoSigner {
         /// What was asked for.
         text: String,
@@ -408,7 +400,7 @@ pub enum Error {
     #[error("interrupted; what was stored so far is reused by the next run")]
     Interrupted,
     /// gc cannot read what a snapshot needs; nothing was deleted.
-    #[error("{object}: {why}; nothing was deleted: run `drystone check`, and mend or forget that snapshot")]
+    #[error("{object}: {why}; nothing was deleted")]
     Unmarked {
         /// The snapshot, and the path in it.
         object: String,
@@ -418,9 +410,7 @@ pub enum Error {
         is_missing: bool,
     },
     /// gc took this run for dead, since it gave no sign of life for long.
-    #[error(
-        "{place}: this run ({id}) was silent for so long that gc gave it up; its snapshot does not count, run it again"
-    )]
+    #[error("{place}: this run ({id}) was silent for so long that gc gave it up; its snapshot does not count")]
     GivenUp {
         /// The run.
         id: RegistrationId,

@@ -251,7 +251,7 @@ pub(crate) fn sites(
     let marks = in_parallel(&reach.named, |store| mark_of(store, runtime, secrets));
     let is_listed = |url: &str| config.places.iter().any(|entry| entry.url == url);
     let mistaken = reach.absent.iter().filter(|(url, _)| !is_listed(url));
-    let text = |(url, _): &(String, _)| format!("{url}: named, but not there, and not among the places of this vault");
+    let text = |(url, _): &(String, _)| format!("{url}: is not there, and is no place of this vault");
     let mut notes: Vec<String> = mistaken.map(text).collect();
     for (store, mark) in reach.named.iter().zip(&marks) {
         let what = match mark {

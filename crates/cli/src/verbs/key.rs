@@ -142,7 +142,7 @@ impl Lock {
             return Ok(NewLock::Recipient(keyfile::write_new_key(file)?));
         }
         if let Some(file) = &self.new_passphrase_file {
-            let text = open::read_passphrase(&Passphrase::File(file.clone()))?;
+            let text = keyfile::read_passphrase(&Passphrase::File(file.clone()))?;
             return Ok(NewLock::Passphrase(text.as_str().into()));
         }
         let ask = |question: &str| {
