@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use drystone_format::tree::Time;
 
-use crate::config::{CONFIGURATION, ENVIRONMENT};
 use crate::exit::CODES;
+use crate::manual::{CONFIGURATION, ENVIRONMENT};
 use crate::verbs;
 
 /// Greatest width of help texts, and their width where there is no terminal, columns: longer lines are hard to read.
@@ -21,7 +21,7 @@ const THREADS_MAX: u16 = 256;
 
 const EXAMPLES: &str = "\
 Examples:
-  drystone backup ~/Documents                 back up; the first time, make a vault and a key
+  drystone backup ~/Documents                 makes a vault, the first time
   drystone snapshots                          what was backed up
   drystone restore latest --target /tmp/back  bring it back
   drystone check                              is everything there?";
@@ -50,7 +50,7 @@ pub(crate) struct Global {
     /// Key file, or ssh private key [env: DRYSTONE_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
-    /// Directory for what can be rebuilt [env: DRYSTONE_CACHE_DIR]
+    /// Cache directory (rebuilt if deleted) [env: DRYSTONE_CACHE_DIR]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
     /// A place now holds another vault than this machine has seen there, or none any more: go on with what is there
@@ -143,6 +143,8 @@ pub(crate) enum Verb {
     Completions(verbs::completions::Completions),
     /// Print the manual, or write its pages into a directory
     Man(verbs::man::Man),
+    /// Show what a command does, and its options
+    Help(verbs::help::Help),
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

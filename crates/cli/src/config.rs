@@ -30,38 +30,6 @@ const DEFAULT_PROFILE: &str = "default";
 const MEMORY_BYTES: usize = 64 << 20;
 /// Time between progress lines where there is no terminal.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
-/// The variables of the environment, for help and manual.
-pub(crate) const ENVIRONMENT: &str = "\
-Environment:
-  DRYSTONE_VAULT               place of the vault, or name of a profile
-  DRYSTONE_KEY_FILE            key file, or ssh private key
-  DRYSTONE_PASSPHRASE          the passphrase or recovery code itself
-  DRYSTONE_PASSPHRASE_FILE     a file that holds it
-  DRYSTONE_PASSPHRASE_COMMAND  a shell command that prints it
-  DRYSTONE_CACHE_DIR           directory for what can be rebuilt
-  DRYSTONE_TO_VAULT, DRYSTONE_TO_KEY_FILE, …  the same of the vault that `copy` copies to
-
-Credentials of places, which are in no URL and not in the vault (docs/places.md has all of them):
-  s3://      AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; AWS_ENDPOINT_URL, AWS_REGION
-  swift://   ST_AUTH, ST_USER, ST_KEY, or OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, OS_PROJECT_NAME
-  sftp://    the SSH agent and ~/.ssh, or ?key=FILE in the URL
-  webdav://  DRYSTONE_WEBDAV_USER, DRYSTONE_WEBDAV_PASSWORD";
-/// The configuration file, for help and manual.
-pub(crate) const CONFIGURATION: &str = "\
-Configuration file ($XDG_CONFIG_HOME/drystone/config.toml, or --config FILE):
-  [profile.default]             used where no vault is named; other profiles with --vault NAME
-  vault = \"/mnt/disk/vault\"     or several places with commas; relative paths begin at the directory of the file
-  key-file = \"\"                 or passphrase-file = \"\", or passphrase-command = \"\"
-  cache-dir = \"\"
-  threads = 2
-  memory = 64                   MiB for caches and index; buffers come on top
-  paths = []                    what `backup` takes if no path is given
-  exclude = []                  as the flags of `backup`, which add to these:
-  exclude-file = []               include = []  exclude-caches = true  exclude-if-present = []
-  one-file-system = true          tag = []  host = \"\"  compression = \"zstd:3\"
-  Flags come before environment, environment before profile. A place given as URL or path uses the
-  profile with this very `vault`, if there is one.";
-
 /// Chunk sizes of this average, in the proportions of the usual ones.
 pub(crate) fn data_sizes(average_bytes: u64) -> Result<Sizes> {
     let usual = Sizes::DATA;
@@ -111,6 +79,11 @@ pub(crate) fn own_variables() -> Vec<OsString> {
     let all = std::env::vars_os().map(|(name, _)| name);
     all.filter(|name| name.to_string_lossy().starts_with("DRYSTONE_"))
         .collect()
+}
+
+/// The command line, with the name of the program first.
+pub(crate) fn command_line() -> Vec<OsString> {
+    std::env::args_os().collect()
 }
 
 /// The process's environment, or a test's.
@@ -665,7 +638,10 @@ mod tests {
         let message = load(&flags, &[HOME]).unwrap_err().message;
         let (_, known) = message.split_once("expected one of ").unwrap();
         for key in known.split('`').skip(1).step_by(2) {
-            assert!(CONFIGURATION.contains(&format!("{key} = ")), "{key} is not explained");
+            assert!(
+                crate::manual::CONFIGURATION.contains(&format!("{key} = ")),
+                "{key} is not explained"
+            );
         }
         let flags = Global {
             config: Some("/does/not/exist".into()),

@@ -8,11 +8,13 @@ mod context;
 mod entries;
 mod exit;
 mod keyfile;
+mod manual;
 mod open;
 mod output;
 mod progress;
 mod reach;
 mod terminal;
+mod usage;
 mod verbs;
 
 use std::process::ExitCode;
@@ -20,7 +22,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::Cli;
-use crate::config::{Settings, process_environment};
+use crate::config::{Settings, command_line, process_environment};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{Form, Output};
@@ -28,21 +30,10 @@ use crate::output::{Form, Output};
 fn main() -> ExitCode {
     // Keys and passphrases are in memory: no core file has them, and no other process of this user reads them.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    let cli = match Cli::try_parse() {
+    let line = command_line();
+    let cli = match Cli::try_parse_from(&line) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors, and go to standard output.
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            // What it quotes of the command line may be the name of a file that somebody else made.
-            match output::tamed(&error.render().to_string()) {
-                Some(tame) if exit == Exit::Usage => {
-                    let form = Form::Text;
-                    Output { form, quiet: false }.say(tame.trim_end());
-                }
-                _ => drop(error.print()),
-            }
-            return exit.into();
-        }
+        Err(error) => return usage::refuse(&error, &line).into(),
     };
     let form = if cli.global.json { Form::Json } else { Form::Text };
     let out = Output {

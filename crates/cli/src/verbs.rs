@@ -13,6 +13,7 @@ pub(crate) mod dump;
 pub(crate) mod find;
 pub(crate) mod forget;
 pub(crate) mod gc;
+pub(crate) mod help;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod ls;
@@ -35,6 +36,7 @@ pub(crate) fn run_alone(cli: Cli, out: Output) -> Result<Result<Exit, Cli>> {
     match &cli.verb {
         Verb::Completions(verb) => verb.run(out).map(Ok),
         Verb::Man(verb) => verb.run(out).map(Ok),
+        Verb::Help(verb) => verb.run(out).map(Ok),
         _ => Ok(Err(cli)),
     }
 }
@@ -66,5 +68,6 @@ pub(crate) fn run(verb: &Verb, app: &App) -> Result<Exit> {
         Verb::Key(verb) => verb.run(app),
         Verb::Completions(verb) => verb.run(app.out),
         Verb::Man(verb) => verb.run(app.out),
+        Verb::Help(verb) => verb.run(app.out),
     }
 }

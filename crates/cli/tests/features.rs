@@ -10,11 +10,12 @@ use drystone_vault::{Accept, Clock, Context, Entropy, Unlock, Vault};
 use crate::runner::Home;
 
 /// Every command, and the features that it needs to know: `none` works without a vault, each of the others needs those before it.
-const COMMANDS: [(&str, &[&str]); 37] = [
+const COMMANDS: [(&str, &[&str]); 38] = [
     ("none", &["init", "--vault", "./new"]),
     ("none", &["dedup", "show"]),
     ("none", &["completions", "bash"]),
     ("none", &["man"]),
+    ("none", &["help"]),
     ("read", &["snapshots"]),
     ("read", &["ls", "latest"]),
     ("read", &["find", "a.txt"]),

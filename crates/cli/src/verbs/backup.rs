@@ -28,8 +28,8 @@ use crate::progress::Shown;
 use crate::verbs::init;
 
 const EXAMPLES: &str = "\
-If no place is named, the first backup makes the vault in ~/.local/share/drystone/vault, with a generated key and a
-recovery code that is shown once. Anywhere else, `drystone init` makes it.
+If no place is named, the first backup makes the vault in ~/.local/share/drystone/vault, with a generated key \
+and a recovery code that is shown once. Anywhere else, `drystone init` makes it.
 Patterns are written as in .gitignore: *.o and cache/ match names at any depth, /home/*/tmp begins at the root.
 
 Examples:
@@ -88,7 +88,7 @@ struct FilterArgs {
     /// Leave out what matches the patterns in FILE
     #[arg(long, value_name = "FILE")]
     exclude_file: Vec<PathBuf>,
-    /// Take back what was left out by these
+    /// Back up what matches even if an exclude leaves it out
     #[arg(long, value_name = "PATTERN")]
     include: Vec<String>,
     /// Leave out what is in directories marked as caches (CACHEDIR.TAG)

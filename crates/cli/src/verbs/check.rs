@@ -14,8 +14,8 @@ use crate::output::{counted, duration, problem_list};
 use crate::progress::Shown;
 
 const ABOUT: &str = "\
-Reads metadata only: every snapshot and directory, and whether every chunk they name is in a pack that is
-there. To read and verify the data as well: drystone scrub.";
+Reads metadata only: every snapshot and directory, and whether every chunk they name is in a pack that is there. \
+To read and verify the data as well: drystone scrub.";
 
 /// Verify structure, and that every pack is there.
 #[derive(Debug, Args)]

@@ -10,7 +10,8 @@ use crate::output::Output;
 
 const EXAMPLES: &str = "\
 Examples:
-  drystone completions bash > ~/.local/share/bash-completion/completions/drystone
+  d=~/.local/share/bash-completion/completions
+  drystone completions bash > $d/drystone
   drystone completions zsh > \"${fpath[1]}/_drystone\"
   drystone completions fish > ~/.config/fish/completions/drystone.fish";
 

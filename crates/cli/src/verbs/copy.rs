@@ -18,16 +18,18 @@ use crate::output::{counted, duration, problem_list, size};
 use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
-What you or an owner copied before is not copied again, and what has not changed since is not read. Copies keep host,
-time, paths and tags, and remember where they come from. An interrupted copy goes on when it is run again. What
-cannot be read in the source becomes a hole in the copy, is marked and listed; run again when the source is mended.
+What you or an owner copied before is not copied again, and what has not changed since is not read. Copies keep \
+host, time, paths and tags, and remember where they come from. An interrupted copy goes on when it is run again. \
+What cannot be read in the source becomes a hole in the copy, is marked and listed; run again when the source is \
+mended.
 The target's key: --to-key-file, --to-passphrase-file, DRYSTONE_TO_… in the environment, its profile, or the kept key.
 
 Examples:
   drystone init --vault /mnt/second/vault
-  drystone copy --to /mnt/second/vault          all snapshots
-  drystone copy latest --to offsite             one, to the vault of the profile `offsite`
-  drystone copy --vault offsite --to /mnt/new   out of another vault than the usual one";
+  drystone copy --to /mnt/second/vault    all snapshots
+  drystone copy latest --to offsite       one, to the vault of profile `offsite`
+  drystone copy --vault offsite --to /mnt/new
+                                          out of another vault than the usual";
 
 /// Copy snapshots into another vault.
 #[derive(Debug, Args)]

@@ -17,18 +17,19 @@ use crate::exit::{Exit, Failure, Result};
 
 const EXAMPLES: &str = "\
 Examples:
-  drystone dedup                        all mounted file systems that can share
-  drystone dedup estimate /srv          what would it free? (reads no data on Btrfs, as root)
-  drystone dedup /srv --max-time 1h     stop after an hour; the next run goes on
-  drystone dedup vol:/home /dev/sdb1    one subvolume, and a whole device, mounted or not
-  drystone dedup files a.img b.img      let b.img share a.img, if they are equal
+  drystone dedup                      all mounted file systems that can share
+  drystone dedup estimate /srv        what would it free?
+  drystone dedup /srv --max-time 1h   stop after an hour; the next run goes on
+  drystone dedup vol:/home /dev/sdb1  one subvolume, and a whole device, mounted
+                                      or not
+  drystone dedup files a.img b.img    let b.img share a.img, if they are equal
 
-Nothing but the kernel's own sharing, which compares first, touches files: contents, times and modes
-stay, read-only snapshots included. As root on Btrfs, duplicates are found in the checksums that the
-file system has; data without (chattr +C), and all of it elsewhere, is read once and remembered.
+Nothing but the kernel's own sharing, which compares first, touches files: contents, times and modes stay, \
+read-only snapshots included. As root on Btrfs, duplicates are found in the checksums that the file system has; \
+data without (chattr +C), and all of it elsewhere, is read once and remembered.
 
-What files share shows: whoever may read one of them sees that somebody has the same data, and can confirm
-a guess about a file of yours that is small. Where users do not trust each other, give --same-owner.";
+What files share shows: whoever may read one of them sees that somebody has the same data, and can confirm a \
+guess about a file of yours that is small. Where users do not trust each other, give --same-owner.";
 
 /// Free the space of duplicates on Btrfs and XFS, in place.
 #[derive(Debug, Args)]

@@ -15,7 +15,8 @@ use crate::open;
 use crate::output::{count, problem_list, put_bytes, shown, with_exit};
 
 const EXAMPLES: &str = "\
-  + added    - removed    M other content    T other type    m other owner, mode, time or xattrs
+  + added          M other content    m other owner, mode, time or xattrs
+  - removed        T other type
 
 Only what differs is read. A directory is listed if its own attributes differ.
 

@@ -14,9 +14,9 @@ use crate::progress::Shown;
 use crate::verbs::drill;
 
 const ABOUT: &str = "\
-Reads little: the right first command when something seems wrong. It looks at places and their space, redundancy,
-keys, known damage, and at how long ago the last backup, scrub and drill were. If packs are known to be lost or
-damaged, it reads the directories of all snapshots, to say which are hit. At every place it stores a few bytes and
+Reads little: the right first command when something seems wrong. It looks at places and their space, redundancy, \
+keys, known damage, and at how long ago the last backup, scrub and drill were. If packs are known to be lost or \
+damaged, it reads the directories of all snapshots, to say which are hit. At every place it stores a few bytes and \
 removes them again, to see whether it takes anything; nothing else is changed.";
 
 /// Findings of one kind that are printed in full.

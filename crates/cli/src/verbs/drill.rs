@@ -22,12 +22,12 @@ use crate::progress::Shown;
 use crate::verbs::scrub::share;
 
 const EXAMPLES: &str = "\
-Files are drawn at random, in proportion; the largest and some small ones always. What was restored is read back
-and compared with the recorded hashes, and byte for byte with the source where that is on this machine and has
+Files are drawn at random, in proportion; the largest and some small ones always. What was restored is read back \
+and compared with the recorded hashes, and byte for byte with the source where that is on this machine and has \
 the recorded size and time. The scratch directory is removed. `drystone stats` shows the last result.
 
 Examples:
-  drystone drill                    5 % of the latest snapshot of every host and set of paths
+  drystone drill        5 % of the latest of each host and set of paths
   drystone drill latest --all --into /mnt/spare";
 
 /// Restore a sample into a scratch directory for real, and compare it.

@@ -16,9 +16,9 @@ use crate::output::{counted, duration, problem_list, size};
 use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
-Backups may run meanwhile, here and elsewhere. What one of them may rely on is condemned now and deleted by a later gc;
---wait waits for it. A run that gives no sign of life in three looks is given up, looks less than --silence apart
-counting once; if it lives after all, it fails and has to be repeated, and nothing else is lost.
+Backups may run meanwhile, here and elsewhere. What one of them may rely on is condemned now and deleted by a \
+later gc; --wait waits for it. A backup that makes no progress from one gc to the next is given up at the third, \
+see --silence. If it lives after all, it fails and has to be repeated. Nothing else is lost.
 
 Examples:
   drystone gc --dry-run
@@ -38,7 +38,7 @@ pub(crate) struct Gc {
     /// Wait so long for backups that may rely on what is condemned
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = span)]
     wait: Duration,
-    /// Looks at a silent backup that are closer together count once
+    /// A backup is given up after three checks without progress, at least this far apart
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = span)]
     silence: Duration,
     /// Go on though snapshots are missing that silent backups say they published; what only they need is lost

@@ -14,14 +14,14 @@ use crate::output::{put_bytes, shown, shown_path};
 use crate::reach::{absolute, spread};
 
 const EXAMPLES: &str = "\
-Without a passphrase (--passphrase-file or environment) a key file is generated. A recovery code is
-printed once in any case.
+Without a passphrase (--passphrase-file or environment) a key file is generated. A recovery code is printed once \
+in any case.
 
 Examples:
   drystone init --vault /mnt/disk/vault
   drystone init --vault /mnt/disk/vault --passphrase-file ~/.vault-passphrase
-  drystone init --place /mnt/a --place /mnt/b --place sftp://host/vault --spread 2/3
-  drystone init --vault /mnt/disk/vault --recipient \"$(cat ~/.ssh/id_ed25519.pub)\"";
+  drystone init --place /mnt/a --place /mnt/b --place sftp://host/c --spread 2/3
+  drystone init --vault /mnt/v --recipient \"$(cat ~/.ssh/id_ed25519.pub)\"";
 
 /// Create a vault.
 #[derive(Debug, Args)]
@@ -73,8 +73,9 @@ fn naming(places: &[String]) -> String {
     let places: Vec<String> = places.iter().map(|place| absolute(place)).collect();
     let vault = shown(places.join(",").as_bytes()).to_string();
     format!(
-        "Name it with --vault or DRYSTONE_VAULT (any of its places that is there will do), or in the configuration file\n\
-         ~/.config/drystone/config.toml, where every command finds it:\n\n    \
+        "Name it with --vault or DRYSTONE_VAULT (any of its places that is there will\n\
+         do), or in the configuration file ~/.config/drystone/config.toml, where every\n\
+         command finds it:\n\n    \
          [profile.default]\n    vault = {}\n",
         toml::Value::String(vault)
     )
@@ -103,15 +104,17 @@ pub(crate) fn report(app: &App, created: &Created) -> Result<()> {
     }
     let Some(recovery) = &created.recovery else {
         app.out.say(
-            "It has no recovery code yet, since there is no terminal to show one on. Fetch one, and keep a copy of the key\n\
-             elsewhere: without both, nobody can open the vault when this machine is lost.\n\n    drystone key recovery\n",
+            "It has no recovery code yet, since there is no terminal to show one on. Fetch\n\
+             one, and keep a copy of the key elsewhere: without both, nobody can open the\n\
+             vault when this machine is lost.\n\n    drystone key recovery\n",
         );
         return Ok(());
     };
     app.out.say(format_args!(
         "\n    Recovery code:  {}\n\n\
-         Write it down and keep it somewhere else. It opens the vault when the key is lost,\n\
-         and it is shown only now. Without it and without a key, nobody can open the vault.\n",
+         Write it down and keep it somewhere else. It opens the vault when the key is\n\
+         lost, and it is shown only now. Without it and without a key, nobody can open\n\
+         the vault.\n",
         recovery
     ));
     Ok(())

@@ -20,10 +20,13 @@ const EXAMPLES: &str = "\
 Examples:
   drystone key list
   drystone key add --new-passphrase-file new.txt
-  drystone key add --role writer --generate web.key      a key that can back up, but read nothing
-  drystone key add --role reader --recipient \"$(cat key.pub)\"  one that can restore, but change nothing
-  drystone key add --recipient \"$(cat id_ed25519.pub)\"   an ssh key opens the vault
-  drystone key recovery                                  a new recovery code
+  drystone key add --role writer --generate web.key
+                                  a key that can back up, but read nothing
+  drystone key add --role reader --recipient \"$(cat key.pub)\"
+                                  one that can restore, but change nothing
+  drystone key add --recipient \"$(cat id_ed25519.pub)\"
+                                  an ssh key opens the vault
+  drystone key recovery           a new recovery code
   drystone key remove 1a2b3c4d";
 
 /// Letters of a public key that are shown in a list.
@@ -50,6 +53,7 @@ enum What {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "drystone key add [OPTIONS] <ONE OF THE KEYS BELOW>")]
 struct Add {
     #[command(flatten)]
     lock: Lock,

@@ -15,16 +15,16 @@ use crate::reach::{self, absolute, spread};
 use crate::verbs::repair::{self, Work};
 
 const EXAMPLES: &str = "\
-Packs move to where they belong as soon as the places have changed; interrupted, it goes on with
-`drystone repair`. Everything can be read and written meanwhile.
+Packs move to where they belong as soon as the places have changed. If that is interrupted, `drystone repair` \
+continues it. Everything can be read and written meanwhile.
 
 Examples:
   drystone place list
-  drystone place add /mnt/b                          a vault at one place becomes a mirror
-  drystone place add /mnt/b /mnt/c --spread 2/3      any 2 of 3 places are enough
+  drystone place add /mnt/b                      one place becomes a mirror
+  drystone place add /mnt/b /mnt/c --spread 2/3  any 2 of 3 places are enough
   drystone place add s3://bucket/vault --up-limit 5MB --append-only
   drystone place replace /mnt/b /mnt/new
-  drystone place remove 1a2b3c4d                     empties the place, then drops it";
+  drystone place remove 1a2b3c4d                 empties it, then drops it";
 
 /// Add, list, remove and replace the places where the vault lies.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ enum What {
     Add(Add),
     /// Empty a place and drop it; one that is gone is dropped at once
     Remove(Remove),
-    /// Put a new place in the stead of another, which may be gone
+    /// Put a new place where another was, which may be gone
     Replace(Replace),
     /// Change how a place is used, or how packs are spread
     Set(Set),

@@ -16,9 +16,10 @@ use crate::output::{counted, duration, object, problem_list, shown, size};
 use crate::progress::Shown;
 
 const ABOUT: &str = "\
-Without a subcommand: brings every pack to the redundancy that the configuration demands. Shards that are missing, owed,
-known to be damaged, or at a place that leaves are made anew or moved; what is superseded is removed afterwards. It can be
-interrupted and run again at any time. Damage that nobody has seen yet is found by `drystone scrub`.
+Without a subcommand: brings every pack to the redundancy that the configuration demands. Shards that are \
+missing, owed, known to be damaged, or at a place that leaves are made anew or moved. What is superseded is \
+removed afterwards. It can be interrupted and run again at any time. Damage that nobody has seen yet is found by \
+`drystone scrub`.
 
 Examples:
   drystone repair --dry-run   what there is to do, and what it costs

@@ -20,15 +20,15 @@ use crate::output::{counted, duration, problem_list, put_bytes, shown_path, size
 use crate::progress::{Counts, Shown};
 
 const EXAMPLES: &str = "\
-A directory's content comes into DIR, a file comes into DIR under its name. What is there already is
-compared and only what differs is written, so an interrupted restore is completed by running it again.
+A directory's content comes into DIR, a file comes into DIR under its name. What is there already is compared \
+and only what differs is written, so an interrupted restore is completed by running it again.
 Patterns are written as in .gitignore; paths in them begin at DIR.
 
 Examples:
   drystone restore latest --target /tmp/back
   drystone restore latest:/home/me/Documents --target ~/Documents
   drystone restore 1a2b3c4d:/etc/fstab --target . --overwrite never
-  drystone restore latest --target /tmp/back --include '*.odt' --exclude 'Trash/'";
+  drystone restore latest --target /tmp/back --include '*.odt' -x 'Trash/'";
 
 /// Bring files back.
 #[derive(Debug, Args)]
@@ -46,13 +46,13 @@ pub(crate) struct Restore {
     /// Leave out what matches
     #[arg(long, short = 'x', value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// What to do with files that are there: make them what was stored, or leave them
+    /// What becomes of files that exist already: made what was stored, or left as they are
     #[arg(long, value_name = "WHEN", default_value = "always")]
     overwrite: When,
     /// Make holes of all zeros, not only of those that were holes
     #[arg(long)]
     sparse: bool,
-    /// Owners by name where this system knows the name, by number, or all files to who restores them
+    /// Set owners by name, by number, or make you the owner of every file
     #[arg(long, value_name = "HOW", default_value = "names")]
     owner: By,
     /// Leave out set-id bits, file capabilities and devices: for snapshots that others may have made up

@@ -11,17 +11,20 @@ use crate::open;
 use crate::output::{counted, local_time, shown, utc_time};
 
 const EXAMPLES: &str = "\
-The configuration says where the vault lies, how packs are spread, and which features a program must know to use the vault.
-Owners change it; every change replaces the configuration before it. Two owners who change it at once, or on both sides of a
-network that is cut, leave two: everything can be read and backed up, but changes and gc refuse until an owner chooses.
+The configuration says where the vault lies, how packs are spread, and which features a program must know to use \
+the vault. Owners change it; every change replaces the configuration before it. Two owners who change it at \
+once, or on both sides of a network that is cut, leave two: everything can be read and backed up, but changes \
+and gc refuse until an owner chooses.
 
 Examples:
-  drystone vault show                 the configuration in force, and others beside it
-  drystone vault resolve 1a2b3c4d     this one is right; the others count no more
+  drystone vault show              the one in force, and others beside it
+  drystone vault resolve 1a2b3c4d  this one is right; the others count no more
   drystone vault resolve --ledger 7-5e6f7a8b…
-                                      go on without a ledger that is lost (`drystone doctor` names it)
-  drystone vault upgrade              say which new features could be switched on
-  drystone vault upgrade --yes        switch them on: older programs can then no longer do what the features are for";
+                                   go on without a ledger that is lost
+                                   (`drystone doctor` names it)
+  drystone vault upgrade           say which features could be switched on
+  drystone vault upgrade --yes     switch them on: older programs can then no
+                                   longer do what the features are for";
 
 /// Show and change what every program must know of the vault.
 #[derive(Debug, Args)]
