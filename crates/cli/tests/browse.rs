@@ -173,3 +173,58 @@ fn checks_find_what_is_damaged_and_stats_count() {
     assert_eq!(scrub["problem_count"], scrub["packs"]);
     home.run(["scrub"]).code(5).says(&["packs/"]);
 }
+
+#[test]
+fn the_one_before_the_latest_is_named_too() {
+    let home = Home::backed_up();
+    home.write("src/a.txt", b"second\n");
+    home.run(["backup", "src"]).ok();
+    home.run(["backup", "src/dir"]).ok();
+    home.write("src/a.txt", b"third\n");
+    home.run(["backup", "src"]).ok();
+    let a = |snapshot: &str| home.run(["cat", &format!("{snapshot}:{}", home.path("src/a.txt").display())]);
+    assert_eq!(a("latest~0").ok().out(), "third\n");
+    assert_eq!(a("latest~1").ok().says(&["latest~1 is "]).out(), "second\n");
+    assert_eq!(a("latest~2").ok().out(), "first file\n");
+    a("latest~3").code(1).says(&["latest~3"]);
+    a("latest~x").code(1).says(&["latest~x"]);
+    let changes = home.run(["diff", "latest~1", "latest"]).ok().out();
+    assert!(changes.contains("M ") && changes.contains("a.txt"), "{changes}");
+    home.run(["forget", "latest~1"]).ok();
+    assert_eq!(a("latest~1").ok().out(), "first file\n");
+}
+
+#[test]
+fn quiet_prints_answers_and_what_is_wrong_and_nothing_else() {
+    let home = Home::backed_up();
+    home.write("new.key", b"");
+    for line in [
+        &["backup", "src"][..],
+        &["restore", "latest", "--target", "back"],
+        &["forget", "--keep-last", "9"],
+        &["gc"],
+        &["check"],
+        &["scrub"],
+        &["repair"],
+        &["repair", "index"],
+        &["key", "add", "--generate", "k.key"],
+    ] {
+        let ran = home.run([&["-q"], line].concat()).ok();
+        assert_eq!((ran.out().as_str(), ran.err().as_str()), ("", ""), "{line:?}");
+    }
+    for line in [
+        &["snapshots"][..],
+        &["stats"],
+        &["doctor"],
+        &["key", "list"],
+        &["place", "list"],
+        &["backup", "src", "-n"],
+        &["gc", "-n"],
+        &["key", "recovery"],
+    ] {
+        assert!(!home.run([&["-q"], line].concat()).ok().out().is_empty(), "{line:?}");
+    }
+    let pack = crate::runner::files_below(&home.vault().join("packs")).remove(0);
+    fs::remove_file(pack).unwrap();
+    assert!(home.run(["-q", "check"]).code(5).out().contains("problem"));
+}

@@ -4,6 +4,7 @@
 //!   as long as there is one of theirs, since a stolen writer key could otherwise choose what gets restored.
 //! - Where only writers published, one writer key alone is meant by `latest`; of several, one must be named.
 //! - A snapshot whose time cannot be true is passed over, and named.
+//! - The one before it is of the same host and the same paths: its state one backup earlier.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +36,14 @@ pub struct Latest {
 }
 
 /// Chooses among all snapshots; `own` is the key of this client, `named` that of the only signer that is meant.
-pub fn latest(all: Vec<Candidate>, own: &VerifyKey, named: Option<&VerifyKey>) -> Result<Latest, NoLatest> {
+///
+/// With `before`, the one so many backups before the latest, of its host and paths.
+pub fn latest(
+    all: Vec<Candidate>,
+    own: &VerifyKey,
+    named: Option<&VerifyKey>,
+    before: usize,
+) -> Result<Latest, NoLatest> {
     let is_trusted = |candidate: &Candidate| candidate.role == Role::Owner || candidate.writer == *own;
     let mut meant: Vec<Candidate> = match named {
         Some(key) => all.iter().filter(|one| one.writer == *key).cloned().collect(),
@@ -49,22 +57,25 @@ pub fn latest(all: Vec<Candidate>, own: &VerifyKey, named: Option<&VerifyKey>) -
         meant = all.clone();
     }
     meant.sort_by_key(position);
-    let mut doubtful = Vec::new();
+    let (mut doubtful, mut left, mut of) = (Vec::new(), before, None);
     while let Some(candidate) = meant.pop() {
+        let group = (candidate.snapshot.host.clone(), candidate.snapshot.paths.clone());
         match contradiction(&candidate) {
+            _ if of.as_ref().is_some_and(|of| *of != group) => {}
             Some(why) => doubtful.push((candidate.id, why)),
+            None if left > 0 => (left, of) = (left - 1, Some(group)),
             None => {
                 let after = all.iter().filter(|one| position(one) > position(&candidate));
                 let newer = after.filter(|one| named.is_none() && one.writer != candidate.writer && !is_trusted(one));
                 return Ok(Latest {
-                    newer: newer.map(|one| one.writer).collect(),
+                    newer: newer.filter(|_| before == 0).map(|one| one.writer).collect(),
                     chosen: candidate,
                     doubtful,
                 });
             }
         }
     }
-    match doubtful.is_empty() {
+    match doubtful.is_empty() || of.is_some() {
         true => Err(NoLatest::None),
         false => Err(NoLatest::Doubtful(doubtful.into_iter().map(|(id, _)| id).collect())),
     }
@@ -99,26 +110,45 @@ mod tests {
             by(THIRD, Role::Owner, 2, 200),
             by(OTHER, Role::Writer, 3, 300),
         ];
-        let found = latest(all.clone(), &OWN, None).unwrap();
+        let found = latest(all.clone(), &OWN, None, 0).unwrap();
         assert_eq!((found.chosen.id.0[0], found.newer), (2, BTreeSet::from([OTHER])));
-        assert_eq!(chosen(latest(all, &OWN, Some(&OTHER))), 3);
+        assert_eq!(chosen(latest(all, &OWN, Some(&OTHER), 0)), 3);
     }
 
     #[test]
     fn a_writer_means_its_own() {
         let all = vec![by(OWN, Role::Writer, 1, 100), by(OTHER, Role::Writer, 2, 200)];
-        assert_eq!(chosen(latest(all.clone(), &OWN, None)), 1);
-        assert_eq!(chosen(latest(all, &OTHER, None)), 2);
+        assert_eq!(chosen(latest(all.clone(), &OWN, None, 0)), 1);
+        assert_eq!(chosen(latest(all, &OTHER, None, 0)), 2);
     }
 
     #[test]
     fn of_several_writers_one_is_named() {
         let both = vec![by(OTHER, Role::Writer, 1, 100), by(THIRD, Role::Writer, 2, 200)];
         let several = NoLatest::Several(BTreeSet::from([OTHER, THIRD]));
-        assert_eq!(latest(both.clone(), &OWN, None).unwrap_err(), several);
-        assert_eq!(chosen(latest(both[..1].to_vec(), &OWN, None)), 1);
-        assert_eq!(latest(both, &OWN, Some(&OWN)).unwrap_err(), NoLatest::None);
-        assert_eq!(latest(Vec::new(), &OWN, None).unwrap_err(), NoLatest::None);
+        assert_eq!(latest(both.clone(), &OWN, None, 0).unwrap_err(), several);
+        assert_eq!(chosen(latest(both[..1].to_vec(), &OWN, None, 0)), 1);
+        assert_eq!(latest(both, &OWN, Some(&OWN), 0).unwrap_err(), NoLatest::None);
+        assert_eq!(latest(Vec::new(), &OWN, None, 0).unwrap_err(), NoLatest::None);
+    }
+
+    #[test]
+    fn the_one_before_is_of_the_same_host_and_paths() {
+        let of = |host: &str, number, started| {
+            let mut one = by(OWN, Role::Owner, number, started);
+            one.snapshot.host = host.to_owned();
+            one
+        };
+        let all = vec![
+            of("a", 1, 100),
+            of("a", 2, 200),
+            of("b", 3, 300),
+            of("a", 4, 400),
+            of("b", 5, 350),
+        ];
+        let before = |many| latest(all.clone(), &OWN, None, many).map(|found| found.chosen.id.0[0]);
+        assert_eq!([before(0), before(1), before(2)], [Ok(4), Ok(2), Ok(1)]);
+        assert_eq!(before(3), Err(NoLatest::None));
     }
 
     #[test]
@@ -127,9 +157,9 @@ mod tests {
             seen: FirstSeen { not_at: None, at: 150 },
             ..by(OWN, Role::Owner, 9, 4_000_000_000)
         };
-        let found = latest(vec![by(OWN, Role::Owner, 1, 100), later.clone()], &OWN, None).unwrap();
+        let found = latest(vec![by(OWN, Role::Owner, 1, 100), later.clone()], &OWN, None, 0).unwrap();
         assert_eq!((found.chosen.id.0[0], found.doubtful.len()), (1, 1));
-        let refused = latest(vec![later], &OWN, None).unwrap_err();
+        let refused = latest(vec![later], &OWN, None, 0).unwrap_err();
         assert_eq!(refused, NoLatest::Doubtful(vec![RootId([9; 16])]));
     }
 }

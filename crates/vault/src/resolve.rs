@@ -1,4 +1,4 @@
-//! Finding snapshots by what a person types: `latest`, `latest@KEY`, an id or its first digits.
+//! Finding snapshots by what a person types: `latest`, `latest~1`, `latest@KEY`, an id or its first digits.
 //!
 //! - `latest` is certain or it is an error: while a snapshot cannot be read that might be newer, none is chosen.
 //! - What `latest` chose, and what it passed over, is told by whoever uses it.
@@ -38,13 +38,18 @@ pub struct Resolved {
 
 impl Vault {
     /// Finds the snapshot that `text` means: `latest`, `latest@` and the first digits of a signer's key, an id, or its first digits.
+    /// `~N` behind `latest` or the key means the one N backups before, of the same host and paths.
     ///
     /// [`Error::LatestUnknown`] if a snapshot that might be newer cannot be read, [`Error::LatestOfSeveral`] if only writers published, and more
     /// than one, [`Error::LatestDoubtful`] if the times of all that are meant are impossible. All three are answered by naming an id.
     pub fn resolve(&self, text: &str) -> Result<Resolved> {
-        let signer = text.strip_prefix(LATEST).and_then(|rest| rest.strip_prefix('@'));
-        if text == LATEST || signer.is_some() {
-            return self.resolve_latest(text, signer);
+        if let Some(rest) = text.strip_prefix(LATEST) {
+            let (rest, before) = steps_back(rest).ok_or_else(|| self.no_snapshot(text))?;
+            match (rest, rest.strip_prefix('@')) {
+                ("", _) => return self.resolve_latest(text, None, before),
+                (_, Some(signer)) => return self.resolve_latest(text, Some(signer), before),
+                _ => {}
+            }
         }
         let id = self.resolve_id(text)?;
         let (snapshot, certificate) = self.signed_snapshot(&id)?;
@@ -57,7 +62,14 @@ impl Vault {
         })
     }
 
-    fn resolve_latest(&self, text: &str, signer: Option<&str>) -> Result<Resolved> {
+    fn no_snapshot(&self, text: &str) -> Error {
+        Error::NoSnapshot {
+            text: text.to_owned(),
+            place: self.place().to_owned(),
+        }
+    }
+
+    fn resolve_latest(&self, text: &str, signer: Option<&str>, before: usize) -> Result<Resolved> {
         let Survey {
             candidates,
             mut problems,
@@ -76,12 +88,9 @@ impl Vault {
         }
         let named = signer.map(|digits| self.find_signer(&candidates, digits)).transpose()?;
         let own = &self.secrets.certificate.writer;
-        match latest(candidates, own, named.as_ref()) {
+        match latest(candidates, own, named.as_ref(), before) {
             Ok(found) => Ok(self.resolved(found)),
-            Err(NoLatest::None) => Err(Error::NoSnapshot {
-                text: text.to_owned(),
-                place: self.place().to_owned(),
-            }),
+            Err(NoLatest::None) => Err(self.no_snapshot(text)),
             Err(NoLatest::Several(keys)) => Err(Error::LatestOfSeveral {
                 keys: keys.iter().map(|key| self.signer(key)).collect::<Vec<_>>().join(", "),
             }),
@@ -157,10 +166,7 @@ impl Vault {
     pub fn resolve_id(&self, text: &str) -> Result<RootId> {
         let ids = self.ids_beginning(text)?;
         match ids.as_slice() {
-            [] => Err(Error::NoSnapshot {
-                text: text.to_owned(),
-                place: self.place().to_owned(),
-            }),
+            [] => Err(self.no_snapshot(text)),
             [id] => Ok(*id),
             several => Err(Error::AmbiguousSnapshot {
                 text: text.to_owned(),
@@ -177,5 +183,13 @@ impl Vault {
         let all = listing.there.iter().chain(&listing.missing);
         let ids: BTreeSet<RootId> = all.map(|root| root.hash).collect();
         Ok(ids.into_iter().filter(matching).collect())
+    }
+}
+
+/// What stands before `~N`, and N; 0 without it, `None` if it is no number.
+fn steps_back(text: &str) -> Option<(&str, usize)> {
+    match text.split_once('~') {
+        None => Some((text, 0)),
+        Some((rest, number)) => Some((rest, number.parse().ok()?)),
     }
 }

@@ -21,7 +21,7 @@ const EXAMPLES: &str = "\
 Only what differs is read. A directory is listed if its own attributes differ.
 
 Examples:
-  drystone diff 1a2b3c4d latest
+  drystone diff latest~1 latest
   drystone diff 1a2b3c4d:/etc latest:/etc";
 
 /// Compare two snapshots, or two directories in them.
