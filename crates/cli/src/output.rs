@@ -7,7 +7,7 @@
 //! - Bytes that are not UTF-8 are escaped for people, and kept lossless in JSON.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +65,14 @@ impl Output {
             lines.line(text)?;
         }
         lines.finish()
+    }
+
+    /// Prints the names of columns, for a person at a terminal alone: what reads the lines counts them.
+    pub(crate) fn head(self, lines: &mut Lines, names: &str) -> Result<()> {
+        if self.is_json() || self.quiet || !io::stdout().is_terminal() {
+            return Ok(());
+        }
+        lines.line(names)
     }
 
     /// Prints what a command has done before it goes on; with `--quiet` only programs hear of it.

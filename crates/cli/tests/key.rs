@@ -185,3 +185,40 @@ fn neither_host_nor_label_nor_public_key_lie_open_at_the_place() {
             .any(|key| key["label"] == "attic-laptop" && key["recipient"] == recipient)
     );
 }
+
+#[test]
+fn a_key_is_named_by_what_it_signs_with_and_keeps_that_name() {
+    let home = Home::backed_up();
+    for (label, file) in [("laptop", "a.key"), ("tablet", "b.key")] {
+        let add = ["key", "add", "--role", "writer", "--label", label, "--generate", file];
+        home.run(add).ok();
+    }
+    let keys = || -> Vec<(String, String, String)> {
+        let lines = home.run(["key", "list", "--json"]).ok().json();
+        let keys = lines.iter().filter(|line| line["type"] == "key");
+        let text = |key: &serde_json::Value, name: &str| key[name].as_str().unwrap().to_owned();
+        keys.map(|key| (text(key, "label"), text(key, "signer"), text(key, "id")))
+            .collect()
+    };
+    let of = |label: &str| keys().into_iter().find(|(name, ..)| name == label);
+    let (laptop, tablet) = (of("laptop").unwrap(), of("tablet").unwrap());
+    let shown = home.run(["key", "list"]).ok();
+    assert!(
+        shown.out().contains(&laptop.1) && !shown.out().contains(&laptop.2[..8]),
+        "{}",
+        shown.out()
+    );
+    shown.says(&["* opened the vault"]);
+    let removed = home.run(["key", "remove", &laptop.1]).ok().out();
+    assert!(removed.contains(&laptop.1), "{removed}");
+    let after = of("tablet").unwrap();
+    assert!(
+        of("laptop").is_none() && after.1 == tablet.1 && after.2 != tablet.2,
+        "{after:?}"
+    );
+    // A name that was noted before still means the key.
+    home.run(["key", "remove", &tablet.1]).ok();
+    home.run(["key", "remove", &tablet.1])
+        .code(1)
+        .says(&["no single key", "next: drystone key list"]);
+}

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::features::Act;
 use crate::gc::delete_slot;
 use crate::keys::{NewLock, Unlock, Unlocked};
-use crate::known::VaultPin;
+use crate::known::{VaultPin, hex};
 use crate::place::Place;
 use crate::problem::Problems;
 use crate::vault::Vault;
@@ -482,15 +482,18 @@ impl Vault {
         Ok(())
     }
 
-    /// The slot whose id begins with `text`, whether it can be read or not.
+    /// Finds the slot whose id, or whose signing key, begins with `text`; by its id whether it can be read or not.
     pub fn find_key(&self, text: &str) -> Result<SlotId> {
-        let slots = slot_ids(&self.place)?;
-        let mut found = slots
-            .into_iter()
-            .filter(|id| !text.is_empty() && id.to_string().starts_with(text));
-        match (found.next(), found.next()) {
-            (Some(id), None) => Ok(id),
-            _ => Err(Error::NoSlot { text: text.to_owned() }),
+        let begins = |name: String| !text.is_empty() && name.starts_with(text);
+        let by_id = slot_ids(&self.place)?.into_iter().filter(|id| begins(id.to_string()));
+        // The key that a slot holds keeps its name when a new key epoch stores the slot again under another.
+        let keys = self.keys()?.0.into_iter();
+        let by_key = keys.filter(|key| begins(hex(&key.writer.0))).map(|key| key.id);
+        let found: BTreeSet<SlotId> = by_id.chain(by_key).collect();
+        match found.len() {
+            1 => found.into_iter().next(),
+            _ => None,
         }
+        .ok_or_else(|| Error::NoSlot { text: text.to_owned() })
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use drystone_format::SlotId;
 use drystone_format::keys::Role;
-use drystone_vault::{NewEpoch, NewLock, NewSlot, RecoveryCode, SlotInfo};
+use drystone_vault::{NewEpoch, NewLock, NewSlot, RecoveryCode, SlotInfo, Vault};
 use serde_json::{Value, json};
 
 use crate::config::Passphrase;
@@ -29,6 +29,8 @@ Examples:
   drystone key recovery           a new recovery code
   drystone key remove 1a2b3c4d";
 
+/// The names of the columns of a list.
+const HEAD: &str = "key        role    opened by   added                label  public key";
 /// Letters of a public key that are shown in a list.
 const RECIPIENT_SHOWN: usize = 40;
 
@@ -89,7 +91,7 @@ struct Lock {
 
 #[derive(Debug, Args)]
 struct Remove {
-    /// Its id, or the beginning of it (see `drystone key list`)
+    /// The beginning of the key, as `drystone key list` shows it, or of its id
     id: String,
     /// Do not start a new key epoch: whoever kept a copy of the removed key's secrets can read later backups too
     #[arg(long)]
@@ -122,8 +124,9 @@ impl Add {
             label: self.label.clone(),
             role,
         })?;
-        let mut fields = json!({ "id": id.to_string(), "role": role.word() });
-        let mut text = format!("key {} added ({})", id.short(), role.word());
+        let name = name_of(&vault, &id)?;
+        let mut fields = json!({ "id": id.to_string(), "signer": name, "role": role.word() });
+        let mut text = format!("key {name} added ({})", role.word());
         if let Some(file) = &self.lock.generate {
             keyfile::name_vault(file, &vault.pin())?;
             put_bytes(
@@ -168,6 +171,7 @@ impl Remove {
     fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let id = vault.find_key(&self.id)?;
+        let name = name_of(&vault, &id)?;
         let (keys, _) = vault.keys()?;
         let is_owner = keys.iter().any(|key| key.id == id && key.role == Role::Owner);
         if !keys.iter().any(|key| key.id == id) {
@@ -191,13 +195,8 @@ impl Remove {
             vault.remove_key(&id, NewEpoch::Start)?;
             (true, "; what is backed up from now on is closed to copies of it")
         };
-        let fields = json!({ "id": id.to_string(), "new_epoch": new_epoch });
-        app.end(
-            "key_removed",
-            Exit::Done,
-            fields,
-            format!("key {} removed{what}", id.short()),
-        )
+        let fields = json!({ "id": id.to_string(), "signer": name, "new_epoch": new_epoch });
+        app.end("key_removed", Exit::Done, fields, format!("key {name} removed{what}"))
     }
 }
 
@@ -218,7 +217,11 @@ fn recovery(app: &App) -> Result<Exit> {
         label,
         role: Role::Owner,
     })?;
-    let fields = json!({ "id": id.to_string(), "recovery_code": code.to_string() });
+    let fields = json!({
+        "id": id.to_string(),
+        "signer": name_of(&vault, &id)?,
+        "recovery_code": code.to_string(),
+    });
     let exit = app.answer("key_recovery", Exit::Done, fields, code.to_string())?;
     app.out
         .note("Write it down and keep it somewhere else; it is shown only now.");
@@ -234,25 +237,35 @@ fn list(app: &App) -> Result<Exit> {
     let mut lines = app.out.lines();
     if app.out.is_json() {
         for key in &keys {
-            lines.object("key", fields(key))?;
+            lines.object("key", fields(&vault, key))?;
         }
         let summary = json!({ "keys": keys.len(), "problems": problem_list(&problems) });
         lines.object("summary", with_exit(summary, exit))?;
     } else {
+        app.out.head(&mut lines, HEAD)?;
         for key in &keys {
-            lines.line(row(key))?;
+            lines.line(row(&vault, key))?;
         }
     }
     lines.finish()?;
+    app.out.note("* opened the vault for this command");
     app.out.problems(&problems);
     Ok(exit)
 }
 
-fn row(key: &SlotInfo) -> String {
+/// The name of a key for people: the first digits of what it signs with, by which `snapshots` names it too. It stays when a
+/// new key epoch stores the slot under another id. Of a slot that is damaged, the beginning of its id.
+fn name_of(vault: &Vault, id: &SlotId) -> Result<String> {
+    let (keys, _) = vault.keys()?;
+    let key = keys.iter().find(|key| key.id == *id);
+    Ok(key.map_or_else(|| id.short(), |key| vault.signer_name(&key.writer)))
+}
+
+fn row(vault: &Vault, key: &SlotInfo) -> String {
     let recipient: String = key.recipient.chars().take(RECIPIENT_SHOWN).collect();
     let text = format!(
         "{} {} {:<6}  {:<10}  {}  {}  {}",
-        key.id.short(),
+        vault.signer_name(&key.writer),
         if key.current { "*" } else { " " },
         key.role.word(),
         key.lock.word(),
@@ -263,9 +276,10 @@ fn row(key: &SlotInfo) -> String {
     text.trim_end().to_owned()
 }
 
-fn fields(key: &SlotInfo) -> Value {
+fn fields(vault: &Vault, key: &SlotInfo) -> Value {
     json!({
         "id": key.id.to_string(),
+        "signer": vault.signer_name(&key.writer),
         "role": key.role.word(),
         "lock": key.lock.word(),
         "label": key.label,

@@ -18,6 +18,8 @@ use crate::exit::{Exit, Result};
 use crate::open;
 use crate::output::{counted, local_time, path_object, problem_list, shown, size, utc_time, with_exit};
 
+/// The names of the columns.
+const HEAD: &str = "snapshot  began                host                   files      size        stored  paths  [tags]";
 /// Paths, hosts or tags that are named before the rest is only counted.
 const NAMES_SHOWN: usize = 5;
 
@@ -69,6 +71,9 @@ impl Snapshots {
             lines.object("summary", with_exit(summary, exit))?;
             lines.finish()?;
             return Ok(exit);
+        }
+        if !snapshots.is_empty() {
+            app.out.head(&mut lines, HEAD)?;
         }
         for candidate in &snapshots {
             lines.line(row(&vault, candidate))?;
