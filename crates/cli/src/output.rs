@@ -25,6 +25,10 @@ pub(crate) const SCHEMA: u64 = 1;
 /// Problems shown to a person before the rest is only counted; JSON has all that were kept.
 const PROBLEMS_SHOWN: usize = 20;
 
+/// From the first moment of the year 0 to the last of 9999 that is there in every time zone, seconds since 1970: RFC 3339
+/// has years of four digits.
+const CALENDAR_SECONDS: std::ops::Range<i64> = -62_167_132_800..253_402_214_400;
+
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -374,6 +378,22 @@ pub(crate) fn duration(value: Duration) -> String {
     }
 }
 
+/// A time that no calendar of four digits has, as seconds since 1970: `@253402300800.5`, which `date -d` reads too.
+fn beyond_calendar(time: Time) -> Option<String> {
+    let in_calendar = CALENDAR_SECONDS.contains(&time.seconds);
+    let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    let (whole, part) = (
+        nanos.unsigned_abs() / 1_000_000_000,
+        nanos.unsigned_abs() % 1_000_000_000,
+    );
+    let sign = if nanos < 0 { "-" } else { "" };
+    let part = match part {
+        0 => String::new(),
+        part => format!(".{}", format!("{part:09}").trim_end_matches('0')),
+    };
+    (!in_calendar).then(|| format!("@{sign}{whole}{part}"))
+}
+
 fn timestamp(time: Time) -> jiff::Timestamp {
     let end = if time.seconds < 0 {
         jiff::Timestamp::MIN
@@ -385,6 +405,9 @@ fn timestamp(time: Time) -> jiff::Timestamp {
 
 /// A time for people, in their time zone: `2026-11-21 12:52:21`.
 pub(crate) fn local_time(time: Time) -> String {
+    if let Some(seconds) = beyond_calendar(time) {
+        return format!("{seconds:<19}");
+    }
     timestamp(time)
         .to_zoned(jiff::tz::TimeZone::system())
         .strftime("%Y-%m-%d %H:%M:%S")
@@ -399,7 +422,7 @@ pub(crate) fn local_offset(seconds: i64) -> i64 {
 
 /// A time for programs: RFC 3339, UTC.
 pub(crate) fn utc_time(time: Time) -> String {
-    timestamp(time).to_string()
+    beyond_calendar(time).unwrap_or_else(|| timestamp(time).to_string())
 }
 
 /// The exit and its word, as every summary object carries them.
@@ -463,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn times_outside_the_calendar_are_shown_as_its_ends() {
+    fn times_outside_the_calendar_are_exact_too() {
         assert_eq!(
             utc_time(Time { seconds: 0, nanos: 5 }),
             "1970-01-01T00:00:00.000000005Z"
@@ -475,19 +498,13 @@ mod tests {
             }),
             "1969-12-31T23:59:59.5Z"
         );
-        assert!(
-            utc_time(Time {
-                seconds: i64::MAX,
-                nanos: 0
-            })
-            .starts_with("9999-")
-        );
-        assert!(
-            !local_time(Time {
-                seconds: i64::MIN,
-                nanos: 999_999_999
-            })
-            .is_empty()
-        );
+        let at = |seconds, nanos| Time { seconds, nanos };
+        assert_eq!(utc_time(at(i64::MAX, 0)), "@9223372036854775807");
+        assert_eq!(utc_time(at(253_402_300_800, 500_000_000)), "@253402300800.5");
+        assert_eq!(utc_time(at(-70_000_000_001, 750_000_000)), "@-70000000000.25");
+        assert_eq!(local_time(at(253_402_300_800, 0)), "@253402300800      ");
+        assert!(local_time(at(i64::MIN, 999_999_999)).starts_with("@-9223372036854775807."));
+        assert!(utc_time(at(253_402_214_399, 0)).starts_with("9999-12-30T"));
+        assert!(utc_time(at(-62_167_132_800, 0)).starts_with("0000-01-02T"));
     }
 }
