@@ -75,7 +75,7 @@ pub(crate) struct Backup {
     #[arg(long)]
     walk: bool,
     /// Store nothing, only say what would be backed up
-    #[arg(long)]
+    #[arg(long, short = 'n')]
     dry_run: bool,
 }
 

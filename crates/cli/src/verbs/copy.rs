@@ -51,7 +51,7 @@ pub(crate) struct Copy {
     #[arg(long, value_name = "CODEC")]
     compression: Option<Compression>,
     /// Copy nothing, only say which snapshots would be copied
-    #[arg(long)]
+    #[arg(long, short = 'n')]
     dry_run: bool,
 }
 

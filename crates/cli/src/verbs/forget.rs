@@ -50,7 +50,7 @@ pub(crate) struct Forget {
     #[arg(long)]
     allow_empty: bool,
     /// Only say what would be dropped
-    #[arg(long)]
+    #[arg(long, short = 'n')]
     dry_run: bool,
 }
 
@@ -137,7 +137,9 @@ impl Forget {
         self.tell_misses(app, &met.into_inner());
         let ids: Vec<RootId> = groups.iter().flat_map(Group::forgotten).collect();
         let total = groups.iter().map(|group| group.snapshots.len()).sum::<usize>();
-        list(app, &groups)?;
+        if self.dry_run || app.out.is_json() || !app.out.quiet {
+            list(app, &groups)?;
+        }
         if !self.allow_empty
             && let Some((candidate, _)) = groups
                 .iter()

@@ -45,7 +45,7 @@ pub(crate) struct Gc {
     #[arg(long)]
     without_missing: bool,
     /// Only say what would be done
-    #[arg(long)]
+    #[arg(long, short = 'n')]
     dry_run: bool,
 }
 

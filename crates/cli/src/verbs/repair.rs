@@ -31,7 +31,7 @@ Examples:
 #[command(after_help = ABOUT)]
 pub(crate) struct Repair {
     /// Only say what there is to do, and what it costs
-    #[arg(long)]
+    #[arg(long, short = 'n')]
     dry_run: bool,
     #[command(subcommand)]
     what: Option<What>,

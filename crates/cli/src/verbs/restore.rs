@@ -59,7 +59,7 @@ pub(crate) struct Restore {
     #[arg(long)]
     no_special: bool,
     /// Write nothing, only say what would be restored
-    #[arg(long)]
+    #[arg(long, short = 'n')]
     dry_run: bool,
 }
 
