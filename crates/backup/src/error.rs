@@ -102,7 +102,7 @@ pub enum Error {
         path: Vec<u8>,
     },
     /// A stored entry is not of the kind that is needed.
-    #[error("{}: is not a {wanted}", shown(path))]
+    #[error("{} is not a {wanted}", shown_or_root(path))]
     WrongKind {
         /// The path.
         path: Vec<u8>,
@@ -141,6 +141,11 @@ impl From<drystone_index::Error> for Error {
 /// Whether an error says nothing about the file that it was met at.
 pub(crate) fn is_exhausted(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
+}
+
+/// A path in a snapshot for people; the empty one is the whole tree.
+fn shown_or_root(path: &[u8]) -> String {
+    if path.is_empty() { "/".to_owned() } else { shown(path) }
 }
 
 /// A path for people: escapes what is not text.

@@ -395,7 +395,7 @@ fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, Profile>> {
         let key = text.lines().nth(line - 1).map_or("", str::trim);
         let what = error.message().replace('\n', ", ");
         Failure::usage(format!("{}: line {line}: `{key}`: {what}", shown_path(file)))
-            .next("mend this line, or name another file with --config")
+            .next("correct this line, or name another file with --config")
     })?;
     let base = file.parent().unwrap_or(Path::new(""));
     let mut profiles = parsed.profile;

@@ -173,9 +173,18 @@ fn trouble_lines(troubles: &Troubles) -> Vec<String> {
         }
     }
     if troubles.thin.count > 0 {
+        let away = troubles.places.iter().filter(|place| place.absent.is_some());
+        let away: Vec<String> = away.map(|place| shown(place.place.as_bytes())).collect();
+        let because = match away.as_slice() {
+            [] => "too many places are away".to_owned(),
+            [one] => format!("{one} is away"),
+            several => format!("{} are away", several.join(", ")),
+        };
+        let have = if troubles.thin.count == 1 { "has" } else { "have" };
+        let many = counted(troubles.thin.count, "object");
+        let when = if away.len() == 1 { "it is" } else { "they are" };
         lines.push(format!(
-            "{} without any redundancy, since too many places are away; run `drystone repair` when they are back",
-            counted(troubles.thin.count, "object")
+            "{many} {have} no redundancy now, because {because}; run `drystone repair` when {when} back"
         ));
     }
     lines

@@ -239,7 +239,10 @@ impl From<drystone_store::Error> for Failure {
     fn from(error: drystone_store::Error) -> Self {
         use drystone_store::Error as E;
         let (exit, next) = match &error {
-            E::NoPlace { .. } => (Exit::NoVault, "check the path, or: drystone init"),
+            E::NoPlace { advice, .. } => {
+                let next = advice.split_once("; ").map(|(_, next)| next);
+                (Exit::NoVault, next.unwrap_or("check the path, or: drystone init"))
+            }
             E::NotDirectory { .. } | E::Occupied { .. } => (Exit::NoVault, "name another place with --vault"),
             E::Scheme { .. } | E::Url { .. } | E::NotBuilt { .. } => (Exit::Usage, URLS),
             E::NotFound { .. } | E::Short { .. } | E::TooLarge { .. } | E::Unsound { .. } | E::Lost { .. } => {
@@ -265,7 +268,8 @@ fn what_happened(error: &drystone_store::Error) -> String {
     let text = error.to_string();
     let is_said_twice = matches!(
         error,
-        E::Short { .. }
+        E::NoPlace { .. }
+            | E::Short { .. }
             | E::TooLarge { .. }
             | E::Full { .. }
             | E::Denied { .. }
@@ -288,7 +292,10 @@ impl From<drystone_backup::Error> for Failure {
             E::Vault(error) => return Self::from(error),
             // A closed pipe is told nobody.
             E::Output { ref source } => return Self::output(source),
-            E::Pattern { .. } => (Exit::Usage, "mend the pattern; they are written as in .gitignore"),
+            E::Pattern { .. } => (
+                Exit::Usage,
+                "correct the pattern; patterns are written as in .gitignore",
+            ),
             E::Source { .. } => (Exit::Error, "check the path"),
             E::SameVault { .. } => (Exit::Usage, "name another vault with --to"),
             E::Target { .. } => (

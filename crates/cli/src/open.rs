@@ -121,7 +121,7 @@ fn open_asking(app: &App, settings: &Settings, reach: Reach, given: Given) -> Re
         match Vault::open(again, context.clone(), &given.with) {
             Ok(vault) => return Ok((vault, given)),
             Err(drystone_vault::Error::WrongKey { place, .. }) if given.is_typed && tries_left > 0 => {
-                app.out.say("wrong passphrase or recovery code; try again");
+                app.out.warning("wrong passphrase or recovery code; try again");
                 given = ask(app, &place)?;
             }
             Err(error) => return Err(wrong_key(error, &given)),

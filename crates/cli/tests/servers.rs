@@ -166,7 +166,7 @@ fn any_two_of_four_places_are_enough_and_a_dead_one_is_replaced() {
     ] {
         let says = [
             "1 of 4 can be used",
-            "2 are needed",
+            "it takes 2",
             &disk_url,
             &sftp_url,
             &webdav_url,

@@ -144,7 +144,7 @@ pub enum Error {
     },
     /// Too few places of a spread could do their part, and some of those that could not be asked may be able to.
     #[error(
-        "{name}: too few places could do their part, {needed} are needed: {said}; \
+        "{name}: too few places could do their part, and it takes {needed}: {said}; \
          bring the missing places back and run the command again"
     )]
     TooFew {

@@ -28,8 +28,28 @@ pub(crate) const WHOLE: &str = "the place";
 const REASON_MAX_BYTES: u64 = 1 << 10;
 /// Time that it may take to say it.
 const REASON_LIMIT: Duration = Duration::from_secs(1);
-const DENIED: &str =
-    "check user and key (`?key=`, the agent or ~/.ssh/config), the server's host key, and the owner of the directory";
+/// What to look at when the server refuses a request.
+const DENIED: &str = "check the user, and the owner of the directory";
+/// What `ssh` says when a login is refused, and what to look at then.
+const REFUSED: [(&str, &str); 4] = [
+    (
+        "Host key verification failed",
+        "the server's host key is not known, or is another than the known one. If it is new: connect once with ssh, or add \
+         ?known_hosts=add. If it has changed: find out why first",
+    ),
+    (
+        "UNPROTECTED PRIVATE KEY",
+        "others may read the private key file: chmod 600 it",
+    ),
+    (
+        "Too many authentication failures",
+        "the agent offered too many keys: name the right one with ?key=FILE or in ~/.ssh/config",
+    ),
+    (
+        "Permission denied",
+        "check user and key (?key=FILE, the agent or ~/.ssh/config)",
+    ),
+];
 
 /// The outcome of a request.
 pub(crate) type Outcome<T> = std::result::Result<T, SftpError>;
@@ -170,14 +190,8 @@ impl Ssh {
     /// Sorts what `ssh` said before it gave up.
     fn not_connected(&self, said: &str) -> Error {
         let place = self.url.text.clone();
-        let refused = [
-            "Permission denied",
-            "Host key verification failed",
-            "Too many authentication failures",
-            "UNPROTECTED PRIVATE KEY",
-        ];
-        if refused.iter().any(|words| said.contains(words)) {
-            return self.denied(WHOLE, "logging in to");
+        if let Some((_, advice)) = REFUSED.iter().find(|(words, _)| said.contains(words)) {
+            return self.denied(WHOLE, "logging in to", advice);
         }
         let name = WHOLE.to_string();
         match said.trim() {
@@ -192,12 +206,12 @@ impl Ssh {
         }
     }
 
-    fn denied(&self, name: &str, during: &'static str) -> Error {
+    fn denied(&self, name: &str, during: &'static str, advice: &'static str) -> Error {
         Error::Denied {
             name: name.to_string(),
             place: self.url.text.clone(),
             during,
-            advice: DENIED,
+            advice,
         }
     }
 
@@ -206,7 +220,7 @@ impl Ssh {
         let (name, place) = (name.to_string(), self.url.text.clone());
         match error {
             SftpError::SftpError(SftpErrorKind::NoSuchFile, _) => Error::NotFound { name, place },
-            SftpError::SftpError(SftpErrorKind::PermDenied, _) => self.denied(&name, during),
+            SftpError::SftpError(SftpErrorKind::PermDenied, _) => self.denied(&name, during, DENIED),
             error if is_failure(&error) => {
                 let source = io::Error::other(error.to_string());
                 Error::Io {

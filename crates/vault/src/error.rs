@@ -186,7 +186,7 @@ pub enum Error {
         reason: String,
     },
     /// Too few places are there to read or write anything; nothing was changed.
-    #[error("too few places: {there} of {total} can be used, and {needed} are needed; missing: {missing}")]
+    #[error("too few places: {there} of {total} can be used, and it takes {needed}; missing: {missing}")]
     TooFewPlaces {
         /// How many answer.
         there: usize,

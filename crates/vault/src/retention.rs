@@ -135,7 +135,12 @@ fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64, ahead: Ahead<'_>) -> 
         reasons.extend(tags.map(|tag| format!("tag {tag}")));
         let age = now.saturating_sub(candidate.seen.at);
         if candidate.role != Role::Owner && age < keep.grace_seconds {
-            reasons.push(format!("a writer's, first seen {} days ago", age.max(0) / DAY));
+            let when = match age.max(0) / DAY {
+                0 => "today".to_owned(),
+                1 => "1 day ago".to_owned(),
+                days => format!("{days} days ago"),
+            };
+            reasons.push(format!("a writer's, first seen {when}"));
         }
     }
     let mut wanted = by_time(&credible, keep, ahead);
@@ -178,12 +183,16 @@ fn by_time(credible: &[Timed], keep: &Keep, ahead: Ahead<'_>) -> BTreeMap<usize,
             seconds.div_euclid(DAY)
         }),
     ];
+    let local_begins: Vec<i64> = credible
+        .iter()
+        .map(|(_, started, ..)| started.saturating_add(ahead(*started)))
+        .collect();
     for (count, why, bucket) in rules {
-        let bucket = |started: i64| bucket(started.saturating_add(ahead(started)));
         let mut seen = HashSet::new();
-        let buckets: Vec<i64> = credible.iter().rev().map(|(_, started, ..)| bucket(*started)).collect();
-        for number in buckets.into_iter().filter(|number| seen.insert(*number)).take(count) {
-            let inside = credible.iter().filter(|(_, started, ..)| bucket(*started) == number);
+        let buckets = local_begins.iter().rev().map(|begin| bucket(*begin));
+        for number in buckets.filter(|number| seen.insert(*number)).take(count) {
+            let pairs = credible.iter().zip(&local_begins);
+            let inside = pairs.filter(|(_, begin)| bucket(**begin) == number).map(|(one, _)| one);
             let chosen = match is_writers {
                 true => inside.min_by_key(|(at, _, seen, _)| (*seen, *at)),
                 false => inside.max_by_key(|(at, ..)| *at),

@@ -184,10 +184,14 @@ impl Vault {
                 if !error.is_absence() {
                     catalog.losses.mark_damaged(&pack.pack)?;
                 }
-                report.problems.push(
-                    Name::pack(&pack.pack).as_str(),
-                    format!("{error}; its chunks are stored again by the next backup that meets them"),
+                let why = match &error {
+                    Error::Damaged { source, .. } => source.to_string(),
+                    other => other.to_string(),
+                };
+                let what = format!(
+                    "damaged: {why}; `drystone check` names the files, and `drystone backup` stores again those that still exist"
                 );
+                report.problems.push(Name::pack(&pack.pack).as_str(), what);
                 Progress::add(&options.progress.problems, 1);
                 Ok(false)
             }

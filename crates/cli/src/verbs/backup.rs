@@ -29,7 +29,8 @@ use crate::verbs::init;
 
 const EXAMPLES: &str = "\
 If no place is named, the first backup makes the vault in ~/.local/share/drystone/vault, with a generated key \
-and a recovery code that is shown once. Anywhere else, `drystone init` makes it.
+and a recovery code that is shown once. Anywhere else, `drystone init` makes it. The vault itself and the cache \
+are never backed up.
 Patterns are written as in .gitignore: *.o and cache/ match names at any depth, /home/*/tmp begins at the root.
 
 Examples:

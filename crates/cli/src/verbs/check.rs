@@ -84,11 +84,11 @@ fn text(report: &CheckReport, took: Duration) -> String {
         "out of reach while a place is away",
     );
     let harmless = when(report.harmless.count(), "damaged pack", "that nothing depends on");
-    let debt = "with less redundancy than they should have, run `drystone repair`";
+    let debt = "with too little redundancy, run `drystone repair`";
     let debt = when(report.redundancy.owed_packs, "pack", debt);
     let lacking = "missing at places that should have them, run `drystone repair`";
     let lacking = when(report.redundancy.owed_objects(), "object", lacking);
-    let leftover = "never stored whole by an interrupted run, `drystone gc` removes them";
+    let leftover = "never stored whole by an interrupted run, `drystone gc` removes what is left";
     let leftover = when(report.redundancy.leftover_packs, "pack", leftover);
     format!(
         "checked {}, {} in {}: {verdict}{away}{harmless}{debt}{lacking}{leftover}; {}",

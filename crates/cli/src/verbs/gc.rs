@@ -107,7 +107,7 @@ impl Gc {
 
     fn text(&self, report: &GcReport) -> String {
         let mut text = format!(
-            "{} of garbage in {}: ",
+            "{} of garbage (before compression) in {}: ",
             size(report.unused_bytes),
             counted(report.packs, "pack")
         );
@@ -120,15 +120,16 @@ impl Gc {
             return text;
         }
         text.push_str(&format!(
-            "deleted {} ({}), copied {}",
+            "deleted {} ({} stored), copied {}",
             counted(report.deleted_packs, "pack"),
             size(report.deleted_bytes),
             size(report.copied_bytes)
         ));
         if report.waiting_packs > 0 {
             text.push_str(&format!(
-                "; {} wait for {} that may rely on them, run `drystone gc` again later",
+                "; {} {} for {} that may rely on what is condemned, run `drystone gc` again later",
                 counted(report.waiting_packs, "pack"),
+                if report.waiting_packs == 1 { "waits" } else { "wait" },
                 counted(report.waiting_for.len() as u64, "run")
             ));
         }

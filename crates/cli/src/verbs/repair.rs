@@ -146,6 +146,8 @@ pub(crate) fn places(app: &App, vault: Vault, work: Work) -> Result<Exit> {
 fn plan_text(plan: &Redundancy) -> String {
     let mut text = match (plan.owed_packs, plan.lost_packs) {
         (0, 0) if plan.owed_objects() > 0 => format!("{} to copy", counted(plan.owed_objects(), "object")),
+        (0, 0) if plan.packs == 0 => "no pack is spread over places, so there is nothing to move or to mend".to_owned(),
+        (0, 0) if plan.packs == 1 => "the one pack is as it should be".to_owned(),
         (0, 0) => format!("all {} are as they should be", counted(plan.packs, "pack")),
         (owed, 0) => format!("{} of {} to mend", owed, counted(plan.packs, "pack")),
         (owed, lost) => format!(
@@ -192,7 +194,7 @@ fn unreadable(plan: &Redundancy) -> String {
     }
     if plan.leftover_packs > 0 {
         let count = counted(plan.leftover_packs, "pack");
-        text += &format!("; {count} never stored whole by an interrupted run, `drystone gc` removes them");
+        text += &format!("; {count} never stored whole by an interrupted run, `drystone gc` removes what is left");
     }
     text
 }
