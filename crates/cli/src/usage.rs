@@ -66,7 +66,7 @@ pub(crate) fn refuse(error: &clap::Error, line: &[OsString]) -> Exit {
         return failure.exit;
     }
     if form == Form::Json {
-        out.failure(&failure(error));
+        out.failure(&failure(error, line));
         return Exit::Usage;
     }
     // What it quotes of the command line may be the name of a file that somebody else made.
@@ -127,13 +127,13 @@ fn not_text(line: &[OsString]) -> Failure {
 }
 
 /// What the parser says, as an object of ours: the sentence, and the tip or the help to look at.
-fn failure(error: &clap::Error) -> Failure {
+fn failure(error: &clap::Error, line: &[OsString]) -> Failure {
     let text = error.render().to_string();
     let mut parts = text.split("\n\n").map(one_line);
     let message = parts.next().unwrap_or_default();
     let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
     let tip = parts.find_map(|part| part.strip_prefix("tip: ").map(str::to_owned));
-    Failure::usage(message).next(tip.unwrap_or_else(|| format!("drystone help{}", verb(error))))
+    Failure::usage(message).next(tip.unwrap_or_else(|| format!("drystone help{}", verb(error, line))))
 }
 
 fn one_line(text: &str) -> String {
@@ -141,15 +141,28 @@ fn one_line(text: &str) -> String {
 }
 
 /// The command that the usage is of, each word after a space; empty for the program itself.
-fn verb(error: &clap::Error) -> String {
+fn verb(error: &clap::Error, line: &[OsString]) -> String {
     let usage = match error.get(ContextKind::Usage) {
         Some(ContextValue::StyledStr(usage)) => usage.to_string(),
-        _ => String::new(),
+        _ => return typed_verb(line),
     };
     let words = usage.split_whitespace().skip_while(|word| *word != "drystone").skip(1);
     let is_word =
         |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !word.starts_with('-');
     words.take_while(is_word).map(|word| format!(" {word}")).collect()
+}
+
+/// The words on the command line that are commands, each after a space.
+fn typed_verb(line: &[OsString]) -> String {
+    let program = Cli::command();
+    let (mut command, mut verb) = (&program, String::new());
+    for word in line.iter().skip(1).filter_map(|part| part.to_str()) {
+        if let Some(inner) = command.find_subcommand(word) {
+            command = inner;
+            verb += &format!(" {word}");
+        }
+    }
+    verb
 }
 
 /// The help of the command that `words` name.
@@ -158,7 +171,7 @@ pub(crate) fn help(words: &[String]) -> Result<String, Failure> {
     let line = ["drystone"].into_iter().chain(words.iter().map(String::as_str));
     match Cli::try_parse_from(line.chain(["--help"])) {
         Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(error.render().to_string()),
-        Err(error) => Err(failure(&error)),
+        Err(error) => Err(failure(&error, &[])),
         Ok(_) => Err(Failure::usage("there is no help for this").next("drystone --help")),
     }
 }
@@ -182,8 +195,8 @@ mod tests {
     use super::*;
 
     fn refused(line: &[&str]) -> Failure {
-        let line = [&["drystone"], line].concat();
-        failure(&Cli::try_parse_from(line).unwrap_err())
+        let line: Vec<OsString> = [&["drystone"], line].concat().into_iter().map(OsString::from).collect();
+        failure(&Cli::try_parse_from(&line).unwrap_err(), &line)
     }
 
     #[test]
@@ -201,6 +214,7 @@ mod tests {
         assert!(failed.next.unwrap().contains("'backup'"), "{}", failed.message);
         let failed = refused(&["--threads", "0", "snapshots"]);
         assert!(failed.message.contains("--threads"), "{}", failed.message);
+        assert_eq!(failed.next.as_deref(), Some("drystone help snapshots"));
         assert_eq!(refused(&["key", "add"]).next.as_deref(), Some("drystone help key add"));
     }
 

@@ -228,3 +228,29 @@ fn quiet_prints_answers_and_what_is_wrong_and_nothing_else() {
     fs::remove_file(pack).unwrap();
     assert!(home.run(["-q", "check"]).code(5).out().contains("problem"));
 }
+
+#[test]
+fn times_that_no_calendar_has_are_shown_exactly() {
+    // A file system in memory, which takes any time.
+    let shm = std::path::Path::new("/dev/shm");
+    if !shm.is_dir() {
+        eprintln!("LEFT OUT: there is no /dev/shm, whose files may have any time");
+        return;
+    }
+    let home = Home::below(shm);
+    home.write("src/far", b"x");
+    let touched = Command::new("touch")
+        .args(["-d", "@253402300800.5", "src/far"])
+        .current_dir(home.path(""))
+        .status();
+    assert!(touched.unwrap().success());
+    home.run(["backup", "src"]).ok();
+    let lines = home.run(["ls", "--json", &spot(&home, "src")]).ok().json();
+    assert_eq!(lines[0]["mtime"], "@253402300800.5");
+    assert!(
+        home.run(["ls", "-l", &spot(&home, "src")])
+            .ok()
+            .out()
+            .contains(" @253402300800.5 ")
+    );
+}

@@ -168,7 +168,7 @@ fn a_wrong_command_line_is_an_object_for_programs_and_a_sentence_for_people() {
     let home = Home::new();
     let cases: [(&[&str], &str, &str); 8] = [
         (&["snapshots", "--nope"], "--nope", "drystone help snapshots"),
-        (&["--threads", "0", "snapshots"], "--threads", "drystone help"),
+        (&["--threads", "0", "snapshots"], "--threads", "drystone help snapshots"),
         (&["restore", "latest"], "--target", "drystone help restore"),
         (&["bakup"], "bakup", "'backup'"),
         (&["prune"], "`prune`", "drystone gc"),

@@ -114,3 +114,59 @@ fn what_lies_at_a_place_that_is_away_is_not_called_lost() {
     home.run(["repair", "--vault", "a"]).code(4);
     home.run(["check", "--vault", "a"]).ok();
 }
+
+/// The last object of a run, whose exit the runner compares with that of the process.
+fn last(home: &Home, line: &[&str], code: i32) -> Value {
+    let mut objects = home.run([line, &["--json"]].concat()).code(code).json();
+    objects.pop().unwrap()
+}
+
+#[test]
+fn what_a_run_says_for_programs_is_what_it_ends_with() {
+    let home = spread();
+    let vault = ["--vault", "a"];
+    let run = |line: &[&str], code: i32| last(&home, &[&vault, line].concat(), code)["exit"].clone();
+    assert_eq!(run(&["backup", "src"], 0), "ok");
+    fs::rename(home.path("c"), home.path("away")).unwrap();
+    // Something is owed to the place that is away.
+    for line in [
+        &["backup", "src"][..],
+        &["key", "add", "--generate", "new.key"],
+        &["key", "recovery"],
+        &["forget", "--keep-last", "1"],
+        &["repair", "--dry-run"],
+    ] {
+        assert_eq!(run(line, 3), "incomplete", "{line:?}");
+    }
+    assert_eq!(run(&["stats"], 0), "ok");
+    assert_eq!(run(&["place", "list"], 0), "ok");
+    // Packs that move were never damaged.
+    assert_eq!(run(&["place", "replace", "c", "d"], 0), "ok");
+    assert_eq!(run(&["place", "add", "e", "--later"], 0), "ok");
+    assert_eq!(run(&["repair"], 4), "repaired");
+    assert_eq!(run(&["place", "set", "e", "--weight", "2"], 0), "ok");
+    assert_eq!(run(&["vault", "show"], 0), "ok");
+}
+
+#[test]
+fn what_still_names_a_place_that_was_replaced_is_said() {
+    let home = spread();
+    home.run(["place", "replace", "b", "d", "--vault", "a"]).ok();
+    fs::remove_dir_all(home.path("b")).unwrap();
+    let said = |line: &[&str], env: &[(&str, &str)]| home.run_with(line, env).ok().err();
+    let by_variable = said(&["stats"], &[("DRYSTONE_VAULT", "a,./b")]);
+    assert!(
+        by_variable.contains("/b: is not there, and is no place of this vault; DRYSTONE_VAULT names it"),
+        "{by_variable}"
+    );
+    assert!(said(&["stats", "--vault", "a,./b"], &[]).contains("; --vault names it"));
+    home.write(
+        "home/.config/drystone/config.toml",
+        b"[profile.default]\nvault = '../../../a,../../../b'\n",
+    );
+    let by_profile = said(&["stats"], &[]);
+    assert!(
+        by_profile.contains("the profile in the configuration file names it"),
+        "{by_profile}"
+    );
+}

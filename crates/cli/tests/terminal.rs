@@ -98,3 +98,32 @@ fn with_a_key_nothing_is_asked() {
     let (screen, code) = in_terminal(&home, "stats", "\u{0}", "").unwrap();
     assert!(code == 0 && !screen.contains("Passphrase"), "{screen}");
 }
+
+#[test]
+fn what_is_printed_wipes_the_line_of_progress() {
+    let home = Home::new();
+    home.run(["init"]).ok();
+    // Standard input is the terminal, on which nobody types but the wish to stop.
+    let Some((screen, code)) = in_terminal(&home, "backup --stdin --name x", "0 files", "\x03") else {
+        return;
+    };
+    assert_eq!(code, 130, "{screen}");
+    let (before, after) = screen.split_once("stopping in good order").unwrap();
+    assert!(
+        before.ends_with("\r\x1b[K") && before.contains(" s, 0 files"),
+        "{screen:?}"
+    );
+    assert!(!after.contains("stopping"), "{screen:?}");
+}
+
+#[test]
+fn lists_have_a_head_line_at_a_terminal_and_nowhere_else() {
+    let home = Home::backed_up();
+    for (verb, head) in [("snapshots", "snapshot  began"), ("key list", "key        role")] {
+        let Some((screen, code)) = in_terminal(&home, verb, "\u{0}", "") else {
+            return;
+        };
+        assert!(code == 0 && screen.contains(head), "{screen}");
+        assert!(!home.run(verb.split(' ')).ok().out().contains(head), "{verb}");
+    }
+}
