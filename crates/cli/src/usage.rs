@@ -87,10 +87,8 @@ fn print(error: &clap::Error, exit: Exit) -> Exit {
 
 /// Returns true if `--json` was given; what stands behind `--` is no flag.
 fn wants_json(line: &[OsString]) -> bool {
-    let flags = line.iter().take_while(|part| *part != "--");
-    flags
-        .into_iter()
-        .any(|part| part == "--json" || part.as_bytes().starts_with(b"--json="))
+    let mut flags = line.iter().take_while(|part| *part != "--");
+    flags.any(|part| part == "--json" || part.as_bytes().starts_with(b"--json="))
 }
 
 /// What can be said better than the parser does.

@@ -127,6 +127,8 @@ fn what_matches_nothing_is_said() {
     );
     let said = home.run(["find", "*.nothing"]).ok().err();
     assert!(said.contains("nothing was found"), "{said}");
+    let said = home.run(["find", "./a.txt"]).ok().err();
+    assert!(said.contains("`./a.txt` can match nothing"), "{said}");
     for line in [
         &["backup", "src", "--tag", ""][..],
         &["backup", "src", "--host", " "],

@@ -1,7 +1,7 @@
 //! `snapshots`: lists what was backed up, oldest first.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::Args;
@@ -166,7 +166,7 @@ impl Filter {
 }
 
 /// The path from the root, as snapshots have theirs.
-fn absolute(path: &OsString) -> Vec<u8> {
+fn absolute(path: &OsStr) -> Vec<u8> {
     std::path::absolute(path).map_or_else(|_| path.as_bytes().to_vec(), |path| path.into_os_string().into_vec())
 }
 
