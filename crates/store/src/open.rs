@@ -230,8 +230,14 @@ mod tests {
             ("b2", "b2", cfg!(feature = "b2")),
             ("gcs", "google", cfg!(feature = "google")),
         ] {
-            let error = open(&format!("opendal+{scheme}://container?key=$MY_KEY"), &options).await.unwrap_err();
-            let said = if is_built { "MY_KEY".to_owned() } else { format!("--features {feature}") };
+            let error = open(&format!("opendal+{scheme}://container?key=$MY_KEY"), &options)
+                .await
+                .unwrap_err();
+            let said = if is_built {
+                "MY_KEY".to_owned()
+            } else {
+                format!("--features {feature}")
+            };
             assert!(error.to_string().contains(&said), "{error}");
         }
     }

@@ -121,7 +121,7 @@ impl Vault {
             findings.push(
                 Grade::Risk,
                 format!(
-                    "{unverified} packs of writer keys were never verified; other writers store their content again"
+                    "packs of writer keys that were never verified: {unverified}; other writers store their content again"
                 ),
                 "drystone scrub",
             );

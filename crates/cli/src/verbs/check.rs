@@ -86,7 +86,7 @@ fn text(report: &CheckReport, took: Duration) -> String {
     let harmless = when(report.harmless.count(), "damaged pack", "that nothing depends on");
     let debt = "with too little redundancy, run `drystone repair`";
     let debt = when(report.redundancy.owed_packs, "pack", debt);
-    let lacking = "missing at places that should have them, run `drystone repair`";
+    let lacking = "missing at some place, run `drystone repair`";
     let lacking = when(report.redundancy.owed_objects(), "object", lacking);
     let leftover = "never stored whole by an interrupted run, `drystone gc` removes what is left";
     let leftover = when(report.redundancy.leftover_packs, "pack", leftover);

@@ -55,7 +55,7 @@ impl Vault {
     }
 
     pub(super) fn look_at_places(&self, findings: &mut Findings) -> Result<()> {
-        let alone = |place: &str| format!("{place}: the vault lies at one place only; who loses it loses all");
+        let alone = |place: &str| format!("{place}: the vault lies at one place only: if that is lost, everything is");
         let places = self.places();
         if let [] | [_] = places {
             let place = places.first().map_or(self.place(), |only| only.url.as_str());
@@ -133,19 +133,21 @@ impl Vault {
             findings.push(Grade::Owed, what, "bring back the places that are away");
         }
         if found.leftover_packs > 0 {
+            let were = if found.leftover_packs == 1 { "was" } else { "were" };
             let what = format!(
-                "{} of {packs} packs were never stored whole, as far as this machine knows: a run was interrupted",
+                "{} of {packs} packs {were} never stored whole, as far as this machine knows: a run was interrupted",
                 found.leftover_packs
             );
             findings.push(Grade::Owed, what, "drystone gc");
         }
         if found.bare_packs > 0 {
-            let what = format!("{} of {packs} packs have no redundancy left", found.bare_packs);
+            let have = if found.bare_packs == 1 { "has" } else { "have" };
+            let what = format!("{} of {packs} packs {have} no redundancy left", found.bare_packs);
             findings.push(Grade::Owed, what, mend);
         }
         if found.owed_packs > found.bare_packs {
             let what = format!(
-                "{} of {packs} packs lack some of their shards",
+                "some shards are missing of {} of {packs} packs",
                 found.owed_packs - found.bare_packs
             );
             findings.push(Grade::Owed, what, mend);
