@@ -124,7 +124,7 @@ impl Add {
             label: self.label.clone(),
             role,
         })?;
-        let name = name_of(&vault, &id)?;
+        let name = name_of(&vault, &id);
         let mut fields = json!({ "id": id.to_string(), "signer": name, "role": role.word() });
         let mut text = format!("key {name} added ({})", role.word());
         if let Some(file) = &self.lock.generate {
@@ -171,7 +171,7 @@ impl Remove {
     fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         let id = vault.find_key(&self.id)?;
-        let name = name_of(&vault, &id)?;
+        let name = name_of(&vault, &id);
         let (keys, _) = vault.keys()?;
         let is_owner = keys.iter().any(|key| key.id == id && key.role == Role::Owner);
         if !keys.iter().any(|key| key.id == id) {
@@ -219,7 +219,7 @@ fn recovery(app: &App) -> Result<Exit> {
     })?;
     let fields = json!({
         "id": id.to_string(),
-        "signer": name_of(&vault, &id)?,
+        "signer": name_of(&vault, &id),
         "recovery_code": code.to_string(),
     });
     let exit = app.answer("key_recovery", Exit::Done, fields, code.to_string())?;
@@ -254,11 +254,12 @@ fn list(app: &App) -> Result<Exit> {
 }
 
 /// The name of a key for people: the first digits of what it signs with, by which `snapshots` names it too. It stays when a
-/// new key epoch stores the slot under another id. Of a slot that is damaged, the beginning of its id.
-fn name_of(vault: &Vault, id: &SlotId) -> Result<String> {
-    let (keys, _) = vault.keys()?;
+/// new key epoch stores the slot under another id. Of a slot that cannot be read, the beginning of its id: what was done
+/// before the name was asked for, such as a new recovery code, is shown in any case.
+fn name_of(vault: &Vault, id: &SlotId) -> String {
+    let (keys, _) = vault.keys().unwrap_or_default();
     let key = keys.iter().find(|key| key.id == *id);
-    Ok(key.map_or_else(|| id.short(), |key| vault.signer_name(&key.writer)))
+    key.map_or_else(|| id.short(), |key| vault.signer_name(&key.writer))
 }
 
 fn row(vault: &Vault, key: &SlotInfo) -> String {
