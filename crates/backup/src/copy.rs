@@ -2,7 +2,8 @@
 //!
 //! - A snapshot that the target has, or that was copied from it, is not copied again: copies carry where they come from.
 //! - A copy is published when everything that it needs is durable in the target; one that is no better than the copy that
-//!   is there is not published.
+//!   is there is not published. Of copies that several runs publish at once one stays.
+//! - The snapshots of owners, and of whoever copies, come first; those of other writers may be made up to keep a copy busy.
 //! - What was copied before is known from the memo, which can be deleted at the cost of time alone.
 //! - Interrupted, it goes on where it ended: what was read until then is stored and known from the memo, and snapshots
 //!   that were published are there.
@@ -17,13 +18,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use drystone_format::RootId;
 use drystone_format::codec::Compression;
+use drystone_format::keys::Role;
 use drystone_format::snapshot::{Origin, Snapshot, Totals};
+use drystone_vault::order::{Identity, identity};
 use drystone_vault::{Cancel, Finished, IngestOptions, Problems, Progress, Vault};
 use parking_lot::Mutex;
 
 use self::flow::{Copied, Flow};
 use self::memo::Memo;
-use self::there::{Identity, There, identity};
+use self::there::There;
+use crate::allowance::Allowance;
 use crate::error::{Error, Result};
 
 /// Whether anything is copied.
@@ -93,7 +97,10 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
     }
     let mut report = CopyReport::default();
     let mut plan = Plan::new(from, to, snapshots, &mut report)?;
-    let totals = |of: fn(&Totals) -> u64| plan.due.iter().map(|due| of(&due.snapshot.totals)).sum();
+    let totals = |of: fn(&Totals) -> u64| {
+        let all = plan.due.iter().map(|due| of(&due.snapshot.totals));
+        all.fold(0, u64::saturating_add)
+    };
     (report.files, report.bytes) = (totals(|totals| totals.files), totals(|totals| totals.bytes));
     options.progress.total_files.store(report.files, Ordering::Relaxed);
     options.progress.total_bytes.store(report.bytes, Ordering::Relaxed);
@@ -102,28 +109,51 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
         return Ok(report);
     }
     let problems = Mutex::new(std::mem::take(&mut report.problems));
-    let mut done = (0, 0);
+    let (mut files, mut bytes) = (0_u64, 0_u64);
     // One run each: a run publishes one root (vault/gc/protocol.rs).
     for due in &plan.due {
-        let run = copy_tree(from, to, due, options, &problems)?;
-        report.stored.add(&run.finished);
-        report.read_bytes += run.read_bytes;
-        if let Some(copied) = run.tree {
-            match publish(to, due, copied, &mut plan.there, &run.finished)? {
-                Some(copy) => report.copied.push((due.id, Some(copy))),
-                None => report.skipped += 1,
-            }
-            // What the memo spared counts as done.
-            done = (done.0 + due.snapshot.totals.files, done.1 + due.snapshot.totals.bytes);
+        plan.there.refresh(to, due.identity)?;
+        if plan.there.has(&due.identity, due.lost) {
+            report.skipped += 1;
+        } else {
+            copy_one(from, to, due, (options, &problems), (&mut plan.there, &mut report))?;
         }
-        options.progress.files.fetch_max(done.0, Ordering::Relaxed);
-        options.progress.bytes.fetch_max(done.1, Ordering::Relaxed);
-        // Best effort: whoever finds nothing in the memo reads what was copied.
-        let _ = run.memo.keep();
-        run.outcome?;
+        // What the memo spared counts as done.
+        files = files.saturating_add(due.snapshot.totals.files);
+        bytes = bytes.saturating_add(due.snapshot.totals.bytes);
+        options.progress.files.fetch_max(files, Ordering::Relaxed);
+        options.progress.bytes.fetch_max(bytes, Ordering::Relaxed);
     }
     report.problems = problems.into_inner();
     Ok(report)
+}
+
+/// Copies one snapshot.
+fn copy_one(
+    from: &Vault,
+    to: &Vault,
+    due: &Due,
+    (options, problems): (&CopyOptions, &Mutex<Problems>),
+    (there, report): (&mut There, &mut CopyReport),
+) -> Result<()> {
+    let run = copy_tree(from, to, due, options, problems)?;
+    report.stored.add(&run.finished);
+    report.read_bytes += run.read_bytes;
+    if let Some(copied) = run.tree {
+        match publish(to, due, copied, there, &run.finished)? {
+            Some(copy) => report.copied.push((due.id, Some(copy))),
+            None => report.skipped += 1,
+        }
+    }
+    // Best effort: whoever finds nothing in the memo reads what was copied.
+    let _ = run.memo.keep();
+    match run.outcome {
+        Err(error @ Error::MoreThanStated { .. }) => {
+            problems.lock().push(format!("{}:", due.id.short()), error);
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 impl Stored {
@@ -143,6 +173,8 @@ struct Due {
     lost: u64,
     /// The snapshot that it says it was built on.
     parent: Option<Identity>,
+    /// How much it may hold; none for those of owners and of this client.
+    allowance: Option<Allowance>,
 }
 
 /// What is to be done.
@@ -154,15 +186,18 @@ struct Plan {
 impl Plan {
     fn new(from: &Vault, to: &Vault, wanted: &[RootId], report: &mut CopyReport) -> Result<Self> {
         let wanted = read_wanted(from, wanted, &mut report.problems)?;
-        let identities: HashMap<RootId, Identity> = wanted
-            .iter()
-            .map(|(id, snapshot)| (*id, identity(from, *id, snapshot).0))
-            .collect();
+        let identities: HashMap<RootId, Identity> = wanted.iter().map(|one| (one.id, one.identity)).collect();
         let there = There::read(to, identities.values().copied())?;
         let mut due = Vec::new();
-        for (id, snapshot) in wanted {
-            let (identity, lost) = identity(from, id, &snapshot);
-            if there.lost(&identity).is_some_and(|before| before <= lost) {
+        for Wanted {
+            id,
+            snapshot,
+            identity,
+            allowance,
+        } in wanted
+        {
+            let lost = lost(&snapshot);
+            if there.has(&identity, lost) {
                 report.skipped += 1;
                 continue;
             }
@@ -175,23 +210,55 @@ impl Plan {
                 identity,
                 lost,
                 parent,
+                allowance,
             });
         }
         Ok(Self { due, there })
     }
 }
 
-/// These snapshots, each once, by the time they began; damaged ones are problems.
-fn read_wanted(from: &Vault, wanted: &[RootId], problems: &mut Problems) -> Result<Vec<(RootId, Snapshot)>> {
+/// A snapshot of the source.
+struct Wanted {
+    id: RootId,
+    snapshot: Snapshot,
+    /// Of another writer's it is its own: a claim to be a copy must not stand in the way of what it claims to be a copy of.
+    identity: Identity,
+    allowance: Option<Allowance>,
+}
+
+/// Returns how many entries a snapshot has lost on its way from where it was made.
+fn lost(snapshot: &Snapshot) -> u64 {
+    snapshot.origin.map_or(0, |origin| origin.lost)
+}
+
+/// These snapshots, each once, in the order in which they are copied: those of owners and of this client by the time they
+/// began, of copies of one the best first; then those of other writers by what they state to hold. Damaged ones are problems.
+fn read_wanted(from: &Vault, wanted: &[RootId], problems: &mut Problems) -> Result<Vec<Wanted>> {
     let mut snapshots = Vec::new();
     for id in HashSet::<RootId>::from_iter(wanted.iter().copied()) {
-        match from.snapshot(&id) {
-            Ok(snapshot) => snapshots.push((id, snapshot)),
+        match from.snapshot_of(&id) {
+            Ok((snapshot, writer, role)) => {
+                let is_trusted = role == Role::Owner || from.is_own(&writer);
+                let own = (from.id(), id);
+                snapshots.push(Wanted {
+                    identity: if is_trusted {
+                        identity(own.0, id, &snapshot)
+                    } else {
+                        own
+                    },
+                    allowance: (!is_trusted).then(|| Allowance::new(&snapshot.totals)),
+                    id,
+                    snapshot,
+                });
+            }
             Err(error) if error.is_damage() => problems.push(format!("{}:", id.short()), error),
             Err(error) => return Err(error.into()),
         }
     }
-    snapshots.sort_by_key(|(id, snapshot)| (snapshot.started, *id));
+    snapshots.sort_by_key(|one| {
+        let stated = one.allowance.as_ref().map(|_| one.snapshot.totals.bytes);
+        (stated, one.snapshot.started, lost(&one.snapshot), one.id)
+    });
     Ok(snapshots)
 }
 
@@ -230,7 +297,7 @@ fn copy_tree<'a>(
         problems,
         read_bytes: AtomicU64::new(0),
     };
-    let (tree, outcome) = flow.run(due.id, &due.snapshot.tree);
+    let (tree, outcome) = flow.run(due.id, &due.snapshot.tree, due.allowance.clone());
     let read_bytes = flow.read_bytes.into_inner();
     let error = match (outcome, ingest.finish()) {
         (outcome, Ok(finished)) => {
@@ -250,17 +317,18 @@ fn copy_tree<'a>(
     Err(error)
 }
 
-/// Publishes a copy, unless the one that is there is as good.
+/// Publishes a copy, unless the target has one that is as good, or another run publishes one meanwhile.
 fn publish(to: &Vault, due: &Due, copied: Copied, there: &mut There, finished: &Finished) -> Result<Option<RootId>> {
-    let lost = due.lost + copied.lost;
-    if there.lost(&due.identity).is_some_and(|before| before <= lost) {
+    let lost = due.lost.saturating_add(copied.lost);
+    there.refresh(to, due.identity)?;
+    if there.has(&due.identity, lost) {
         return Ok(None);
     }
     let snapshot = Snapshot {
         tree: copied.tree,
         parent: due.parent.and_then(|parent| there.id(&parent)),
         totals: Totals {
-            problems: due.snapshot.totals.problems + copied.lost,
+            problems: due.snapshot.totals.problems.saturating_add(copied.lost),
             ..due.snapshot.totals
         },
         origin: Some(Origin {
@@ -272,5 +340,13 @@ fn publish(to: &Vault, due: &Due, copied: Copied, there: &mut There, finished: &
     };
     let id = to.publish(&snapshot, finished)?;
     there.published(to, due.identity, lost, id);
+    // Only an owner can take back what another run was as quick with; elsewhere, and where the place does not take it now, the
+    // keep rules count both as one.
+    let is_second = to.role() == Role::Owner
+        && there.refresh(to, due.identity).is_ok()
+        && there.id(&due.identity).is_some_and(|best| best != id);
+    if is_second && to.forget(&[id]).is_ok() {
+        return Ok(None);
+    }
     Ok(Some(id))
 }

@@ -89,6 +89,17 @@ pub enum Error {
         /// Where the target lies.
         place: String,
     },
+    /// A snapshot of another writer holds more than it states, and may have no end to speak of.
+    #[error(
+        "holds more than it states ({files} files, {bytes} bytes), so it was left: find out who wrote it; if nobody needs it, \
+         drop it with `drystone forget`"
+    )]
+    MoreThanStated {
+        /// Files that it states.
+        files: u64,
+        /// Bytes that it states.
+        bytes: u64,
+    },
     /// What the bytes are written to failed.
     #[error("output: {source}")]
     Output {

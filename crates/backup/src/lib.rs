@@ -4,6 +4,7 @@
 //! - Explicit stacks and bounded queues: memory does not grow with depth, file size or the number of files.
 //! - What concerns one file is a problem in the report; the others are done.
 
+mod allowance;
 mod apply;
 mod assemble;
 mod attributes;

@@ -17,7 +17,7 @@ use drystone_store::{Name, Prefix};
 use crate::error::{Error, Result};
 use crate::gc::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::ledger::{View, first_seen};
-use crate::order::{Candidate, arrange};
+use crate::order::{Candidate, arrange, identity};
 use crate::problem::Problems;
 use crate::roots::report_doubles;
 use crate::sightings::Sightings;
@@ -194,6 +194,7 @@ impl Vault {
                     let seen = times.get(&numbered).map_or(own, |time| first_seen(own, *time));
                     candidates.push(Candidate {
                         id: name.hash,
+                        identity: identity(self.id(), name.hash, &snapshot),
                         snapshot,
                         writer: root.certificate.writer,
                         role: root.certificate.role,

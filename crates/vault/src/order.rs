@@ -5,14 +5,20 @@
 //!   So writers cannot choose their place in the order, and a clock that is wrong changes little.
 //! - A time in the future, whoever claims it, does not count: the snapshot is kept and reported, and is never the latest.
 //! - A copy keeps the time of its original, which is older than the copy.
+//! - Of copies of one snapshot the one that lost least comes last.
+
+use std::cmp::Reverse;
 
 use drystone_format::keys::{Role, VerifyKey};
 use drystone_format::ledger::FirstSeen;
 use drystone_format::snapshot::Snapshot;
-use drystone_format::{RootId, tree::Time};
+use drystone_format::{RootId, VaultId, tree::Time};
 
 /// How wrong clocks may be before their times count as false, seconds: a day, so that no time zone matters.
 const SKEW: i64 = 86_400;
+
+/// A snapshot wherever it is: the vault that it was made into, and its id there.
+pub type Identity = (VaultId, RootId);
 
 /// A snapshot with what is known of it.
 #[derive(Debug, Clone)]
@@ -21,6 +27,8 @@ pub struct Candidate {
     pub id: RootId,
     /// What it says.
     pub snapshot: Snapshot,
+    /// What it is a copy of; itself if it is no copy.
+    pub identity: Identity,
     /// The key that signed it.
     pub writer: VerifyKey,
     /// What that key may do.
@@ -36,6 +44,11 @@ impl Candidate {
     /// Returns the writer key whose snapshots compete only with its own; `None` for owners, who trust each other.
     pub fn signers(&self) -> Option<[u8; 32]> {
         (self.role != Role::Owner).then_some(self.writer.0)
+    }
+
+    /// Returns how many entries the copy has lost; 0 for a snapshot that is no copy.
+    pub fn lost(&self) -> u64 {
+        self.snapshot.origin.map_or(0, |origin| origin.lost)
     }
 
     /// Returns true if a backup on a machine made it at the time it claims, rather than a copy of an older snapshot.
@@ -69,12 +82,21 @@ pub fn began(candidate: &Candidate) -> i64 {
     }
 }
 
-/// The place of a snapshot among others: the first ledger that states it, then the time that counts, then what it claims.
-pub fn position(candidate: &Candidate) -> (u64, i64, Time, RootId) {
+/// Returns the identity of a snapshot that `vault` has under `id`.
+pub fn identity(vault: VaultId, id: RootId, snapshot: &Snapshot) -> Identity {
+    snapshot
+        .origin
+        .map_or((vault, id), |origin| (origin.vault, origin.snapshot))
+}
+
+/// The place of a snapshot among others: the first ledger that states it, then the time that counts, then what it claims, then
+/// how little it has lost.
+pub fn position(candidate: &Candidate) -> (u64, i64, Time, Reverse<u64>, RootId) {
     (
         candidate.stated.unwrap_or(u64::MAX),
         began(candidate),
         candidate.snapshot.started,
+        Reverse(candidate.lost()),
         candidate.id,
     )
 }
@@ -107,7 +129,6 @@ pub fn arrange(candidates: &mut [Candidate]) {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use drystone_format::VaultId;
     use drystone_format::recipe::RecipeBuilder;
     use drystone_format::snapshot::{Origin, Totals};
     use proptest::prelude::*;
@@ -137,6 +158,7 @@ pub(crate) mod tests {
         };
         Candidate {
             id: RootId([number; 16]),
+            identity: identity(VaultId([9; 16]), RootId([number; 16]), &snapshot),
             snapshot,
             writer: VerifyKey([7; 32]),
             role,
@@ -145,6 +167,23 @@ pub(crate) mod tests {
                 at: started,
             },
             stated: None,
+        }
+    }
+
+    /// A copy of the snapshot of this number in some other vault, with so much lost.
+    pub(crate) fn copy_of(original: u8, lost: u64, copy: Candidate) -> Candidate {
+        let origin = Origin {
+            vault: VaultId([1; 16]),
+            snapshot: RootId([original; 16]),
+            lost,
+        };
+        Candidate {
+            identity: (origin.vault, origin.snapshot),
+            snapshot: Snapshot {
+                origin: Some(origin),
+                ..copy.snapshot
+            },
+            ..copy
         }
     }
 
@@ -180,15 +219,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_copy_has_the_age_of_its_original_if_an_owner_made_it() {
-        let copy = |role| {
-            let mut copy = seen(1, 1000, role, NOON, NOON + 10);
-            copy.snapshot.origin = Some(Origin {
-                vault: VaultId([1; 16]),
-                snapshot: RootId([1; 16]),
-                lost: 0,
-            });
-            copy
-        };
+        let copy = |role| copy_of(1, 0, seen(1, 1000, role, NOON, NOON + 10));
         assert_eq!(began(&copy(Role::Owner)), 1000);
         // A writer could claim to have copied.
         assert_eq!(began(&copy(Role::Writer)), NOON);

@@ -4,14 +4,17 @@
 //! - A writer's key may be stolen, and its snapshots be dummies meant to push good ones out of the rules. So those of different writer
 //!   keys never compete, nor with an owner's; times that contradict what this machine has seen do not count; where one of several is kept, it
 //!   is the one seen first; and nothing of a writer's is dropped before it was seen for a while (docs/threat-model.md).
+//! - Copies of one snapshot are one snapshot: of those that owners made, the rules count the one that lost least, and want no other. A
+//!   writer's claim to have copied something makes nothing superfluous: what it calls copies of one snapshot count as one of the latest,
+//!   and stay together.
 //! - Buckets are those of local time, as snapshots are shown; weeks begin on Monday.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use drystone_format::RootId;
 use drystone_format::keys::Role;
 
-use crate::order::{Candidate, began, contradiction, position};
+use crate::order::{Candidate, Identity, began, contradiction, position};
 
 const DAY: i64 = 86_400;
 
@@ -121,15 +124,25 @@ fn sorted<T: Clone + Ord>(values: &[T]) -> Vec<T> {
 
 fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64, ahead: Ahead<'_>) -> Group {
     group.sort_by_key(position);
+    let superfluous = superfluous(&group);
     let mut judged: Vec<(Candidate, Vec<String>)> = group.into_iter().map(|one| (one, Vec::new())).collect();
     let mut credible = Vec::new();
     for (at, (candidate, reasons)) in judged.iter_mut().enumerate() {
-        match contradiction(candidate) {
-            Some(why) => reasons.push(why.to_owned()),
-            None => credible.push((at, began(candidate), candidate.seen.at, candidate.role)),
-        }
         if keep.ids.contains(&candidate.id) {
             reasons.push("named".to_owned());
+        }
+        if superfluous.contains(&at) {
+            continue;
+        }
+        match contradiction(candidate) {
+            Some(why) => reasons.push(why.to_owned()),
+            None => credible.push((
+                at,
+                began(candidate),
+                candidate.seen.at,
+                candidate.identity,
+                candidate.role,
+            )),
         }
         let tags = candidate.snapshot.tags.iter().filter(|tag| keep.tags.contains(tag));
         reasons.extend(tags.map(|tag| format!("tag {tag}")));
@@ -150,14 +163,41 @@ fn judge(mut group: Vec<Candidate>, keep: &Keep, now: i64, ahead: Ahead<'_>) -> 
     Group { snapshots: judged }
 }
 
-/// Place in the group, begin, when it was first seen, and the key's role.
-type Timed = (usize, i64, i64, Role);
+/// Returns the places, in a group by position, of the owners' copies of which the group has one that is as good or better.
+fn superfluous(group: &[Candidate]) -> HashSet<usize> {
+    let mut best: HashMap<Identity, (u64, usize)> = HashMap::new();
+    let mut superfluous = HashSet::new();
+    for (at, candidate) in group.iter().enumerate() {
+        if candidate.role != Role::Owner || contradiction(candidate).is_some() {
+            continue;
+        }
+        let lost = candidate.lost();
+        let (least, place) = *best.entry(candidate.identity).or_insert((lost, at));
+        if place == at {
+            continue;
+        }
+        if lost <= least {
+            superfluous.insert(place);
+            best.insert(candidate.identity, (lost, at));
+        } else {
+            superfluous.insert(at);
+        }
+    }
+    superfluous
+}
+
+/// Place in the group, begin, when it was first seen, what it is a copy of, and the key's role.
+type Timed = (usize, i64, i64, Identity, Role);
 
 fn by_time(credible: &[Timed], keep: &Keep, ahead: Ahead<'_>) -> BTreeMap<usize, Vec<String>> {
     let mut wanted: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     let mut want = |at: usize, why: &str| wanted.entry(at).or_default().push(why.to_owned());
-    for (at, ..) in credible.iter().rev().take(keep.last) {
-        want(*at, "last");
+    let mut latest = HashSet::new();
+    for (at, _, _, identity, _) in credible.iter().rev() {
+        if latest.contains(identity) || latest.len() < keep.last {
+            latest.insert(*identity);
+            want(*at, "last");
+        }
     }
     let latest = credible.last().map_or(0, |(_, started, ..)| *started);
     let is_writers = credible.last().is_some_and(|(.., role)| *role != Role::Owner);
@@ -194,7 +234,7 @@ fn by_time(credible: &[Timed], keep: &Keep, ahead: Ahead<'_>) -> BTreeMap<usize,
             let pairs = credible.iter().zip(&local_begins);
             let inside = pairs.filter(|(_, begin)| bucket(**begin) == number).map(|(one, _)| one);
             let chosen = match is_writers {
-                true => inside.min_by_key(|(at, _, seen, _)| (*seen, *at)),
+                true => inside.min_by_key(|(at, _, seen, ..)| (*seen, *at)),
                 false => inside.max_by_key(|(at, ..)| *at),
             };
             if let Some((at, ..)) = chosen {
@@ -224,7 +264,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::order::tests::candidate;
+    use crate::order::tests::{candidate, copy_of};
 
     fn kept(candidates: Vec<Candidate>, keep: &Keep, now: i64) -> Vec<u8> {
         let groups = plan(candidates, keep, now, &|_| 0);
@@ -428,6 +468,52 @@ mod tests {
             by(5, 5, Role::Member),
         ];
         assert_eq!(kept(all, &keep, 100 * DAY), [2, 3, 4, 5]);
+    }
+
+    /// Three owners' copies of each of three snapshots, of which one is whole.
+    #[test]
+    fn copies_of_one_snapshot_count_as_one() {
+        let copies = |role| -> Vec<Candidate> {
+            let copy = |original: u8, number: u8| {
+                let lost = if number == 1 { 0 } else { u64::from(number) + 1 };
+                let copied = candidate(10 * original + number, i64::from(original) * DAY, role);
+                copy_of(original, lost, copied)
+            };
+            (1..4)
+                .flat_map(|original| (0..3).map(move |number| copy(original, number)))
+                .collect()
+        };
+        let rule = |last: usize, tag: &str, role| {
+            let keep = Keep {
+                last,
+                tags: vec![tag.to_owned()],
+                ..Keep::default()
+            };
+            let mut all = copies(role);
+            all.iter_mut().for_each(|one| one.snapshot.tags.push("all".to_owned()));
+            kept(all, &keep, 100 * DAY)
+        };
+        assert_eq!(rule(1, "", Role::Owner), [31]);
+        assert_eq!(rule(2, "", Role::Owner), [21, 31]);
+        assert_eq!(rule(0, "all", Role::Owner), [11, 21, 31]);
+        // Nobody takes a writer's word for a copy: what it calls copies of one count as one, but none of them goes for another.
+        assert_eq!(rule(0, "all", Role::Writer).len(), 9);
+        assert_eq!(rule(1, "", Role::Writer), [30, 31, 32]);
+        assert_eq!(rule(2, "", Role::Writer), [20, 21, 22, 30, 31, 32]);
+        assert_eq!(latest_of(copies(Role::Owner)), 31);
+        assert_eq!(latest_of(copies(Role::Member)), 31);
+        let named = Keep {
+            last: 1,
+            ids: vec![RootId([12; 16])],
+            ..Keep::default()
+        };
+        assert_eq!(kept(copies(Role::Owner), &named, 100 * DAY), [12, 31]);
+    }
+
+    /// The first digits of the id of the latest.
+    fn latest_of(all: Vec<Candidate>) -> u8 {
+        let own = VerifyKey([7; 32]);
+        crate::latest::latest(all, &own, None).unwrap().chosen.id.0[0]
     }
 
     #[test]

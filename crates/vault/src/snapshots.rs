@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use drystone_format::RootId;
+use drystone_format::keys::{Role, VerifyKey};
 use drystone_format::ledger::Numbered;
 use drystone_format::root::{RootKind, RootState};
 use drystone_format::snapshot::Snapshot;
@@ -58,6 +59,12 @@ impl Vault {
     /// One snapshot; a writer's credential cannot read it.
     pub fn snapshot(&self, id: &RootId) -> Result<Snapshot> {
         Ok(self.signed_snapshot(id)?.0)
+    }
+
+    /// One snapshot with the key that signed it, and what that key may do.
+    pub fn snapshot_of(&self, id: &RootId) -> Result<(Snapshot, VerifyKey, Role)> {
+        let (snapshot, certificate) = self.signed_snapshot(id)?;
+        Ok((snapshot, certificate.writer, certificate.role))
     }
 
     /// Reads all snapshots, in the order in which they came, and reports those that are damaged.

@@ -16,6 +16,7 @@ use drystone_vault::{Cancel, Ingest, Lane, PieceData, Problems, Progress, Reader
 use parking_lot::Mutex;
 
 use super::memo::{Lookup, Memo, Of, bare};
+use crate::allowance::Allowance;
 use crate::backup::Failure;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::cache::Key;
@@ -81,7 +82,7 @@ enum Event {
 
 impl Flow<'_> {
     /// Copies the tree of a snapshot; nothing is given with an error.
-    pub(crate) fn run(&self, id: RootId, tree: &Recipe) -> (Option<Copied>, Result<()>) {
+    pub(crate) fn run(&self, id: RootId, tree: &Recipe, allowance: Option<Allowance>) -> (Option<Copied>, Result<()>) {
         let failure = Failure::default();
         let (job_sender, jobs) = bounded(self.threads);
         let (event_sender, events) = bounded(STEPS_AHEAD);
@@ -107,6 +108,7 @@ impl Flow<'_> {
                 flow: self,
                 jobs: job_sender,
                 events: event_sender,
+                allowance,
                 batch: Vec::new(),
                 batch_bytes: 0,
             };
@@ -126,6 +128,8 @@ struct Walker<'a> {
     flow: &'a Flow<'a>,
     jobs: Sender<Batch>,
     events: Sender<Event>,
+    /// What may still follow.
+    allowance: Option<Allowance>,
     batch: Vec<Entry>,
     batch_bytes: u64,
 }
@@ -154,7 +158,11 @@ impl Walker<'_> {
         let mut walk = TreeWalk::new(&self.flow.reader, tree);
         loop {
             self.flow.cancel.check()?;
-            match walk.next() {
+            let step = walk.next();
+            if let (Ok(Some(Step::Entry(entry) | Step::Enter(entry))), Some(allowance)) = (&step, &mut self.allowance) {
+                allowance.take(entry)?;
+            }
+            match step {
                 Ok(None) => break,
                 Ok(Some(Step::Entry(entry))) => self.push(entry)?,
                 Ok(Some(Step::Leave)) => self.send(Event::Leave)?,

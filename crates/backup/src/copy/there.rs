@@ -1,31 +1,25 @@
 //! Which snapshots the target has, wherever they come from.
 //!
-//! - An owner's credential reads it off the snapshots. A writer's, which cannot, goes by what it published from this
-//!   machine and is still there; where that is forgotten, a snapshot is copied twice.
+//! - An owner's credential reads it off the snapshots, also of those that other runs publish meanwhile. A writer's, which
+//!   cannot, goes by what it published from this machine and is still there; where that is forgotten, a snapshot is copied
+//!   twice.
+//! - Of several copies of one snapshot the best is the one that lost least, then the one with the lowest id: so runs that
+//!   publish the same at once agree which one stays.
 
 use std::collections::{HashMap, HashSet};
 
+use drystone_format::RootId;
 use drystone_format::keys::Role;
-use drystone_format::snapshot::Snapshot;
-use drystone_format::{RootId, VaultId};
 use drystone_vault::Vault;
+use drystone_vault::order::{self, Identity};
 
 use crate::error::Result;
 
-/// A snapshot wherever it is: the vault that it was made into, and its id there.
-pub(crate) type Identity = (VaultId, RootId);
-
-/// The identity of a snapshot in `vault`, and how many of its entries were lost on the way there.
-pub(crate) fn identity(vault: &Vault, id: RootId, snapshot: &Snapshot) -> (Identity, u64) {
-    match snapshot.origin {
-        Some(origin) => ((origin.vault, origin.snapshot), origin.lost),
-        None => ((vault.id(), id), 0),
-    }
-}
-
-/// The best that the target has of each snapshot.
+/// What the target has of each snapshot.
 #[derive(Default)]
 pub(crate) struct There {
+    /// What is known of the target's snapshots: nothing of those that count as no copy.
+    known: HashMap<RootId, Option<(Identity, u64)>>,
     best: HashMap<Identity, (u64, RootId)>,
 }
 
@@ -35,30 +29,64 @@ impl There {
         let mut there = Self::default();
         if to.role().may_read() {
             // Anybody could say that he has copied something: only an owner's word counts, and one's own.
-            let candidates = to.candidates()?.0.into_iter();
-            for copy in candidates.filter(|one| one.role == Role::Owner || to.is_own(&one.writer)) {
-                let (identity, lost) = identity(to, copy.id, &copy.snapshot);
-                there.add(identity, lost, copy.id);
+            for copy in to.candidates()?.0 {
+                let counts = copy.role == Role::Owner || to.is_own(&copy.writer);
+                there.know(copy.id, counts.then_some((copy.identity, copy.lost())));
             }
             return Ok(there);
         }
         let ids: HashSet<RootId> = to.snapshot_ids()?.into_iter().collect();
         for identity in wanted {
-            let remembered = to.state().get(&key(&identity))?;
-            if let Some((lost, id)) = remembered.as_deref().and_then(decode)
-                && ids.contains(&id)
-            {
-                there.add(identity, lost, id);
-            }
+            there.remember(to, identity, &ids)?;
         }
         Ok(there)
     }
 
-    fn add(&mut self, identity: Identity, lost: u64, id: RootId) {
-        let best = self.best.entry(identity).or_insert((lost, id));
-        if lost < best.0 {
-            *best = (lost, id);
+    /// Looks again what there is of one snapshot: another run may copy the same.
+    pub(crate) fn refresh(&mut self, to: &Vault, identity: Identity) -> Result<()> {
+        let ids: HashSet<RootId> = to.snapshot_ids()?.into_iter().collect();
+        if !to.role().may_read() {
+            return self.remember(to, identity, &ids);
         }
+        for id in &ids {
+            if self.known.contains_key(id) {
+                continue;
+            }
+            let copy = match to.snapshot_of(id) {
+                Ok((snapshot, writer, role)) if role == Role::Owner || to.is_own(&writer) => {
+                    let lost = snapshot.origin.map_or(0, |origin| origin.lost);
+                    Some((order::identity(to.id(), *id, &snapshot), lost))
+                }
+                Err(error) if !error.is_damage() => return Err(error.into()),
+                Ok(_) | Err(_) => None,
+            };
+            self.know(*id, copy);
+        }
+        if self.known.len() > ids.len() {
+            self.known.retain(|id, _| ids.contains(id));
+            self.best.clear();
+            let known: Vec<_> = self.known.iter().map(|(id, copy)| (*id, *copy)).collect();
+            known.into_iter().for_each(|(id, copy)| self.know(id, copy));
+        }
+        Ok(())
+    }
+
+    fn know(&mut self, id: RootId, copy: Option<(Identity, u64)>) {
+        self.known.insert(id, copy);
+        if let Some((identity, lost)) = copy {
+            let best = self.best.entry(identity).or_insert((lost, id));
+            *best = (lost, id).min(*best);
+        }
+    }
+
+    fn remember(&mut self, to: &Vault, identity: Identity, ids: &HashSet<RootId>) -> Result<()> {
+        let remembered = to.state().get(&key(&identity))?;
+        if let Some((lost, id)) = remembered.as_deref().and_then(decode)
+            && ids.contains(&id)
+        {
+            self.know(id, Some((identity, lost)));
+        }
+        Ok(())
     }
 
     /// Its id in the target.
@@ -66,9 +94,9 @@ impl There {
         self.best.get(identity).map(|(_, id)| *id)
     }
 
-    /// How many of its entries it has lost there.
-    pub(crate) fn lost(&self, identity: &Identity) -> Option<u64> {
-        self.best.get(identity).map(|(lost, _)| *lost)
+    /// Returns true if the target has this snapshot with no more lost than this.
+    pub(crate) fn has(&self, identity: &Identity, lost: u64) -> bool {
+        self.best.get(identity).is_some_and(|(before, _)| *before <= lost)
     }
 
     /// A copy was published.
@@ -79,7 +107,7 @@ impl There {
                 .state()
                 .set(&key(&identity), &[lost.to_le_bytes().as_slice(), &id.0].concat());
         }
-        self.add(identity, lost, id);
+        self.know(id, Some((identity, lost)));
     }
 }
 

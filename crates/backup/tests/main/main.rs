@@ -14,6 +14,7 @@ mod backup_world;
 mod browse;
 mod compare;
 mod copy;
+mod copy_twice;
 #[path = "../../../reflink/tests/main/dice.rs"]
 mod dice;
 mod disk;
