@@ -36,6 +36,7 @@ pub(crate) fn entry(name: &[u8], stat: &Stat, kind: Kind, names: &Names) -> Entr
         xattrs: Vec::new(),
         hard_link: stat.hard_link(),
         marks: Marks::default(),
+        acl_names: Vec::new(),
         unknown: Vec::new(),
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 /// Mode of the file: what is worth a backup is nobody else's business.
 const FILE_MODE: u32 = 0o600;
-/// Mode of the directories that lead to it.
+/// Mode of the directories that lead to it. They are marked as made up: those that are there keep what they have.
 const DIR_MODE: u32 = 0o700;
 
 /// Stores everything that `input` gives as a file at `path` (absolute or relative to the root of the snapshot).
@@ -44,6 +44,7 @@ pub fn backup_stream(
         let mut tree = ingest.tree();
         tree.push(&mut lane, &entry.encode())?;
         entry = owner.entry(name, DIR_MODE, Kind::Dir(tree.finish(&mut lane)?));
+        entry.marks = Marks(Marks::MADE_UP);
     }
     let mut tree = ingest.tree();
     tree.push(&mut lane, &entry.encode())?;
@@ -154,6 +155,7 @@ impl Owner {
             xattrs: Vec::new(),
             hard_link: None,
             marks: Marks::default(),
+            acl_names: Vec::new(),
             unknown: Vec::new(),
         }
     }

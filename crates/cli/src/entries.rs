@@ -159,6 +159,7 @@ mod tests {
             xattrs: Vec::new(),
             hard_link: None,
             marks: Marks::default(),
+            acl_names: Vec::new(),
             unknown: Vec::new(),
         };
         for (kind, bits, text) in [

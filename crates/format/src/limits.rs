@@ -105,6 +105,8 @@ pub const XATTRS_MAX: usize = 4096;
 pub const XATTR_NAME_MAX_BYTES: usize = 255;
 /// Longest extended attribute value, bytes (Linux XATTR_SIZE_MAX).
 pub const XATTR_VALUE_MAX_BYTES: usize = 64 << 10;
+/// Most users and groups of one entry's ACLs that are named: two ACLs of 64 KiB, 8 bytes a rule.
+pub const ACL_NAMES_MAX: u64 = 16 << 10;
 /// Largest encoded tree entry, bytes: bounds the buffer of a tree reader.
 pub const ENTRY_MAX_BYTES: usize = 2 << 20;
 /// Deepest directory nesting that is stored or read: guards explicit stacks against cyclic or hostile trees.

@@ -7,7 +7,8 @@
 use crate::cbor::{Reader, Unknown, Writer, required};
 use crate::error::{Error, Result, within};
 use crate::limits::{
-    ENTRY_MAX_BYTES, LINK_TARGET_MAX_BYTES, NAME_MAX_BYTES, XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES, XATTRS_MAX,
+    ACL_NAMES_MAX, ENTRY_MAX_BYTES, LINK_TARGET_MAX_BYTES, NAME_MAX_BYTES, XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES,
+    XATTRS_MAX,
 };
 use crate::recipe::Recipe;
 
@@ -89,11 +90,22 @@ impl Marks {
     pub const CHANGED_WHILE_READ: u64 = 1;
     /// Part of the file or directory could not be read; what is stored is what could.
     pub const INCOMPLETE: u64 = 2;
+    /// A directory that was made up to lead to what is stored, such as standard input: its attributes are nobody's.
+    pub const MADE_UP: u64 = 4;
 
     /// Whether this mark is set.
     pub fn has(self, mark: u64) -> bool {
         self.0 & mark != 0
     }
+}
+
+/// A user or group that an ACL names by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AclId {
+    /// A user.
+    User(u32),
+    /// A group.
+    Group(u32),
 }
 
 /// One name in a directory.
@@ -121,6 +133,8 @@ pub struct Entry {
     pub hard_link: Option<(u64, u64)>,
     /// What went wrong while it was taken.
     pub marks: Marks,
+    /// Names of the users and groups that its ACLs name by number, ascending; those that have none are left out.
+    pub acl_names: Vec<(AclId, String)>,
     /// Keys of a newer format, kept.
     pub unknown: Vec<Unknown>,
 }
@@ -141,6 +155,22 @@ impl Entry {
         }
     }
 
+    /// Returns what a reader must be told about what is stored, as a clause that follows the path; `None` if nothing.
+    pub fn flaw(&self) -> Option<&'static str> {
+        let is_dir = matches!(self.kind, Kind::Dir(_));
+        match (
+            self.marks.has(Marks::INCOMPLETE),
+            self.marks.has(Marks::CHANGED_WHILE_READ),
+        ) {
+            (true, _) if is_dir => Some("incomplete in this snapshot: not all of it could be read when it was stored"),
+            (true, _) => {
+                Some("incomplete in this snapshot: what could not be read when it was stored is zeros, or missing")
+            }
+            (_, true) => Some("it changed while it was backed up: what is stored may mix two states of it"),
+            _ => None,
+        }
+    }
+
     /// The deterministic encoding, without the length that precedes it in a stream.
     pub fn encode(&self) -> Vec<u8> {
         let optional = [
@@ -150,6 +180,7 @@ impl Entry {
             !self.xattrs.is_empty(),
             self.hard_link.is_some(),
             self.marks.0 != 0,
+            !self.acl_names.is_empty(),
         ];
         let keys = 6 + optional.iter().filter(|present| **present).count() + self.unknown.len();
         let mut out = Writer::new();
@@ -191,6 +222,16 @@ impl Entry {
         if self.marks.0 != 0 {
             out.uint(13).uint(self.marks.0);
         }
+        if !self.acl_names.is_empty() {
+            out.uint(14).array(self.acl_names.len());
+            for (id, name) in &self.acl_names {
+                let (kind, number) = match id {
+                    AclId::User(number) => (0, *number),
+                    AclId::Group(number) => (1, *number),
+                };
+                out.array(3).uint(kind).uint(number.into()).text(name);
+            }
+        }
         out.unknown(&self.unknown);
         out.finish()
     }
@@ -222,6 +263,7 @@ struct Raw {
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     hard_link: Option<(u64, u64)>,
     marks: Marks,
+    acl_names: Vec<(AclId, String)>,
 }
 
 impl Raw {
@@ -256,6 +298,18 @@ impl Raw {
                 self.hard_link = Some((reader.uint()?, reader.uint()?));
             }
             13 => self.marks = Marks(reader.uint()?),
+            14 => {
+                for _ in 0..reader.array("names in ACLs", ACL_NAMES_MAX)? {
+                    reader.array_of("name in an ACL", 3)?;
+                    let (kind, number) = (reader.u8()?, reader.u32()?);
+                    let id = match kind {
+                        0 => AclId::User(number),
+                        1 => AclId::Group(number),
+                        _ => return Err(Error::malformed(OBJECT, 0, format!("unknown kind {kind} in an ACL"))),
+                    };
+                    self.acl_names.push((id, reader.text("name in an ACL")?));
+                }
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -305,6 +359,7 @@ impl Raw {
             xattrs: self.xattrs,
             hard_link: self.hard_link,
             marks: self.marks,
+            acl_names: self.acl_names,
             unknown,
         })
     }

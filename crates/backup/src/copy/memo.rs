@@ -183,6 +183,7 @@ pub(crate) fn bare(kind: Kind) -> Entry {
         xattrs: Vec::new(),
         hard_link: None,
         marks: Marks::default(),
+        acl_names: Vec::new(),
         unknown: Vec::new(),
     }
 }

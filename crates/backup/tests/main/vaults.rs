@@ -227,6 +227,7 @@ pub(crate) fn entry(name: &str, kind: Kind) -> Entry {
         xattrs: Vec::new(),
         hard_link: None,
         marks: Marks::default(),
+        acl_names: Vec::new(),
         unknown: Vec::new(),
     }
 }

@@ -299,6 +299,7 @@ pub(crate) fn entry(name: &[u8], kind: Kind) -> Entry {
         xattrs: Vec::new(),
         hard_link: None,
         marks: Marks::default(),
+        acl_names: Vec::new(),
         unknown: Vec::new(),
     }
 }

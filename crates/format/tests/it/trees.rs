@@ -1,7 +1,7 @@
 //! Entries and tree streams: round trips with unknown keys and any bytes as names, and names that are refused.
 
 use drystone_format::recipe::{Part, Recipe};
-use drystone_format::tree::{Entry, Kind, Marks, Time, TreeDecoder, append_encoded, is_name};
+use drystone_format::tree::{AclId, Entry, Kind, Marks, Time, TreeDecoder, append_encoded, is_name};
 use drystone_format::{ChunkId, Error};
 use proptest::prelude::*;
 
@@ -45,12 +45,15 @@ prop_compose! {
         xattrs in proptest::collection::vec(
             (proptest::collection::vec(any::<u8>(), 0..20), proptest::collection::vec(any::<u8>(), 0..20)), 0..4),
         hard_link in any::<Option<(u64, u64)>>(),
-        marks in 0u64..5,
-        unknown in proptest::collection::btree_map(14u64.., Just(b"\x82\x01\x43abc".to_vec()), 0..3),
+        marks in 0u64..9,
+        acl_names in proptest::collection::vec((any::<bool>(), any::<u32>(), "[a-zé]{0,6}"), 0..4),
+        unknown in proptest::collection::btree_map(15u64.., Just(b"\x82\x01\x43abc".to_vec()), 0..3),
     ) -> Entry {
         let mtime = Time { seconds: mtime.0, nanos: mtime.1 };
         let (marks, unknown) = (Marks(marks), unknown.into_iter().collect());
-        Entry { name, kind, mode, uid, gid, user, group, mtime, xattrs, hard_link, marks, unknown }
+        let acl_id = |is_user, number| if is_user { AclId::User(number) } else { AclId::Group(number) };
+        let acl_names = acl_names.into_iter().map(|(is_user, number, name)| (acl_id(is_user, number), name)).collect();
+        Entry { name, kind, mode, uid, gid, user, group, mtime, xattrs, hard_link, marks, acl_names, unknown }
     }
 }
 
