@@ -1,23 +1,27 @@
 //! Giving an entry its owner, extended attributes, mode and times, in the order in which none undoes another.
 //!
 //! - Owner first (it clears set-id bits and capabilities), then extended attributes, then the mode, times last.
+//! - Users and groups that ACLs name are found as owners are, so that no right goes to somebody else.
 //! - Only what differs is set. Set-id bits are set only for the owner and group that they were given by.
 //! - What cannot be set (not root, a file system without the attribute) is counted, and the rest is set.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::Path;
 
-use drystone_format::tree::{Entry, Kind, Time};
+use drystone_format::tree::{AclId, Entry, Kind, Time};
 use parking_lot::Mutex;
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmod, chownat, fchmod,
-    fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, futimens, getxattr, listxattr, openat, removexattr,
-    setxattr, utimensat,
+    fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, futimens, getxattr, listxattr, openat, removexattr,
+    setxattr, statat, utimensat,
 };
 use rustix::io::{Errno, Result};
 
+use crate::accounts::Accounts;
+use crate::acl::{ACCESS, Acl, is_acl, is_copy, name_of};
+use crate::attributes::has_proc;
 use crate::restore::tally::Tally;
 
 /// Longest list of attribute names and longest value that Linux has, bytes.
@@ -52,33 +56,19 @@ const SET_ID: u32 = 0o6000;
 /// Why something special was not set.
 pub(crate) const LEFT_OUT: &str = "left out, as --no-special asks";
 
+/// What a report of attributes that were not set calls the time.
+pub(crate) const MTIME: &str = "modification time";
+/// Why a time is not exact.
+const INEXACT: &str = "the file system of the target cannot hold it exactly";
+/// Why something of an entry that cannot be opened is not set.
+const NO_PROC: &str = "cannot be set, since /proc is not mounted; mount it and restore again";
+
 const FOREIGN: &str = "it belongs to another owner";
-
-/// Users and groups of this system by name.
-#[derive(Debug, Default)]
-struct Accounts {
-    users: HashMap<String, u32>,
-    groups: HashMap<String, u32>,
-}
-
-impl Accounts {
-    /// Reads the files that list them; one that cannot be read has no names.
-    fn load() -> Self {
-        let parse = |path: &str| -> HashMap<String, u32> {
-            let text = std::fs::read(Path::new(path)).unwrap_or_default();
-            let entry = |line: &str| {
-                let mut fields = line.split(':');
-                let (name, id) = (fields.next()?, fields.nth(1)?);
-                Some((name.to_owned(), id.parse().ok()?))
-            };
-            String::from_utf8_lossy(&text).lines().filter_map(entry).collect()
-        };
-        Self {
-            users: parse("/etc/passwd"),
-            groups: parse("/etc/group"),
-        }
-    }
-}
+const RIGHTS: &str = "rights of other users and groups in ACLs";
+/// Why rights of others are left out.
+const ALL_OWN: &str = "left out, as --owner own asks";
+/// What becomes of rights whose holders have no recorded name.
+const BY_NUMBER: &str = "given by number to accounts of this system, since the snapshot has no names for them: look whether they are the same";
 
 /// What an entry in the target has before it is given what it should have.
 #[derive(Debug, Clone, Copy)]
@@ -186,7 +176,7 @@ impl Apply {
         };
         let denied = self.set_owner(&handle, now, entry, report);
         let xattrs_set = self.set_xattrs(&handle, now, entry, report);
-        let mode = self.mode(entry) & !denied;
+        let mode = self.mode(entry) & !denied & !self.unguarded(&handle, entry);
         if self.mode(entry) != entry.mode {
             report.0.not_set("set-id bit", LEFT_OUT, report.1);
         } else if denied & entry.mode != 0 {
@@ -196,12 +186,17 @@ impl Apply {
         if !is_link && changed {
             handle
                 .chmod(Mode::from_raw_mode(mode))
-                .unwrap_or_else(|errno| report.0.not_set("mode", &why(errno), report.1));
+                .unwrap_or_else(|errno| handle.report("mode", errno, report));
         }
         if now.mtime != Some(entry.mtime) {
-            handle
-                .set_mtime(entry.mtime)
-                .unwrap_or_else(|errno| report.0.not_set("modification time", &why(errno), report.1));
+            match handle.set_mtime(entry.mtime) {
+                // A file system gives what it cannot hold the nearest time that it can.
+                Ok(()) if handle.mtime().is_ok_and(|time| time != Some(entry.mtime)) => {
+                    report.0.not_set(MTIME, INEXACT, report.1);
+                }
+                Ok(()) => {}
+                Err(errno) => report.0.not_set(MTIME, &why(errno), report.1),
+            }
         }
         Ok(())
     }
@@ -219,7 +214,7 @@ impl Apply {
                 .all(|name| self.xattrs(entry).any(|(wanted, _)| wanted == name))
             && self
                 .xattrs(entry)
-                .all(|(name, value)| place.has_xattr(name, value, &mut buffer))
+                .all(|(name, value)| place.has_xattr(name, &value, &mut buffer))
     }
 
     /// The mode that an entry shall have.
@@ -231,12 +226,61 @@ impl Apply {
     }
 
     /// The extended attributes that an entry shall have.
-    fn xattrs<'e>(&self, entry: &'e Entry) -> impl Iterator<Item = &'e (Vec<u8>, Vec<u8>)> + use<'e> {
+    fn xattrs<'e>(&'e self, entry: &'e Entry) -> impl Iterator<Item = (&'e [u8], Cow<'e, [u8]>)> {
         let without = self.no_capability(entry).is_some();
-        entry
+        let all = entry
             .xattrs
             .iter()
-            .filter(move |(name, _)| !without || name != CAPABILITY)
+            .map(|(name, value)| (name.as_slice(), value.as_slice()));
+        all.filter(move |(name, _)| !(without && *name == CAPABILITY || is_copy(name)))
+            .map(|(name, value)| (name, self.value(entry, name, value)))
+    }
+
+    /// The value of an attribute here: ACLs with the numbers that their users and groups have on this system.
+    fn value<'e>(&self, entry: &Entry, name: &[u8], value: &'e [u8]) -> Cow<'e, [u8]> {
+        match Acl::decode(value).filter(|_| is_acl(name) && self.owner != Owner::Numbers) {
+            Some(acl) => Cow::Owned(acl.map(|id| self.account(entry, id)).encode()),
+            None => Cow::Borrowed(value),
+        }
+    }
+
+    /// The number here of somebody whom an ACL of an entry names; `None` to leave the rule out.
+    fn account(&self, entry: &Entry, id: AclId) -> Option<u32> {
+        let (AclId::User(number) | AclId::Group(number)) = id;
+        match self.owner {
+            Owner::Own => None,
+            Owner::Numbers => Some(number),
+            Owner::Names => {
+                let named = name_of(entry, id).and_then(|name| self.accounts.number(id, name));
+                Some(named.unwrap_or(number))
+            }
+        }
+    }
+
+    /// Returns the group bits of an entry's mode that are those of its ACL's mask, if the ACL could not be set: without it they
+    /// would be the owning group's.
+    fn unguarded(&self, handle: &Place<'_>, entry: &Entry) -> u32 {
+        let Some((name, value)) = self.xattrs(entry).find(|(name, _)| *name == ACCESS) else {
+            return 0;
+        };
+        let mut buffer = vec![0; XATTR_MAX_BYTES];
+        match Acl::decode(&value) {
+            Some(acl) if !handle.has_xattr(name, &value, &mut buffer) => 0o070 & !(acl.group_permissions() << 3),
+            _ => 0,
+        }
+    }
+
+    /// Says which rights in an entry's ACLs are not given, or may be given to somebody else.
+    fn report_acls(&self, entry: &Entry, report: (&Tally, &dyn Fn() -> Vec<u8>)) {
+        let acls = entry.xattrs.iter().filter(|(name, _)| is_acl(name));
+        for acl in acls.filter_map(|(_, value)| Acl::decode(value)) {
+            let is_unsure = |id: AclId| name_of(entry, id).is_none() && self.accounts.has(id);
+            match self.owner {
+                Owner::Own if acl.named().next().is_some() => report.0.not_set(RIGHTS, ALL_OWN, report.1),
+                Owner::Names if acl.named().any(is_unsure) => report.0.not_set(RIGHTS, BY_NUMBER, report.1),
+                _ => {}
+            }
+        }
     }
 
     /// Why an entry's capabilities are not restored: nobody gets a file with rights that were given to another's.
@@ -296,6 +340,7 @@ impl Apply {
         if !now.xattrs && entry.xattrs.is_empty() {
             return false;
         }
+        self.report_acls(entry, report);
         let mut buffer = vec![0; XATTR_MAX_BYTES];
         let present = if now.xattrs {
             handle.names(&mut buffer)
@@ -309,15 +354,15 @@ impl Apply {
             }
         }
         for (name, value) in self.xattrs(entry) {
-            if present.contains(name) && handle.has_xattr(name, value, &mut buffer) {
+            if present.iter().any(|there| there == name) && handle.has_xattr(name, &value, &mut buffer) {
                 continue;
             }
-            match handle.set_xattr(name, value) {
+            match handle.set_xattr(name, &value) {
                 Ok(()) => changed = true,
                 Err(errno) => {
                     let mut what = "extended attribute ".to_owned();
                     let _ = write!(what, "{}", name.escape_ascii());
-                    report.0.not_set(&what, &why(errno), report.1);
+                    handle.report(&what, errno, report);
                 }
             }
         }
@@ -327,11 +372,14 @@ impl Apply {
 
 /// Whether an attribute that was not stored is removed; labels that the system gives by itself stay.
 fn is_ours(name: &[u8]) -> bool {
-    !name.starts_with(b"security.") || name == b"security.capability"
+    (!name.starts_with(b"security.") || name == CAPABILITY) && !is_copy(name)
 }
 
 fn why(errno: Errno) -> String {
     match errno {
+        Errno::PERM | Errno::ACCESS if rustix::process::geteuid().is_root() => {
+            "the target does not permit it, not even to root".to_owned()
+        }
         Errno::PERM | Errno::ACCESS => "not permitted to this user; run as root to set it".to_owned(),
         Errno::OPNOTSUPP => "the file system of the target does not support it".to_owned(),
         errno => std::io::Error::from(errno).to_string(),
@@ -369,6 +417,25 @@ impl Place<'_> {
             Self::Open(fd) => fchmod(fd, mode),
             Self::Path(_, path) => chmod(path, mode),
             Self::Name(..) => Ok(()),
+        }
+    }
+
+    /// Its time as the file system has it.
+    fn mtime(&self) -> Result<Option<Time>> {
+        let stat = match self {
+            Self::Open(fd) | Self::Path(fd, _) => fstat(fd),
+            Self::Name(dir, name) => statat(dir, *name, AtFlags::SYMLINK_NOFOLLOW),
+        };
+        Ok(Now::of(&stat?).mtime)
+    }
+
+    /// Says what could not be set; a problem of the entry if only the way to it is missing.
+    fn report(&self, what: &str, errno: Errno, (tally, path): (&Tally, &dyn Fn() -> Vec<u8>)) {
+        match self {
+            Self::Path(..) if errno == Errno::NOENT && !has_proc() => {
+                tally.problem(path(), &format!("its {what} {NO_PROC}"))
+            }
+            _ => tally.not_set(what, &why(errno), path),
         }
     }
 

@@ -12,6 +12,7 @@ use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind, Time};
 use drystone_vault::{Cancel, PieceData, Problems, Progress, Reader};
 
+use crate::acl::{self, Acl};
 use crate::browse::Selection;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::dump_header::{Header, record, write_padding};
@@ -202,8 +203,12 @@ impl Tar<'_> {
 /// What all kinds of entries have.
 fn header<'a>(path: &'a [u8], entry: &'a Entry) -> Header<'a> {
     let mut records = Vec::new();
-    for (name, value) in &entry.xattrs {
-        record(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+    for (name, value) in entry.xattrs.iter().filter(|(name, _)| !acl::is_copy(name)) {
+        match (name.as_slice(), Acl::decode(value)) {
+            (acl::ACCESS, Some(acl)) => record(&mut records, b"SCHILY.acl.access", acl.text(entry).as_bytes()),
+            (acl::DEFAULT, Some(acl)) => record(&mut records, b"SCHILY.acl.default", acl.text(entry).as_bytes()),
+            _ => record(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value),
+        }
     }
     if entry.mtime.nanos != 0 || entry.mtime.seconds < 0 {
         record(&mut records, b"mtime", seconds(entry.mtime).as_bytes());

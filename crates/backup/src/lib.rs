@@ -4,6 +4,8 @@
 //! - Explicit stacks and bounded queues: memory does not grow with depth, file size or the number of files.
 //! - What concerns one file is a problem in the report; the others are done.
 
+mod accounts;
+mod acl;
 mod allowance;
 mod apply;
 mod assemble;

@@ -18,7 +18,7 @@ use drystone_vault::{Cancel, Content, FillError, Lane, Progress};
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom, openat, readlinkat, seek};
 use rustix::io::{Errno, read, retry_on_intr};
 
-use crate::attributes::{XattrReader, Xattrs, entry};
+use crate::attributes::{self, Found, XattrReader, entry};
 use crate::cache::Print;
 use crate::dir::{Dir, Stat};
 use crate::error::{Error, Result, is_exhausted};
@@ -66,7 +66,7 @@ impl Failure {
 /// What one attempt gave.
 struct Attempt {
     recipe: Recipe,
-    xattrs: Result<Xattrs, Errno>,
+    xattrs: Found,
     after: Stat,
     map: Option<NewMap>,
     unread_bytes: u64,
@@ -136,17 +136,14 @@ impl Reader<'_> {
     fn taken(
         &self,
         mut entry: Entry,
-        xattrs: Result<Xattrs, Errno>,
+        xattrs: Found,
         stat: &Stat,
         (mut problem, map, unread_bytes): (Option<String>, Option<NewMap>, u64),
     ) -> Taken {
-        match xattrs {
-            Ok(xattrs) => entry.xattrs = xattrs,
-            Err(error) => {
-                entry.marks.0 |= Marks::INCOMPLETE;
-                let why = format!("extended attributes cannot be read: {}", io::Error::from(error));
-                problem.get_or_insert(why);
-            }
+        attributes::put(&mut entry, xattrs.xattrs, self.names);
+        if let Some(missing) = xattrs.missing {
+            entry.marks.0 |= Marks::INCOMPLETE;
+            problem.get_or_insert(format!("extended attributes are not stored: {missing}"));
         }
         let print = Some(Print::new(stat)).filter(|print| problem.is_none() && !print.is_racy(self.started));
         Taken::Entry {

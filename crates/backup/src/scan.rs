@@ -10,7 +10,7 @@ use drystone_format::tree::{Entry, Kind, Marks};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::attributes::{XattrReader, entry};
+use crate::attributes::{self, XattrReader, entry};
 use crate::backup::OneFileSystem;
 use crate::cache::{Cache, Cursor, Key, Lookup, Print, Record, key};
 use crate::dir::{Dir, Follow, Stat};
@@ -187,18 +187,7 @@ impl<'a> Scanner<'a> {
                 ..self.empty(order, head)
             })));
         }
-        let xattrs = match &order.scope {
-            Scope::Whole { .. } => self.xattrs.of_open(&dir.fd),
-            Scope::Listed(_) => self.xattrs.of_passed(&dir),
-        };
-        let mut head = entry(&order.name, &dir.stat, Kind::Dir(Recipe::default()), self.rules.names);
-        match xattrs {
-            Ok(xattrs) => head.xattrs = xattrs,
-            Err(error) => {
-                self.problem(&order.path, "extended attributes cannot be read", error);
-                head.marks.0 |= Marks::INCOMPLETE;
-            }
-        }
+        let mut head = self.head(order, &dir);
         let listing = match &order.scope {
             Scope::Listed(named) => Listing::of(named.children.keys()),
             Scope::Whole { named, .. } => {
@@ -236,6 +225,27 @@ impl<'a> Scanner<'a> {
             batch,
             ..self.empty(order, head)
         })))
+    }
+
+    /// The entry of a directory, with its extended attributes.
+    fn head(&mut self, order: &Order, dir: &Dir) -> Entry {
+        let xattrs = match &order.scope {
+            Scope::Whole { .. } => self.xattrs.of_open(&dir.fd),
+            Scope::Listed(_) => self.xattrs.of_passed(dir),
+        };
+        let mut head = entry(&order.name, &dir.stat, Kind::Dir(Recipe::default()), self.rules.names);
+        attributes::put(&mut head, xattrs.xattrs, self.rules.names);
+        if let Some(missing) = xattrs.missing {
+            let path = if order.path.is_empty() {
+                b"/"
+            } else {
+                order.path.as_slice()
+            };
+            let what = format_args!("extended attributes are not stored: {missing}");
+            self.rules.problem(path, what);
+            head.marks.0 |= Marks::INCOMPLETE;
+        }
+        head
     }
 
     /// The directory, as a snapshot has it where there is one.

@@ -21,6 +21,7 @@ use rustix::fs::{FileType, Mode, OFlags, SeekFrom, openat, readlinkat, seek};
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::process::geteuid;
 
+use crate::apply::MTIME;
 use crate::attributes::XattrReader;
 use crate::backup::Failure as Failures;
 use crate::browse_walk::{Step, TreeWalk};
@@ -39,22 +40,32 @@ const RACY_SECONDS: i64 = 2;
 
 /// Which attributes are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Attributes {
-    None,
-    /// All but owner and group, and the mode of files of other owners, which may lose bits.
-    NotOwner,
-    All,
+pub(crate) struct Attributes {
+    /// Owner and group. Without them the mode of files of other owners is not compared either: it may lose bits.
+    owner: bool,
+    time: bool,
+    /// Mode and extended attributes.
+    others: bool,
 }
 
 impl Attributes {
+    const ALL: Self = Self {
+        owner: true,
+        time: true,
+        others: true,
+    };
+
     /// Those that a restore could set.
     pub(crate) fn restored(not_set: &[NotSet]) -> Self {
-        let of_owner = |kind: &NotSet| matches!(kind.what.as_str(), "owner" | "group");
-        match not_set {
-            [] => Self::All,
-            kinds if kinds.iter().all(of_owner) => Self::NotOwner,
-            _ => Self::None,
+        let mut all = Self::ALL;
+        for kind in not_set {
+            match kind.what.as_str() {
+                "owner" | "group" => all.owner = false,
+                MTIME => all.time = false,
+                _ => all.others = false,
+            }
         }
+        all
     }
 }
 
@@ -191,30 +202,27 @@ impl Found {
     }
 
     /// What of the attributes is not as recorded.
-    fn difference(
-        &self,
-        entry: &Entry,
-        which: Attributes,
-        xattrs: Option<&mut XattrReader>,
-    ) -> Result<Option<&'static str>, Errno> {
+    fn difference(&self, entry: &Entry, which: Attributes, xattrs: Option<&mut XattrReader>) -> Option<&'static str> {
         let Stat {
             mode, uid, gid, mtime, ..
         } = self.stat;
         let is_of_owner = (uid, gid) == (entry.uid, entry.gid);
-        if !is_of_owner && which == Attributes::All {
-            return Ok(Some("owner"));
+        if !is_of_owner && which.owner {
+            return Some("owner");
         }
-        if is_of_owner && mode != entry.mode {
-            return Ok(Some("mode"));
+        if is_of_owner && which.others && mode != entry.mode {
+            return Some("mode");
         }
-        if mtime != entry.mtime {
-            return Ok(Some("time"));
+        if which.time && mtime != entry.mtime {
+            return Some("time");
         }
-        let Some(xattrs) = xattrs else { return Ok(None) };
-        let found = xattrs.of_name(&self.dir, &self.name)?;
+        let Some(xattrs) = xattrs.filter(|_| which.others) else {
+            return None;
+        };
+        let found = xattrs.of_name(&self.dir, &self.name).xattrs;
         // There may be more: labels that the system gives to new files.
         let is_there = entry.xattrs.iter().all(|xattr| found.contains(xattr));
-        Ok((!is_there).then_some("extended attributes"))
+        (!is_there).then_some("extended attributes")
     }
 }
 
@@ -279,15 +287,13 @@ impl<'a> Comparer<'a> {
                 }
             }
         }
-        if self.all.attributes != Attributes::None {
-            let difference = restored.difference(entry, self.all.attributes, Some(&mut self.xattrs));
-            if let Some(what) = difference.map_err(look)? {
-                return Err(differs(&format!("restored with another {what} than recorded")));
-            }
+        let difference = restored.difference(entry, self.all.attributes, Some(&mut self.xattrs));
+        if let Some(what) = difference {
+            return Err(differs(&format!("restored with another {what} than recorded")));
         }
         if let Some(source) = source.filter(|source| is_same && self.is_untouched(&source.stat)) {
             let xattrs = geteuid().is_root().then_some(&mut self.xattrs);
-            if let Ok(Some(what)) = source.difference(entry, Attributes::All, xattrs) {
+            if let Some(what) = source.difference(entry, Attributes::ALL, xattrs) {
                 return Err(differs(&format!(
                     "the source has another {what}, though it was not touched since"
                 )));

@@ -22,6 +22,7 @@ mod drill;
 mod dump;
 #[path = "../../../reflink/tests/main/image.rs"]
 mod image;
+mod restore_acl;
 mod restore_basics;
 mod restore_hostile;
 mod round_trip;
