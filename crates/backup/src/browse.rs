@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 pub struct Selection {
     path: Vec<u8>,
     start: Start,
+    lost: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,7 @@ impl Selection {
         Self {
             path: Vec::new(),
             start: Start::Whole(snapshot.tree.clone()),
+            lost: snapshot.origin.map_or(0, |origin| origin.lost),
         }
     }
 
@@ -56,6 +58,7 @@ impl Selection {
             selection.path.push(b'/');
             selection.path.extend_from_slice(name);
             selection.start = Start::Entry(Box::new(entry));
+            selection.lost = 0;
         }
         Ok(selection)
     }
@@ -63,6 +66,11 @@ impl Selection {
     /// Its absolute path on the backed-up system; empty for all of a snapshot.
     pub fn path(&self) -> &[u8] {
         &self.path
+    }
+
+    /// How many entries a whole snapshot lost when it was copied; 0 for a part of one, whose entries say it.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Its entry; none for all of a snapshot, whose root directory has no attributes.
@@ -90,9 +98,15 @@ impl Selection {
             Start::Entry(entry) if matches!(entry.kind, Kind::File(_)) => entry.recipe(),
             _ => None,
         }
-        .ok_or_else(|| Error::WrongKind {
-            path: self.path.clone(),
-            wanted: "regular file",
+        .ok_or_else(|| {
+            let is_whole = self.path.is_empty();
+            Error::WrongKind {
+                path: if is_whole { b"/".to_vec() } else { self.path.clone() },
+                wanted: match self.tree() {
+                    Some(_) => "regular file but a directory; `drystone dump` writes it as tar",
+                    None => "regular file",
+                },
+            }
         })
     }
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use drystone_format::snapshot::Snapshot;
+use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::Entry;
 use drystone_vault::{Cancel, Problems, Progress, Vault};
 use parking_lot::Mutex;
@@ -25,6 +25,7 @@ pub use self::choice::Share;
 use self::compare::{Attributes, Comparison, open_source};
 pub use self::record::{Drilled, LastDrills, last_drills, record_drill};
 use self::scratch::Scratch;
+use crate::allowance::Allowance;
 use crate::browse::Selection;
 use crate::error::Result;
 use crate::patterns::Patterns;
@@ -53,6 +54,8 @@ pub struct DrillOptions {
     pub keep: Keep,
     /// The root directory of the system that was backed up, if it is this one: what is there is compared as well.
     pub source: Option<PathBuf>,
+    /// What the snapshot may hold at most, and some, if it is another writer's: such a tree may have no end to speak of.
+    pub within: Option<Totals>,
     /// Threads that restore and compare, at least 1.
     pub threads: usize,
     /// Counts files, and bytes twice: restored, and compared.
@@ -78,6 +81,8 @@ pub struct DrillReport {
     pub changed_files: u64,
     /// What could not be restored, or is not as it should be.
     pub problems: Problems,
+    /// What is as it was stored, but is marked in the snapshot as not whole.
+    pub incomplete: Problems,
     /// Attributes that could not be restored here, and are not compared.
     pub not_set: Vec<NotSet>,
     /// Where what was restored is, if it was to be kept.
@@ -86,12 +91,14 @@ pub struct DrillReport {
 
 /// Restores a share of a snapshot, compares it, and removes it.
 ///
-/// [`Error::NoRoom`](crate::Error::NoRoom) before anything is written if there is no room for it; an error means that the drill did not come to its end.
+/// [`Error::NoRoom`](crate::Error::NoRoom) before anything is written if there is no room for it, and
+/// [`Error::MoreThanStated`](crate::Error::MoreThanStated) if it holds more than it may; an error means that the drill did not come to its end.
 /// What it found wrong is in the report. Nothing is recorded: see [`record_drill`].
 pub fn drill(vault: &Vault, snapshot: &Snapshot, options: &DrillOptions) -> Result<DrillReport> {
     let reader = vault.reader()?;
     let drawn = (options.seed, options.share);
-    let choice = Choice::new(&reader, &snapshot.tree, drawn, &options.cancel)?;
+    let allowance = options.within.as_ref().map(Allowance::new);
+    let choice = Choice::new(&reader, &snapshot.tree, drawn, (allowance, &options.cancel))?;
     let source = options.source.as_deref().map(open_source).transpose()?;
     let progress = &options.progress;
     Progress::add(&progress.total_files, choice.files);
@@ -125,7 +132,7 @@ pub fn drill(vault: &Vault, snapshot: &Snapshot, options: &DrillOptions) -> Resu
     };
     comparison.run(&snapshot.tree, &sample, &failed, options.threads)?;
     let mut report = report(comparison);
-    report.not_set = restored.not_set;
+    (report.not_set, report.incomplete) = (restored.not_set, restored.incomplete);
     let path = scratch.tree().into_os_string().into_encoded_bytes();
     let ended = match options.keep {
         Keep::Keep => scratch.keep().map(|kept| report.kept = Some(kept)),
@@ -164,6 +171,7 @@ fn report(comparison: Comparison<'_>) -> DrillReport {
         same_bytes: count(&comparison.same_bytes),
         changed_files: count(&comparison.changed_files),
         problems: comparison.problems.into_inner(),
+        incomplete: Problems::default(),
         not_set: Vec::new(),
         kept: None,
     }

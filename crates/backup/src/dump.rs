@@ -1,7 +1,8 @@
 //! Writing what is stored to a stream: the bytes of one file, or a directory as a tar.
 //!
 //! - The tar is POSIX pax with what GNU tar, bsdtar and Python read: long names, times in ns, owners by name, extended
-//!   attributes and ACLs (`SCHILY.xattr.`), hard links, devices. Holes become zeros.
+//!   attributes (`SCHILY.xattr.`), ACLs (`SCHILY.acl.`), hard links, devices. Holes become zeros.
+//! - Directories that were made up to lead to standard input are left out: unpacking must not give their attributes to others.
 //! - Its names are relative to the directory that was selected, which itself is `./`.
 //! - Memory: one record per file that has several names.
 
@@ -9,14 +10,16 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use drystone_format::recipe::Recipe;
-use drystone_format::tree::{Entry, Kind, Time};
+use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_vault::{Cancel, PieceData, Problems, Progress, Reader};
 
 use crate::acl::{self, Acl};
 use crate::browse::Selection;
 use crate::browse_walk::{Step, TreeWalk};
+use crate::causes::Causes;
 use crate::dump_header::{Header, record, write_padding};
 use crate::error::{Error, Result};
+use crate::restore::LOST;
 use crate::restore::links::{Identity, identity};
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -30,6 +33,8 @@ pub struct DumpReport {
     pub bytes: u64,
     /// Files whose content is damaged (their missing bytes are zeros) and directories whose rest is.
     pub problems: Problems,
+    /// What is not in the tar as it was when it was backed up: marked so in the snapshot, or nothing that a tar can hold.
+    pub incomplete: Problems,
 }
 
 /// Watches over a dump.
@@ -94,6 +99,8 @@ pub fn dump_tar(reader: &Reader, selection: &Selection, out: &mut dyn Write, wat
         out,
         watch,
         links: HashMap::new(),
+        marked: 0,
+        causes: Causes::default(),
         report: DumpReport::default(),
     };
     if let Some(entry) = selection.entry() {
@@ -119,6 +126,9 @@ pub fn dump_tar(reader: &Reader, selection: &Selection, out: &mut dyn Write, wat
             }
         }
     }
+    if selection.lost() > tar.marked {
+        tar.report.incomplete.push(".", LOST);
+    }
     // The end: two empty records.
     write_zeros(tar.out, 1024, watch)?;
     tar.out.flush().map_err(output)?;
@@ -131,12 +141,27 @@ struct Tar<'a> {
     watch: Watch<'a>,
     /// The first name of each file that has several; the kind is part of what it is, as in a restore.
     links: HashMap<Identity, Vec<u8>>,
+    /// Entries that are marked as not whole.
+    marked: u64,
+    causes: Causes,
     report: DumpReport,
 }
 
 impl Tar<'_> {
     fn entry(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
         self.watch.cancel.check()?;
+        if let Some(flaw) = entry.flaw() {
+            self.marked += 1;
+            self.report.incomplete.push(path, flaw);
+        }
+        if matches!(entry.kind, Kind::Socket) {
+            let what = "a socket, which a tar cannot hold; left out";
+            self.report.incomplete.push(path, what);
+            return Ok(());
+        }
+        if entry.marks.has(Marks::MADE_UP) {
+            return Ok(());
+        }
         self.report.entries += 1;
         Progress::add(&self.watch.progress.files, 1);
         let is_dir = matches!(entry.kind, Kind::Dir(_));
@@ -158,12 +183,7 @@ impl Tar<'_> {
             Kind::BlockDevice { major, minor } => (b'4', Some((*major, *minor)), [].as_slice()),
             Kind::Dir(_) => (b'5', None, [].as_slice()),
             Kind::Fifo => (b'6', None, [].as_slice()),
-            Kind::Socket => {
-                self.report
-                    .problems
-                    .push(path, "a socket, which a tar cannot hold; left out");
-                return Ok(());
-            }
+            Kind::Socket => return Ok(()),
         };
         let size = match &entry.kind {
             Kind::File(recipe) => recipe.size_bytes,
@@ -189,6 +209,10 @@ impl Tar<'_> {
         match content(self.reader, recipe, (self.out, &mut done), self.watch) {
             Err(error) if error.is_damage() => {
                 let missing = recipe.size_bytes.saturating_sub(done);
+                let error = match &error {
+                    Error::Vault(error) => self.causes.tell(error),
+                    error => error.to_string(),
+                };
                 let what = format!("its last {missing} bytes are zeros in the tar, since they cannot be read: {error}");
                 self.report.problems.push(path, what);
                 write_zeros(self.out, missing, self.watch)?;

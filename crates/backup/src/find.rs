@@ -5,7 +5,7 @@ use drystone_vault::{Cancel, Reader};
 
 use crate::browse::{Depth, List, Listed, Selection};
 use crate::error::Result;
-use crate::patterns::Patterns;
+use crate::patterns::{Patterns, Unmatched};
 
 /// Types of entries, as `find -type` names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,23 +107,47 @@ impl FindOptions {
 
 /// Everything below `selection` that is looked for; errors as for [`List`], and `Interrupted` once `cancel` asks for it,
 /// however long nothing matches.
-pub fn find(
-    reader: &Reader,
-    selection: &Selection,
+pub fn find(reader: &Reader, selection: &Selection, options: FindOptions, cancel: Cancel) -> Find {
+    Find {
+        list: List::new(reader, selection, Depth::All),
+        unmatched: Unmatched::of(&options.patterns),
+        options,
+        cancel,
+    }
+}
+
+/// The entries that are found.
+pub struct Find {
+    list: List,
     options: FindOptions,
     cancel: Cancel,
-) -> impl Iterator<Item = Result<Listed>> {
-    let mut list = List::new(reader, selection, Depth::All);
-    let next = move || -> Option<Result<Listed>> {
+    unmatched: Unmatched,
+}
+
+impl Find {
+    /// The patterns that have matched nothing so far, whatever else is asked for.
+    pub fn unmatched(self) -> Vec<String> {
+        self.unmatched.names()
+    }
+}
+
+impl Iterator for Find {
+    type Item = Result<Listed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Err(stopped) = cancel.check() {
+            if let Err(stopped) = self.cancel.check() {
                 return Some(Err(stopped.into()));
             }
-            match list.next()? {
-                Ok(Listed { path, entry }) if !options.matches(&path, &entry) => {}
+            let next = self.list.next()?;
+            if let Ok(Listed { path, entry }) = &next {
+                let is_dir = matches!(entry.kind, Kind::Dir(_));
+                self.unmatched.look(path.strip_prefix(b"/").unwrap_or(path), is_dir);
+            }
+            match next {
+                Ok(Listed { path, entry }) if !self.options.matches(&path, &entry) => {}
                 found => return Some(found),
             }
         }
-    };
-    std::iter::from_fn(next)
+    }
 }

@@ -14,6 +14,7 @@ mod backup;
 mod browse;
 mod browse_walk;
 mod cache;
+mod causes;
 mod copy;
 mod count;
 mod diff;
@@ -52,7 +53,7 @@ pub use drill::{DrillOptions, DrillReport, Drilled, Keep, LastDrills, Share, dri
 pub use dump::{DumpReport, Watch, cat, dump_tar};
 pub use error::{Error, Result};
 pub use filters::{Filters, FiltersBuilder, Marker, parse_list};
-pub use find::{FileKind, FindOptions, find};
+pub use find::{FileKind, Find, FindOptions, find};
 pub use names::Names;
 pub use patterns::Patterns;
 pub use restore::{NotSet, Overwrite, Owner, RestoreMode, RestoreOptions, RestoreReport, Sparse, Special, restore};

@@ -15,28 +15,55 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Patterns {
     matcher: Option<Gitignore>,
+    single: Vec<(String, Gitignore)>,
+}
+
+/// Returns why no path can ever match a pattern; `None` if one can.
+fn never_matches(pattern: &str) -> Option<&'static str> {
+    let parts = || pattern.trim_start_matches('!').split('/');
+    if pattern.trim().is_empty() {
+        Some("is empty")
+    } else if pattern.starts_with('#') {
+        Some("is a comment; write `\\#` for a name that begins with `#`")
+    } else if parts().any(|part| part == "." || part == "..") {
+        Some("has `.` or `..` as a name, which no path has; write the path without it")
+    } else {
+        None
+    }
 }
 
 impl Patterns {
     /// Matches nothing.
-    pub const NONE: Self = Self { matcher: None };
+    pub const NONE: Self = Self {
+        matcher: None,
+        single: Vec::new(),
+    };
 
     /// Compiles patterns; [`Error::Pattern`] names the one that is malformed.
     pub fn new<T: AsRef<str>>(patterns: impl IntoIterator<Item = T>) -> Result<Self> {
         let mut builder = GitignoreBuilder::new("/");
-        let mut any = false;
+        let mut single = Vec::new();
         let wrong = |pattern: &str, error: ignore::Error| Error::Pattern {
             pattern: pattern.to_owned(),
             why: error.to_string(),
         };
         for pattern in patterns {
             let pattern = pattern.as_ref();
+            if let Some(why) = never_matches(pattern) {
+                return Err(Error::Pattern {
+                    pattern: pattern.to_owned(),
+                    why: why.to_owned(),
+                });
+            }
+            let mut alone = GitignoreBuilder::new("/");
+            let added = alone.add_line(None, pattern).and_then(|alone| alone.build());
+            single.push((pattern.to_owned(), added.map_err(|error| wrong(pattern, error))?));
             builder.add_line(None, pattern).map_err(|error| wrong(pattern, error))?;
-            any = true;
         }
         let matcher = builder.build().map_err(|error| wrong("(all together)", error))?;
         Ok(Self {
-            matcher: any.then_some(matcher),
+            matcher: (!single.is_empty()).then_some(matcher),
+            single,
         })
     }
 
@@ -50,6 +77,29 @@ impl Patterns {
         self.matcher
             .as_ref()
             .is_some_and(|matcher| matcher.matched(Path::new(OsStr::from_bytes(path)), is_dir).is_ignore())
+    }
+}
+
+/// The patterns of a list that have matched nothing so far.
+#[derive(Debug)]
+pub(crate) struct Unmatched(Vec<(String, Gitignore)>);
+
+impl Unmatched {
+    /// All of a list but those that take back what others match.
+    pub(crate) fn of(patterns: &Patterns) -> Self {
+        let all = patterns.single.iter().filter(|(pattern, _)| !pattern.starts_with('!'));
+        Self(all.cloned().collect())
+    }
+
+    /// Looks which of them match a path.
+    pub(crate) fn look(&mut self, path: &[u8], is_dir: bool) {
+        let path = Path::new(OsStr::from_bytes(path));
+        self.0.retain(|(_, matcher)| !matcher.matched(path, is_dir).is_ignore());
+    }
+
+    /// The patterns themselves.
+    pub(crate) fn names(self) -> Vec<String> {
+        self.0.into_iter().map(|(pattern, _)| pattern).collect()
     }
 }
 

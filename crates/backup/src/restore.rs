@@ -7,6 +7,7 @@
 //! - A damaged chunk costs the files that it is in; all others are restored.
 //! - Memory is bounded: directories are streamed, queues hold runs of files up to about 1 MiB.
 
+mod before;
 mod content;
 mod dir;
 mod enter;
@@ -17,11 +18,13 @@ mod write;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind};
 use drystone_vault::{Cancel, Progress, Reader, Vault};
+use rustix::fs::Stat;
 
 use self::content::{Filler, SHARE_BYTES};
 pub(crate) use self::dir::DIR;
@@ -34,7 +37,7 @@ pub use crate::apply::{Owner, Special};
 use crate::browse::Selection;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::error::{Error, Result};
-use crate::patterns::Patterns;
+use crate::patterns::{Patterns, Unmatched};
 
 /// Entries that one thread takes at once, at most.
 const RUN_ENTRIES: usize = 64;
@@ -44,6 +47,10 @@ const RUN_BYTES: u64 = 1 << 20;
 const RUNS_WAITING: usize = 3;
 /// Size from which several threads work on one file, bytes.
 const SHARED_BYTES: u64 = 4 * SHARE_BYTES;
+
+/// What is said of a copy that has lost more than its entries say.
+pub(crate) const LOST: &str = "more was lost when this snapshot was copied than the entries above: the copy's root directory could not be read to \
+                    its end; copy again when the source is mended";
 
 /// Whether anything is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,9 +138,10 @@ pub(crate) fn restore_sample(
     let tally = Tally::default();
     if options.mode == RestoreMode::DryRun {
         Walker::new(&reader, options, sample).count(selection, &tally)?;
+        note_lost(selection, (options, sample), &tally);
         return Ok(tally.finish());
     }
-    let target = Dir::target(&options.target).map_err(|source| Error::Target {
+    let (target, stat) = Dir::target(&options.target).map_err(|source| Error::Target {
         path: options.target.as_os_str().as_encoded_bytes().to_vec(),
         source,
     })?;
@@ -160,13 +168,24 @@ pub(crate) fn restore_sample(
             run: Vec::new(),
             run_bytes: 0,
         };
-        if let Err(error) = Walker::new(&reader, options, sample).walk(selection, target, sender) {
+        let walker = Walker::new(&reader, options, sample);
+        if let Err(error) = walker.walk(selection, (target, &stat), sender) {
             work.stop(error);
         }
     });
+    work.befores.give_back_all(&work.open);
+    note_lost(selection, (options, sample), &tally);
     match work.into_error() {
         Some(error) => Err(error),
         None => Ok(tally.finish()),
+    }
+}
+
+/// Says of a whole snapshot what no entry of it says.
+fn note_lost(selection: &Selection, (options, sample): (&RestoreOptions, Option<Sample<'_>>), tally: &Tally) {
+    let is_all = options.include.is_empty() && options.exclude.is_empty() && sample.is_none();
+    if is_all && selection.lost() > tally.marked.load(Ordering::Relaxed) {
+        tally.incomplete(Vec::new(), LOST);
     }
 }
 
@@ -245,6 +264,8 @@ struct Walker<'a> {
     reader: &'a Reader,
     options: &'a RestoreOptions,
     sample: Option<Sample<'a>>,
+    unmatched: Unmatched,
+    unmatched_excludes: Unmatched,
 }
 
 impl<'a> Walker<'a> {
@@ -253,7 +274,15 @@ impl<'a> Walker<'a> {
             reader,
             options,
             sample,
+            unmatched: Unmatched::of(&options.include),
+            unmatched_excludes: Unmatched::of(&options.exclude),
         }
+    }
+
+    /// Looks which patterns match at all.
+    fn look(&mut self, path: &[u8], is_dir: bool) {
+        self.unmatched.look(path, is_dir);
+        self.unmatched_excludes.look(path, is_dir);
     }
 
     /// Whether this entry matches; `None` if it is left out with all that is in it.
@@ -262,32 +291,29 @@ impl<'a> Walker<'a> {
         (!self.options.exclude.matches(path, is_dir)).then_some(chosen)
     }
 
-    fn top(&self, entry: Option<&Entry>, target: Arc<Dir>) -> Level {
-        let ongoing = Ongoing {
-            dir: target,
-            entry: entry.cloned(),
-            is_new: false,
-            parent: None,
-        };
+    /// The target, which gets the attributes of `entry`.
+    fn top(&self, work: &Work<'_>, entry: Option<&Entry>, (target, stat): (Arc<Dir>, &Stat)) -> Level {
+        let ongoing = work.ongoing(target, stat, entry.cloned(), None);
         Level {
             entry: None,
-            ongoing: Some(Arc::new(ongoing)),
+            ongoing: Some(ongoing),
             chosen: self.options.include.is_empty() && self.sample.is_none(),
             failed: false,
         }
     }
 
-    fn walk(&self, selection: &Selection, target: Arc<Dir>, mut sending: Sending<'_>) -> Result<()> {
+    fn walk(mut self, selection: &Selection, target: (Arc<Dir>, &Stat), mut sending: Sending<'_>) -> Result<()> {
         let work = sending.work;
         let Some(tree) = selection.tree() else {
-            let mut top = self.top(None, target);
+            let mut top = self.top(work, None, target);
             if let (Some(entry), Some(ongoing)) = (selection.entry(), top.ongoing.take()) {
                 sending.push(&ongoing, entry.clone());
                 sending.flush();
+                work.release(ongoing);
             }
             return Ok(());
         };
-        let mut levels = vec![self.top(selection.entry(), target)];
+        let mut levels = vec![self.top(work, selection.entry(), target)];
         let mut walk = TreeWalk::new(self.reader, tree);
         while !work.is_stopped() {
             self.options.cancel.check()?;
@@ -300,6 +326,7 @@ impl<'a> Walker<'a> {
                     }
                 }
                 Ok(Some(Step::Entry(entry))) => {
+                    self.look(walk.path(), false);
                     let chosen = chosen || self.sample.is_some_and(|sample| sample(walk.path(), &entry));
                     if self.choose(walk.path(), false, chosen) == Some(true)
                         && let Some(ongoing) = ensure(work, &mut levels)
@@ -309,6 +336,7 @@ impl<'a> Walker<'a> {
                 }
                 Ok(Some(Step::Enter(entry))) => {
                     self.options.progress.set_current(walk.path());
+                    self.look(walk.path(), true);
                     let chosen = self.choose(walk.path(), true, chosen);
                     levels.push(Level {
                         entry: Some(entry),
@@ -328,19 +356,29 @@ impl<'a> Walker<'a> {
         while let Some(level) = levels.pop() {
             level.ongoing.into_iter().for_each(|ongoing| work.release(ongoing));
         }
+        self.finish(work.filler.tally);
         Ok(())
     }
 
+    /// Says which patterns matched nothing.
+    fn finish(self, tally: &Tally) {
+        tally.unmatched(self.unmatched.names(), self.unmatched_excludes.names());
+    }
+
     /// Counts what a walk would restore.
-    fn count(&self, selection: &Selection, tally: &Tally) -> Result<()> {
-        let count_entry = |entry: &Entry| {
+    fn count(mut self, selection: &Selection, tally: &Tally) -> Result<()> {
+        let count_entry = |path: &[u8], entry: &Entry| {
             add(&tally.files, 1);
+            if let Some(flaw) = entry.flaw() {
+                tally.incomplete(path.to_vec(), flaw);
+            }
             if let Kind::File(recipe) = &entry.kind {
                 add(&tally.bytes, recipe.size_bytes);
             }
         };
         let Some(tree) = selection.tree() else {
-            selection.entry().into_iter().for_each(count_entry);
+            let entries = selection.entry().into_iter();
+            entries.for_each(|entry| count_entry(&entry.name, entry));
             return Ok(());
         };
         let mut chosen = vec![self.options.include.is_empty()];
@@ -349,20 +387,30 @@ impl<'a> Walker<'a> {
             self.options.cancel.check()?;
             let parent_chosen = chosen.last().is_some_and(|chosen| *chosen);
             match walk.next() {
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    self.finish(tally);
+                    return Ok(());
+                }
                 Ok(Some(Step::Leave)) => drop(chosen.pop()),
                 Ok(Some(Step::Entry(entry))) => {
+                    self.look(walk.path(), false);
                     if self.choose(walk.path(), false, parent_chosen) == Some(true) {
-                        count_entry(&entry);
+                        count_entry(walk.path(), &entry);
                     }
                 }
-                Ok(Some(Step::Enter(_))) => match self.choose(walk.path(), true, parent_chosen) {
-                    None => walk.skip(),
-                    Some(is_chosen) => {
-                        add(&tally.dirs, is_chosen.into());
-                        chosen.push(is_chosen);
+                Ok(Some(Step::Enter(entry))) => {
+                    self.look(walk.path(), true);
+                    match self.choose(walk.path(), true, parent_chosen) {
+                        None => walk.skip(),
+                        Some(is_chosen) => {
+                            if let Some(flaw) = entry.flaw().filter(|_| is_chosen) {
+                                tally.incomplete(walk.path().to_vec(), flaw);
+                            }
+                            add(&tally.dirs, is_chosen.into());
+                            chosen.push(is_chosen);
+                        }
                     }
-                },
+                }
                 Err(error) if error.is_damage() => tally.problem(walk.path().to_vec(), &error.to_string()),
                 Err(error) => return Err(error),
             }

@@ -54,6 +54,15 @@ impl Exit {
         if problems.is_empty() { Self::Done } else { Self::Damaged }
     }
 
+    /// How a run ends that did all there was to do, but for what these lists say.
+    pub(crate) fn of_incomplete(lists: &[&Problems]) -> Self {
+        if lists.iter().all(|list| list.is_empty()) {
+            Self::Done
+        } else {
+            Self::Incomplete
+        }
+    }
+
     /// Ends the process at once, whatever its threads are doing.
     pub(crate) fn now(self) -> ! {
         std::process::exit(self as i32)
@@ -297,6 +306,7 @@ impl From<drystone_backup::Error> for Failure {
                 "correct the pattern; patterns are written as in .gitignore",
             ),
             E::Source { .. } => (Exit::Error, "check the path"),
+            E::MoreThanStated { .. } => (Exit::Error, "drystone snapshots, then drystone forget ID"),
             E::SameVault { .. } => (Exit::Usage, "name another vault with --to"),
             E::Target { .. } => (
                 Exit::Error,

@@ -11,16 +11,18 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use drystone_backup::Selection;
 use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
 use drystone_format::config::Trust;
 use drystone_format::keys::Role;
+use drystone_format::snapshot::Totals;
 use drystone_store::Store;
 use drystone_vault::{
-    Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Reach, Reader, RecoveryCode, Resolved, Unlock,
-    Vault, VaultPin, vault_line,
+    Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Progress, Reach, Reader, RecoveryCode,
+    Resolved, Unlock, Vault, VaultPin, vault_line,
 };
 
 use crate::args::Spot;
@@ -439,8 +441,20 @@ pub(crate) struct Chosen {
     pub(crate) reader: Reader,
     /// The snapshot.
     pub(crate) id: RootId,
+    /// How much is chosen, where the snapshot or the entry says it.
+    pub(crate) totals: Option<Totals>,
     /// What of it.
     pub(crate) selection: Selection,
+}
+
+impl Chosen {
+    /// Tells whoever shows progress how much is chosen.
+    pub(crate) fn expect(&self, progress: &Progress) {
+        if let Some(Totals { files, bytes, .. }) = self.totals {
+            progress.total_files.store(files, Ordering::Relaxed);
+            progress.total_bytes.store(bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Finds a snapshot and a path in it.
@@ -449,7 +463,20 @@ pub(crate) fn choose(app: &App, vault: &Vault, spot: &OsString) -> Result<Chosen
     let Resolved { id, snapshot, .. } = resolve(app, vault, &spot.snapshot)?;
     let reader = vault.reader()?;
     let selection = Selection::find(&reader, &snapshot, &spot.path)?;
-    Ok(Chosen { reader, id, selection })
+    let totals = match selection.content() {
+        Ok(recipe) => Some(Totals {
+            files: 1,
+            bytes: recipe.size_bytes,
+            ..Totals::default()
+        }),
+        Err(_) => selection.entry().is_none().then_some(snapshot.totals),
+    };
+    Ok(Chosen {
+        reader,
+        id,
+        totals,
+        selection,
+    })
 }
 
 /// Finds the snapshot that `text` means, and says which one `latest` is.

@@ -1,6 +1,7 @@
 //! Check: is everything there that the snapshots need? Reads metadata only; data is scrub's.
 //!
 //! - Names every file that lost something, in every snapshot; goes on after every problem.
+//! - What is stored as it should be, but is marked as not whole, is incomplete, not damaged.
 //! - What is missing while a place does not answer is out of reach, not lost.
 //! - A damaged pack is a problem only if some snapshot needs what no other pack has.
 //! - Memory is bounded: levels of a hostile tree that hold too much are not entered.
@@ -63,6 +64,8 @@ pub struct CheckReport {
     pub hit: Vec<(RootId, u64)>,
     /// What cannot be read while a place is away, and is not known to be lost.
     pub out_of_reach: Problems,
+    /// Files and directories that are marked as not whole: bytes of them were lost, or mixed, before or when they were stored.
+    pub incomplete: Problems,
     /// Damaged packs that nothing depends on: whatever a snapshot needs of them lies in sound packs as well.
     pub harmless: Problems,
     /// How much redundancy there is, where the vault lies at several places.
@@ -222,6 +225,9 @@ impl Checker<'_> {
         path.extend_from_slice(&entry.name);
         self.report.entries += 1;
         Progress::add(&self.options.progress.files, 1);
+        if let Some(flaw) = entry.flaw() {
+            self.report.incomplete.push(path.as_slice(), flaw);
+        }
         match &entry.kind {
             Kind::Dir(recipe) => self.enter(recipe, path, levels),
             Kind::File(recipe) => {

@@ -8,6 +8,7 @@ use drystone_format::recipe::{Part, Recipe};
 use drystone_format::tree::{Entry, Kind};
 use drystone_vault::{Cancel, Reader};
 
+use crate::allowance::Allowance;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::error::Result;
 
@@ -63,7 +64,12 @@ struct Candidate {
 
 impl Choice {
     /// Looks at all of a tree; what is damaged in it is passed over.
-    pub(crate) fn new(reader: &Reader, tree: &Recipe, (seed, share): (u64, Share), cancel: &Cancel) -> Result<Self> {
+    pub(crate) fn new(
+        reader: &Reader,
+        tree: &Recipe,
+        (seed, share): (u64, Share),
+        (mut allowance, cancel): (Option<Allowance>, &Cancel),
+    ) -> Result<Self> {
         let mut choice = Self {
             seed,
             share,
@@ -76,7 +82,11 @@ impl Choice {
         let (mut walk, mut linked) = (TreeWalk::new(reader, tree), HashSet::new());
         loop {
             cancel.check()?;
-            let entry = match walk.next() {
+            let step = walk.next();
+            if let (Ok(Some(Step::Entry(entry) | Step::Enter(entry))), Some(allowance)) = (&step, &mut allowance) {
+                allowance.take(entry)?;
+            }
+            let entry = match step {
                 Ok(None) => break,
                 Ok(Some(Step::Entry(entry))) => entry,
                 Ok(Some(_)) => continue,
@@ -118,7 +128,7 @@ impl Choice {
 
     fn count(&mut self, candidate: &Candidate) {
         self.files += 1;
-        self.bytes += candidate.bytes;
+        self.bytes = self.bytes.saturating_add(candidate.bytes);
         self.disk_bytes = self.disk_bytes.saturating_add(candidate.disk_bytes);
     }
 
@@ -150,8 +160,9 @@ fn sizes(entry: &Entry) -> (u64, u64) {
         Part::Hole(_) => 0,
         part => part.bytes(),
     };
+    let sum = |parts: &[Part]| parts.iter().map(data).fold(0, u64::saturating_add);
     let disk_bytes = match recipe.depth {
-        0 => recipe.parts.iter().map(data).sum(),
+        0 => sum(&recipe.parts),
         _ => recipe.size_bytes,
     };
     (recipe.size_bytes, disk_bytes.saturating_add(FILE_BYTES))

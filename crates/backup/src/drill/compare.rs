@@ -255,6 +255,10 @@ impl<'a> Comparer<'a> {
                     Progress::add(&self.all.progress.problems, 1);
                     self.all.problems.lock().push(path, what);
                 }
+                Err(Failure::Damage(error)) => {
+                    Progress::add(&self.all.progress.problems, 1);
+                    self.all.problems.lock().push(path, error);
+                }
                 Err(Failure::Run(error)) => return Err(error),
             }
         }

@@ -4,14 +4,19 @@
 //! - At most [`OPEN_DIRS`] descriptors are kept; a closed one is opened again along its parents.
 //! - A directory gets its attributes when the last thing in it is done.
 
-use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::collections::hash_map::RandomState;
+use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use drystone_format::tree::Entry;
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, RawDir, openat};
 use rustix::io::{Errno, Result};
+
+use super::tally::Failure;
 
 /// Descriptors kept for directories; a process has 1024 by default.
 const OPEN_DIRS: usize = 256;
@@ -29,6 +34,32 @@ pub(crate) struct Dir {
     fd: Mutex<Option<Arc<OwnedFd>>>,
     /// New entries get a group or an ACL from it, so that they must be corrected.
     pub(crate) inherits: bool,
+    /// It was made by this run: so was whatever is in it.
+    pub(crate) is_new: bool,
+    names: Mutex<Option<Names>>,
+}
+
+/// The names in a directory at one time, as hashes: 16 bytes each, whatever their length.
+struct Names {
+    hasher: RandomState,
+    hashes: HashSet<u64>,
+}
+
+impl Names {
+    /// Bytes of entries asked for at once.
+    const BUFFER_BYTES: usize = 32 << 10;
+
+    fn list(at: BorrowedFd<'_>) -> Result<Self> {
+        // Opened anew: the position in the list is that of an open file.
+        let dir = openat(at, c".", DIR, Mode::empty())?;
+        let (hasher, mut hashes) = (RandomState::new(), HashSet::new());
+        let mut buffer = [MaybeUninit::uninit(); Self::BUFFER_BYTES];
+        let mut entries = RawDir::new(&dir, &mut buffer);
+        while let Some(entry) = entries.next() {
+            hashes.insert(hasher.hash_one(entry?.file_name().to_bytes()));
+        }
+        Ok(Self { hasher, hashes })
+    }
 }
 
 /// The directories whose descriptors are open, oldest first.
@@ -48,12 +79,20 @@ impl OpenDirs {
     }
 
     /// The directory `name` in `parent`, which is open as `fd`.
-    pub(crate) fn add(&self, parent: &Arc<Dir>, name: &[u8], fd: OwnedFd, inherits: bool) -> Arc<Dir> {
+    pub(crate) fn add(
+        &self,
+        parent: &Arc<Dir>,
+        name: &[u8],
+        fd: OwnedFd,
+        (inherits, is_new): (bool, bool),
+    ) -> Arc<Dir> {
         let dir = Arc::new(Dir {
             parent: Some(parent.clone()),
             name: name.to_vec(),
             fd: Mutex::new(None),
             inherits,
+            is_new,
+            names: Mutex::new(None),
         });
         self.keep(&dir, Arc::new(fd));
         dir
@@ -79,13 +118,38 @@ impl OpenDirs {
 
 impl Dir {
     /// The target itself, which stays open.
-    pub(crate) fn root(fd: OwnedFd, inherits: bool) -> Arc<Self> {
+    pub(crate) fn root(fd: OwnedFd, (inherits, is_new): (bool, bool)) -> Arc<Self> {
         Arc::new(Self {
             parent: None,
             name: Vec::new(),
             fd: Mutex::new(Some(Arc::new(fd))),
             inherits,
+            is_new,
+            names: Mutex::new(None),
         })
+    }
+
+    /// Returns true if it has an entry of exactly this name, rather than one that its file system takes for the same, such as
+    /// `Name` for `name`. Something must be there, and `at` be its descriptor.
+    ///
+    /// In a directory that this run has made, whatever is there has another name: no name is restored twice.
+    pub(crate) fn has_exactly(&self, at: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<bool, Failure> {
+        if self.is_new {
+            return Ok(false);
+        }
+        let mut names = self.names.lock();
+        if names.is_none() {
+            let listed = Names::list(at).map_err(|errno| Failure::io("list its directory", errno))?;
+            *names = Some(listed);
+        }
+        Ok(names
+            .as_ref()
+            .is_some_and(|names| names.hashes.contains(&names.hasher.hash_one(name))))
+    }
+
+    /// Lets go of what [`has_exactly`](Self::has_exactly) has listed: nothing more is put into it.
+    pub(crate) fn forget_names(&self) {
+        self.names.lock().take();
     }
 
     /// Path of `name` in it, relative to the target.
@@ -116,8 +180,8 @@ pub(crate) struct Ongoing {
     pub(crate) dir: Arc<Dir>,
     /// Its attributes, which are set in the end; none for a target that is only a place to put things.
     pub(crate) entry: Option<Entry>,
-    /// It was made by this run.
-    pub(crate) is_new: bool,
+    /// The number under which it is known what it was like before, if it stays so.
+    pub(crate) before: Option<u64>,
     pub(crate) parent: Option<Arc<Self>>,
 }
 

@@ -20,7 +20,8 @@ pub(crate) struct Share {
     ongoing: Arc<Ongoing>,
     entry: Entry,
     stage: Mutex<Stage>,
-    failure: Mutex<Option<String>>,
+    /// Why it is not restored; never that of the whole run.
+    failure: Mutex<Option<Failure>>,
 }
 
 enum Stage {
@@ -49,7 +50,7 @@ impl Work<'_> {
         {
             match failure.at(|| share.ongoing.dir.path(&share.entry.name)) {
                 Failure::Run(error) => self.stop(error),
-                Failure::Entry(what) => *share.failure.lock() = Some(what),
+                failure => *share.failure.lock() = Some(failure),
             }
             if let Stage::Open(filling, _) = &*share.stage.lock() {
                 filling.abort();
@@ -62,7 +63,7 @@ impl Work<'_> {
             stage,
             failure,
         } = share;
-        let filled = failure.into_inner().map_or(Ok(()), |what| Err(Failure::Entry(what)));
+        let filled = failure.into_inner().map_or(Ok(()), Err);
         let made = match (stage.into_inner(), filled) {
             (Stage::Over(made), Ok(())) => Ok(made),
             (Stage::Open(filling, now), filled) => self.open_dir(&ongoing.dir).and_then(|at| {

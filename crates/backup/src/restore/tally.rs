@@ -10,6 +10,7 @@ use drystone_vault::{Problem, Problems};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
+use crate::causes::Causes;
 use crate::error::Error;
 
 /// Different kinds of things that could not be set, counted apart; the rest is counted together.
@@ -53,10 +54,18 @@ pub struct RestoreReport {
     pub unchanged_files: u64,
     /// Entries left as they were because something of that name existed (`Overwrite::Never`).
     pub kept: u64,
+    /// Devices that were left out because that was asked for (`Special::LeaveOut`).
+    pub left_out: u64,
     /// Bytes written to the target.
     pub written_bytes: u64,
     /// What could not be restored.
     pub problems: Problems,
+    /// What was restored as it is stored, which is not what it was: files and directories that are marked so in the snapshot.
+    pub incomplete: Problems,
+    /// Patterns to include that matched nothing.
+    pub unmatched: Vec<String>,
+    /// Patterns to exclude that matched nothing.
+    pub unmatched_excludes: Vec<String>,
     /// What could not be set on entries that were restored otherwise.
     pub not_set: Vec<NotSet>,
 }
@@ -66,6 +75,8 @@ pub struct RestoreReport {
 pub(crate) enum Failure {
     /// This entry cannot be restored; others can.
     Entry(String),
+    /// As [`Failure::Entry`]: what it needs of the vault is damaged.
+    Damage(drystone_vault::Error),
     /// Nothing more can be restored.
     Run(Error),
 }
@@ -73,7 +84,7 @@ pub(crate) enum Failure {
 impl From<drystone_vault::Error> for Failure {
     fn from(error: drystone_vault::Error) -> Self {
         if error.is_damage() {
-            Self::Entry(error.to_string())
+            Self::Damage(error)
         } else {
             Self::Run(Error::Vault(error))
         }
@@ -119,8 +130,14 @@ pub(crate) struct Tally {
     pub(crate) bytes: AtomicU64,
     pub(crate) unchanged_files: AtomicU64,
     pub(crate) kept: AtomicU64,
+    pub(crate) left_out: AtomicU64,
+    /// Entries marked as incomplete.
+    pub(crate) marked: AtomicU64,
     pub(crate) written_bytes: AtomicU64,
     problems: Mutex<Problems>,
+    causes: Mutex<Causes>,
+    incomplete: Mutex<Problems>,
+    unmatched: Mutex<(Vec<String>, Vec<String>)>,
     not_set: Mutex<NotSetKinds>,
 }
 
@@ -128,9 +145,31 @@ pub(crate) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }
 
+/// The path, or that of the target itself.
+fn named(path: Vec<u8>) -> Vec<u8> {
+    if path.is_empty() { b".".to_vec() } else { path }
+}
+
 impl Tally {
     pub(crate) fn problem(&self, path: Vec<u8>, what: &str) {
-        self.problems.lock().push(path, what);
+        self.problems.lock().push(named(path), what);
+    }
+
+    /// Notes an entry that damage costs.
+    pub(crate) fn damage(&self, path: Vec<u8>, error: &drystone_vault::Error) {
+        let what = self.causes.lock().tell(error);
+        self.problem(path, &format!("not restored: {what}"));
+    }
+
+    /// Notes an entry that is restored as it is stored, which is not what it was.
+    pub(crate) fn incomplete(&self, path: Vec<u8>, flaw: &str) {
+        add(&self.marked, 1);
+        self.incomplete.lock().push(named(path), flaw);
+    }
+
+    /// Notes the patterns to include, and those to exclude, that matched nothing.
+    pub(crate) fn unmatched(&self, includes: Vec<String>, excludes: Vec<String>) {
+        *self.unmatched.lock() = (includes, excludes);
     }
 
     pub(crate) fn not_set(&self, what: &str, why: &str, path: impl FnOnce() -> Vec<u8>) {
@@ -139,19 +178,24 @@ impl Tally {
         if kinds.len() >= NOT_SET_KINDS && !kinds.contains_key(&key) {
             key = ("other attributes".to_owned(), "various reasons".to_owned());
         }
-        kinds.entry(key).or_insert_with(|| (0, path())).0 += 1;
+        kinds.entry(key).or_insert_with(|| (0, named(path()))).0 += 1;
     }
 
     pub(crate) fn finish(self) -> RestoreReport {
         let not_set = self.not_set.into_inner().into_iter();
+        let (unmatched, unmatched_excludes) = self.unmatched.into_inner();
         RestoreReport {
             files: self.files.into_inner(),
             dirs: self.dirs.into_inner(),
             bytes: self.bytes.into_inner(),
             unchanged_files: self.unchanged_files.into_inner(),
             kept: self.kept.into_inner(),
+            left_out: self.left_out.into_inner(),
             written_bytes: self.written_bytes.into_inner(),
             problems: self.problems.into_inner(),
+            incomplete: self.incomplete.into_inner(),
+            unmatched,
+            unmatched_excludes,
             not_set: not_set
                 .map(|((what, why), (count, example))| NotSet {
                     what,

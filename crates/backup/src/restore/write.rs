@@ -1,6 +1,7 @@
 //! Making entries in the target: what each thread of a restore does.
 //!
 //! - New files are made with `O_EXCL`; what exists is opened without following symbolic links, and replaced or filled.
+//! - What exists under another spelling of the name, where the file system folds case, is another entry and never touched.
 //! - A file gets its time last, so that one that was left half-way does not look complete.
 //! - A new file whose content is damaged is removed again; one that existed stays.
 
@@ -18,6 +19,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::before::Befores;
 use super::content::{Filled, Filler, Filling};
 use super::dir::{Dir, Ongoing, OpenDirs};
 use super::links::{Claim, Links, identity};
@@ -33,6 +35,7 @@ pub(crate) struct Work<'a> {
     pub(crate) apply: Apply,
     pub(crate) open: OpenDirs,
     pub(crate) links: Links,
+    pub(crate) befores: Befores,
     stopped: AtomicBool,
     error: Mutex<Option<Error>>,
 }
@@ -46,7 +49,15 @@ pub(crate) enum Made {
     Unchanged,
     /// Something was there already and was left as it is.
     Kept,
+    /// It was not made, as was asked for.
+    LeftOut,
 }
+
+/// Why an entry is not restored where names are folded.
+pub(super) const FOLDED: &str = "the file system of the target takes this name for another one that is there already (as some take \
+                                 `Name` for `name`), so it was not restored; restore it alone into another directory";
+/// Why the names of a file that is left as it is do not become one file.
+const APART: &str = "one of the names is there already with other content or attributes, and is not to be overwritten";
 
 /// Where an entry is to be.
 #[derive(Clone, Copy)]
@@ -68,6 +79,14 @@ impl Spot<'_> {
 
     fn look(&self) -> Result<Stat, Failure> {
         look(self.at, &self.entry.name)
+    }
+
+    /// Refuses what is there if it has another name.
+    fn must_be_it(&self) -> Result<(), Failure> {
+        match self.dir.has_exactly(self.at, self.name())? {
+            true => Ok(()),
+            false => Err(Failure::Entry(FOLDED.to_owned())),
+        }
     }
 }
 
@@ -97,6 +116,7 @@ impl<'a> Work<'a> {
             apply: Apply::new(options.owner, options.special),
             open: OpenDirs::default(),
             links: Links::default(),
+            befores: Befores::default(),
             stopped: AtomicBool::new(false),
             error: Mutex::new(None),
         }
@@ -124,6 +144,10 @@ impl<'a> Work<'a> {
             Failure::Entry(what) => {
                 Progress::add(&self.filler.progress.problems, 1);
                 self.filler.tally.problem(path, &what);
+            }
+            Failure::Damage(error) => {
+                Progress::add(&self.filler.progress.problems, 1);
+                self.filler.tally.damage(path, &error);
             }
             Failure::Run(error) => {
                 let Failure::Run(error) = Failure::Run(error).at(|| path) else {
@@ -160,9 +184,14 @@ impl<'a> Work<'a> {
                 }
                 Claim::First(ongoing, entry) => {
                     let made = self.make(&ongoing, &entry, buffer);
-                    queue.extend(match made {
-                        Ok(Made::Written | Made::Unchanged) => self.links.done(identity, &ongoing.dir, &entry.name),
-                        Ok(Made::Kept) | Err(_) => self.links.failed(identity),
+                    let can_be_linked = match made {
+                        Ok(Made::Written | Made::Unchanged) => true,
+                        Ok(Made::Kept) => self.is_stored(&ongoing, &entry, buffer),
+                        Ok(Made::LeftOut) | Err(_) => false,
+                    };
+                    queue.extend(match can_be_linked {
+                        true => self.links.done(identity, &ongoing.dir, &entry.name),
+                        false => self.links.failed(identity),
                     });
                     self.count(&ongoing, &entry, made);
                     self.release(ongoing);
@@ -175,15 +204,52 @@ impl<'a> Work<'a> {
         let tally = self.filler.tally;
         match made {
             Err(failure) => return self.fail(failure, || ongoing.dir.path(&entry.name)),
-            Ok(Made::Kept) => return add(&tally.kept, 1),
+            Ok(Made::Kept) => {
+                self.pass(entry);
+                return add(&tally.kept, 1);
+            }
+            Ok(Made::LeftOut) => return add(&tally.left_out, 1),
             Ok(Made::Written) => {}
             Ok(Made::Unchanged) => add(&tally.unchanged_files, 1),
+        }
+        if let Some(flaw) = entry.flaw() {
+            tally.incomplete(ongoing.dir.path(&entry.name), flaw);
         }
         add(&tally.files, 1);
         Progress::add(&self.filler.progress.files, 1);
         if let Kind::File(recipe) = &entry.kind {
             add(&tally.bytes, recipe.size_bytes);
         }
+    }
+
+    /// Counts the bytes of a file that need not be written.
+    fn pass(&self, entry: &Entry) {
+        if let Kind::File(recipe) = &entry.kind {
+            Progress::add(&self.filler.progress.bytes, recipe.size_bytes);
+        }
+    }
+
+    /// Whether a file that was left as it is is what was stored, so that its other names may be linked to it.
+    fn is_stored(&self, ongoing: &Ongoing, entry: &Entry, buffer: &mut Vec<u8>) -> bool {
+        let Kind::File(recipe) = &entry.kind else { return false };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = self.open.fd(&ongoing.dir);
+        let opened = opened.and_then(|at| openat(&at, entry.name.as_slice(), flags, Mode::empty()));
+        let is_it = opened.and_then(|fd| {
+            let stat = fstat(&fd)?;
+            let size = u64::try_from(stat.st_size).unwrap_or_default();
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || size != recipe.size_bytes {
+                return Ok(false);
+            }
+            let is_set = self.apply.is_set(fd.as_fd(), Now::of(&stat), entry);
+            let filling = Filling::new(fd, Some(size), false);
+            Ok(is_set && matches!(self.filler.fill(&filling, recipe, buffer), Ok(Filled::Done)))
+        });
+        if is_it != Ok(true) {
+            let path = || ongoing.dir.path(&entry.name);
+            self.filler.tally.not_set("hard links to it", APART, path);
+        }
+        is_it == Ok(true)
     }
 
     fn make(&self, ongoing: &Ongoing, entry: &Entry, buffer: &mut Vec<u8>) -> Result<Made, Failure> {
@@ -248,9 +314,11 @@ impl<'a> Work<'a> {
     pub(super) fn open_file(&self, spot: Spot<'_>) -> Result<Option<(Filling, Now)>, Failure> {
         match self.create(spot) {
             Ok(created) => return Ok(Some(created)),
-            Err(Errno::EXIST) if self.options.overwrite == Overwrite::Never => return Ok(None),
-            Err(Errno::EXIST) => {}
+            Err(Errno::EXIST) => spot.must_be_it()?,
             Err(errno) => return Err(Failure::io("create", errno)),
+        }
+        if self.options.overwrite == Overwrite::Never {
+            return Ok(None);
         }
         let stat = spot.look()?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
@@ -309,7 +377,7 @@ impl<'a> Work<'a> {
         filled: Result<(), Failure>,
     ) -> Result<Made, Failure> {
         if let Err(failure) = filled {
-            if filling.before.is_none() && matches!(failure, Failure::Entry(_)) {
+            if filling.before.is_none() && !matches!(failure, Failure::Run(_)) {
                 // If this fails too, the file is there without its time, as after a crash.
                 let _ = unlinkat(spot.at, spot.name(), AtFlags::empty());
             }
@@ -341,17 +409,14 @@ impl<'a> Work<'a> {
         let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
         if is_device && self.options.special == Special::LeaveOut {
             self.filler.tally.not_set("the device itself", LEFT_OUT, || spot.path());
-            return Ok(Made::Kept);
+            return Ok(Made::LeftOut);
         }
         let make = || mknodat(spot.at, spot.name(), kind, Mode::RUSR | Mode::WUSR, device);
         let is_it = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == kind && stat.st_rdev == device;
         match self.make_named(spot, &make, &is_it)? {
-            Err(Errno::PERM) => {
-                let why = "not permitted to this user; run as root to make them";
-                let tally = self.filler.tally;
-                tally.not_set("the device file itself", why, || spot.path());
-                Ok(Made::Kept)
-            }
+            Err(Errno::PERM) if is_device && self.apply.uid != 0 => Err(Failure::Entry(
+                "cannot make the device file: only root may; --no-special leaves devices out".to_owned(),
+            )),
             made => made.map_err(|errno| Failure::io("make the special file", errno)),
         }
     }
@@ -366,6 +431,7 @@ impl<'a> Work<'a> {
         let mut made = make();
         let mut now = self.fresh(0o600);
         if made == Err(Errno::EXIST) {
+            spot.must_be_it()?;
             if self.options.overwrite == Overwrite::Never {
                 return Ok(Ok(Made::Kept));
             }
@@ -400,6 +466,9 @@ impl<'a> Work<'a> {
         let link = || linkat(&from, first_name, &to, name, AtFlags::empty());
         let mut linked = link();
         if linked == Err(Errno::EXIST) {
+            if !ongoing.dir.has_exactly(to.as_fd(), name)? {
+                return Err(Failure::Entry(FOLDED.to_owned()));
+            }
             if self.options.overwrite == Overwrite::Never {
                 return Ok(Some(Made::Kept));
             }
@@ -418,6 +487,7 @@ impl<'a> Work<'a> {
                 .not_set("hard link (restored as a file of its own)", &why, path);
             return Ok(None);
         }
+        self.pass(entry);
         Ok(Some(Made::Written))
     }
 }

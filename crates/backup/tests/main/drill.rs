@@ -12,6 +12,7 @@ use drystone_backup::{
 };
 use drystone_format::RootId;
 use drystone_format::recipe::{Part, Recipe};
+use drystone_format::snapshot::Totals;
 use drystone_format::tree::{Kind, Time};
 use drystone_store::Name;
 use drystone_vault::{Cancel, Progress};
@@ -44,6 +45,7 @@ impl Drill {
             into: self.into.path().join("scratch"),
             keep: Keep::Remove,
             source: Some("/".into()),
+            within: None,
             threads: 3,
             progress: Arc::new(Progress::default()),
             cancel: Cancel::default(),
@@ -53,7 +55,7 @@ impl Drill {
     fn run(&self, options: &DrillOptions) -> Result<DrillReport, Error> {
         let snapshot = self.world.vault.snapshot(&self.snapshot).unwrap();
         let report = drill(&self.world.vault, &snapshot, options);
-        if options.keep == Keep::Remove {
+        if options.keep == Keep::Remove && self.into.path().join("scratch").exists() {
             assert_eq!(fs::read_dir(self.into.path().join("scratch")).unwrap().count(), 0);
         }
         report
@@ -289,4 +291,25 @@ fn a_drill_that_is_stopped_while_it_restores_leaves_nothing() {
         stopped,
         Ok(_) | Err(Error::Vault(drystone_vault::Error::Interrupted))
     ));
+}
+
+/// Another writer's snapshot that holds more than it states, and may have no end, is not restored at all.
+#[test]
+fn what_holds_more_than_it_states_is_left() {
+    let world = World::new();
+    world.write("file", noise(1, 1000));
+    let sparse = fs::File::create(world.path("sparse")).unwrap();
+    sparse.set_len(3 << 30).unwrap();
+    let drill = Drill::of(world);
+    let stated = drill.world.vault.snapshot(&drill.snapshot).unwrap().totals;
+    let within = |bytes: u64| DrillOptions {
+        within: Some(Totals { bytes, ..stated }),
+        source: None,
+        ..drill.options()
+    };
+    let left = drill.run(&within(1000));
+    assert!(matches!(left, Err(Error::MoreThanStated { .. })), "{left:?}");
+    assert!(!drill.into.path().join("scratch").exists());
+    let done = drill.run(&within(stated.bytes)).unwrap();
+    assert!(done.problems.is_empty());
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, XattrFlags, lse
 use crate::compare::{assert_same, listing};
 use crate::vaults::{Fixture, noise, options};
 
-pub(crate) fn take(fixture: &Fixture, source: &Path) -> BackupReport {
-    let options = BackupOptions {
+fn sources(source: &Path) -> BackupOptions {
+    BackupOptions {
         sources: vec![source.to_owned()],
         filters: Filters::default(),
         one_file_system: OneFileSystem::Cross,
@@ -37,8 +37,11 @@ pub(crate) fn take(fixture: &Fixture, source: &Path) -> BackupReport {
         threads: 2,
         progress: Arc::new(Progress::default()),
         cancel: Cancel::default(),
-    };
-    let report = backup(&fixture.vault, &options).unwrap();
+    }
+}
+
+pub(crate) fn take(fixture: &Fixture, source: &Path) -> BackupReport {
+    let report = backup(&fixture.vault, &sources(source)).unwrap();
     let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
     assert!(problems.is_empty(), "{problems:?}");
     report
@@ -266,4 +269,82 @@ proptest! {
             assert_same(&expected, &listing(target.path()));
         }
     }
+}
+
+/// More extended attributes than are stored: the first are, and drystone's limit is named rather than one of the kernel.
+#[test]
+fn attributes_beyond_the_limit_are_named() {
+    let Ok(source) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("LEFT OUT: no tmpfs at /dev/shm for many extended attributes");
+        return;
+    };
+    let (file, value) = (source.path().join("f"), vec![7; 60_000]);
+    fs::write(&file, "x").unwrap();
+    for number in 0..20 {
+        let name = format!("user.{number:02}");
+        if rustix::fs::setxattr(&file, name, &value, rustix::fs::XattrFlags::empty()).is_err() {
+            eprintln!("LEFT OUT: tmpfs without large extended attributes");
+            return;
+        }
+    }
+    let fixture = Fixture::new();
+    let report = drystone_backup::backup(&fixture.vault, &sources(source.path())).unwrap();
+    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    assert!(
+        problems.len() == 1 && problems[0].contains("1048576 bytes"),
+        "{problems:?}"
+    );
+    let snapshot = fixture.vault.snapshot(&report.snapshot.unwrap()).unwrap();
+    let reader = fixture.vault.reader().unwrap();
+    let selection = Selection::find(&reader, &snapshot, file.as_os_str().as_bytes()).unwrap();
+    let entry = selection.entry().unwrap();
+    assert_eq!(entry.xattrs.len(), 17);
+    assert_eq!(entry.xattrs[16].0, b"user.16");
+    assert!(entry.flaw().is_some());
+}
+
+/// A time that the file system of the target cannot hold is said, by a restore and by a drill, and is no damage.
+#[test]
+fn times_that_the_target_cannot_hold_are_said() {
+    let (fixture, target) = (Fixture::new(), tempfile::tempdir().unwrap());
+    let far = drystone_format::tree::Time {
+        seconds: 1 << 40,
+        nanos: 7,
+    };
+    let snapshot = fixture.put(|putter| {
+        let mut file = crate::vaults::entry("far", putter.file(b"x"));
+        file.mtime = far;
+        let near = crate::vaults::entry("near", putter.file(b"x"));
+        putter.dir(vec![file, near])
+    });
+    let report = fixture.restore(&snapshot, &options(target.path()));
+    assert!(report.problems.is_empty());
+    let is_exact = fs::metadata(target.path().join("far")).unwrap().mtime() == far.seconds;
+    let said: Vec<String> = report.not_set.iter().map(ToString::to_string).collect();
+    assert_eq!(said.is_empty(), is_exact, "{said:?}");
+    if is_exact {
+        eprintln!(
+            "LEFT OUT: the file system of {} holds any time",
+            target.path().display()
+        );
+    } else {
+        assert!(
+            said[0].contains("modification time of 1 entry, first of far"),
+            "{said:?}"
+        );
+    }
+    let options = drystone_backup::DrillOptions {
+        share: drystone_backup::Share::ALL,
+        seed: 1,
+        into: target.path().join("scratch"),
+        keep: drystone_backup::Keep::Remove,
+        source: None,
+        within: None,
+        threads: 2,
+        progress: Default::default(),
+        cancel: Default::default(),
+    };
+    let drilled = drystone_backup::drill(&fixture.vault, &snapshot, &options).unwrap();
+    assert_eq!((drilled.problems.count(), drilled.files), (0, 2));
+    assert_eq!(drilled.not_set.is_empty(), is_exact);
 }

@@ -4,13 +4,14 @@ use std::ffi::OsString;
 
 use clap::Args;
 use drystone_backup::{Watch, cat};
-use drystone_vault::Progress;
+use drystone_format::tree::Entry;
+use drystone_vault::{Problems, Progress};
 use serde_json::json;
 
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::with_exit;
+use crate::output::{problem_list, with_exit};
 
 /// Write one file of a snapshot to standard output.
 #[derive(Debug, Args)]
@@ -39,9 +40,19 @@ impl Cat {
             },
         )?;
         out.finish()?;
-        let exit = app.ending(Exit::Done);
+        let mut incomplete = Problems::default();
+        if let Some(flaw) = chosen.selection.entry().and_then(Entry::flaw) {
+            incomplete.push(chosen.selection.path(), flaw);
+        }
+        let exit = app.ending(Exit::of_incomplete(&[&incomplete]));
+        app.out.problems(&incomplete);
         if app.out.is_json() {
-            app.out.say_object("cat", with_exit(json!({ "bytes": bytes }), exit));
+            let fields = json!({
+                "bytes": bytes,
+                "incomplete": problem_list(&incomplete),
+                "incomplete_count": incomplete.count(),
+            });
+            app.out.say_object("cat", with_exit(fields, exit));
         }
         Ok(exit)
     }

@@ -36,12 +36,13 @@ impl Check {
         let report = report?;
         let (owed, owed_objects) = (report.redundancy.owed_packs, report.redundancy.owed_objects());
         let exit = match Exit::of_damage(&report.problems) {
-            Exit::Done if is_altered(&vault) => Exit::Incomplete,
-            Exit::Done if owed + owed_objects > 0 || report.out_of_reach.count() > 0 => Exit::Incomplete,
+            Exit::Done if is_altered(&vault) || owed + owed_objects > 0 => Exit::Incomplete,
+            Exit::Done => Exit::of_incomplete(&[&report.out_of_reach, &report.incomplete]),
             exit => exit,
         };
         app.out.problems(&report.problems);
         app.out.problems(&report.out_of_reach);
+        app.out.problems(&report.incomplete);
         let fields = json!({
             "snapshots": report.snapshots,
             "entries": report.entries,
@@ -51,6 +52,8 @@ impl Check {
             "problem_count": report.problems.count(),
             "out_of_reach": problem_list(&report.out_of_reach),
             "out_of_reach_count": report.out_of_reach.count(),
+            "incomplete": problem_list(&report.incomplete),
+            "incomplete_count": report.incomplete.count(),
             "harmless": problem_list(&report.harmless),
             "owed_packs": owed,
             "owed_objects": owed_objects,
@@ -83,6 +86,7 @@ fn text(report: &CheckReport, took: Duration) -> String {
         "thing",
         "out of reach while a place is away",
     );
+    let incomplete = when(report.incomplete.count(), "entry", "marked as not whole (listed above)");
     let harmless = when(report.harmless.count(), "damaged pack", "that nothing depends on");
     let debt = "with too little redundancy, run `drystone repair`";
     let debt = when(report.redundancy.owed_packs, "pack", debt);
@@ -91,7 +95,7 @@ fn text(report: &CheckReport, took: Duration) -> String {
     let leftover = "never stored whole by an interrupted run, `drystone gc` removes what is left";
     let leftover = when(report.redundancy.leftover_packs, "pack", leftover);
     format!(
-        "checked {}, {} in {}: {verdict}{away}{harmless}{debt}{lacking}{leftover}; {}",
+        "checked {}, {} in {}: {verdict}{away}{incomplete}{harmless}{debt}{lacking}{leftover}; {}",
         counted(report.snapshots, "snapshot"),
         counted(report.entries, "entry"),
         counted(report.packs, "pack"),

@@ -21,7 +21,7 @@ const EXAMPLES: &str = "\
 What you or an owner copied before is not copied again, and what has not changed since is not read. Copies keep \
 host, time, paths and tags, and remember where they come from. An interrupted copy goes on when it is run again. \
 What cannot be read in the source becomes a hole in the copy, is marked and listed; run again when the source is \
-mended.
+mended. Of several copies of one snapshot the whole one counts, for `latest` and for the rules of `forget`.
 The target's key: --to-key-file, --to-passphrase-file, DRYSTONE_TO_… in the environment, its profile, or the kept key.
 
 Examples:

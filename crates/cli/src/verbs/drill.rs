@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use drystone_backup::{DrillOptions, DrillReport, Drilled, Keep, LastDrills, Share, drill, record_drill};
+use drystone_backup::{DrillOptions, DrillReport, Drilled, Error, Keep, LastDrills, Share, drill, record_drill};
 use drystone_format::RootId;
-use drystone_format::snapshot::Snapshot;
+use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::Time;
 use drystone_vault::order::Candidate;
-use drystone_vault::{Progress, Resolved, Vault};
+use drystone_vault::{Problems, Progress, Resolved, Vault};
 use serde_json::{Value, json};
 
 use crate::context::App;
@@ -63,25 +63,35 @@ impl Drill {
         let (progress, line) = Shown::begin(app, "drill", "file");
         let mut options = self.options(app, progress);
         let host = app.settings.profile.host.clone().unwrap_or_else(open::this_host);
-        let mut reports = Vec::new();
-        for (id, snapshot) in &chosen {
-            options.source = (snapshot.host == host).then(|| "/".into());
-            reports.push((id, snapshot, drill(&vault, snapshot, &options)?));
+        let (mut reports, mut undone) = (Vec::new(), Problems::default());
+        for one in &chosen {
+            options.source = (one.snapshot.host == host).then(|| "/".into());
+            options.within = one.within;
+            match drill(&vault, &one.snapshot, &options) {
+                Ok(report) => reports.push((&one.id, &one.snapshot, report)),
+                Err(error @ (Error::NoRoom { .. } | Error::MoreThanStated { .. })) if chosen.len() > 1 => {
+                    undone.push(format!("{}:", one.id.short()), error);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         drop(line);
+        app.out.problems(&undone);
         let sum = |of: fn(&DrillReport) -> u64| reports.iter().map(|(_, _, report)| of(report)).sum();
-        let newest = chosen.iter().max_by_key(|(_, snapshot)| snapshot.started);
+        let newest = reports.iter().max_by_key(|(_, snapshot, _)| snapshot.started);
         let drilled = Drilled {
             at: app.now(),
-            snapshot: newest.map_or(RootId([0; RootId::LEN]), |(id, _)| *id),
-            snapshots: chosen.len() as u64,
+            snapshot: newest.map_or(RootId([0; RootId::LEN]), |(id, ..)| **id),
+            snapshots: reports.len() as u64,
             files: sum(|report| report.files),
             bytes: sum(|report| report.bytes),
             problems: sum(|report| report.problems.count()),
             seconds: start.elapsed().as_secs(),
         };
-        record_drill(&vault, &drilled)?;
-        report(app, &options, &reports, &drilled, start)
+        if !reports.is_empty() {
+            record_drill(&vault, &drilled)?;
+        }
+        report(app, &options, (&reports, &undone), &drilled, start)
     }
 
     fn options(&self, app: &App, progress: Arc<Progress>) -> DrillOptions {
@@ -95,17 +105,22 @@ impl Drill {
             into: self.into.clone().unwrap_or_else(|| app.settings.cache_dir.clone()),
             keep: if self.keep { Keep::Keep } else { Keep::Remove },
             source: None,
+            within: None,
             threads: app.settings.threads,
             progress,
             cancel: app.cancel.clone(),
         }
     }
 
-    fn chosen(&self, app: &App, vault: &Vault) -> Result<Vec<(RootId, Snapshot)>> {
+    fn chosen(&self, app: &App, vault: &Vault) -> Result<Vec<Chosen>> {
         if !self.snapshots.is_empty() {
             let resolved = self.snapshots.iter().map(|text| {
                 let Resolved { id, snapshot, .. } = open::resolve(app, vault, text)?;
-                Ok((id, snapshot))
+                Ok(Chosen {
+                    id,
+                    snapshot,
+                    within: None,
+                })
             });
             return resolved.collect();
         }
@@ -114,33 +129,49 @@ impl Drill {
         app.out.problems(&problems);
         for candidate in candidates {
             let signers = candidate.signers();
+            let is_foreign = signers.is_some() && !vault.is_own(&candidate.writer);
             let Candidate { id, snapshot, .. } = candidate;
+            let key = (snapshot.host.clone(), snapshot.paths.clone(), signers);
+            let within = is_foreign.then_some(snapshot.totals);
             // Later ones come later.
-            latest.insert((snapshot.host.clone(), snapshot.paths.clone(), signers), (id, snapshot));
+            latest.insert(key, Chosen { id, snapshot, within });
         }
         if latest.is_empty() {
             let message = format!("{}: there is no snapshot to restore", vault.place());
             return Err(Failure::new(Exit::Error, message).next("drystone backup"));
         }
-        Ok(latest.into_values().collect())
+        // Other writers may have made theirs up to keep a drill busy: they come last, those that state most at the end.
+        let mut latest: Vec<Chosen> = latest.into_values().collect();
+        latest.sort_by_key(|one| one.within.map(|stated| stated.bytes));
+        Ok(latest)
     }
+}
+
+/// A snapshot to drill.
+struct Chosen {
+    id: RootId,
+    snapshot: Snapshot,
+    /// What it may hold, if it is another writer's.
+    within: Option<Totals>,
 }
 
 fn report(
     app: &App,
     options: &DrillOptions,
-    reports: &[(&RootId, &Snapshot, DrillReport)],
+    (reports, undone): (&[(&RootId, &Snapshot, DrillReport)], &Problems),
     drilled: &Drilled,
     start: Instant,
 ) -> Result<Exit> {
-    let exit = if drilled.problems == 0 {
-        Exit::Done
-    } else {
-        Exit::Damaged
+    let incomplete = |(_, _, report): &(_, _, DrillReport)| !report.incomplete.is_empty();
+    let exit = match drilled.problems {
+        0 if undone.is_empty() && !reports.iter().any(incomplete) => Exit::Done,
+        0 => Exit::Incomplete,
+        _ => Exit::Damaged,
     };
     let (mut text, mut list) = (String::new(), Vec::new());
     for (id, snapshot, report) in reports {
         app.out.problems(&report.problems);
+        app.out.problems(&report.incomplete);
         for not_set in &report.not_set {
             app.out.note(format_args!("not set, so not compared: {not_set}"));
         }
@@ -154,6 +185,7 @@ fn report(
         "files": drilled.files,
         "bytes": drilled.bytes,
         "problem_count": drilled.problems,
+        "undone": problem_list(undone),
         "seconds": start.elapsed().as_secs_f64(),
     });
     text += &format!(
@@ -186,6 +218,10 @@ fn line(id: &RootId, snapshot: &Snapshot, report: &DrillReport) -> String {
     if report.changed_files > 0 {
         text += &format!(", {} have no such source (any more)", count(report.changed_files));
     }
+    if !report.incomplete.is_empty() {
+        let many = counted(report.incomplete.count(), "entry");
+        text += &format!("; {many} marked as not whole (listed above)");
+    }
     if let Some(kept) = &report.kept {
         text += &format!("; kept in {}", shown_path(kept));
     }
@@ -206,6 +242,8 @@ fn fields(id: &RootId, snapshot: &Snapshot, report: &DrillReport) -> Value {
         "kept": null,
         "problems": problem_list(&report.problems),
         "problem_count": report.problems.count(),
+        "incomplete": problem_list(&report.incomplete),
+        "incomplete_count": report.incomplete.count(),
     });
     if let Some(kept) = &report.kept {
         put_bytes(&mut fields, "kept", kept.as_os_str().as_encoded_bytes());

@@ -14,6 +14,10 @@ use crate::output::{Lines, problem_list, with_exit};
 use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
+Names in the tar begin at the directory that is dumped. To get ACLs and extended attributes back as well, unpack with
+tar --acls --xattrs --xattrs-include='*' -xp. Ends with 3 if a tar cannot hold something (sockets), or if something is
+marked in the snapshot as not whole.
+
 Examples:
   drystone dump latest:/home/me | tar -tv
   drystone dump 1a2b3c4d:/etc > etc.tar";
@@ -42,6 +46,7 @@ impl Dump {
         let vault = open::open(app)?;
         let chosen = open::choose(app, &vault, &self.spot)?;
         let (progress, shown) = Shown::begin(app, "dump", "file");
+        chosen.expect(&progress);
         let mut out = Counted {
             lines: app.out.lines(),
             bytes: 0,
@@ -54,8 +59,13 @@ impl Dump {
         drop(shown);
         let report = report?;
         out.lines.finish()?;
-        let exit = app.ending(Exit::of_damage(&report.problems));
+        let exit = match Exit::of_damage(&report.problems) {
+            Exit::Done => Exit::of_incomplete(&[&report.incomplete]),
+            damaged => damaged,
+        };
+        let exit = app.ending(exit);
         app.out.problems(&report.problems);
+        app.out.problems(&report.incomplete);
         if app.out.is_json() {
             let fields = json!({
                 "bytes": out.bytes,
@@ -63,6 +73,8 @@ impl Dump {
                 "file_bytes": report.bytes,
                 "problems": problem_list(&report.problems),
                 "problem_count": report.problems.count(),
+                "incomplete": problem_list(&report.incomplete),
+                "incomplete_count": report.incomplete.count(),
             });
             app.out.say_object("dump", with_exit(fields, exit));
         }

@@ -108,9 +108,12 @@ impl Find {
         };
         let mut lines = app.out.lines();
         let mut found = Found::default();
+        // Those that match nothing in any of the snapshots.
+        let mut unmatched: Option<Vec<String>> = None;
         for spot in &spots {
             let chosen = open::choose(app, &vault, spot)?;
-            for next in find(&chosen.reader, &chosen.selection, options.clone(), app.cancel.clone()) {
+            let mut looking = find(&chosen.reader, &chosen.selection, options.clone(), app.cancel.clone());
+            for next in looking.by_ref() {
                 app.cancel.check()?;
                 let Some(listed) = found.take(next, || chosen.id.short().into_bytes())? else {
                     continue;
@@ -131,10 +134,18 @@ impl Find {
                     lines.line(row)?;
                 }
             }
+            let unmatched_here = looking.unmatched();
+            match &mut unmatched {
+                None => unmatched = Some(unmatched_here),
+                Some(unmatched) => unmatched.retain(|pattern| unmatched_here.contains(pattern)),
+            }
         }
-        if found.is_empty() {
-            app.out.note(self.nothing());
+        let exit = found.finish(app, lines)?;
+        // What other conditions leave of what a pattern matches may well be nothing; a pattern of its own is mistyped.
+        if let (Exit::Done, Some(first)) = (exit, unmatched.unwrap_or_default().first()) {
+            let message = format!("nothing matches `{first}`");
+            return Err(Failure::new(Exit::Error, message).next("drystone ls -R SNAPSHOT[:PATH]"));
         }
-        found.finish(app, lines)
+        Ok(exit)
     }
 }
