@@ -28,6 +28,7 @@ use self::flow::{Copied, Flow};
 use self::memo::Memo;
 use self::there::There;
 use crate::allowance::Allowance;
+use crate::causes::Causes;
 use crate::error::{Error, Result};
 
 /// Whether anything is copied.
@@ -109,6 +110,7 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
         return Ok(report);
     }
     let problems = Mutex::new(std::mem::take(&mut report.problems));
+    let causes = Mutex::default();
     let (mut files, mut bytes) = (0_u64, 0_u64);
     // One run each: a run publishes one root (vault/gc/protocol.rs).
     for due in &plan.due {
@@ -116,7 +118,13 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
         if plan.there.has(&due.identity, due.lost) {
             report.skipped += 1;
         } else {
-            copy_one(from, to, due, (options, &problems), (&mut plan.there, &mut report))?;
+            copy_one(
+                from,
+                to,
+                due,
+                (options, &problems, &causes),
+                (&mut plan.there, &mut report),
+            )?;
         }
         // What the memo spared counts as done.
         files = files.saturating_add(due.snapshot.totals.files);
@@ -128,15 +136,18 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
     Ok(report)
 }
 
+/// How to copy, and where to say what cannot be read.
+type Told<'a> = (&'a CopyOptions, &'a Mutex<Problems>, &'a Mutex<Causes>);
+
 /// Copies one snapshot.
 fn copy_one(
     from: &Vault,
     to: &Vault,
     due: &Due,
-    (options, problems): (&CopyOptions, &Mutex<Problems>),
+    told: Told<'_>,
     (there, report): (&mut There, &mut CopyReport),
 ) -> Result<()> {
-    let run = copy_tree(from, to, due, options, problems)?;
+    let run = copy_tree(from, to, due, told)?;
     report.stored.add(&run.finished);
     report.read_bytes += run.read_bytes;
     if let Some(copied) = run.tree {
@@ -149,7 +160,7 @@ fn copy_one(
     let _ = run.memo.keep();
     match run.outcome {
         Err(error @ Error::MoreThanStated { .. }) => {
-            problems.lock().push(format!("{}:", due.id.short()), error);
+            told.1.lock().push(format!("{}:", due.id.short()), error);
             Ok(())
         }
         outcome => outcome,
@@ -273,13 +284,7 @@ struct Run<'a> {
 }
 
 /// Copies the tree of a snapshot.
-fn copy_tree<'a>(
-    from: &Vault,
-    to: &'a Vault,
-    due: &Due,
-    options: &CopyOptions,
-    problems: &Mutex<Problems>,
-) -> Result<Run<'a>> {
+fn copy_tree<'a>(from: &Vault, to: &'a Vault, due: &Due, (options, problems, causes): Told<'_>) -> Result<Run<'a>> {
     let memo = Memo::open(from, to)?;
     let ingest = to.ingest(IngestOptions {
         compression: options.compression,
@@ -295,6 +300,7 @@ fn copy_tree<'a>(
         progress: &options.progress,
         cancel: &options.cancel,
         problems,
+        causes,
         read_bytes: AtomicU64::new(0),
     };
     let (tree, outcome) = flow.run(due.id, &due.snapshot.tree, due.allowance.clone());

@@ -20,6 +20,7 @@ use crate::allowance::Allowance;
 use crate::backup::Failure;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::cache::Key;
+use crate::causes::Causes;
 use crate::error::Result;
 use crate::levels::{Levels, Target};
 use crate::walk::stopped;
@@ -42,6 +43,8 @@ pub(crate) struct Flow<'a> {
     pub(crate) progress: &'a Arc<Progress>,
     pub(crate) cancel: &'a Cancel,
     pub(crate) problems: &'a Mutex<Problems>,
+    /// What was told of damage.
+    pub(crate) causes: &'a Mutex<Causes>,
     /// Bytes of files that were read.
     pub(crate) read_bytes: AtomicU64,
 }
@@ -63,7 +66,14 @@ struct Batch {
 /// An entry as the target has it.
 struct Done {
     entry: Entry,
-    problem: Option<String>,
+    problem: Option<Lost>,
+}
+
+/// What of a file could not be read.
+struct Lost {
+    bytes: u64,
+    of_bytes: u64,
+    why: drystone_vault::Error,
 }
 
 /// One step of the walk.
@@ -296,7 +306,7 @@ impl<'a> Worker<'a> {
     }
 
     /// The file as the target has it, and what of it was lost.
-    fn content(&mut self, recipe: &Recipe) -> Result<(Recipe, Option<String>)> {
+    fn content(&mut self, recipe: &Recipe) -> Result<(Recipe, Option<Lost>)> {
         let flow = self.flow;
         let mut pieces = flow.reader.content(recipe);
         let mut content = self.lane.content();
@@ -305,7 +315,7 @@ impl<'a> Worker<'a> {
             let piece = match pieces.next_piece() {
                 Ok(piece) => piece,
                 Err(error) if error.is_damage() => {
-                    why.get_or_insert_with(|| error.to_string());
+                    why.get_or_insert(error);
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -335,11 +345,10 @@ impl<'a> Worker<'a> {
             flow.read_bytes.fetch_add(bytes, Ordering::Relaxed);
             flow.cancel.check()?;
         }
-        let problem = why.map(|why| {
-            format!(
-                "{lost_bytes} of {} bytes cannot be read and are a hole in the copy: {why}",
-                recipe.size_bytes
-            )
+        let problem = why.map(|why| Lost {
+            bytes: lost_bytes,
+            of_bytes: recipe.size_bytes,
+            why,
         });
         Ok((content.finish()?, problem))
     }
@@ -415,9 +424,11 @@ impl<'a> Joiner<'a> {
     }
 
     fn entry(&mut self, done: &Done) -> Result<()> {
-        if let Some(problem) = &done.problem {
+        if let Some(Lost { bytes, of_bytes, why }) = &done.problem {
             let path = [&self.prefix, self.levels.path(), b"/", &done.entry.name].concat();
-            self.flow.problem(path, problem);
+            let why = self.flow.causes.lock().tell(why);
+            let what = format!("{bytes} of {of_bytes} bytes cannot be read and are a hole in the copy: {why}");
+            self.flow.problem(path, &what);
             if let Some(dir) = self.levels.last_mut() {
                 dir.lost += 1;
             }
