@@ -18,7 +18,7 @@ use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
 use drystone_format::config::Trust;
 use drystone_format::keys::Role;
-use drystone_format::snapshot::Totals;
+use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_store::Store;
 use drystone_vault::{
     Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Progress, Reach, Reader, RecoveryCode,
@@ -447,6 +447,15 @@ pub(crate) struct Chosen {
     pub(crate) selection: Selection,
 }
 
+/// Returns true if all that was backed up lies below a path, or at it.
+fn is_above(path: &[u8], snapshot: &Snapshot) -> bool {
+    let is_below = |source: &Vec<u8>| {
+        let rest = source.strip_prefix(path);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    };
+    path.is_empty() || !snapshot.paths.is_empty() && snapshot.paths.iter().all(is_below)
+}
+
 impl Chosen {
     /// Tells whoever shows progress how much is chosen.
     pub(crate) fn expect(&self, progress: &Progress) {
@@ -469,7 +478,8 @@ pub(crate) fn choose(app: &App, vault: &Vault, spot: &OsString) -> Result<Chosen
             bytes: recipe.size_bytes,
             ..Totals::default()
         }),
-        Err(_) => selection.entry().is_none().then_some(snapshot.totals),
+        // Everything that was backed up lies below it.
+        Err(_) => is_above(selection.path(), &snapshot).then_some(snapshot.totals),
     };
     Ok(Chosen {
         reader,

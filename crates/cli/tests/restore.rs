@@ -243,7 +243,8 @@ fn progress_says_how_much_there_is() {
     home.write("src/big.bin", &noise(64 << 20));
     home.run(["backup", "src"]).ok();
     let part = format!("latest:{}", home.path("src/big.bin").display());
-    for spot in ["latest", &part] {
+    let dir = format!("latest:{}", home.path("src").display());
+    for spot in ["latest", &dir, &part] {
         let ran = home
             .run([
                 "restore",
