@@ -9,7 +9,7 @@ use drystone_format::tree::{AclId, Entry};
 pub(crate) const ACCESS: &[u8] = b"system.posix_acl_access";
 /// Says what new entries of a directory get.
 pub(crate) const DEFAULT: &[u8] = b"system.posix_acl_default";
-/// The same as XFS shows them once more to root: set as they are, they would undo the mapping.
+/// The names under which XFS shows ACLs to root a second time. Set as they are, they would undo the mapping.
 const COPIES: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
 
 const VERSION: u32 = 2;
@@ -86,7 +86,7 @@ impl Acl {
         self.0.iter().filter_map(Rule::named)
     }
 
-    /// What the owning group may do, which the group bits of a mode do not say where there is an ACL: these are its mask.
+    /// Returns the permissions of the owning group. The group bits of a mode do not say them: with an ACL, those are its mask.
     pub(crate) fn group_permissions(&self) -> u32 {
         let of = |tag| self.0.iter().find(|rule| rule.tag == tag).map(|rule| rule.permissions);
         u32::from(of(GROUP_OBJ).unwrap_or(0) & of(MASK).unwrap_or(7))

@@ -14,7 +14,7 @@ const ENTRIES_SLACK: u64 = 1000;
 /// Bytes of files that a snapshot may hold beyond twice what it states: a GiB is copied in seconds.
 const BYTES_SLACK: u64 = 1 << 30;
 
-/// What a snapshot may still hold.
+/// The rest of what a snapshot may hold.
 #[derive(Debug, Clone)]
 pub(crate) struct Allowance {
     stated: Totals,

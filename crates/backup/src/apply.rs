@@ -56,18 +56,18 @@ const SET_ID: u32 = 0o6000;
 /// Why something special was not set.
 pub(crate) const LEFT_OUT: &str = "left out, as --no-special asks";
 
-/// What a report of attributes that were not set calls the time.
+/// The word for the time in a report of attributes that were not set.
 pub(crate) const MTIME: &str = "modification time";
-/// Why a time is not exact.
+/// The reason given for a time that is not exact.
 const INEXACT: &str = "the file system of the target cannot hold it exactly";
-/// Why something of an entry that cannot be opened is not set.
+/// The reason given where only /proc would lead to the entry.
 const NO_PROC: &str = "cannot be set, since /proc is not mounted; mount it and restore again";
 
 const FOREIGN: &str = "it belongs to another owner";
 const RIGHTS: &str = "rights of other users and groups in ACLs";
-/// Why rights of others are left out.
+/// The reason given for rights that are left out.
 const ALL_OWN: &str = "left out, as --owner own asks";
-/// What becomes of rights whose holders have no recorded name.
+/// The word about rights whose holders have no recorded name.
 const BY_NUMBER: &str = "given by number to accounts of this system, since the snapshot has no names for them: look whether they are the same";
 
 /// What an entry in the target has before it is given what it should have.

@@ -34,7 +34,7 @@ pub(crate) struct Found {
     pub(crate) missing: Option<Missing>,
 }
 
-/// Why extended attributes are missing.
+/// The reason for extended attributes that are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Missing {
     #[error("{}", std::io::Error::from(*.0))]
@@ -174,7 +174,7 @@ impl XattrReader {
     }
 }
 
-/// Whether /proc is there, which leads to what cannot be opened.
+/// Returns true if /proc is mounted, which leads to what cannot be opened.
 pub(crate) fn has_proc() -> bool {
     rustix::fs::stat("/proc/self/fd").is_ok()
 }

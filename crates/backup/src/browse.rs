@@ -68,7 +68,7 @@ impl Selection {
         &self.path
     }
 
-    /// How many entries a whole snapshot lost when it was copied; 0 for a part of one, whose entries say it.
+    /// Returns how many entries a whole snapshot lost when it was copied. A part of one has 0: its entries say it.
     pub(crate) fn lost(&self) -> u64 {
         self.lost
     }

@@ -9,12 +9,12 @@ const OBJECTS_MAX: usize = 1000;
 /// Letters of an object's name that tell it from others.
 const NAME_LETTERS: usize = 14;
 
-/// What was told before.
+/// The damaged objects that were told before.
 #[derive(Debug, Default)]
 pub(crate) struct Causes(HashSet<String>);
 
 impl Causes {
-    /// What to say of damage: all of it for the first file that an object costs, its short name for the others.
+    /// Returns what to say of damage: all of it for the first file that an object costs, its short name for the others.
     pub(crate) fn tell(&mut self, error: &Error) -> String {
         let what = error.to_string();
         let object = match error {

@@ -136,7 +136,7 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
     Ok(report)
 }
 
-/// How to copy, and where to say what cannot be read.
+/// The options of a copy, and where it says what cannot be read.
 type Told<'a> = (&'a CopyOptions, &'a Mutex<Problems>, &'a Mutex<Causes>);
 
 /// Copies one snapshot.

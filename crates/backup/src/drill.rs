@@ -54,7 +54,7 @@ pub struct DrillOptions {
     pub keep: Keep,
     /// The root directory of the system that was backed up, if it is this one: what is there is compared as well.
     pub source: Option<PathBuf>,
-    /// What the snapshot may hold at most, and some, if it is another writer's: such a tree may have no end to speak of.
+    /// The totals that another writer's snapshot states. It is left if it holds much more: such a tree may have no end.
     pub within: Option<Totals>,
     /// Threads that restore and compare, at least 1.
     pub threads: usize,
@@ -81,7 +81,7 @@ pub struct DrillReport {
     pub changed_files: u64,
     /// What could not be restored, or is not as it should be.
     pub problems: Problems,
-    /// What is as it was stored, but is marked in the snapshot as not whole.
+    /// Entries that are as they were stored, but are marked in the snapshot as not whole.
     pub incomplete: Problems,
     /// Attributes that could not be restored here, and are not compared.
     pub not_set: Vec<NotSet>,

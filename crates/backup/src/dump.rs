@@ -33,7 +33,7 @@ pub struct DumpReport {
     pub bytes: u64,
     /// Files whose content is damaged (their missing bytes are zeros) and directories whose rest is.
     pub problems: Problems,
-    /// What is not in the tar as it was when it was backed up: marked so in the snapshot, or nothing that a tar can hold.
+    /// Entries that are not in the tar as they were when they were backed up: marked so in the snapshot, or of a kind that no tar holds.
     pub incomplete: Problems,
 }
 

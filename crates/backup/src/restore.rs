@@ -48,7 +48,7 @@ const RUNS_WAITING: usize = 3;
 /// Size from which several threads work on one file, bytes.
 const SHARED_BYTES: u64 = 4 * SHARE_BYTES;
 
-/// What is said of a copy that has lost more than its entries say.
+/// The word about a copy that has lost more than its entries say.
 pub(crate) const LOST: &str = "more was lost when this snapshot was copied than the entries above: the copy's root directory could not be read to \
                     its end; copy again when the source is mended";
 

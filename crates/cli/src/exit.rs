@@ -54,7 +54,7 @@ impl Exit {
         if problems.is_empty() { Self::Done } else { Self::Damaged }
     }
 
-    /// How a run ends that did all there was to do, but for what these lists say.
+    /// Returns how a run ends that did everything but what these lists name.
     pub(crate) fn of_incomplete(lists: &[&Problems]) -> Self {
         if lists.iter().all(|list| list.is_empty()) {
             Self::Done

@@ -441,7 +441,7 @@ pub(crate) struct Chosen {
     pub(crate) reader: Reader,
     /// The snapshot.
     pub(crate) id: RootId,
-    /// How much is chosen, where the snapshot or the entry says it.
+    /// The files and bytes that are chosen, where the snapshot or the entry says it.
     pub(crate) totals: Option<Totals>,
     /// What of it.
     pub(crate) selection: Selection,

@@ -27,7 +27,7 @@ pub struct Candidate {
     pub id: RootId,
     /// What it says.
     pub snapshot: Snapshot,
-    /// What it is a copy of; itself if it is no copy.
+    /// The snapshot that it is a copy of; itself if it is no copy.
     pub identity: Identity,
     /// The key that signed it.
     pub writer: VerifyKey,

@@ -43,7 +43,7 @@ pub(crate) struct Flow<'a> {
     pub(crate) progress: &'a Arc<Progress>,
     pub(crate) cancel: &'a Cancel,
     pub(crate) problems: &'a Mutex<Problems>,
-    /// What was told of damage.
+    /// The damage that was told.
     pub(crate) causes: &'a Mutex<Causes>,
     /// Bytes of files that were read.
     pub(crate) read_bytes: AtomicU64,
@@ -69,7 +69,7 @@ struct Done {
     problem: Option<Lost>,
 }
 
-/// What of a file could not be read.
+/// The bytes of a file that could not be read.
 struct Lost {
     bytes: u64,
     of_bytes: u64,

@@ -15,7 +15,7 @@ use rustix::io::Result;
 use super::dir::{Dir, OpenDirs};
 use crate::apply::Now;
 
-/// What of a directory is given back.
+/// The attributes of a directory that are given back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Before {
     mode: u32,

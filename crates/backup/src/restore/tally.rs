@@ -60,7 +60,7 @@ pub struct RestoreReport {
     pub written_bytes: u64,
     /// What could not be restored.
     pub problems: Problems,
-    /// What was restored as it is stored, which is not what it was: files and directories that are marked so in the snapshot.
+    /// Files and directories that were restored as they are stored, but are marked in the snapshot as not whole.
     pub incomplete: Problems,
     /// Patterns to include that matched nothing.
     pub unmatched: Vec<String>,

@@ -53,10 +53,10 @@ pub(crate) enum Made {
     LeftOut,
 }
 
-/// Why an entry is not restored where names are folded.
+/// The reason given where the file system folds names.
 pub(super) const FOLDED: &str = "the file system of the target takes this name for another one that is there already (as some take \
                                  `Name` for `name`), so it was not restored; restore it alone into another directory";
-/// Why the names of a file that is left as it is do not become one file.
+/// The reason given for names that do not become one file.
 const APART: &str = "one of the names is there already with other content or attributes, and is not to be overwritten";
 
 /// Where an entry is to be.
@@ -229,7 +229,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Whether a file that was left as it is is what was stored, so that its other names may be linked to it.
+    /// Returns true if a file that was left alone has the stored content and attributes, so that its other names may be linked to it.
     fn is_stored(&self, ongoing: &Ongoing, entry: &Entry, buffer: &mut Vec<u8>) -> bool {
         let Kind::File(recipe) = &entry.kind else { return false };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
