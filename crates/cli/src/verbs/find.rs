@@ -140,11 +140,15 @@ impl Find {
                 Some(unmatched) => unmatched.retain(|pattern| unmatched_here.contains(pattern)),
             }
         }
+        let is_empty = found.is_empty();
         let exit = found.finish(app, lines)?;
         // What other conditions leave of what a pattern matches may well be nothing; a pattern of its own is mistyped.
         if let (Exit::Done, Some(first)) = (exit, unmatched.unwrap_or_default().first()) {
             let message = format!("nothing matches `{first}`");
             return Err(Failure::new(Exit::Error, message).next("drystone ls -R SNAPSHOT[:PATH]"));
+        }
+        if is_empty {
+            app.out.note(self.nothing());
         }
         Ok(exit)
     }
