@@ -15,11 +15,11 @@ use drystone_vault::Progress;
 
 use crate::cache::{Cache, Key, Page, Record, append, is_full};
 use crate::error::Result;
+use crate::found::Cached;
 use crate::job::{Event, Taken};
 use crate::journal::Journal;
 use crate::levels::{Levels, Target};
 use crate::rules::Rules;
-use crate::scan::Cached;
 use crate::tracked::{Row, Sum, rows_slot};
 use crate::walk::stopped;
 

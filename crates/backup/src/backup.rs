@@ -3,130 +3,34 @@
 //! - Nothing is published before everything that it needs is durable; the file cache follows the snapshot.
 //! - The first error stops the run; problems with single files do not.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::bounded;
 use drystone_format::RootId;
-use drystone_format::codec::Compression;
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::Time;
-use drystone_vault::{Cancel, Finished, Ingest, IngestOptions, Problems, Progress, Vault};
+use drystone_vault::{Finished, Ingest, IngestOptions, Problems, Vault};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::process::geteuid;
 
 use crate::assemble::{Assembled, Assembler, Counts, Spared};
 use crate::attributes::XattrReader;
-use crate::cache::key;
 use crate::error::{Error, Result};
-use crate::filters::Filters;
 use crate::journal::Journal;
+use crate::last::Last;
 use crate::levels::Target;
-use crate::names::Names;
+use crate::options::{BackupOptions, BackupReport, Mode, OneFileSystem, Parent};
 use crate::prefetch::Prefetch;
 use crate::read::Reader;
 use crate::rules::{Rules, Scope, Slots};
 use crate::sources::Sources;
-use crate::tracked::{Distrust, Tracker};
+use crate::tracked::Tracker;
 use crate::walk::{Outlets, Walk, stopped};
 
 /// Batches of steps that the walk may be ahead of the tree that is put together.
 const EVENTS_AHEAD: usize = 32;
-
-/// Whether file systems mounted below a source belong to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OneFileSystem {
-    /// They do.
-    #[default]
-    Cross,
-    /// They are left out; the directories that they are mounted on stay, empty. So do Btrfs subvolumes.
-    Stay,
-}
-
-/// What unchanged files are taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Parent {
-    /// The cache of the last run on this machine.
-    #[default]
-    Cached,
-    /// Nothing: every file is read.
-    Rescan,
-}
-
-/// How a run finds out what changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Look {
-    /// It asks Btrfs, which it then reads through a snapshot; everything else is looked at file by file. As root only.
-    #[default]
-    Changes,
-    /// It looks at every file.
-    Files,
-}
-
-/// Whether a run stores anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// It does.
-    #[default]
-    Store,
-    /// It only looks which files it would read.
-    DryRun,
-}
-
-/// What to back up, and how.
-#[derive(Clone)]
-pub struct BackupOptions {
-    /// Absolute paths, without `..`; overlapping ones unite. The last link of a path is stored, not followed.
-    pub sources: Vec<PathBuf>,
-    /// What is left out of them.
-    pub filters: Filters,
-    /// Whether file systems mounted below belong to them.
-    pub one_file_system: OneFileSystem,
-    /// How frames are compressed.
-    pub compression: Compression,
-    /// Host, for the snapshot; files are cached by it.
-    pub host: String,
-    /// User, for the snapshot.
-    pub user: String,
-    /// Program and version, for the snapshot.
-    pub program: String,
-    /// Free words, for the snapshot.
-    pub tags: Vec<String>,
-    /// Names of owners.
-    pub names: Arc<Names>,
-    /// What unchanged files are taken from.
-    pub parent: Parent,
-    /// How the run finds out what changed.
-    pub look: Look,
-    /// Whether anything is stored.
-    pub mode: Mode,
-    /// Threads that read files, and as many that look at directories.
-    pub threads: usize,
-    /// Where files and bytes are counted.
-    pub progress: Arc<Progress>,
-    /// Stops the run.
-    pub cancel: Cancel,
-}
-
-/// What a run did.
-#[derive(Debug)]
-pub struct BackupReport {
-    /// The snapshot; none of a dry run.
-    pub snapshot: Option<RootId>,
-    /// What was seen and stored. Of a dry run: what would be read.
-    pub totals: Totals,
-    /// How files compare with the run before.
-    pub counts: Counts,
-    /// What was taken over without being looked at.
-    pub spared: Spared,
-    /// Why Btrfs was not asked what changed, where there was a last run.
-    pub distrust: Vec<Distrust>,
-    /// What could not be read, or changed meanwhile; everything else is in the snapshot.
-    pub problems: Problems,
-}
 
 /// Backs directories and files up into a snapshot, durable on return.
 ///
@@ -216,6 +120,7 @@ fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, lo
     Ok(Rules {
         vault,
         filters: &options.filters,
+        own: &options.own,
         names: &options.names,
         one_file_system: options.one_file_system,
         slots: Slots::new(&options.host, &sources.paths),
@@ -311,45 +216,6 @@ fn random_id(vault: &Vault) -> u32 {
     let mut bytes = [0; 4];
     vault.context().entropy.fill(&mut bytes);
     u32::from_le_bytes(bytes)
-}
-
-/// What is remembered of the last run over the same sources.
-struct Last {
-    snapshot: RootId,
-    files: u64,
-    bytes: u64,
-}
-
-impl Last {
-    fn key(host: &str, sources: &Sources) -> String {
-        let parts: Vec<&[u8]> = std::iter::once(host.as_bytes())
-            .chain(sources.paths.iter().map(Vec::as_slice))
-            .collect();
-        format!("last/{:032x}", u128::from_be_bytes(key(&parts)))
-    }
-
-    fn get(vault: &Vault, key: &str) -> Result<Option<Self>> {
-        let found = vault.state().get(key)?;
-        Ok(found.as_deref().and_then(Self::decode))
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (snapshot, rest) = bytes.split_first_chunk()?;
-        let (files, rest) = rest.split_first_chunk()?;
-        let (bytes, _) = rest.split_first_chunk()?;
-        Some(Self {
-            snapshot: RootId(*snapshot),
-            files: u64::from_le_bytes(*files),
-            bytes: u64::from_le_bytes(*bytes),
-        })
-    }
-
-    fn set(&self, vault: &Vault, key: &str) -> Result<()> {
-        let mut bytes = self.snapshot.0.to_vec();
-        bytes.extend_from_slice(&self.files.to_le_bytes());
-        bytes.extend_from_slice(&self.bytes.to_le_bytes());
-        Ok(vault.state().set(key, &bytes)?)
-    }
 }
 
 /// One run's threads.

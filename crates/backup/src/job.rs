@@ -9,7 +9,7 @@ use drystone_format::tree::Entry;
 
 use crate::cache::{Print, Record};
 use crate::dir::{Dir, Stat};
-use crate::scan::Cached;
+use crate::found::Cached;
 use crate::tracked::{NewMap, Row};
 
 /// Files to be read by one thread, one after the other: neighbours share frames.

@@ -9,8 +9,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::dir::Dir;
 use crate::error::Result;
+use crate::found::{Found, Order, Scanned};
 use crate::rules::Rules;
-use crate::scan::{Found, Order, Scanned, Scanner};
+use crate::scan::Scanner;
 
 /// What may be ready: names, with [`DIR_WEIGHT`] for each directory.
 const READY_MAX: usize = 64 << 10;

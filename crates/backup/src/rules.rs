@@ -7,11 +7,12 @@ use std::sync::Arc;
 use drystone_vault::{Problems, Progress, Vault};
 use parking_lot::Mutex;
 
-use crate::backup::OneFileSystem;
 use crate::cache::{Key, key};
 use crate::dir::Dir;
 use crate::filters::Filters;
 use crate::names::Names;
+use crate::options::OneFileSystem;
+use crate::own::OwnDirs;
 use crate::sources::Named;
 use crate::tracked::Tracker;
 
@@ -22,6 +23,7 @@ const SLOTS_MAX: usize = 64;
 pub(crate) struct Rules<'a> {
     pub(crate) vault: &'a Vault,
     pub(crate) filters: &'a Filters,
+    pub(crate) own: &'a OwnDirs,
     pub(crate) names: &'a Names,
     pub(crate) one_file_system: OneFileSystem,
     /// Where in the cache files are.

@@ -10,8 +10,9 @@ use drystone_vault::{Content, FillError, Problems, Progress, Vault};
 use rustix::process::{getegid, geteuid};
 
 use crate::assemble::{Counts, Spared};
-use crate::backup::{BackupOptions, BackupReport, Mode, snapshot, start_ingest, totals};
+use crate::backup::{snapshot, start_ingest, totals};
 use crate::error::{Error, Result};
+use crate::options::{BackupOptions, BackupReport, Mode};
 
 /// Mode of the file: what is worth a backup is nobody else's business.
 const FILE_MODE: u32 = 0o600;

@@ -31,11 +31,11 @@ use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::backup::{BackupOptions, Look, Mode, OneFileSystem, Parent};
 use crate::cache::{Key, key};
 use crate::dir::{Dir, Stat};
 use crate::error::Result;
 use crate::journal::Journal;
+use crate::options::{BackupOptions, Look, Mode, OneFileSystem, Parent};
 use crate::rules::Slots;
 use crate::sources::Sources;
 use home::{FIRST_INODE, Home};
@@ -465,6 +465,7 @@ fn digest(options: &BackupOptions) -> Key {
     key(&[
         options.filters.digest(),
         &options.names.digest(),
+        &options.own.digest(),
         &one_file_system,
         options.program.as_bytes(),
     ])

@@ -11,13 +11,14 @@ use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::tree::Marks;
 use drystone_vault::Cancel;
 
-use crate::backup::Mode;
 use crate::dir::{Dir, Stat};
 use crate::error::{Error, Result};
+use crate::found::{Below, Found, Order, Rest, Scanned};
 use crate::job::{Event, Item, Job};
+use crate::options::Mode;
 use crate::prefetch::Prefetch;
 use crate::rules::{Rules, Scope};
-use crate::scan::{Below, Found, Order, Rest, Scanned, Scanner};
+use crate::scan::Scanner;
 
 /// Bytes of files after which a job is closed: a frame's worth.
 const JOB_BYTES: u64 = 1 << 20;

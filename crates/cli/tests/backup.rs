@@ -2,9 +2,9 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -200,6 +200,79 @@ fn the_vault_never_backs_up_itself() {
         listed.contains("a.txt") && !listed.contains("packs") && !listed.contains("state.sqlite"),
         "{listed}"
     );
+}
+
+/// What a second backup of `source` stores, when all that could have changed is the vault in it. Each case has a home of its own.
+fn grown_by(init: &[&str], vault: &str, source: &str) -> u64 {
+    let home = Home::new();
+    home.write("real/home/a.bin", &noise(3 << 20));
+    symlink("real", home.path("link")).unwrap();
+    home.run(["init"].iter().chain(init)).ok();
+    let bound = source
+        .starts_with("bound")
+        .then(|| Bound::new(&home.path("real"), home.path("bound")));
+    let _bound = match bound {
+        Some(None) => return 0,
+        bound => bound.flatten(),
+    };
+    last(&home, &[source, "--vault", vault]);
+    let again = last(&home, &[source, "--vault", vault]);
+    let listed = home.run(["ls", "-R", "latest", "--vault", vault]).ok().out();
+    assert!(listed.contains("a.bin") && !listed.contains("packs"), "{listed}");
+    again["new_bytes"].as_u64().unwrap()
+}
+
+/// A directory that is mounted at another one, if this user may do that.
+struct Bound(PathBuf);
+
+impl Bound {
+    fn new(dir: &Path, at: PathBuf) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.arg("--bind").args([dir, &at]).stderr(Stdio::null());
+        if !mount.status().is_ok_and(|status| status.success()) {
+            eprintln!("LEFT OUT: a bind mount, since this user cannot make one");
+            return None;
+        }
+        Some(Self(at))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn the_vault_is_known_behind_links_and_mounts_and_at_all_places() {
+    let one = ["--vault", "./real/home/v"];
+    let two = ["--place", "real/home/v1", "--place", "real/home/v2"];
+    for (init, vault) in [
+        (&one[..], "real/home/v"),
+        (&one, "link/home/v"),
+        (&two, "real/home/v1,real/home/v2"),
+        (&two, "real/home/v1"),
+    ] {
+        for source in ["real/home", "link/home", "bound/home"] {
+            let grown = grown_by(init, vault, source);
+            assert!(grown < 100_000, "{vault} and {source}: {grown} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_source_that_belongs_to_the_vault_is_a_problem() {
+    let home = Home::backed_up();
+    let vault = home.vault();
+    let vault = vault.to_str().unwrap();
+    for source in [vault.to_owned(), format!("{vault}/packs")] {
+        home.run(["backup", "src", &source])
+            .code(3)
+            .says(&["belongs to this vault"]);
+        let listed = home.run(["ls", "-R", "latest"]).ok().out();
+        assert!(listed.contains("a.txt") && !listed.contains("packs"), "{listed}");
+    }
 }
 
 #[test]

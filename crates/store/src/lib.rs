@@ -53,7 +53,7 @@ pub use limit::Limit;
 pub use local::Local;
 pub use memory::Memory;
 pub use name::{Kind, Name, Prefix, RootKind, RootName, ShardId, SpareOf};
-pub use open::{OpenOptions, create, open};
+pub use open::{OpenOptions, create, local_dir, open};
 pub use record::Record;
 pub use retry::Retry;
 pub use spares::Spares;

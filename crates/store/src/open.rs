@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -138,6 +138,12 @@ fn decorated(place: &Arc<dyn Place>, options: &OpenOptions<'_>) -> Arc<Retry> {
     };
     let limited = Limit::new(Arc::clone(place) as Arc<dyn Store>, limits);
     Arc::new(Retry::new(Arc::new(limited), options.retry))
+}
+
+/// The directory that a URL or plain path stands for; `None` if it stands for a place over a network.
+pub fn local_dir(url: &str) -> Option<PathBuf> {
+    let path = local_path(url).ok()?;
+    Some(PathBuf::from(OsStr::from_bytes(&path)))
 }
 
 /// The path that a URL or plain path stands for.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use drystone_backup::{BackupOptions, BackupReport, Filters, Look, Mode, Names, OneFileSystem, Parent, backup};
+use drystone_backup::{
+    BackupOptions, BackupReport, Filters, Look, Mode, Names, OneFileSystem, OwnDirs, Parent, backup,
+};
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
 use drystone_format::recipe::Recipe;
@@ -140,6 +142,7 @@ impl World {
         BackupOptions {
             sources: vec![self.dir().to_owned()],
             filters: Filters::default(),
+            own: OwnDirs::default(),
             one_file_system: OneFileSystem::Cross,
             compression: Compression::DEFAULT,
             host: "host".to_owned(),

@@ -9,8 +9,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use drystone_backup::{
-    BackupOptions, BackupReport, Filters, Look, Mode, Names, OneFileSystem, Parent, RestoreReport, Selection, backup,
-    restore,
+    BackupOptions, BackupReport, Filters, Look, Mode, Names, OneFileSystem, OwnDirs, Parent, RestoreReport, Selection,
+    backup, restore,
 };
 use drystone_format::codec::Compression;
 use drystone_vault::{Cancel, Progress};
@@ -24,6 +24,7 @@ fn sources(source: &Path) -> BackupOptions {
     BackupOptions {
         sources: vec![source.to_owned()],
         filters: Filters::default(),
+        own: OwnDirs::default(),
         one_file_system: OneFileSystem::Cross,
         compression: Compression::DEFAULT,
         host: "host".to_owned(),

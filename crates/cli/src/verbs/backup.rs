@@ -1,22 +1,20 @@
 //! `backup`: takes directories, files or standard input into the vault, which is made on first use.
 //!
-//! - The vault's own directory and the cache are never part of a backup.
 //! - Settings of the profile come first, flags are added to them.
 
 use std::fs;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 use drystone_backup::{
-    BackupOptions, BackupReport, Counting, Filters, FiltersBuilder, Look, Marker, Mode, Names, OneFileSystem, Parent,
-    backup, backup_stream, parse_list,
+    BackupOptions, BackupReport, Counting, Filters, FiltersBuilder, Look, Marker, Mode, Names, OneFileSystem, OwnDirs,
+    Parent, backup, backup_stream,
 };
 use drystone_format::codec::Compression;
-use drystone_vault::{Cancel, Progress, Vault};
-use rustix::event::{PollFd, PollFlags, poll};
+use drystone_vault::Vault;
 use serde_json::json;
 
 use crate::args::word;
@@ -26,6 +24,10 @@ use crate::open;
 use crate::output::{counted, duration, problem_list, shown, shown_path, size};
 use crate::progress::Shown;
 use crate::verbs::init;
+use input::Input;
+
+mod input;
+mod sources;
 
 const EXAMPLES: &str = "\
 If no place is named, the first backup makes the vault in ~/.local/share/drystone/vault, with a generated key \
@@ -38,9 +40,6 @@ Examples:
   drystone backup / --one-file-system --exclude-caches -x '/var/tmp/*' -x '*.o'
   pg_dump shop | drystone backup --stdin --name shop.sql
   drystone --vault /mnt/disk/vault backup ~ --tag before-upgrade";
-
-/// How often a wait for standard input looks whether it should stop, seconds.
-const WAIT_SECONDS: f64 = 0.2;
 
 /// Back up directories and files.
 #[derive(Debug, Args)]
@@ -107,8 +106,12 @@ impl Backup {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let start = Instant::now();
-        let sources = if self.stdin { Vec::new() } else { self.sources(app)? };
-        let filters = self.filters(app, &sources)?;
+        let sources = if self.stdin {
+            Vec::new()
+        } else {
+            sources::sources(&self.paths, &self.files_from, app)?
+        };
+        let filters = self.filters(app)?;
         let (vault, created) = if self.dry_run {
             (open::open(app)?, None)
         } else {
@@ -118,7 +121,13 @@ impl Backup {
             init::report(app, created)?;
         }
         let (progress, shown) = Shown::begin(app, "backup", "file");
-        let options = self.options(app, sources, filters, progress);
+        let options = BackupOptions {
+            sources,
+            filters,
+            own: sources::own_dirs(app, &vault),
+            progress,
+            ..self.options(app)
+        };
         let counted = (&options.filters, options.one_file_system);
         let counting = (shown.is_seen() && !self.stdin)
             .then(|| Counting::start(&options.sources, counted, &options.progress, &options.cancel));
@@ -145,12 +154,14 @@ impl Backup {
         }
     }
 
-    fn options(&self, app: &App, sources: Vec<PathBuf>, filters: Filters, progress: Arc<Progress>) -> BackupOptions {
+    /// What flags and profile say, without what is backed up.
+    fn options(&self, app: &App) -> BackupOptions {
         let profile = &app.settings.profile;
         let one = self.filter.one_file_system || profile.one_file_system;
         BackupOptions {
-            sources,
-            filters,
+            sources: Vec::new(),
+            filters: Filters::default(),
+            own: OwnDirs::default(),
             one_file_system: if one { OneFileSystem::Stay } else { OneFileSystem::Cross },
             compression: self.compression.or(profile.compression).unwrap_or(Compression::DEFAULT),
             host: self
@@ -166,39 +177,12 @@ impl Backup {
             look: if self.walk { Look::Files } else { Look::Changes },
             mode: if self.dry_run { Mode::DryRun } else { Mode::Store },
             threads: app.settings.threads,
-            progress,
+            progress: Arc::default(),
             cancel: app.cancel.clone(),
         }
     }
 
-    /// What to back up, absolute; an error if nothing of it is there.
-    fn sources(&self, app: &App) -> Result<Vec<PathBuf>> {
-        let mut sources = self.paths.clone();
-        for file in &self.files_from {
-            let content = if file == Path::new("-") {
-                read_stdin()
-            } else {
-                fs::read(file)
-            };
-            let content = content.map_err(|error| Failure::io("cannot read the list of files", file, &error))?;
-            sources.extend(parse_list(&content));
-        }
-        if self.paths.is_empty() && self.files_from.is_empty() {
-            sources.clone_from(&app.settings.profile.paths);
-        }
-        if sources.is_empty() {
-            return Err(Failure::usage("nothing to back up was named")
-                .next("drystone backup PATH, or set `paths` in the profile"));
-        }
-        let there = |path: &PathBuf| !matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
-        if !sources.iter().any(there) {
-            let first = sources.first().map(|path| shown_path(path)).unwrap_or_default();
-            return Err(Failure::new(Exit::Error, format!("{first}: no such file or directory")).next("check the path"));
-        }
-        sources.iter().map(|path| absolute(path)).collect()
-    }
-
-    fn filters(&self, app: &App, sources: &[PathBuf]) -> Result<Filters> {
+    fn filters(&self, app: &App) -> Result<Filters> {
         let (profile, flags) = (&app.settings.profile, &self.filter);
         let mut builder = FiltersBuilder::default();
         for file in profile.exclude_file.iter().chain(&flags.exclude_file) {
@@ -219,13 +203,6 @@ impl Backup {
         }
         for marker in profile.exclude_if_present.iter().chain(&flags.exclude_if_present) {
             builder.exclude_if_present(Marker::parse(marker)?);
-        }
-        // Last, so that no pattern takes it back.
-        for own in own_dirs(app) {
-            let is_inside = sources.iter().any(|source| own.starts_with(source) && own != *source);
-            if let (true, Some(path)) = (is_inside, own.to_str()) {
-                builder.exclude(&literal(path))?;
-            }
         }
         Ok(builder.build()?)
     }
@@ -295,97 +272,4 @@ fn spared(report: &BackupReport) -> String {
         text += &format!("{} of changed files not read; ", size(report.spared.unread_bytes));
     }
     text
-}
-
-/// The path from the root. A final link is kept as what it is; `..` is resolved, since links make it ambiguous.
-fn absolute(path: &Path) -> Result<PathBuf> {
-    let failed = |error: io::Error| Failure::io("cannot find out where this is", path, &error);
-    let has_parent = path.components().any(|part| part == std::path::Component::ParentDir);
-    match (has_parent, path.parent(), path.file_name()) {
-        (false, _, _) => std::path::absolute(path).map_err(failed),
-        (true, Some(parent), Some(name)) => Ok(fs::canonicalize(parent).map_err(failed)?.join(name)),
-        (true, _, _) => fs::canonicalize(path).map_err(failed),
-    }
-}
-
-/// Directories of drystone itself, with links resolved and without.
-fn own_dirs(app: &App) -> Vec<PathBuf> {
-    let vault = app
-        .settings
-        .vault
-        .strip_prefix("file://")
-        .unwrap_or(&app.settings.vault);
-    let given = [Path::new(vault), &app.settings.cache_dir]
-        .into_iter()
-        .filter_map(|dir| std::path::absolute(dir).ok());
-    let mut dirs: Vec<PathBuf> = given
-        .flat_map(|dir| [fs::canonicalize(&dir).ok(), Some(dir)])
-        .flatten()
-        .collect();
-    dirs.sort();
-    dirs.dedup();
-    dirs
-}
-
-/// A pattern that matches this very path.
-fn literal(path: &str) -> String {
-    let special = |letter: &char| "\\*?[]{}! #".contains(*letter);
-    path.chars()
-        .flat_map(|letter| special(&letter).then_some('\\').into_iter().chain([letter]))
-        .collect()
-}
-
-fn read_stdin() -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    io::stdin().lock().read_to_end(&mut content)?;
-    Ok(content)
-}
-
-/// Standard input that stops waiting when the run is to stop.
-struct Input {
-    stdin: io::StdinLock<'static>,
-    cancel: Cancel,
-}
-
-impl Read for Input {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let wait = rustix::fs::Timespec {
-            tv_sec: 0,
-            tv_nsec: (WAIT_SECONDS * 1e9) as i64,
-        };
-        loop {
-            self.cancel.check().map_err(io::Error::other)?;
-            // Not through std's buffer of 8 KiB: what is in the pipe goes straight to where it is chunked.
-            match poll(&mut [PollFd::new(&self.stdin, PollFlags::IN)], Some(&wait)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => {
-                    return rustix::io::retry_on_intr(|| rustix::io::read(&self.stdin, &mut *bytes))
-                        .map_err(Into::into);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn own_directories_are_matched_literally() {
-        assert_eq!(literal("/a b/[x]*"), "/a\\ b/\\[x\\]\\*");
-    }
-
-    #[test]
-    fn paths_become_absolute() {
-        let here = fs::canonicalize(".").unwrap();
-        assert_eq!(
-            absolute(Path::new("src/./verbs")).unwrap(),
-            std::path::absolute("src/verbs").unwrap()
-        );
-        assert_eq!(absolute(Path::new("..")).unwrap(), here.parent().unwrap());
-        assert_eq!(absolute(Path::new("src/../src")).unwrap(), here.join("src"));
-        assert_eq!(absolute(Path::new("/")).unwrap(), Path::new("/"));
-    }
 }

@@ -1,0 +1,93 @@
+//! What `backup` takes, and what it never takes.
+//!
+//! - The directories of the vault, at all of its places, and those of caches are never part of a backup.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use drystone_backup::{OwnDirs, parse_list};
+use drystone_format::VaultId;
+use drystone_vault::Vault;
+
+use crate::context::App;
+use crate::exit::{Exit, Failure, Result};
+use crate::output::shown_path;
+use crate::reach;
+
+/// The paths that flags, lists or the profile name, absolute; an error if nothing of it is there.
+pub(super) fn sources(paths: &[PathBuf], lists: &[PathBuf], app: &App) -> Result<Vec<PathBuf>> {
+    let mut sources = paths.to_vec();
+    for file in lists {
+        let content = if file == Path::new("-") {
+            read_stdin()
+        } else {
+            fs::read(file)
+        };
+        let content = content.map_err(|error| Failure::io("cannot read the list of files", file, &error))?;
+        sources.extend(parse_list(&content));
+    }
+    if paths.is_empty() && lists.is_empty() {
+        sources.clone_from(&app.settings.profile.paths);
+    }
+    if sources.is_empty() {
+        return Err(
+            Failure::usage("nothing to back up was named").next("drystone backup PATH, or set `paths` in the profile")
+        );
+    }
+    let there =
+        |path: &PathBuf| !matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    if !sources.iter().any(there) {
+        let first = sources.first().map(|path| shown_path(path)).unwrap_or_default();
+        return Err(Failure::new(Exit::Error, format!("{first}: no such file or directory")).next("check the path"));
+    }
+    sources.iter().map(|path| absolute(path)).collect()
+}
+
+fn read_stdin() -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    io::stdin().lock().read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// The path from the root. A final link is kept as what it is; `..` is resolved, since links make it ambiguous.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let failed = |error: io::Error| Failure::io("cannot find out where this is", path, &error);
+    let has_parent = path.components().any(|part| part == std::path::Component::ParentDir);
+    match (has_parent, path.parent(), path.file_name()) {
+        (false, _, _) => std::path::absolute(path).map_err(failed),
+        (true, Some(parent), Some(name)) => Ok(fs::canonicalize(parent).map_err(failed)?.join(name)),
+        (true, _, _) => fs::canonicalize(path).map_err(failed),
+    }
+}
+
+/// The directories of the vault at all of its places, and of everything that is cached.
+pub(super) fn own_dirs(app: &App, vault: &Vault) -> OwnDirs {
+    let places = vault.places().iter().map(|place| place.url.clone());
+    let named = reach::named(&app.settings.vault).into_iter();
+    let places = places.chain(named).chain([vault.place().to_owned()]);
+    let caches = fs::read_dir(&app.settings.cache_dir).into_iter().flatten().flatten();
+    // Not the whole directory, which may be one that holds other things.
+    let is_cache = |name: &str| VaultId::from_hex(name).is_some();
+    let caches = caches.filter(|entry| entry.file_name().to_str().is_some_and(is_cache));
+    let dedup = Some(app.settings.cache_dir.join("dedup")).filter(|dir| dir.join("state").exists());
+    let local = places.filter_map(|url| drystone_store::local_dir(&url));
+    OwnDirs::of(local.chain(caches.map(|entry| entry.path())).chain(dedup))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_absolute() {
+        let here = fs::canonicalize(".").unwrap();
+        assert_eq!(
+            absolute(Path::new("src/./verbs")).unwrap(),
+            std::path::absolute("src/verbs").unwrap()
+        );
+        assert_eq!(absolute(Path::new("..")).unwrap(), here.parent().unwrap());
+        assert_eq!(absolute(Path::new("src/../src")).unwrap(), here.join("src"));
+        assert_eq!(absolute(Path::new("/")).unwrap(), Path::new("/"));
+    }
+}
