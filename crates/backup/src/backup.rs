@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::last::Last;
 use crate::levels::Target;
-use crate::options::{BackupOptions, BackupReport, Mode, OneFileSystem, Parent};
+use crate::options::{BackupOptions, BackupReport, Mode, Parent};
 use crate::prefetch::Prefetch;
 use crate::read::Reader;
 use crate::rules::{Rules, Scope, Slots};

@@ -1,6 +1,6 @@
 //! Open directories, and what the kernel says about what is in them.
 //!
-//! - Nothing is opened through a symbolic link, but for what leads to a named source.
+//! - Nothing is opened through a symbolic link, but for what leads to a named source, and a source that was named with a final `/`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use rustix::io::{Errno, Result};
 use crate::tracked::Tracked;
 
 /// Whether a last symbolic link is followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Follow {
     Yes,
+    #[default]
     No,
 }
 
@@ -143,7 +144,13 @@ impl Dir {
 
     /// The directory `name` in this one, for listing; `.` is this one.
     pub(crate) fn open(&self, name: &[u8]) -> Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.open_through(name, Follow::No)
+    }
+
+    /// The same; `name` may be a link to it if links are followed.
+    pub(crate) fn open_through(&self, name: &[u8], follow: Follow) -> Result<Self> {
+        let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        flags.set(OFlags::NOFOLLOW, follow == Follow::No);
         let fd = match openat(&self.fd, name, flags | OFlags::NOATIME, Mode::empty()) {
             // Only its owner may read a directory without a trace.
             Err(Errno::PERM) => openat(&self.fd, name, flags, Mode::empty())?,

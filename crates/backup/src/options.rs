@@ -57,7 +57,7 @@ pub enum Mode {
 /// What to back up, and how.
 #[derive(Clone)]
 pub struct BackupOptions {
-    /// Absolute paths, without `..`; overlapping ones unite. The last link of a path is stored, not followed.
+    /// Absolute paths, without `..`; overlapping ones unite. A link is stored as what it is, unless its path ends with `/`.
     pub sources: Vec<PathBuf>,
     /// What is left out of them.
     pub filters: Filters,

@@ -5,6 +5,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use rustix::fs::FileType;
 use rustix::io::{Errno, Result};
 
 use crate::dir::{Dir, Follow, Stat};
@@ -52,6 +53,12 @@ impl<'a> Place<'a> {
             Ok(found) if inside.tracked.is_some() && found.ino == stat.ino => (found, Some(inside.clone())),
             _ => (stat, None),
         }
+    }
+
+    /// Whether a symbolic link is at a name.
+    pub(crate) fn is_link(&self, name: &[u8]) -> bool {
+        let found = self.dir.look(name, Follow::No);
+        found.is_ok_and(|stat| stat.kind == FileType::Symlink)
     }
 
     /// What is at a name; with the directory that it is in, if that is not the one that is listed.

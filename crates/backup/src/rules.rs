@@ -8,7 +8,7 @@ use drystone_vault::{Problems, Progress, Vault};
 use parking_lot::Mutex;
 
 use crate::cache::{Key, key};
-use crate::dir::Dir;
+use crate::dir::{Dir, Follow};
 use crate::filters::Filters;
 use crate::names::Names;
 use crate::options::OneFileSystem;
@@ -127,6 +127,14 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
+    /// Whether the directory may be what a link leads to: what leads to a source, and a source that asks for it.
+    pub(crate) fn follow(&self) -> Follow {
+        match self {
+            Self::Whole { named, .. } => named.as_ref().map_or(Follow::No, |named| named.follow),
+            Self::Listed(_) => Follow::Yes,
+        }
+    }
+
     /// What is named in the directory.
     pub(crate) fn named(&self) -> Option<&Arc<Named>> {
         match self {

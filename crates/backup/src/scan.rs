@@ -143,7 +143,7 @@ impl<'a> Scanner<'a> {
     fn open(&self, order: &Order) -> std::result::Result<Dir, Errno> {
         match &order.scope {
             Scope::Whole { .. } => {
-                let dir = order.parent.open(&order.name)?;
+                let dir = order.parent.open_through(&order.name, order.scope.follow())?;
                 Ok(self.rules.tracker.enter(dir, &order.path))
             }
             Scope::Listed(_) => order.parent.pass(&order.name),
@@ -194,7 +194,8 @@ impl<'a> Scanner<'a> {
 
     /// A directory that cannot be opened: itself, and the mark that something is missing.
     fn closed(&self, order: &Order, error: Errno) -> Option<Box<Scanned>> {
-        let stat = order.parent.look(&order.name, Follow::No).ok().filter(Stat::is_dir)?;
+        let stat = order.parent.look(&order.name, order.scope.follow());
+        let stat = stat.ok().filter(Stat::is_dir)?;
         self.problem(&order.path, "directory cannot be opened", error);
         let mut head = entry(&order.name, &stat, Kind::Dir(Recipe::default()), self.rules.names);
         head.marks.0 |= Marks::INCOMPLETE;
@@ -260,7 +261,12 @@ impl<'a> Scanner<'a> {
         }
         // On the way to a source links are followed; the source itself may be one.
         let leads_on = matches!(scope, Scope::Listed(_)) && named.is_some_and(|named| named.source.is_none());
-        let follow = if leads_on { Follow::Yes } else { Follow::No };
+        let is_followed = named.is_some_and(|named| named.follow == Follow::Yes) && place.is_link(name);
+        let follow = if leads_on || is_followed {
+            Follow::Yes
+        } else {
+            Follow::No
+        };
         let (stat, live) = match place.look(name, follow) {
             Ok((stat, _)) if is_home(name, &stat) => return Ok(()),
             Ok(found) => found,
@@ -292,6 +298,10 @@ impl<'a> Scanner<'a> {
                 let spared = self.spared(beside, stat.ino, &self.path)?;
                 batch.push(spared.map_or(Found::Below(below), Found::Spared));
             }
+            return Ok(());
+        }
+        if is_followed {
+            self.problem(&self.path, "cannot be entered", Errno::NOTDIR);
             return Ok(());
         }
         if named.is_some_and(|named| !named.children.is_empty()) {

@@ -1,5 +1,6 @@
 //! What was asked for, as a tree of names: overlapping paths are one thing, and each name is met once.
 //!
+//! - A link that is a source is itself what is stored; with a `/` at the end of its path it is the directory that it leads to.
 //! - A source below another one counts by itself where the other would have left it out (filters, file systems).
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use drystone_format::limits::SNAPSHOT_LIST_MAX;
 use drystone_format::tree::is_name;
 
+use crate::dir::Follow;
 use crate::error::{Error, Result};
 
 /// Longest path of a source, bytes: Linux PATH_MAX. What is below may be longer.
@@ -23,6 +25,8 @@ const SHOWN_BYTES: usize = 1 << 20;
 pub(crate) struct Named {
     /// The source that ends here, by number.
     pub(crate) source: Option<usize>,
+    /// Whether that source is what a link leads to, if it is a link.
+    pub(crate) follow: Follow,
     /// What is named below.
     pub(crate) children: BTreeMap<Vec<u8>, Arc<Named>>,
 }
@@ -38,6 +42,7 @@ pub(crate) struct Sources {
 #[derive(Default)]
 struct Building {
     source: Option<usize>,
+    follow: Follow,
     children: BTreeMap<Vec<u8>, Building>,
 }
 
@@ -45,6 +50,7 @@ impl Building {
     fn done(self) -> Arc<Named> {
         Arc::new(Named {
             source: self.source,
+            follow: self.follow,
             children: self
                 .children
                 .into_iter()
@@ -81,6 +87,9 @@ impl Sources {
                 clean.push(b'/');
                 clean.extend_from_slice(name);
                 place = place.children.entry(name.to_vec()).or_default();
+            }
+            if path.ends_with(b"/") || path.ends_with(b"/.") {
+                place.follow = Follow::Yes;
             }
             if place.source.is_none() {
                 place.source = Some(normal.len());
@@ -128,6 +137,16 @@ mod tests {
         let home = &sources.root.children[b"home".as_slice()];
         assert_eq!((home.source, home.children.len()), (None, 2));
         assert_eq!(sources.shown()[2], b"/");
+    }
+
+    #[test]
+    fn a_final_slash_follows_a_link() {
+        let sources = sources(&["/a/b/", "/c/d", "/c/d/.", "/e"]).unwrap();
+        assert_eq!(sources.paths, [&b"/a/b"[..], b"/c/d", b"/e"]);
+        let child = |named: &Named, name: &str| named.children[name.as_bytes()].clone();
+        let follow = |dir, name| child(&child(&sources.root, dir), name).follow;
+        assert_eq!((follow("a", "b"), follow("c", "d")), (Follow::Yes, Follow::Yes));
+        assert_eq!(child(&sources.root, "e").follow, Follow::No);
     }
 
     #[test]

@@ -217,13 +217,17 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Whether `..` of the next frame's directory is that of the frame at `at`: not between a snapshot and what is beside it.
+    /// Whether `..` of the next frame's directory is that of the frame at `at`: not between a snapshot and what is beside it,
+    /// and not behind a link.
     fn leads_back(&self, at: usize) -> bool {
-        let number = |at: usize| {
-            let dir = self.stack.get(at)?.dir.as_deref()?;
-            Some(tracked(dir).map(|(number, _)| number))
+        let (Some(outer), Some(inner)) = (self.stack.get(at), self.stack.get(at + 1)) else {
+            return false;
         };
-        number(at) == number(at + 1)
+        let tracked = |frame: &Frame| Some(frame.dir.as_deref().and_then(tracked)?.0);
+        let (Some(stat), Some(dir)) = (&outer.stat, &inner.dir) else {
+            return false;
+        };
+        tracked(outer) == tracked(inner) && dir.parent(stat).is_ok()
     }
 
     fn leave(&mut self) -> Result<()> {

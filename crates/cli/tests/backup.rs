@@ -276,6 +276,38 @@ fn a_source_that_belongs_to_the_vault_is_a_problem() {
 }
 
 #[test]
+fn a_link_with_a_final_slash_is_followed_and_without_it_is_said() {
+    let home = Home::new();
+    home.run(["init"]).ok();
+    home.write("real/dir/f.txt", b"content\n");
+    symlink("real", home.path("link")).unwrap();
+    symlink("real/dir/f.txt", home.path("file")).unwrap();
+    symlink("nowhere", home.path("dangling")).unwrap();
+    let file = home.path("link/dir/f.txt").display().to_string();
+    for source in ["link/", "link/.", "./link/", "real/../link/"] {
+        let ran = home.run(["backup", source, "-q"]).ok();
+        assert_eq!(ran.err(), "");
+        assert_eq!(home.run(["cat", &format!("latest:{file}")]).ok().bytes(), b"content\n");
+    }
+    for (source, advice) in [("link", "link/"), ("file", "real/dir/f.txt")] {
+        let ran = home
+            .run(["backup", source])
+            .ok()
+            .says(&["only the link is stored", advice]);
+        assert!(ran.out().contains("1 file"), "{}", ran.out());
+    }
+    // What it leads to is backed up anyway, or is not there.
+    for sources in [&["link", "real"][..], &["file", "link/"], &["dangling"]] {
+        let ran = home.run(["backup", "-q"].iter().chain(sources)).ok();
+        assert_eq!(ran.err(), "", "{sources:?}");
+    }
+    home.run(["backup", "real", "file/"])
+        .code(3)
+        .says(&["file", "Not a directory"]);
+    home.run(["backup", "real", "dangling/"]).code(3).says(&["dangling"]);
+}
+
+#[test]
 fn files_from_names_what_is_backed_up() {
     let home = Home::backed_up();
     home.write("list", b"src/a.txt\nsrc/dir/b.txt\n");

@@ -153,6 +153,25 @@ fn sources_unite_and_keep_their_places() {
     assert!(matches!(missing, Err(Error::Source { .. })));
 }
 
+/// Deeper than directories stay open: what is behind a link does not lead back through `..`.
+#[test]
+fn a_deep_tree_behind_a_link_is_whole() {
+    let world = World::new();
+    let deep: String = (0..300).map(|level| format!("d{level}/")).collect();
+    world.write(&format!("real/{deep}file"), "deep");
+    world.write("real/last", "last");
+    symlink("real", world.path("link")).unwrap();
+    for source in ["link/", "link/d0"] {
+        let options = BackupOptions {
+            sources: vec![world.path(source), world.path("real/last")],
+            ..world.options()
+        };
+        let report = backup(&world.vault, &options).unwrap();
+        assert_clean(&report);
+        assert!(world.names(&report).contains(&format!("link/{deep}file")));
+    }
+}
+
 #[test]
 fn a_source_in_what_is_left_out_is_taken() {
     let world = world();

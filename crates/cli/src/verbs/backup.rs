@@ -45,7 +45,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Backup {
-    /// Directories and files, by default those of the profile
+    /// Directories and files, by default those of the profile; a link is stored as a link, `LINK/` is what it leads to
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Back up what comes from standard input as one file
@@ -111,6 +111,9 @@ impl Backup {
         } else {
             sources::sources(&self.paths, &self.files_from, app)?
         };
+        for warning in sources::lone_links(&sources) {
+            app.out.warning(warning);
+        }
         let filters = self.filters(app)?;
         let (vault, created) = if self.dry_run {
             (open::open(app)?, None)

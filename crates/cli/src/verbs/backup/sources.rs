@@ -2,9 +2,11 @@
 //!
 //! - The directories of the vault, at all of its places, and those of caches are never part of a backup.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
 use drystone_backup::{OwnDirs, parse_list};
 use drystone_format::VaultId;
@@ -12,8 +14,11 @@ use drystone_vault::Vault;
 
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::shown_path;
+use crate::output::{counted, shown_path};
 use crate::reach;
+
+/// Links that are named one by one; of a long list of files the rest is counted.
+const LINKS_SAID: usize = 5;
 
 /// The paths that flags, lists or the profile name, absolute; an error if nothing of it is there.
 pub(super) fn sources(paths: &[PathBuf], lists: &[PathBuf], app: &App) -> Result<Vec<PathBuf>> {
@@ -50,15 +55,58 @@ fn read_stdin() -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The path from the root. A final link is kept as what it is; `..` is resolved, since links make it ambiguous.
+/// The path from the root. A final link is kept as what it is, and so is a final `/`, which says that it is to be followed;
+/// `..` is resolved, since links make it ambiguous.
 fn absolute(path: &Path) -> Result<PathBuf> {
     let failed = |error: io::Error| Failure::io("cannot find out where this is", path, &error);
-    let has_parent = path.components().any(|part| part == std::path::Component::ParentDir);
-    match (has_parent, path.parent(), path.file_name()) {
-        (false, _, _) => std::path::absolute(path).map_err(failed),
-        (true, Some(parent), Some(name)) => Ok(fs::canonicalize(parent).map_err(failed)?.join(name)),
-        (true, _, _) => fs::canonicalize(path).map_err(failed),
+    let has_parent = path.components().any(|part| part == Component::ParentDir);
+    let absolute = match (has_parent, path.parent(), path.file_name()) {
+        (false, _, _) => std::path::absolute(path).map_err(failed)?,
+        (true, Some(parent), Some(name)) => fs::canonicalize(parent).map_err(failed)?.join(name),
+        (true, _, _) => fs::canonicalize(path).map_err(failed)?,
+    };
+    let given = path.as_os_str().as_bytes();
+    let is_followed = given.ends_with(b"/") || given.ends_with(b"/.");
+    // Joining nothing puts the `/` at the end.
+    Ok(if is_followed { absolute.join("") } else { absolute })
+}
+
+/// Says which sources are links to something that no source holds: of these the link alone is stored.
+pub(super) fn lone_links(sources: &[PathBuf]) -> Vec<String> {
+    let is_link = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    let (links, others): (Vec<_>, Vec<_>) = sources.iter().partition(|path| is_link(path));
+    if links.is_empty() {
+        return Vec::new();
     }
+    let held: BTreeSet<PathBuf> = others.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let mut said = Vec::new();
+    let mut unsaid = 0_u64;
+    for link in links {
+        let Ok(target) = fs::canonicalize(link) else { continue };
+        if target.ancestors().any(|path| held.contains(path)) {
+            continue;
+        }
+        if said.len() == LINKS_SAID {
+            unsaid += 1;
+            continue;
+        }
+        let (link, to) = (shown_path(link), shown_path(&target));
+        let name = if target.is_dir() {
+            format!("{link}/")
+        } else {
+            to.clone()
+        };
+        said.push(format!(
+            "{link}: is a link to {to}; only the link is stored; to back up what it leads to, name {name}"
+        ));
+    }
+    if unsaid > 0 {
+        said.push(format!(
+            "of {} more only the link is stored",
+            counted(unsaid, "such link")
+        ));
+    }
+    said
 }
 
 /// The directories of the vault at all of its places, and of everything that is cached.
@@ -89,5 +137,10 @@ mod tests {
         assert_eq!(absolute(Path::new("..")).unwrap(), here.parent().unwrap());
         assert_eq!(absolute(Path::new("src/../src")).unwrap(), here.join("src"));
         assert_eq!(absolute(Path::new("/")).unwrap(), Path::new("/"));
+        for path in ["src/", "src/.", "src/../src/", "src/verbs/../../src/."] {
+            let absolute = absolute(Path::new(path)).unwrap();
+            let expected = here.join("src/");
+            assert_eq!(absolute.as_os_str(), expected.as_os_str(), "{path}");
+        }
     }
 }
