@@ -41,8 +41,8 @@ pub enum Error {
         /// What is missing.
         source: io::Error,
     },
-    /// The stream to be backed up failed.
-    #[error("standard input for {}: {source}; nothing was published", shown(path))]
+    /// The stream to be backed up failed; the source says which.
+    #[error("{}: {source}; no snapshot was made", shown(path))]
     Stream {
         /// The name it was to be stored under.
         path: Vec<u8>,

@@ -1,7 +1,9 @@
 //! Backing up what comes through a pipe, as one file.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
+use std::sync::atomic::Ordering;
 
+use drystone_format::RootId;
 use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::Totals;
@@ -18,10 +20,13 @@ use crate::options::{BackupOptions, BackupReport, Mode};
 const FILE_MODE: u32 = 0o600;
 /// Mode of the directories that lead to it. They are marked as made up: those that are there keep what they have.
 const DIR_MODE: u32 = 0o700;
+/// Bytes that a dry run reads at once.
+const READ_BYTES: usize = 1 << 20;
 
 /// Stores everything that `input` gives as a file at `path` (absolute or relative to the root of the snapshot).
 ///
-/// Sources and filters do not matter. [`Error::Stream`] if the input fails: then nothing is published.
+/// Sources and filters do not matter. [`Error::Stream`] if the input fails: then nothing is published. A dry run reads the
+/// input and stores nothing.
 pub fn backup_stream(
     vault: &Vault,
     path: &[u8],
@@ -33,10 +38,21 @@ pub fn backup_stream(
     let Some((file, dirs)) = names.split_last() else {
         return Err(bad_name(path));
     };
+    let mut stream = Stream { path, input, options };
+    let seen = |bytes| Totals {
+        files: 1,
+        dirs: dirs.len() as u64,
+        bytes,
+        ..Totals::default()
+    };
+    if options.mode == Mode::DryRun {
+        let bytes = stream.measure()?;
+        return Ok(report(None, seen(bytes)));
+    }
     let ingest = start_ingest(vault, options)?;
     let mut lane = ingest.lane();
     let mut content = lane.content();
-    while fill(&mut content, path, input, options)? > 0 {}
+    while stream.fill(&mut content)? > 0 {}
     let recipe = content.finish()?;
     let bytes = recipe.size_bytes;
     let owner = Owner::new(options, started);
@@ -52,22 +68,16 @@ pub fn backup_stream(
     let tree: Recipe = tree.finish(&mut lane)?;
     lane.finish()?;
     let finished = ingest.finish()?;
-    let seen = Totals {
-        files: 1,
-        dirs: dirs.len() as u64,
-        bytes,
-        ..Totals::default()
-    };
-    let totals = totals(seen, &finished, &Problems::default());
+    let totals = totals(seen(bytes), &finished, &Problems::default());
     Progress::add(&options.progress.files, 1);
     let shown = names.iter().flat_map(|name| [&b"/"[..], name].concat()).collect();
     let snapshot = snapshot(options, started, (tree, totals, None), vec![shown], vault);
-    let id = match options.mode {
-        Mode::Store => Some(vault.publish(&snapshot, &finished)?),
-        Mode::DryRun => None,
-    };
-    Ok(BackupReport {
-        snapshot: id,
+    Ok(report(Some(vault.publish(&snapshot, &finished)?), totals))
+}
+
+fn report(snapshot: Option<RootId>, totals: Totals) -> BackupReport {
+    BackupReport {
+        snapshot,
         totals,
         counts: Counts {
             new: 1,
@@ -76,30 +86,57 @@ pub fn backup_stream(
         spared: Spared::default(),
         distrust: Vec::new(),
         problems: Problems::default(),
-    })
+    }
 }
 
-/// One read; 0 at the end.
-fn fill(content: &mut Content<'_>, path: &[u8], input: &mut dyn Read, options: &BackupOptions) -> Result<usize> {
-    options.cancel.check()?;
-    let filled = content.fill(&mut |room| {
+/// What is on its way in.
+struct Stream<'a> {
+    path: &'a [u8],
+    input: &'a mut dyn Read,
+    options: &'a BackupOptions,
+}
+
+impl Stream<'_> {
+    /// One read into the vault; 0 at the end.
+    fn fill(&mut self, content: &mut Content<'_>) -> Result<usize> {
+        self.options.cancel.check()?;
+        let count = match content.fill(&mut |room| read(self.input, room)) {
+            Ok(count) => count,
+            Err(FillError::Vault(error)) => return Err(error.into()),
+            Err(FillError::Read(source)) => return Err(self.failed(source)),
+        };
+        Progress::add(&self.options.progress.bytes, count as u64);
+        Ok(count)
+    }
+
+    /// Reads to the end, and says how many bytes there were.
+    fn measure(&mut self) -> Result<u64> {
+        let (mut room, mut bytes) = (vec![0; READ_BYTES], 0);
         loop {
-            match input.read(room) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                other => return other,
+            self.options.cancel.check()?;
+            match read(self.input, &mut room) {
+                Ok(0) => return Ok(bytes),
+                Ok(count) => bytes += count as u64,
+                Err(source) => return Err(self.failed(source)),
             }
+            self.options.progress.bytes.store(bytes, Ordering::Relaxed);
         }
-    });
-    match filled {
-        Ok(count) => {
-            Progress::add(&options.progress.bytes, count as u64);
-            Ok(count)
-        }
-        Err(FillError::Vault(error)) => Err(error.into()),
-        Err(FillError::Read(source)) => Err(Error::Stream {
-            path: path.to_vec(),
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::Stream {
+            path: self.path.to_vec(),
             source,
-        }),
+        }
+    }
+}
+
+fn read(input: &mut dyn Read, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match input.read(room) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 

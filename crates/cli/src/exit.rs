@@ -307,6 +307,10 @@ impl From<drystone_backup::Error> for Failure {
             ),
             E::Source { .. } => (Exit::Error, "check the path"),
             E::MoreThanStated { .. } => (Exit::Error, "drystone snapshots, then drystone forget ID"),
+            E::Stream { .. } => (
+                Exit::Error,
+                "mend what gives the data, and run the same command again; with --stdin-from-command its exit code counts",
+            ),
             E::SameVault { .. } => (Exit::Usage, "name another vault with --to"),
             E::Target { .. } => (
                 Exit::Error,

@@ -278,6 +278,17 @@ fn standard_input_becomes_a_file() {
     assert_eq!(world.content(&table[b"/db/dump.sql".as_slice()]), data);
     let snapshot = world.vault.snapshot(&report.snapshot.unwrap()).unwrap();
     assert_eq!(snapshot.paths, [b"/db/dump.sql"]);
+    let dry = BackupOptions {
+        mode: Mode::DryRun,
+        ..world.options()
+    };
+    let stored = world.store.contents().len();
+    let report = backup_stream(&world.vault, b"db/other", &mut noise(4, 2_500_000).as_slice(), &dry).unwrap();
+    assert_eq!(
+        (report.snapshot, report.totals.files, report.totals.bytes),
+        (None, 1, 2_500_000)
+    );
+    assert_eq!(world.store.contents().len(), stored);
     for bad in [&b""[..], b"/", b"a/../b"] {
         let result = backup_stream(&world.vault, bad, &mut data.as_slice(), &world.options());
         assert!(matches!(result, Err(Error::Source { .. })));

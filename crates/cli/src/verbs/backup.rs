@@ -3,12 +3,12 @@
 //! - Settings of the profile come first, flags are added to them.
 
 use std::fs;
-use std::io;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use drystone_backup::{
     BackupOptions, BackupReport, Counting, Filters, FiltersBuilder, Look, Marker, Mode, Names, OneFileSystem, OwnDirs,
     Parent, backup, backup_stream,
@@ -24,7 +24,7 @@ use crate::open;
 use crate::output::{counted, duration, problem_list, shown, shown_path, size};
 use crate::progress::Shown;
 use crate::verbs::init;
-use input::Input;
+use input::{Producer, StandardInput};
 
 mod input;
 mod sources;
@@ -38,12 +38,12 @@ Patterns are written as in .gitignore: *.o and cache/ match names at any depth, 
 Examples:
   drystone backup ~/Documents ~/Pictures
   drystone backup / --one-file-system --exclude-caches -x '/var/tmp/*' -x '*.o'
-  pg_dump shop | drystone backup --stdin --name shop.sql
+  drystone backup --stdin-from-command --name shop.sql -- pg_dump shop
   drystone --vault /mnt/disk/vault backup ~ --tag before-upgrade";
 
 /// Back up directories and files.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, group = ArgGroup::new("stream").args(["stdin", "stdin_from_command"]))]
 pub(crate) struct Backup {
     /// Directories and files, by default those of the profile; a link is stored as a link, `LINK/` is what it leads to
     #[arg(value_name = "PATH")]
@@ -51,16 +51,19 @@ pub(crate) struct Backup {
     /// Back up what comes from standard input as one file
     #[arg(long, requires = "name", conflicts_with_all = ["paths", "files_from"])]
     stdin: bool,
+    /// Back up what a command prints as one file, if it ends with 0; the command stands after `--`
+    #[arg(long, requires = "name", conflicts_with_all = ["stdin", "files_from"])]
+    stdin_from_command: bool,
     /// Name of that file
-    #[arg(long, value_name = "NAME", requires = "stdin")]
+    #[arg(long, value_name = "NAME", requires = "stream")]
     name: Option<PathBuf>,
     /// Back up the paths listed in FILE (`-`: standard input), one per line or each ended by NUL
     #[arg(long, value_name = "FILE")]
     files_from: Vec<PathBuf>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// A tag to find the snapshot by; several with several flags
-    #[arg(long, value_name = "TAG", value_parser = word)]
+    /// Tags to find the snapshot by, separated by commas or with several flags
+    #[arg(long, value_name = "TAG", value_delimiter = ',', value_parser = word)]
     tag: Vec<String>,
     /// Name of the host instead of this one's
     #[arg(long, value_name = "NAME", value_parser = word)]
@@ -106,7 +109,7 @@ impl Backup {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let start = Instant::now();
-        let sources = if self.stdin {
+        let sources = if self.stdin || self.stdin_from_command {
             Vec::new()
         } else {
             sources::sources(&self.paths, &self.files_from, app)?
@@ -141,10 +144,12 @@ impl Backup {
 
     fn store(&self, vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         match &self.name {
-            Some(name) if self.stdin => {
-                let mut input = Input {
-                    stdin: io::stdin().lock(),
-                    cancel: options.cancel.clone(),
+            Some(name) => {
+                let cancel = options.cancel.clone();
+                let mut input: Box<dyn Read> = if self.stdin {
+                    Box::new(StandardInput::new(cancel))
+                } else {
+                    Box::new(Producer::start(&self.paths, cancel)?)
                 };
                 let stored = backup_stream(vault, name.as_os_str().as_encoded_bytes(), &mut input, options);
                 if stored.is_err() {
@@ -153,7 +158,7 @@ impl Backup {
                 }
                 Ok(stored?)
             }
-            _ => Ok(backup(vault, options)?),
+            None => Ok(backup(vault, options)?),
         }
     }
 
@@ -174,7 +179,7 @@ impl Backup {
                 .unwrap_or_else(open::this_host),
             user: app.settings.user.clone(),
             program: concat!("drystone ", env!("CARGO_PKG_VERSION")).to_owned(),
-            tags: profile.tag.iter().chain(&self.tag).cloned().collect(),
+            tags: profile.tags().chain(self.tag.iter().cloned()).collect(),
             names: Arc::new(Names::of_system()),
             parent: if self.rescan { Parent::Rescan } else { Parent::Cached },
             look: if self.walk { Look::Files } else { Look::Changes },

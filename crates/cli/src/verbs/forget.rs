@@ -80,7 +80,7 @@ struct Rules {
     #[arg(long, value_name = "TIME", value_parser = age)]
     keep_within: Option<Duration>,
     /// Keep what has this tag
-    #[arg(long, value_name = "TAG", value_parser = word)]
+    #[arg(long, value_name = "TAG", value_delimiter = ',', value_parser = word)]
     keep_tag: Vec<String>,
     /// Keep this one
     #[arg(long, value_name = "SNAPSHOT")]

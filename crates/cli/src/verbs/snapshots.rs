@@ -42,7 +42,7 @@ pub(crate) struct Filter {
     #[arg(long, value_name = "NAME", value_parser = word)]
     host: Option<String>,
     /// Only with this tag (repeat: with all of them)
-    #[arg(long, value_name = "TAG", value_parser = word)]
+    #[arg(long, value_name = "TAG", value_delimiter = ',', value_parser = word)]
     tag: Vec<String>,
     /// Only snapshots of this path, or of a directory above or below it
     #[arg(long, value_name = "PATH")]
