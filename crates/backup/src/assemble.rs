@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::found::Cached;
 use crate::job::{Event, Taken};
 use crate::journal::Journal;
+use crate::last::SourceSeen;
 use crate::levels::{Levels, Target};
 use crate::rules::Rules;
 use crate::tracked::{Row, Sum, rows_slot};
@@ -57,6 +58,8 @@ pub(crate) struct Assembled {
     /// Directories as the next run may take them over, and what large files are made of.
     pub(crate) rows: Journal,
     pub(crate) spared: Spared,
+    /// Directories that are sources.
+    pub(crate) sources: Vec<SourceSeen>,
 }
 
 /// A directory's records in the file cache.
@@ -73,8 +76,13 @@ struct Dir {
     pages: Pages,
     /// The tracked subvolume, by number, and the directory's inode.
     tracked: Option<(usize, u64)>,
+    /// The source that it is, by number, and its inode.
+    source: Option<(usize, u64)>,
     sum: Sum,
 }
+
+/// The tracked subvolume and the source that a directory is, by number, each with the inode of the directory.
+type Numbers = (Option<(usize, u64)>, Option<(usize, u64)>);
 
 pub(crate) struct Assembler<'a> {
     rules: &'a Rules<'a>,
@@ -114,6 +122,7 @@ impl<'a> Assembler<'a> {
                 seen,
                 rows,
                 spared: Spared::default(),
+                sources: Vec::new(),
             },
         })
     }
@@ -134,11 +143,19 @@ impl<'a> Assembler<'a> {
 
     fn event(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Enter { head, cached, tracked } => {
-                self.enter(*head, cached, tracked);
+            Event::Enter {
+                head,
+                cached,
+                tracked,
+                source,
+            } => {
+                self.enter(*head, cached, (tracked, source));
                 Ok(())
             }
-            Event::Spared(row) => self.spare(&row),
+            Event::Spared { row, source } => {
+                self.see_source(source, row.sum.files);
+                self.spare(&row)
+            }
             Event::Same {
                 record,
                 content_bytes,
@@ -160,7 +177,16 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    fn enter(&mut self, head: Entry, cached: Cached, tracked: Option<(usize, u64)>) {
+    /// Notes what is in a directory that is a source.
+    fn see_source(&mut self, source: Option<(usize, u64)>, files: u64) {
+        self.done.sources.extend(source.map(|(number, inode)| SourceSeen {
+            number: number as u32,
+            inode,
+            files,
+        }));
+    }
+
+    fn enter(&mut self, head: Entry, cached: Cached, (tracked, source): Numbers) {
         let pages = if cached.is_current {
             Pages::Same(None)
         } else {
@@ -173,6 +199,7 @@ impl<'a> Assembler<'a> {
             cached,
             pages,
             tracked,
+            source,
             sum: Sum::default(),
         };
         self.levels.enter(head, dir);
@@ -286,8 +313,13 @@ impl<'a> Assembler<'a> {
             return Ok(());
         };
         let Dir {
-            cached, tracked, sum, ..
+            cached,
+            tracked,
+            source,
+            sum,
+            ..
         } = left.with;
+        self.see_source(source, sum.files);
         if self.levels.is_empty() {
             self.done.tree = left.recipe.unwrap_or_default();
             let totals = &mut self.done.totals;

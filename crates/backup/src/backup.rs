@@ -19,7 +19,7 @@ use crate::assemble::{Assembled, Assembler, Counts, Spared};
 use crate::attributes::XattrReader;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
-use crate::last::Last;
+use crate::last::{Last, SourceSeen, remembered};
 use crate::levels::Target;
 use crate::options::{BackupOptions, BackupReport, Mode, Parent};
 use crate::prefetch::Prefetch;
@@ -68,6 +68,11 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         started,
     }
     .all(&sources, (journal("journal"), journal("rows")))?;
+    let emptied = last
+        .as_ref()
+        .map(|last| last.emptied(&assembled.sources))
+        .unwrap_or_default();
+    say_emptied(&emptied, &sources, &rules);
     let Some(ingest) = ingest else {
         let none = Spared::default();
         return Ok(report(None, assembled.totals, (assembled.counts, none), rules));
@@ -92,6 +97,7 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         snapshot: id,
         files: totals.files,
         bytes: totals.bytes,
+        sources: remembered(&assembled.sources, &emptied),
     };
     let kept = keep(assembled, &rules, epoch, totals.dirs).and_then(|()| now.set(vault, &last_key));
     if let Err(error) = kept {
@@ -101,6 +107,22 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         );
     }
     Ok(report(Some(id), totals, (counts, spared), rules))
+}
+
+/// Says of which sources no file is left. They may be the places of disks that are away.
+fn say_emptied(emptied: &[SourceSeen], sources: &Sources, rules: &Rules<'_>) {
+    for before in emptied {
+        let path = sources.paths.get(before.number as usize).map(Vec::as_slice);
+        let path = path.filter(|path| !path.is_empty()).unwrap_or(b"/");
+        let files = before.files;
+        let files = if files == 1 {
+            "1 file".to_owned()
+        } else {
+            format!("{files} files")
+        };
+        let what = format_args!("holds no file any more, but {files} at an earlier backup; is its disk mounted?");
+        rules.problem(path, what);
+    }
 }
 
 /// Keeps for the next run what this one has seen; `dirs` directories in all.

@@ -44,7 +44,11 @@ pub(crate) enum Found {
         has_links: bool,
     },
     /// A directory that is as it was, with all that is in it.
-    Spared(Box<Row>),
+    Spared {
+        row: Box<Row>,
+        /// The source that it is, by number, and its inode.
+        source: Option<(usize, u64)>,
+    },
     /// The record of a name that is no longer there, or looks different.
     Gone,
     /// To be read.

@@ -59,6 +59,8 @@ pub(crate) enum Event {
         cached: Cached,
         /// The tracked subvolume, by number, and the inode of the directory.
         tracked: Option<(usize, u64)>,
+        /// The source that it is, by number, and its inode, unless something of it cannot be seen.
+        source: Option<(usize, u64)>,
     },
     /// A file that is as it was.
     Same {
@@ -67,7 +69,11 @@ pub(crate) enum Event {
         has_links: bool,
     },
     /// A directory that is as it was, with all that is in it.
-    Spared(Row),
+    Spared {
+        row: Row,
+        /// The source that it is, by number, and its inode.
+        source: Option<(usize, u64)>,
+    },
     /// A record of the cache is of no use any more.
     Gone,
     /// The results that follow come from here.

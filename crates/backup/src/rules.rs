@@ -135,6 +135,14 @@ impl Scope {
         }
     }
 
+    /// The source that the directory itself is, by number.
+    pub(crate) fn source(&self) -> Option<usize> {
+        match self {
+            Self::Whole { named, .. } => named.as_ref().and_then(|named| named.source),
+            Self::Listed(_) => None,
+        }
+    }
+
     /// What is named in the directory.
     pub(crate) fn named(&self) -> Option<&Arc<Named>> {
         match self {

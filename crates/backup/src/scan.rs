@@ -75,6 +75,7 @@ impl<'a> Scanner<'a> {
             let head = entry(&order.name, &dir.stat, Kind::Dir(Recipe::default()), self.rules.names);
             return Ok(Some(Box::new(Scanned {
                 spared: Some(row),
+                dir: Some(dir),
                 ..self.empty(order, head)
             })));
         }
@@ -296,7 +297,11 @@ impl<'a> Scanner<'a> {
                 let is_here = below.live.is_none() && below.stat.is_none();
                 let beside = Some(place.dir).filter(|_| is_here);
                 let spared = self.spared(beside, stat.ino, &self.path)?;
-                batch.push(spared.map_or(Found::Below(below), Found::Spared));
+                let source = below.scope.source().map(|number| (number, stat.ino));
+                batch.push(match spared {
+                    Some(row) => Found::Spared { row, source },
+                    None => Found::Below(below),
+                });
             }
             return Ok(());
         }

@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
                 content_bytes,
                 has_links,
             }),
-            Found::Spared(row) => self.send(Event::Spared(*row)),
+            Found::Spared { row, source } => self.send(Event::Spared { row: *row, source }),
             Found::Gone => self.send(Event::Gone),
             Found::Fresh {
                 name,
@@ -184,7 +184,9 @@ impl<'a> Walk<'a> {
         // It may have vanished since.
         let Some(scanned) = scanned else { return Ok(()) };
         if let Some(row) = scanned.spared {
-            return self.send(Event::Spared(*row));
+            let inode = scanned.dir.as_ref().map(|dir| dir.stat.ino);
+            let source = below.scope.source().zip(inode);
+            return self.send(Event::Spared { row: *row, source });
         }
         self.path.push(b'/');
         self.path.extend_from_slice(&below.name);
@@ -193,7 +195,10 @@ impl<'a> Walk<'a> {
 
     fn enter(&mut self, scanned: Box<Scanned>, scope: Scope) -> Result<()> {
         self.outlets.cancel.check()?;
+        let inode = scanned.dir.as_ref().map(|dir| dir.stat.ino);
+        let is_whole = !scanned.head.marks.has(Marks::INCOMPLETE);
         self.send(Event::Enter {
+            source: scope.source().zip(inode).filter(|_| is_whole),
             head: Box::new(scanned.head),
             cached: scanned.cached,
             tracked: scanned.dir.as_deref().and_then(tracked),

@@ -463,6 +463,18 @@ fn what_cannot_be_read_is_listed_and_the_rest_is_saved() {
 }
 
 #[test]
+fn a_source_whose_disk_is_away_is_said() {
+    let home = Home::backed_up();
+    fs::rename(home.path("src"), home.path("away")).unwrap();
+    fs::create_dir(home.path("src")).unwrap();
+    for _ in 0..2 {
+        home.run(["backup", "src"])
+            .code(3)
+            .says(&["src", "3 files at an earlier backup", "mounted?"]);
+    }
+}
+
+#[test]
 fn a_writer_backs_up_and_reads_nothing() {
     let home = Home::backed_up();
     home.run(["key", "add", "--writer", "--generate", "w.key"]).ok();

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use drystone_backup::{BackupOptions, Error, backup};
+use drystone_backup::{BackupOptions, Error, Mode, backup};
 use drystone_format::tree::Marks;
 
 use crate::backup_world::{ABOVE_BYTES, World, assert_clean, problems};
@@ -57,6 +57,44 @@ fn a_file_that_never_rests_is_stored_marked_and_reported() {
         world.content(&world.table(&next)[b"busy".as_slice()]),
         fs::read(world.path("busy")).unwrap()
     );
+}
+
+#[test]
+fn a_source_that_is_suddenly_empty_is_a_problem() {
+    let world = World::new();
+    for name in ["disk/a", "disk/dir/b", "spool/c", "other/d"] {
+        world.write(name, name);
+    }
+    let run = |mode| {
+        let options = BackupOptions {
+            sources: ["disk", "spool/", "other"].map(|name| world.path(name)).to_vec(),
+            mode,
+            ..world.options()
+        };
+        let mut shown = problems(&backup(&world.vault, &options).unwrap());
+        shown.sort();
+        let names = shown.iter().map(|shown| shown.split(": ").next().unwrap());
+        let names = names.map(|name| name.rsplit('/').next().unwrap().to_owned());
+        (names.collect::<Vec<_>>(), shown)
+    };
+    assert_eq!(run(Mode::Store).0, [""; 0]);
+    // One disk is unmounted: an empty directory is in its place. The other directory has nothing to do.
+    fs::rename(world.path("disk"), world.path("away")).unwrap();
+    fs::create_dir_all(world.path("disk/dir")).unwrap();
+    fs::remove_file(world.path("spool/c")).unwrap();
+    let (names, shown) = run(Mode::DryRun);
+    assert_eq!(names, ["disk", "spool"]);
+    assert!(
+        shown[0].contains("2 files at an earlier backup") && shown[1].contains("1 file at"),
+        "{shown:?}"
+    );
+    assert_eq!(run(Mode::Store).0, ["disk", "spool"]);
+    // A directory that was emptied is said once, a disk that is away every time.
+    assert_eq!(run(Mode::Store).0, ["disk"]);
+    assert_eq!(run(Mode::Store).0, ["disk"]);
+    fs::remove_dir_all(world.path("disk")).unwrap();
+    fs::rename(world.path("away"), world.path("disk")).unwrap();
+    assert_eq!(run(Mode::Store).0, [""; 0]);
 }
 
 #[test]
