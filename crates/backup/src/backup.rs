@@ -32,6 +32,9 @@ use crate::walk::{Outlets, Walk, stopped};
 /// Batches of steps that the walk may be ahead of the tree that is put together.
 const EVENTS_AHEAD: usize = 32;
 
+/// Threads that look at directories: they mostly wait for the disk, and each has a connection to the file cache.
+const SCANNERS_MAX: usize = 16;
+
 /// Backs directories and files up into a snapshot, durable on return.
 ///
 /// [`Error::Source`] if none of the sources is there; one that is missing beside others is a problem.
@@ -275,22 +278,23 @@ impl Failure {
 impl Run<'_> {
     fn all(&self, sources: &Sources, journals: (Journal, Journal)) -> Result<Assembled> {
         let threads = self.options.threads.max(1);
+        let readers = self.ingest.map_or(0, |ingest| threads.min(ingest.lanes()));
         let (prefetch, failure) = (Prefetch::default(), Failure::default());
-        let (job_sender, jobs) = bounded(threads);
+        let (job_sender, jobs) = bounded(readers.max(1));
         let (event_sender, events) = bounded(EVENTS_AHEAD);
         let outlets = Outlets {
             jobs: job_sender,
             events: event_sender,
             cancel: self.options.cancel.clone(),
             mode: self.options.mode,
-            threads,
+            threads: readers,
         };
         let assembled = std::thread::scope(|scope| {
             let (prefetch, failure) = (&prefetch, &failure);
-            for _ in 0..threads {
+            for _ in 0..threads.min(SCANNERS_MAX) {
                 scope.spawn(|| failure.note(prefetch.run(self.rules)));
             }
-            for _ in 0..threads {
+            for _ in 0..readers {
                 let (Some(ingest), jobs) = (self.ingest, jobs.clone()) else {
                     continue;
                 };

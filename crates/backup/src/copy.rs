@@ -296,7 +296,7 @@ fn copy_tree<'a>(from: &Vault, to: &'a Vault, due: &Due, (options, problems, cau
         reader: from.reader()?,
         ingest: &ingest,
         memo: &memo,
-        threads: options.threads.max(1),
+        threads: options.threads.clamp(1, ingest.lanes()),
         progress: &options.progress,
         cancel: &options.cancel,
         problems,

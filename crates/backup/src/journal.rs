@@ -3,7 +3,6 @@
 //! - Kept in memory up to a limit, beyond it in an unnamed file in the cache directory.
 //! - A run that dies leaves the cache as it was.
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -95,12 +94,9 @@ impl Journal {
     /// Makes the changes, in `epoch`, and removes directories that were not seen. Sources are numbered as in `sources`.
     pub(crate) fn commit(self, state: &State, epoch: u64, sources: &[(Key, Seen)]) -> Result<()> {
         let keys: Vec<Key> = sources.iter().map(|(key, _)| *key).collect();
-        let mut writers = self.write_to(state, epoch, &keys)?;
-        for (number, (key, seen)) in (0..).zip(sources) {
-            let mut writer = match writers.remove(&number) {
-                Some(writer) => writer,
-                None => state.writer(*key)?,
-            };
+        self.add_all(state, epoch, &keys)?;
+        for (key, seen) in sources {
+            let mut writer = state.writer(*key)?;
             writer.sweep(seen)?;
             writer.finish()?;
         }
@@ -108,48 +104,40 @@ impl Journal {
     }
 
     /// Makes the changes, in `epoch`, and leaves everything else as it is. Sources are numbered as in `sources`.
-    pub(crate) fn add_all(self, state: &State, epoch: u64, sources: &[Key]) -> Result<()> {
-        for writer in self.write_to(state, epoch, sources)?.into_values() {
-            writer.finish()?;
+    pub(crate) fn add_all(mut self, state: &State, epoch: u64, sources: &[Key]) -> Result<()> {
+        match self.spilled.take() {
+            None => replay(&mut self.memory.as_slice(), state, epoch, sources),
+            Some(file) => {
+                // What was kept in memory is in the file now.
+                self.memory = Vec::new();
+                let mut file = file.into_inner().map_err(|error| self.failed(error.into_error()))?;
+                file.seek(SeekFrom::Start(0)).map_err(|source| self.failed(source))?;
+                replay(&mut BufReader::with_capacity(256 << 10, file), state, epoch, sources)
+            }
         }
-        Ok(())
     }
 
     /// Makes the changes, all of one source, in `epoch`, and leaves everything else as it is.
     pub(crate) fn add(self, state: &State, epoch: u64, source: Key) -> Result<()> {
         self.add_all(state, epoch, &[source])
     }
-
-    fn write_to(mut self, state: &State, epoch: u64, sources: &[Key]) -> Result<HashMap<u32, StateWriter>> {
-        let mut writers = HashMap::new();
-        match self.spilled.take() {
-            None => replay(&mut self.memory.as_slice(), state, epoch, sources, &mut writers)?,
-            Some(file) => {
-                let mut file = file.into_inner().map_err(|error| self.failed(error.into_error()))?;
-                file.seek(SeekFrom::Start(0)).map_err(|source| self.failed(source))?;
-                let mut changes = BufReader::with_capacity(256 << 10, file);
-                replay(&mut changes, state, epoch, sources, &mut writers)?;
-            }
-        }
-        Ok(writers)
-    }
 }
 
-fn replay(
-    changes: &mut dyn Read,
-    state: &State,
-    epoch: u64,
-    sources: &[Key],
-    writers: &mut HashMap<u32, StateWriter>,
-) -> Result<()> {
+/// Makes the changes with one writer, which turns to another source where the changes do: each would buffer some megabytes.
+fn replay(changes: &mut dyn Read, state: &State, epoch: u64, sources: &[Key]) -> Result<()> {
+    let mut writing: Option<(u32, StateWriter)> = None;
     while let Some((source, dir, page, length)) = read_head(changes) {
         let Some(key) = sources.get(source as usize) else {
             break;
         };
-        let writer = match writers.entry(source) {
-            std::collections::hash_map::Entry::Occupied(writer) => writer.into_mut(),
-            std::collections::hash_map::Entry::Vacant(place) => place.insert(state.writer(*key)?),
+        let (at, writer) = match &mut writing {
+            Some(writing) => writing,
+            None => writing.insert((source, state.writer(*key)?)),
         };
+        if *at != source {
+            writer.turn_to(*key)?;
+            *at = source;
+        }
         if length == END {
             writer.end_dir(&dir, page)?;
             continue;
@@ -160,7 +148,7 @@ fn replay(
         }
         writer.put_page(&dir, page, epoch, payload)?;
     }
-    Ok(())
+    writing.map_or(Ok(()), |(_, writer)| Ok(writer.finish()?))
 }
 
 /// The head of the next change; a journal that cannot be read on is over, since it only fills a cache.

@@ -83,7 +83,7 @@ pub struct BackupOptions {
     pub look: Look,
     /// Whether anything is stored.
     pub mode: Mode,
-    /// Threads that read files, and as many that look at directories.
+    /// Threads that read files, and as many that look at directories; of both only as many as memory allows.
     pub threads: usize,
     /// Where files and bytes are counted.
     pub progress: Arc<Progress>,

@@ -105,6 +105,22 @@ impl Compression {
         self.codec
     }
 
+    /// Working memory of a compressor of frames, bytes; as large as the codec takes it, or somewhat larger.
+    pub fn memory_bytes(self) -> usize {
+        match (self.codec, self.level) {
+            (Codec::None, _) => 0,
+            (Codec::Zstd, ..=1) => 2 << 20,
+            (Codec::Zstd, 2..=3) => 4 << 20,
+            (Codec::Zstd, 4..=6) => 6 << 20,
+            (Codec::Zstd, 7..=8) => 10 << 20,
+            (Codec::Zstd, 9) => 16 << 20,
+            (Codec::Zstd, 10..=12) => 26 << 20,
+            (Codec::Zstd, _) => 40 << 20,
+            (Codec::Bzip2, _) => 8 << 20,
+            (Codec::Lz4 | Codec::Zlib | Codec::Lzo, _) => 1 << 20,
+        }
+    }
+
     /// Slow enough that a cheap look at a sample pays before it is tried on data that does not shrink.
     fn is_slow(self) -> bool {
         self.codec == Codec::Bzip2 || self.codec == Codec::Zlib || self.codec == Codec::Zstd && self.level > 6
@@ -345,6 +361,26 @@ mod tests {
         }
         for text in ["", "zip", "zstd:23", "zstd:x", "lz4:1", "zlib:0"] {
             assert!(text.parse::<Compression>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn zstd_takes_no_more_memory_than_is_said() {
+        let plaintext: Vec<u8> = (0..crate::limits::DATA_FRAME_BYTES as u32)
+            .map(|at| (at.wrapping_mul(at) >> 11) as u8)
+            .collect();
+        for level in -7..=22 {
+            let compression = Compression::new(Codec::Zstd, Some(level)).unwrap();
+            let mut compressor = Compressor::new(compression).unwrap();
+            compressor.compress(&plaintext, &mut Vec::new()).unwrap();
+            let contexts = [compressor.zstd.as_mut(), compressor.probe.as_mut()];
+            let taken: usize = contexts
+                .into_iter()
+                .flatten()
+                .map(|zstd| zstd.context_mut().sizeof())
+                .sum();
+            let said = compression.memory_bytes();
+            assert!(taken <= said && said <= 8 * taken, "level {level}: {taken} of {said}");
         }
     }
 }

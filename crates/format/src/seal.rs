@@ -175,6 +175,8 @@ impl Compressed {
         if let Some(code) = bytes.first_mut() {
             *code = codec as u8;
         }
+        // Frames wait for their packs: those that shrank well must not keep the room that they might have taken.
+        bytes.shrink_to_fit();
         Ok(Self(bytes))
     }
 

@@ -32,6 +32,9 @@ const BUFFER_BYTES: usize = 4 << 20;
 /// Cost of a buffered row beside its payload, bytes.
 const ROW_BYTES: usize = 80;
 
+/// Memory that a reader keeps pages of the database in, KiB.
+const READER_CACHE_KIB: i64 = 512;
+
 /// Bytes of a page of the database: the common directory, of ten files, fits several times.
 const PAGE_BYTES: i64 = 8192;
 
@@ -162,9 +165,13 @@ impl State {
 
     /// A reader with a connection of its own.
     pub fn reader(&self) -> Result<StateReader> {
+        let connection = connect(&self.path)?;
+        // Each thread has one, and reads a directory's pages once.
+        let limited = connection.pragma_update(None, "cache_size", -READER_CACHE_KIB);
+        limited.map_err(|error| failed(&self.path, "open", error))?;
         Ok(StateReader {
             path: self.path.clone(),
-            connection: connect(&self.path)?,
+            connection,
         })
     }
 
@@ -260,6 +267,13 @@ impl StateWriter {
         self.commit()?;
         self.remove_unseen(seen)
             .map_err(|error| failed(&self.path, "write", error))
+    }
+
+    /// Goes on with the directories of another source, after a commit.
+    pub fn turn_to(&mut self, source: [u8; 16]) -> Result<()> {
+        self.commit()?;
+        self.source = source;
+        Ok(())
     }
 
     /// Commits what is buffered.

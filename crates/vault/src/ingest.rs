@@ -15,7 +15,7 @@ use drystone_format::codec::{Compression, Compressor};
 use drystone_format::id::ChunkHasher;
 use drystone_format::index_part::{IndexPart, PackTail};
 use drystone_format::keys::Secrets;
-use drystone_format::limits::INDEX_PART_INLINE_BYTES;
+use drystone_format::limits::{DATA_FRAME_BYTES, INDEX_PART_INLINE_BYTES};
 use drystone_format::pack::PackedChunk;
 use drystone_format::seal::{Compressed, PackKind};
 use drystone_store::Name;
@@ -27,6 +27,7 @@ use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::features::Act;
+use crate::flow::Flow;
 use crate::gc::registration::Registration;
 use crate::lane::{Lane, TreeWriter};
 use crate::packer::{MEMORY_BYTES, PackSeries, ReadyFrame, ReadyPack, data_pack_bytes, pack};
@@ -112,6 +113,7 @@ pub(crate) struct Shared {
     pub(crate) data_pack_bytes: usize,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) context: Context,
+    flow: Flow,
     part: Mutex<PartOfRun>,
     frames: Mutex<Option<Sender<FullFrame>>>,
     spare: Mutex<Vec<Vec<u8>>>,
@@ -171,7 +173,7 @@ impl Shared {
     fn give_back(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let mut spare = self.spare.lock();
-        if spare.len() < 2 * self.context.threads {
+        if spare.len() < self.flow.spare && buffer.capacity() >= DATA_FRAME_BYTES {
             spare.push(buffer);
         }
     }
@@ -216,7 +218,8 @@ impl Vault {
     ) -> Result<Ingest> {
         let catalog = self.catalog()?.clone();
         let known_bytes = catalog.index.packs().iter().map(|pack| pack.pack_bytes).sum();
-        let (frames, full) = bounded(self.context.threads);
+        let flow = Flow::new(self.context.threads, self.context.memory_bytes, options.compression);
+        let (frames, full) = bounded(flow.waiting);
         let shared = Arc::new(Shared {
             admit: Admit::new(catalog.clone()),
             hasher: self.hasher.clone(),
@@ -240,6 +243,7 @@ impl Vault {
             secrets: self.secrets.clone(),
             place: self.place.clone(),
             context: self.context.clone(),
+            flow,
             compression: options.compression,
         });
         Ok(Ingest {
@@ -266,9 +270,9 @@ fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>
         }));
     };
     let (packs, sealed) = bounded(1);
-    let (ready, frames) = bounded(2 * shared.context.threads);
+    let (ready, frames) = bounded(shared.flow.waiting);
     spawn(Box::new(move |shared| pack(shared, &frames, &packs)));
-    for _ in 0..shared.context.threads {
+    for _ in 0..shared.flow.compressors {
         let (full, ready) = (full.clone(), ready.clone());
         spawn(Box::new(move |shared| compress(shared, &full, &ready)));
     }
@@ -318,6 +322,11 @@ fn store(shared: &Shared, sealed: &Receiver<ReadyPack>) -> Result<()> {
 }
 
 impl Ingest {
+    /// How many lanes that take in files the run may have at once, whatever the number of threads: lanes take memory.
+    pub fn lanes(&self) -> usize {
+        self.shared.flow.lanes
+    }
+
     /// A lane for one thread. Chunks of one lane share frames, so give it neighbouring files.
     pub fn lane(&self) -> Lane {
         Lane::new(self.shared.clone())

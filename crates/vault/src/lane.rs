@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use drystone_format::ChunkId;
 use drystone_format::chunker::Chunker;
-use drystone_format::limits::{CHUNK_MAX_BYTES, DATA_FRAME_BYTES, FRAME_CHUNKS_MAX, META_FRAME_BYTES};
+use drystone_format::limits::{DATA_FRAME_BYTES, FRAME_CHUNKS_MAX, META_FRAME_BYTES};
 use drystone_format::pack::PackedChunk;
 use drystone_format::recipe::{Part, Recipe, RecipeBuilder};
 use drystone_format::seal::PackKind;
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::ingest::{FullFrame, Shared};
 
 /// Bytes offered to one read.
-const READ_BYTES: usize = 1 << 20;
+pub(crate) const READ_BYTES: usize = 1 << 20;
 
 /// Why a file could not be taken in.
 #[derive(Debug, ThisError)]
@@ -69,7 +69,10 @@ impl Frame {
             self.submit(shared)?;
         }
         if self.plaintext.capacity() == 0 {
-            self.plaintext = shared.buffer(DATA_FRAME_BYTES);
+            self.plaintext = match self.kind {
+                PackKind::Data => shared.buffer(self.limit_bytes),
+                PackKind::Meta | PackKind::Mixed => Vec::with_capacity(self.limit_bytes),
+            };
         }
         self.plaintext.extend_from_slice(chunk);
         self.chunks.push(PackedChunk {
@@ -117,7 +120,8 @@ impl Lane {
     pub fn content(&mut self) -> Content<'_> {
         let cutter = Cutter::new(PackKind::Data, self.shared.data_chunker);
         if self.input.is_empty() {
-            self.input.resize(READ_BYTES + CHUNK_MAX_BYTES as usize, 0);
+            // Less than a chunk's lookahead is left when more is read.
+            self.input.resize(READ_BYTES + cutter.chunker.lookahead_bytes(), 0);
         }
         Content {
             lane: self,

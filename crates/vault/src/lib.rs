@@ -17,6 +17,7 @@ mod create;
 mod doctor;
 mod error;
 mod features;
+mod flow;
 mod forged;
 mod frames;
 mod gc;

@@ -21,6 +21,14 @@ use crate::ingest::Shared;
 
 /// Bytes that packs may take in memory: with caches of 64 MiB and some 50 MiB of lanes and frames the program stays below 256.
 pub(crate) const MEMORY_BYTES: u64 = 112 << 20;
+/// Chunks after which a pack is closed, however few bytes they have: a pack of tiny files would take several times its size
+/// while it is made.
+const PACK_CHUNKS: usize = 1 << 16;
+/// Chunks that may wait for the decision whether all of a run is one mixed pack.
+const WAITING_CHUNKS: usize = 1 << 14;
+/// Memory that a chunk takes beside its bytes until its pack is stored: in the frame, in the set of those in flight, in the
+/// trailer, and in the index.
+const CHUNK_BYTES: u64 = 160;
 /// Packs are doubled in size so that there are not many more than this.
 const PACKS_WANTED: u64 = 4096;
 
@@ -78,6 +86,7 @@ pub(crate) fn pack(shared: &Shared, frames: &Receiver<ReadyFrame>, packs: &Sende
         packs,
         waiting: Some(Vec::new()),
         waiting_bytes: 0,
+        waiting_chunks: 0,
         data: None,
         meta: None,
     };
@@ -91,6 +100,7 @@ pub(crate) fn pack(shared: &Shared, frames: &Receiver<ReadyFrame>, packs: &Sende
 /// A pack that is being filled.
 struct Building {
     pack: PackBuilder,
+    chunks: usize,
     held: Held,
 }
 
@@ -100,6 +110,7 @@ struct Packer<'a> {
     /// All frames so far, while they are few enough for one mixed pack.
     waiting: Option<Vec<ReadyFrame>>,
     waiting_bytes: usize,
+    waiting_chunks: usize,
     data: Option<Building>,
     meta: Option<Building>,
 }
@@ -110,8 +121,9 @@ impl Packer<'_> {
             return self.place(frame);
         };
         self.waiting_bytes += frame.frame.bytes().len();
+        self.waiting_chunks += frame.chunks.len();
         waiting.push(frame);
-        if self.waiting_bytes <= PACK_MIXED_BYTES {
+        if self.waiting_bytes <= PACK_MIXED_BYTES && self.waiting_chunks <= WAITING_CHUNKS {
             return Ok(());
         }
         let waiting = self.waiting.take().unwrap_or_default();
@@ -133,7 +145,7 @@ impl Packer<'_> {
             None => self.begin(kind, full_bytes)?,
         };
         self.append(&mut building, &frame, chunks)?;
-        if building.pack.len_bytes() >= full_bytes {
+        if building.pack.len_bytes() >= full_bytes || building.chunks >= PACK_CHUNKS {
             return self.close(building);
         }
         *self.open(kind) = Some(building);
@@ -169,18 +181,20 @@ impl Packer<'_> {
         };
         let pack = PackBuilder::new(&shared.secrets, &options, &mut Source(&*shared.context.entropy))?;
         let held = shared.budget.hold();
-        Ok(Building { pack, held })
+        Ok(Building { pack, chunks: 0, held })
     }
 
     fn append(&self, building: &mut Building, frame: &Compressed, chunks: Vec<PackedChunk>) -> Result<()> {
-        let bytes = frame.bytes().len() as u64;
+        let bytes = frame.bytes().len() as u64 + chunks.len() as u64 * CHUNK_BYTES;
         building.held.grow(bytes, &|| self.shared.is_over())?;
+        building.chunks += chunks.len();
         Ok(building.pack.push(frame, chunks)?)
     }
 
-    fn close(&self, Building { pack, mut held }: Building) -> Result<()> {
+    fn close(&self, building: Building) -> Result<()> {
+        let Building { pack, chunks, mut held } = building;
         let pack = pack.finish(&self.shared.secrets)?;
-        held.seal(pack.bytes.len() as u64);
+        held.seal(pack.bytes.len() as u64 + chunks as u64 * CHUNK_BYTES);
         self.packs.send(ReadyPack { pack, held }).map_err(|_| Error::Stopped)
     }
 
@@ -247,6 +261,13 @@ mod tests {
                 "{held}"
             );
         }
+    }
+
+    #[test]
+    fn a_pack_of_tiny_files_is_closed_by_their_number() {
+        // One of each kind is filled, one waits, one is stored.
+        let most = PACK_CHUNKS + drystone_format::limits::FRAME_CHUNKS_MAX;
+        assert!(4 * most as u64 * CHUNK_BYTES <= MEMORY_BYTES);
     }
 
     #[test]

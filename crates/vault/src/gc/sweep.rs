@@ -262,7 +262,7 @@ impl Sweep<'_> {
             lane.finish()
         };
         std::thread::scope(|scope| {
-            let threads = self.vault.context.threads.clamp(1, runs.len().max(1));
+            let threads = ingest.lanes().clamp(1, runs.len().max(1));
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             threads
                 .into_iter()
