@@ -17,7 +17,8 @@ use rustix::process::geteuid;
 
 use crate::assemble::{Assembled, Assembler, Counts, Spared};
 use crate::attributes::XattrReader;
-use crate::error::{Error, Result};
+use crate::descriptors::Allowed;
+use crate::error::{Error, Result, spawn};
 use crate::journal::Journal;
 use crate::last::{Last, SourceSeen, remembered};
 use crate::levels::Target;
@@ -31,9 +32,6 @@ use crate::walk::{Outlets, Walk, stopped};
 
 /// Batches of steps that the walk may be ahead of the tree that is put together.
 const EVENTS_AHEAD: usize = 32;
-
-/// Threads that look at directories: they mostly wait for the disk, and each has a connection to the file cache.
-const SCANNERS_MAX: usize = 16;
 
 /// Backs directories and files up into a snapshot, durable on return.
 ///
@@ -56,14 +54,8 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         options.progress.total_files.store(last.files, Ordering::Relaxed);
         options.progress.total_bytes.store(last.bytes, Ordering::Relaxed);
     }
-    let journal = |what| {
-        Journal::new(
-            vault
-                .context()
-                .cache_dir
-                .join(format!("{what}-{}-{run:08x}", vault.id())),
-        )
-    };
+    let cache_dir = &vault.context().cache_dir;
+    let journal = |what| Journal::new(cache_dir.join(format!("{what}-{}-{run:08x}", vault.id())));
     let assembled = Run {
         rules: &rules,
         options,
@@ -279,7 +271,8 @@ impl Run<'_> {
     fn all(&self, sources: &Sources, journals: (Journal, Journal)) -> Result<Assembled> {
         let threads = self.options.threads.max(1);
         let readers = self.ingest.map_or(0, |ingest| threads.min(ingest.lanes()));
-        let (prefetch, failure) = (Prefetch::default(), Failure::default());
+        let allowed = Allowed::now();
+        let (prefetch, failure) = (Prefetch::new(allowed), Failure::default());
         let (job_sender, jobs) = bounded(readers.max(1));
         let (event_sender, events) = bounded(EVENTS_AHEAD);
         let outlets = Outlets {
@@ -288,12 +281,15 @@ impl Run<'_> {
             cancel: self.options.cancel.clone(),
             mode: self.options.mode,
             threads: readers,
+            allowed,
         };
         let assembled = std::thread::scope(|scope| {
             let (prefetch, failure) = (&prefetch, &failure);
-            for _ in 0..threads.min(SCANNERS_MAX) {
-                scope.spawn(|| failure.note(prefetch.run(self.rules)));
+            for _ in 0..threads.min(allowed.scanners) {
+                // Where there may be no more threads, the walk looks at everything itself.
+                let _ = spawn(scope, || failure.note(prefetch.run(self.rules)));
             }
+            let mut reading = Ok(());
             for _ in 0..readers {
                 let (Some(ingest), jobs) = (self.ingest, jobs.clone()) else {
                     continue;
@@ -301,14 +297,15 @@ impl Run<'_> {
                 let Some(reader) = failure.note(self.reader(ingest)) else {
                     continue;
                 };
-                scope.spawn(move || failure.note(reader.run(&jobs)));
+                reading = reading.and(spawn(scope, move || failure.note(reader.run(&jobs))).map(drop));
             }
+            failure.note(reading);
             drop(jobs);
-            let assembler = scope.spawn(move || failure.note(self.assemble(journals, &events)));
+            let assembler = failure.note(spawn(scope, move || failure.note(self.assemble(journals, &events))));
             let walk = Walk::new(self.rules, prefetch, outlets);
             failure.note(walk.and_then(|walk| walk.run(root_scope(self.rules, sources))));
             prefetch.stop();
-            assembler.join().ok().flatten().flatten()
+            assembler?.join().ok().flatten().flatten()
         });
         match (failure.into_error(), assembled) {
             (Some(error), _) => Err(error),

@@ -1,6 +1,7 @@
 //! The one error of this crate. What concerns a single file is a problem in the report, not an error.
 
 use std::io;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use rustix::io::Errno;
 use thiserror::Error;
@@ -147,6 +148,15 @@ impl From<drystone_index::Error> for Error {
     fn from(error: drystone_index::Error) -> Self {
         Self::Vault(error.into())
     }
+}
+
+/// Starts a thread within `scope`.
+pub(crate) fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    let started = Builder::new().spawn_scoped(scope, work);
+    started.map_err(|source| Error::Vault(drystone_vault::Error::thread(source)))
 }
 
 /// Whether an error says nothing about the file that it was met at.

@@ -17,6 +17,7 @@ mod cache;
 mod causes;
 mod copy;
 mod count;
+mod descriptors;
 mod diff;
 mod dir;
 mod drill;

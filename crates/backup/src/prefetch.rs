@@ -7,18 +7,15 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::descriptors::Allowed;
 use crate::dir::Dir;
 use crate::error::Result;
 use crate::found::{Found, Order, Scanned};
 use crate::rules::Rules;
 use crate::scan::Scanner;
 
-/// What may be ready: names, with [`DIR_WEIGHT`] for each directory.
-const READY_MAX: usize = 64 << 10;
-/// What a directory counts for: it keeps a descriptor open, and 128 of them are enough.
+/// What a directory counts for beside its names: it keeps a descriptor open.
 const DIR_WEIGHT: usize = 512;
-/// Directories deeper than this are left to the walk: those that wait keep the one they are in open.
-const DEPTH_MAX: usize = 64;
 
 /// A directory that may be looked at ahead.
 pub(crate) struct Task {
@@ -56,13 +53,25 @@ struct Queue {
 }
 
 /// What is to be looked at ahead.
-#[derive(Default)]
 pub(crate) struct Prefetch {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// What may be ready: names, with [`DIR_WEIGHT`] for each directory.
+    ready_max: usize,
+    /// Directories deeper than this are left to the walk: those that wait keep the one they are in open.
+    depth_max: usize,
 }
 
 impl Prefetch {
+    pub(crate) fn new(allowed: Allowed) -> Self {
+        Self {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            ready_max: allowed.ahead * DIR_WEIGHT,
+            depth_max: allowed.depth,
+        }
+    }
+
     /// Works until [`stop`](Self::stop).
     pub(crate) fn run(&self, rules: &Rules<'_>) -> Result<()> {
         let mut scanner = Scanner::new(rules)?;
@@ -85,7 +94,7 @@ impl Prefetch {
             if queue.is_over {
                 return None;
             }
-            if queue.ready < READY_MAX
+            if queue.ready < self.ready_max
                 && let Some(task) = queue.waiting.pop()
             {
                 return Some(task);
@@ -110,7 +119,7 @@ impl Prefetch {
     /// Lets the directories of a batch be looked at ahead.
     pub(crate) fn announce_batch(&self, dir: &Arc<Dir>, path: &[u8], depth: usize, batch: &mut [Found]) {
         let mut tasks = Vec::new();
-        for found in batch.iter_mut().filter(|_| depth < DEPTH_MAX) {
+        for found in batch.iter_mut().filter(|_| depth < self.depth_max) {
             let Found::Below(below) = found else { continue };
             if below.stat.is_some() {
                 continue;
@@ -151,9 +160,9 @@ impl Prefetch {
             State::Done(result) => {
                 drop(state);
                 let mut queue = self.queue.lock();
-                let was_full = queue.ready >= READY_MAX;
+                let was_full = queue.ready >= self.ready_max;
                 queue.ready -= weight(&result).min(queue.ready);
-                if was_full && queue.ready < READY_MAX {
+                if was_full && queue.ready < self.ready_max {
                     self.wake.notify_all();
                 }
                 result

@@ -11,6 +11,7 @@ use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::tree::Marks;
 use drystone_vault::Cancel;
 
+use crate::descriptors::Allowed;
 use crate::dir::{Dir, Stat};
 use crate::error::{Error, Result};
 use crate::found::{Below, Found, Order, Rest, Scanned};
@@ -24,14 +25,10 @@ use crate::scan::Scanner;
 const JOB_BYTES: u64 = 1 << 20;
 /// Files after which a job is closed.
 const JOB_FILES: usize = 64;
-/// Directories that stay open for all jobs together.
-const JOBS_DIRS: usize = 256;
 /// Directories that the files of one job may be in.
 const JOB_DIRS: usize = 8;
 /// Steps that are sent together.
 const EVENTS: usize = 128;
-/// Directories of the stack that stay open.
-const OPEN_DIRS: usize = 128;
 
 /// Where the walk sends what it finds.
 pub(crate) struct Outlets {
@@ -41,6 +38,8 @@ pub(crate) struct Outlets {
     pub(crate) mode: Mode,
     /// How many threads read files.
     pub(crate) threads: usize,
+    /// How many directories stay open.
+    pub(crate) allowed: Allowed,
 }
 
 struct Frame {
@@ -80,7 +79,7 @@ impl<'a> Walk<'a> {
             prefetch,
             scanner: Scanner::new(rules)?,
             // As many jobs are read as wait to be, and one is being filled.
-            job_dirs: (JOBS_DIRS / (2 * outlets.threads + 1)).clamp(1, JOB_DIRS),
+            job_dirs: (outlets.allowed.jobs / (2 * outlets.threads + 1)).clamp(1, JOB_DIRS),
             outlets,
             open: None,
             events: Vec::new(),
@@ -212,7 +211,7 @@ impl<'a> Walk<'a> {
             batch: scanned.batch.into_iter(),
             marks: 0,
         });
-        let outer = self.stack.len().checked_sub(OPEN_DIRS + 1);
+        let outer = self.stack.len().checked_sub(self.outlets.allowed.stack + 1);
         if let Some(at) = outer
             && self.leads_back(at)
             && let Some(frame) = self.stack.get_mut(at)

@@ -204,6 +204,7 @@ impl From<drystone_vault::Error> for Failure {
             E::Damaged { .. } | E::WrongChunk { .. } | E::MissingChunk { .. } => (Exit::Damaged, "drystone check"),
             E::Index(_) => (Exit::Error, "drystone repair index"),
             E::GivenUp { .. } | E::PlacesMoved { .. } => (Exit::Error, "run the same command again"),
+            E::Exhausted { .. } => (Exit::Error, LIMITS),
             E::Interrupted => (Exit::Interrupted, "run the same command again"),
             _ => (
                 Exit::Error,
@@ -223,6 +224,7 @@ const REPLACED: &str =
     "check the path and what is mounted there; if the vault was replaced on purpose: --accept-new-vault";
 const OLDER: &str = "name another place of the vault as well; if none has anything newer: --accept-older";
 const URLS: &str = "docs/places.md has the URL of every kind of place; `drystone help` those that are most used";
+const LIMITS: &str = "raise the limit, or take a key file, which takes less memory than a passphrase";
 const NEWER: &str = "install a newer drystone; nothing is wrong with this vault";
 
 /// Failures of the place and of bytes, however they were wrapped.

@@ -3,6 +3,7 @@
 //! - Only `config.rs` reads the environment, only `exit.rs` knows exit codes, only `output.rs` prints.
 
 mod args;
+mod cache_dir;
 mod config;
 mod context;
 mod entries;
@@ -20,6 +21,7 @@ mod verbs;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::Cli;
 use crate::config::{Settings, command_line, process_environment};
@@ -27,9 +29,13 @@ use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{Form, Output};
 
+/// Files that a command may have open at once: some hundred directories, and connections.
+const OPEN_FILES: u64 = 8192;
+
 fn main() -> ExitCode {
     // Keys and passphrases are in memory: no core file has them, and no other process of this user reads them.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    raise_open_files();
     let line = command_line();
     let cli = match Cli::try_parse_from(&line) {
         Ok(cli) => cli,
@@ -46,6 +52,22 @@ fn main() -> ExitCode {
             out.failure(&failure);
             failure.exit.into()
         }
+    }
+}
+
+/// Files that may be open at once are as many as the system allows this process, up to a number that is always enough.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+    if limit.current.is_some_and(|current| current < wanted) {
+        // Where this is refused, fewer directories stay open.
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(wanted),
+                ..limit
+            },
+        );
     }
 }
 

@@ -396,6 +396,14 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The process may not have the memory or the threads that this takes.
+    #[error("{what}: {source}; the limits of this process are too low (ulimit -v, ulimit -u)")]
+    Exhausted {
+        /// What it is for.
+        what: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The run was interrupted; what was stored is reused by the next one.
     #[error("interrupted; what was stored so far is reused by the next run")]
     Interrupted,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -262,12 +262,17 @@ fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>
     let mut threads = Vec::new();
     let mut spawn = |work: Work| {
         let shared = shared.clone();
-        threads.push(std::thread::spawn(move || {
+        let of_thread = shared.clone();
+        let started = Builder::new().spawn(move || {
             // The error is kept before `work` drops its ends of the queues, or who finds one closed would report that.
-            if let Err(error) = work(&shared) {
-                shared.fail(error);
+            if let Err(error) = work(&of_thread) {
+                of_thread.fail(error);
             }
-        }));
+        });
+        match started {
+            Ok(thread) => threads.push(thread),
+            Err(error) => shared.fail(Error::thread(error)),
+        }
     };
     let (packs, sealed) = bounded(1);
     let (ready, frames) = bounded(shared.flow.waiting);

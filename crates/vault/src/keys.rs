@@ -15,6 +15,10 @@ use crate::context::Entropy;
 use crate::error::{Error, Result};
 use crate::known::VaultPin;
 
+/// Memory that scrypt takes, bytes: 128 r N, and r is 8.
+const SCRYPT_BYTES: usize = 1024 << SCRYPT_LOG_N;
+/// Memory that must be left beside it, bytes.
+const SCRYPT_SPARE_BYTES: usize = 8 << 20;
 /// log2 of scrypt's N: 128 MiB and about 0.4 s, once per unlocking (OWASP's first choice, N = 2^17, r = 8, p = 1).
 const SCRYPT_LOG_N: u8 = 17;
 
@@ -134,6 +138,14 @@ impl Unlock {
         }
     }
 
+    /// An error if this process may not have the memory that it takes: what runs scrypt would end the process.
+    pub(crate) fn check_memory(&self) -> Result<()> {
+        match self {
+            Self::Passphrase(_) => check_scrypt_memory(),
+            Self::Identities { .. } => Ok(()),
+        }
+    }
+
     /// What is inside `locked`, or `None` if this does not open it.
     pub(crate) fn open(&self, locked: &[u8]) -> Option<Unlocked> {
         let decryptor = age::Decryptor::new_buffered(locked).ok()?;
@@ -157,6 +169,16 @@ impl Unlock {
             vault_verify: VerifyKey(vault_verify),
         })
     }
+}
+
+/// Whether scrypt may have its memory now.
+fn check_scrypt_memory() -> Result<()> {
+    let bytes = SCRYPT_BYTES + SCRYPT_SPARE_BYTES;
+    let reserved = Vec::<u8>::new().try_reserve_exact(bytes);
+    reserved.map_err(|_| Error::Exhausted {
+        what: "checking a passphrase takes 128 MiB of memory",
+        source: std::io::ErrorKind::OutOfMemory.into(),
+    })
 }
 
 fn ssh_identity(
@@ -232,11 +254,12 @@ impl NewLock {
         let scrypt = |text: SecretString| {
             let mut recipient = age::scrypt::Recipient::new(text);
             recipient.set_work_factor(SCRYPT_LOG_N);
-            Box::new(recipient)
+            check_scrypt_memory()?;
+            Ok(Box::new(recipient) as Box<dyn age::Recipient>)
         };
         let text = match self {
-            Self::Passphrase(text) => return Ok(scrypt(text.clone())),
-            Self::Recovery(code) => return Ok(scrypt(SecretString::from(code.to_string()))),
+            Self::Passphrase(text) => return scrypt(text.clone()),
+            Self::Recovery(code) => return scrypt(SecretString::from(code.to_string())),
             Self::Recipient(text) => text,
         };
         let bad = |why: String| Error::BadKey {

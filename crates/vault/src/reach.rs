@@ -7,6 +7,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::thread::Builder;
 
 use drystone_format::PlaceId;
 use drystone_format::config::Config;
@@ -375,10 +376,12 @@ fn limited(store: Arc<dyn Store>, entry: &PlaceEntry) -> Arc<dyn Store> {
 pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     std::thread::scope(|scope| {
         let work = &work;
-        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, R>| match thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
+        let start = |item| Builder::new().spawn_scoped(scope, move || work(item));
+        let threads: Vec<_> = items.iter().map(|item| (item, start(item))).collect();
+        let join = |(item, thread): (_, std::io::Result<std::thread::ScopedJoinHandle<'_, R>>)| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            // There may be no more threads than there are.
+            Err(_) => work(item),
         };
         threads.into_iter().map(join).collect()
     })

@@ -139,6 +139,7 @@ pub(crate) fn unlock(
     {
         let chosen = |(slot, _): &&(Slot, Bytes)| slot.lock == *lock && is_foreign(slot) == foreign;
         for (slot, object) in slots.iter().filter(chosen) {
+            unlock.check_memory()?;
             let Some(unlocked) = unlock.open(&slot.locked) else {
                 continue;
             };

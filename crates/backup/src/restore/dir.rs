@@ -17,8 +17,9 @@ use rustix::fs::{Mode, OFlags, RawDir, openat};
 use rustix::io::{Errno, Result};
 
 use super::tally::Failure;
+use crate::descriptors::for_restore;
 
-/// Descriptors kept for directories; a process has 1024 by default.
+/// Descriptors kept for directories, where so many may be open.
 const OPEN_DIRS: usize = 256;
 
 /// How directories are opened.
@@ -71,7 +72,11 @@ impl OpenDirs {
         *dir.fd.lock() = Some(fd);
         let mut open = self.0.lock();
         open.push_back(Arc::downgrade(dir));
-        let oldest = if open.len() > OPEN_DIRS { open.pop_front() } else { None };
+        let oldest = if open.len() > for_restore(OPEN_DIRS) {
+            open.pop_front()
+        } else {
+            None
+        };
         drop(open);
         if let Some(oldest) = oldest.and_then(|dir| dir.upgrade()) {
             oldest.fd.lock().take();
