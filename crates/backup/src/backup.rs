@@ -27,6 +27,7 @@ use crate::prefetch::Prefetch;
 use crate::read::Reader;
 use crate::rules::{Rules, Scope, Slots};
 use crate::sources::Sources;
+use crate::system::Systems;
 use crate::tracked::Tracker;
 use crate::walk::{Outlets, Walk, stopped};
 
@@ -141,6 +142,7 @@ fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, lo
         names: &options.names,
         one_file_system: options.one_file_system,
         slots: Slots::new(&options.host, &sources.paths),
+        systems: Systems::default(),
         loss_epoch,
         reads_cache: options.parent == Parent::Cached,
         problems: Mutex::default(),
@@ -157,7 +159,7 @@ fn report(
     rules: Rules<'_>,
 ) -> BackupReport {
     let distrust = rules.tracker.told();
-    let problems = rules.problems.into_inner();
+    let (problems, left_out) = (rules.problems.into_inner(), rules.systems.left_out());
     BackupReport {
         snapshot,
         totals: Totals {
@@ -167,6 +169,7 @@ fn report(
         counts,
         spared,
         distrust,
+        left_out,
         problems,
     }
 }

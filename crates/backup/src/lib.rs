@@ -45,6 +45,7 @@ mod rules;
 mod scan;
 mod sources;
 mod stream;
+mod system;
 mod tracked;
 mod walk;
 

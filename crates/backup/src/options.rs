@@ -104,6 +104,8 @@ pub struct BackupReport {
     pub spared: Spared,
     /// Why Btrfs was not asked what changed, where there was a last run.
     pub distrust: Vec<Distrust>,
+    /// Where file systems are mounted that the kernel makes up, of which nothing was taken.
+    pub left_out: Vec<Vec<u8>>,
     /// What could not be read, or changed meanwhile; everything else is in the snapshot.
     pub problems: Problems,
 }

@@ -14,6 +14,7 @@ use crate::names::Names;
 use crate::options::OneFileSystem;
 use crate::own::OwnDirs;
 use crate::sources::Named;
+use crate::system::Systems;
 use crate::tracked::Tracker;
 
 /// Most sources that have a key of their own.
@@ -28,6 +29,7 @@ pub(crate) struct Rules<'a> {
     pub(crate) one_file_system: OneFileSystem,
     /// Where in the cache files are.
     pub(crate) slots: Slots,
+    pub(crate) systems: Systems,
     pub(crate) loss_epoch: u32,
     pub(crate) reads_cache: bool,
     pub(crate) problems: Mutex<Problems>,

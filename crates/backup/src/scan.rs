@@ -293,17 +293,7 @@ impl<'a> Scanner<'a> {
         }
         if stat.is_dir() {
             let scope = if is_excluded { None } else { Some(scope) };
-            if let Some(below) = self.below((name, live), stat, scope, named) {
-                let is_here = below.live.is_none() && below.stat.is_none();
-                let beside = Some(place.dir).filter(|_| is_here);
-                let spared = self.spared(beside, stat.ino, &self.path)?;
-                let source = below.scope.source().map(|number| (number, stat.ino));
-                batch.push(match spared {
-                    Some(row) => Found::Spared { row, source },
-                    None => Found::Below(below),
-                });
-            }
-            return Ok(());
+            return self.look_dir(place, (name, live, stat), (scope, named), batch);
         }
         if is_followed {
             self.problem(&self.path, "cannot be entered", Errno::NOTDIR);
@@ -328,17 +318,48 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
+    /// Decides what becomes of a directory, whose path is in `self.path`; `scope` is that of the one it is in, unless it is left
+    /// out.
+    fn look_dir(
+        &mut self,
+        place: &Place<'_>,
+        (name, live, stat): (&[u8], Option<Arc<Dir>>, Stat),
+        (scope, named): (Option<&Scope>, Option<&Arc<Named>>),
+        batch: &mut Vec<Found>,
+    ) -> Result<()> {
+        let dir = live.as_deref().unwrap_or(place.dir);
+        let is_made_up = matches!(scope, Some(Scope::Whole { .. }))
+            && named.is_none_or(|named| named.source.is_none())
+            && stat.device != dir.stat.device
+            && self.rules.systems.is_made_up(&dir.fd, name, stat.device);
+        if is_made_up {
+            self.rules.systems.leave_out(&self.path);
+        }
+        let Some(below) = self.below((name, live), stat, scope, (named, is_made_up)) else {
+            return Ok(());
+        };
+        let is_here = below.live.is_none() && below.stat.is_none();
+        let beside = Some(place.dir).filter(|_| is_here);
+        let source = below.scope.source().map(|number| (number, stat.ino));
+        batch.push(match self.spared(beside, stat.ino, &self.path)? {
+            Some(row) => Found::Spared { row, source },
+            None => Found::Below(below),
+        });
+        Ok(())
+    }
+
     fn excludes(&self, is_dir: bool) -> bool {
         self.rules.filters.excludes(&self.path, is_dir)
     }
 
-    /// Why and how the directory `name` is to be looked at; `scope` is that of the one it is in, unless it is left out.
+    /// Why and how the directory `name` is to be looked at; `scope` is that of the one it is in, unless it is left out. One on a
+    /// file system that the kernel makes up stays empty but for what is named in it.
     fn below(
         &self,
         (name, live): (&[u8], Option<Arc<Dir>>),
         stat: Stat,
         scope: Option<&Scope>,
-        named: Option<&Arc<Named>>,
+        (named, is_made_up): (Option<&Arc<Named>>, bool),
     ) -> Option<Below> {
         let below = |scope, stat| {
             let name = name.to_vec();
@@ -362,7 +383,8 @@ impl<'a> Scanner<'a> {
         let Some(Scope::Whole { slot, device, .. }) = scope else {
             return below(Scope::Listed(on_the_way?), None);
         };
-        let leaves = self.rules.one_file_system == OneFileSystem::Stay && stat.device != *device;
+        let is_other = self.rules.one_file_system == OneFileSystem::Stay && stat.device != *device;
+        let leaves = is_other || is_made_up;
         let whole = Scope::Whole {
             slot: *slot,
             device: *device,

@@ -85,6 +85,7 @@ fn report(snapshot: Option<RootId>, totals: Totals) -> BackupReport {
         },
         spared: Spared::default(),
         distrust: Vec::new(),
+        left_out: Vec::new(),
         problems: Problems::default(),
     }
 }

@@ -244,6 +244,62 @@ fn other_file_systems_are_left_out_when_asked() {
     assert!(named.contains(&"src/other".to_owned()) && crosses.contains(&"src/other".to_owned()));
 }
 
+/// A file system that is mounted for a test, if this user may do that.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(kind: &str, at: PathBuf) -> Option<Self> {
+        fs::create_dir_all(&at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", kind, "drystone-test"]).arg(&at);
+        if !mount.status().is_ok_and(|status| status.success()) {
+            eprintln!("LEFT OUT: a file system of the kernel: no right to mount");
+            return None;
+        }
+        Some(Self(at))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn what_the_kernel_makes_up_is_left_out_unless_it_is_named() {
+    let world = world();
+    let (Some(_proc), Some(_disk)) = (
+        Mount::new("proc", world.path("proc")),
+        Mount::new("tmpfs", world.path("disk")),
+    ) else {
+        return;
+    };
+    world.write("disk/file", "on a disk");
+    let run = |sources: &[&str]| {
+        let options = BackupOptions {
+            sources: sources.iter().map(|name| world.path(name)).collect(),
+            ..world.options()
+        };
+        let report = backup(&world.vault, &options).unwrap();
+        assert_clean(&report);
+        (world.names(&report), report.left_out)
+    };
+    let has = |names: &[String], name: &str| names.iter().any(|known| known == name);
+    let proc = world.path("proc").as_os_str().as_bytes().to_vec();
+    let (names, left_out) = run(&[""]);
+    assert_eq!(left_out, [proc.as_slice()]);
+    assert!(has(&names, "proc") && has(&names, "disk/file"));
+    assert!(!names.iter().any(|name| name.starts_with("proc/")));
+    // What is named is taken.
+    let (names, left_out) = run(&["", "proc/version"]);
+    assert_eq!(left_out, [proc.as_slice()]);
+    assert!(has(&names, "proc/version") && !has(&names, "proc/cpuinfo"));
+    let (names, left_out) = run(&["proc/tty"]);
+    assert_eq!(left_out, [b""; 0]);
+    assert!(has(&names, "proc/tty/drivers"));
+}
+
 #[test]
 fn a_dry_run_stores_nothing_and_counts_what_it_would() {
     let world = world();
