@@ -24,6 +24,8 @@ use crate::error::{Error, Result};
 
 /// Name and beginning of the tag that caches carry (<https://bford.info/cachedir/>).
 const CACHE_TAG: (&[u8], &[u8]) = (b"CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
+/// Tells editors how a text is encoded.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Longest beginning that a marker may ask for, bytes.
 const HEADER_MAX_BYTES: usize = 4096;
 
@@ -88,6 +90,7 @@ pub struct FiltersBuilder {
     any: bool,
     lines: blake3::Hasher,
     markers: Vec<Marker>,
+    doubts: Vec<String>,
 }
 
 impl Default for FiltersBuilder {
@@ -97,6 +100,7 @@ impl Default for FiltersBuilder {
             any: false,
             lines: blake3::Hasher::new(),
             markers: Vec::new(),
+            doubts: Vec::new(),
         }
     }
 }
@@ -104,6 +108,7 @@ impl Default for FiltersBuilder {
 impl FiltersBuilder {
     /// Leaves out what matches; with `!` before it, takes it back.
     pub fn exclude(&mut self, pattern: &str) -> Result<&mut Self> {
+        self.doubt_word(pattern);
         self.line(pattern, pattern)?;
         Ok(self)
     }
@@ -115,8 +120,11 @@ impl FiltersBuilder {
     }
 
     /// The lines of a file of patterns; empty ones and those that begin with `#` say nothing. `origin` is its name.
+    ///
+    /// A byte order mark, which some editors put at the beginning, is no part of a line.
     pub fn exclude_lines(&mut self, origin: &str, content: &str) -> Result<&mut Self> {
         for (number, line) in (1..).zip(content.lines()) {
+            let line = line.trim_start_matches(BYTE_ORDER_MARK);
             self.line(line, &format!("{line}` ({origin}, line {number}) `"))?;
         }
         Ok(self)
@@ -128,7 +136,22 @@ impl FiltersBuilder {
         self
     }
 
+    /// Notes a pattern that stands alone and says nothing.
+    fn doubt_word(&mut self, pattern: &str) {
+        let why = match pattern.chars().next() {
+            Some('#') => "it is a comment, as it begins with `#`; for a name that does, write `\\#`",
+            _ if pattern.trim().is_empty() => "it is empty",
+            _ => return,
+        };
+        self.doubts.push(format!("pattern `{pattern}` matches nothing: {why}"));
+    }
+
     fn line(&mut self, line: &str, shown: &str) -> Result<()> {
+        if let Some(why) = cannot_match(line) {
+            // One from a file ends with the place that it stands at.
+            let quoted = shown.strip_suffix(" `").map_or(format!("{shown}`"), str::to_owned);
+            self.doubts.push(format!("pattern `{quoted} matches nothing: {why}"));
+        }
         let failed = |error: ignore::Error| Error::Pattern {
             pattern: shown.to_owned(),
             why: error.to_string(),
@@ -164,10 +187,32 @@ impl FiltersBuilder {
             digest.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         Ok(Filters {
+            doubts: self.doubts.clone(),
             patterns,
             digest: digest.finalize().into(),
             markers: self.markers.clone(),
         })
+    }
+}
+
+/// Why a line can match no path: paths are absolute, and hold neither `.` nor `..` nor an empty name.
+fn cannot_match(line: &str) -> Option<&'static str> {
+    if line.starts_with('#') || line.trim().is_empty() {
+        return None;
+    }
+    let pattern = line.strip_prefix('!').unwrap_or(line).trim_end();
+    let names = pattern.strip_prefix('/').unwrap_or(pattern);
+    let mut names = names.strip_suffix('/').unwrap_or(names).split('/');
+    if pattern.is_empty() {
+        return Some("it is empty");
+    }
+    if pattern.starts_with("~/") {
+        return Some("`~` stands for no home directory here; write the path from `/` on");
+    }
+    match names.find(|name| matches!(*name, "" | "." | "..")) {
+        Some("") if pattern != "/" => Some("no path has two slashes in a row"),
+        Some("." | "..") => Some("paths are absolute, without `.` and `..`; begin with `/` or with a name"),
+        _ => None,
     }
 }
 
@@ -178,9 +223,15 @@ pub struct Filters {
     /// Of patterns and markers; zeros if there was nothing to build from.
     digest: [u8; 32],
     markers: Vec<Marker>,
+    doubts: Vec<String>,
 }
 
 impl Filters {
+    /// What is said of patterns that can match nothing.
+    pub fn doubts(&self) -> &[String] {
+        &self.doubts
+    }
+
     /// What tells these filters from others.
     pub(crate) fn digest(&self) -> &[u8; 32] {
         &self.digest
@@ -266,6 +317,64 @@ mod tests {
         }
         assert!(filters(&["*.o"]).excludes(b"/\xff\xfe.o", false));
         assert!(!Filters::default().excludes(b"/x", false));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_pattern() {
+        let mut builder = FiltersBuilder::default();
+        builder
+            .exclude_lines("rules", "\u{feff}secret/\r\nx/\n\u{feff}# joined\n\u{feff}/y\n")
+            .unwrap();
+        let filters = builder.build().unwrap();
+        for path in ["/a/secret", "/x", "/y"] {
+            assert!(filters.excludes(path.as_bytes(), true), "{path}");
+        }
+        assert_eq!(filters.doubts(), [""; 0]);
+    }
+
+    #[test]
+    fn what_can_match_nothing_is_said() {
+        for pattern in [
+            "./cache",
+            "../x",
+            "~/x",
+            "a/../b",
+            "/home/./x",
+            "a//b",
+            "#h",
+            "",
+            "  ",
+            "!./x",
+            ".",
+            "x/..",
+        ] {
+            let doubts = filters(&[pattern]).doubts().to_vec();
+            assert!(
+                doubts.len() == 1 && doubts[0].contains(pattern),
+                "{pattern}: {doubts:?}"
+            );
+            assert!(!filters(&[pattern]).excludes(b"/home/x", true), "{pattern}");
+        }
+        for pattern in [
+            "cache",
+            "/",
+            "*",
+            "/home/*/tmp/",
+            "a~/b",
+            "...",
+            ".*",
+            "..x/y",
+            "!x",
+            "\\#h",
+            "**/x",
+            "~",
+        ] {
+            assert_eq!(filters(&[pattern]).doubts(), [""; 0], "{pattern}");
+        }
+        let mut builder = FiltersBuilder::default();
+        builder.exclude_lines("rules", "# comment\n\n./x\n").unwrap();
+        let doubts = builder.build().unwrap().doubts().to_vec();
+        assert!(doubts.len() == 1 && doubts[0].contains("(rules, line 3)"), "{doubts:?}");
     }
 
     #[test]
