@@ -195,20 +195,12 @@ pub(crate) struct Profile {
     /// As `backup --one-file-system`.
     pub(crate) one_file_system: bool,
     /// As `backup --tag`.
-    tag: Vec<String>,
+    pub(crate) tag: Vec<String>,
     /// As `backup --host`.
     pub(crate) host: Option<String>,
     /// As `backup --compression`.
     #[serde(deserialize_with = "from_text")]
     pub(crate) compression: Option<Compression>,
-}
-
-impl Profile {
-    /// The tags, which commas separate as on the command line.
-    pub(crate) fn tags(&self) -> impl Iterator<Item = String> {
-        let tags = self.tag.iter().flat_map(|tags| tags.split(','));
-        tags.filter(|tag| !tag.is_empty()).map(str::to_owned)
-    }
 }
 
 fn from_text<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(from: D) -> Result<Option<T>, D::Error> {

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use drystone_format::VaultId;
 use drystone_format::tree::Time;
 use drystone_store::Stop;
 use drystone_store::spread::{Spread, Troubles};
@@ -14,6 +15,7 @@ use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::cache_dir::CacheDirs;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{Output, counted, local_offset, shown, with_exit};
@@ -33,6 +35,8 @@ pub(crate) struct App {
     pub(crate) stop: Stop,
     /// What the engine takes.
     pub(crate) context: Context,
+    /// Where caches lie.
+    pub(crate) caches: CacheDirs,
     /// The places of the vaults that were opened, to be asked at the end what went wrong with them.
     watched: Mutex<Vec<Spread>>,
     // Outlives everything that holds its handle.
@@ -78,8 +82,18 @@ impl App {
             cancel,
             stop,
             context,
+            caches: CacheDirs::default(),
             watched: Mutex::default(),
             _runtime: Waiting(Some(runtime)),
+        })
+    }
+
+    /// The engine's context for a vault that is opened or made with these settings.
+    pub(crate) fn context_for(&self, settings: &Settings, vaults: &dyn Fn() -> Vec<VaultId>) -> Result<Context> {
+        let told = (&*self.context.entropy, self.out);
+        Ok(Context {
+            cache_dir: self.caches.choose(&settings.cache_dir, vaults, told)?,
+            ..self.context.clone()
         })
     }
 

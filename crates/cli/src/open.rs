@@ -21,8 +21,8 @@ use drystone_format::keys::Role;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_store::Store;
 use drystone_vault::{
-    Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Progress, Reach, Reader, RecoveryCode,
-    Resolved, Unlock, Vault, VaultPin, vault_line,
+    Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Progress, Reach, Reader, RecoveryCode, Resolved, Unlock,
+    Vault, VaultPin, vault_line,
 };
 
 use crate::args::Spot;
@@ -87,7 +87,9 @@ fn not_made(settings: &Settings) -> Failure {
 
 fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>) -> Result<Vault> {
     let given = unlock(app, settings, &reach, store)?;
-    let (vault, given) = open_asking(app, settings, reach, given)?;
+    let vaults = || Vault::ids_at(store, &app.context).unwrap_or_default();
+    let context = app.context_for(settings, &vaults)?;
+    let (vault, given) = open_asking(app, settings, (reach, &context), given)?;
     if let Some(file) = &given.kept {
         name_vault(file, &vault.pin())?;
     }
@@ -109,11 +111,12 @@ fn open_in(app: &App, settings: &Settings, reach: Reach, store: &Arc<dyn Store>)
 }
 
 /// Opens the vault with what was given; what a person typed may be mistyped, and is asked for again.
-fn open_asking(app: &App, settings: &Settings, reach: Reach, given: Given) -> Result<(Vault, Given)> {
-    let context = Context {
-        cache_dir: settings.cache_dir.clone(),
-        ..app.context.clone()
-    };
+fn open_asking(
+    app: &App,
+    settings: &Settings,
+    (reach, context): (Reach, &Context),
+    given: Given,
+) -> Result<(Vault, Given)> {
     let (mut reach, mut given) = (Some(reach), given);
     for tries_left in (0..TYPED_TRIES).rev() {
         let again = match reach.take() {
@@ -313,7 +316,7 @@ fn lay_out(
     options: &CreateOptions,
     ready: &dyn Fn(&VaultPin) -> io::Result<()>,
 ) -> Result<Vault> {
-    let context = app.context.clone();
+    let context = app.context_for(&app.settings, &Vec::new)?;
     if let (1, None, Some(store)) = (urls.len(), spread, stores.first()) {
         return Ok(Vault::create_known(store.clone(), context, options, ready)?);
     }

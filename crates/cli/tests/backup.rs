@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -16,9 +16,9 @@ use crate::image::{command, may_mount};
 use crate::runner::{Home, files_below, noise};
 
 /// How long a condition is polled for.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-fn last(home: &Home, args: &[&str]) -> Value {
+pub(crate) fn last(home: &Home, args: &[&str]) -> Value {
     let run = home.run(["backup", "--json"].iter().chain(args)).ok();
     run.json().pop().unwrap()
 }
@@ -202,31 +202,11 @@ fn the_vault_never_backs_up_itself() {
     );
 }
 
-/// What a second backup of `source` stores, when all that could have changed is the vault in it. Each case has a home of its own.
-fn grown_by(init: &[&str], vault: &str, source: &str) -> u64 {
-    let home = Home::new();
-    home.write("real/home/a.bin", &noise(3 << 20));
-    symlink("real", home.path("link")).unwrap();
-    home.run(["init"].iter().chain(init)).ok();
-    let bound = source
-        .starts_with("bound")
-        .then(|| Bound::new(&home.path("real"), home.path("bound")));
-    let _bound = match bound {
-        Some(None) => return 0,
-        bound => bound.flatten(),
-    };
-    last(&home, &[source, "--vault", vault]);
-    let again = last(&home, &[source, "--vault", vault]);
-    let listed = home.run(["ls", "-R", "latest", "--vault", vault]).ok().out();
-    assert!(listed.contains("a.bin") && !listed.contains("packs"), "{listed}");
-    again["new_bytes"].as_u64().unwrap()
-}
-
 /// A directory that is mounted at another one, if this user may do that.
-struct Bound(PathBuf);
+pub(crate) struct Bound(PathBuf);
 
 impl Bound {
-    fn new(dir: &Path, at: PathBuf) -> Option<Self> {
+    pub(crate) fn new(dir: &Path, at: PathBuf) -> Option<Self> {
         fs::create_dir(&at).unwrap();
         let mut mount = Command::new("mount");
         mount.arg("--bind").args([dir, &at]).stderr(Stdio::null());
@@ -242,69 +222,6 @@ impl Drop for Bound {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.0).status();
     }
-}
-
-#[test]
-fn the_vault_is_known_behind_links_and_mounts_and_at_all_places() {
-    let one = ["--vault", "./real/home/v"];
-    let two = ["--place", "real/home/v1", "--place", "real/home/v2"];
-    for (init, vault) in [
-        (&one[..], "real/home/v"),
-        (&one, "link/home/v"),
-        (&two, "real/home/v1,real/home/v2"),
-        (&two, "real/home/v1"),
-    ] {
-        for source in ["real/home", "link/home", "bound/home"] {
-            let grown = grown_by(init, vault, source);
-            assert!(grown < 100_000, "{vault} and {source}: {grown} bytes");
-        }
-    }
-}
-
-#[test]
-fn a_source_that_belongs_to_the_vault_is_a_problem() {
-    let home = Home::backed_up();
-    let vault = home.vault();
-    let vault = vault.to_str().unwrap();
-    for source in [vault.to_owned(), format!("{vault}/packs")] {
-        home.run(["backup", "src", &source])
-            .code(3)
-            .says(&["belongs to this vault"]);
-        let listed = home.run(["ls", "-R", "latest"]).ok().out();
-        assert!(listed.contains("a.txt") && !listed.contains("packs"), "{listed}");
-    }
-}
-
-#[test]
-fn a_link_with_a_final_slash_is_followed_and_without_it_is_said() {
-    let home = Home::new();
-    home.run(["init"]).ok();
-    home.write("real/dir/f.txt", b"content\n");
-    symlink("real", home.path("link")).unwrap();
-    symlink("real/dir/f.txt", home.path("file")).unwrap();
-    symlink("nowhere", home.path("dangling")).unwrap();
-    let file = home.path("link/dir/f.txt").display().to_string();
-    for source in ["link/", "link/.", "./link/", "real/../link/"] {
-        let ran = home.run(["backup", source, "-q"]).ok();
-        assert_eq!(ran.err(), "");
-        assert_eq!(home.run(["cat", &format!("latest:{file}")]).ok().bytes(), b"content\n");
-    }
-    for (source, advice) in [("link", "link/"), ("file", "real/dir/f.txt")] {
-        let ran = home
-            .run(["backup", source])
-            .ok()
-            .says(&["only the link is stored", advice]);
-        assert!(ran.out().contains("1 file"), "{}", ran.out());
-    }
-    // What it leads to is backed up anyway, or is not there.
-    for sources in [&["link", "real"][..], &["file", "link/"], &["dangling"]] {
-        let ran = home.run(["backup", "-q"].iter().chain(sources)).ok();
-        assert_eq!(ran.err(), "", "{sources:?}");
-    }
-    home.run(["backup", "real", "file/"])
-        .code(3)
-        .says(&["file", "Not a directory"]);
-    home.run(["backup", "real", "dangling/"]).code(3).says(&["dangling"]);
 }
 
 #[test]
@@ -328,106 +245,6 @@ fn standard_input_becomes_a_file() {
     assert!(home.run(["cat", "latest:db.sql"]).ok().bytes() == noise(1_000_000));
     home.run(["backup", "--stdin"]).code(2).says(&["--name"]);
     home.run(["backup", "--name", "x"]).code(2).says(&["--stdin"]);
-}
-
-#[test]
-fn a_stream_that_did_not_end_well_is_no_snapshot() {
-    let home = Home::new();
-    home.run(["init"]).ok();
-    let drystone = env!("CARGO_BIN_EXE_drystone");
-    let path = std::env::var("PATH").unwrap();
-    // Closed, empty, and a producer that failed.
-    for (before, after) in [("", "<&-"), ("", "</dev/null"), ("false |", "")] {
-        let script = format!("{before} {drystone} backup --stdin --name x {after}");
-        home.shell(&script, &path)
-            .code(1)
-            .says(&["closed or empty", "no snapshot", "next:"]);
-    }
-    let command = |words: &[&str]| {
-        let args = ["backup", "--stdin-from-command", "--name", "x", "--"];
-        home.run(args.iter().chain(words))
-    };
-    command(&["sh", "-c", "echo part; exit 3"]).code(1).says(&[
-        "x: the command `sh -c echo part; exit 3` failed: exit status: 3",
-        "no snapshot",
-    ]);
-    command(&["sh", "-c", "kill -9 $$"]).code(1).says(&["signal: 9"]);
-    command(&["no-such-command"])
-        .code(1)
-        .says(&["cannot start", "no-such-command", "next:"]);
-    command(&[]).code(2).says(&["no command", "next:"]);
-    assert_eq!(home.run(["snapshots", "--json"]).ok().json().len(), 1);
-    command(&["echo", "-n", "--json"]).ok();
-    assert_eq!(home.run(["cat", "latest:x"]).ok().bytes(), b"--json");
-    // Its exit code says that this is right.
-    command(&["true"]).ok();
-    assert_eq!(home.run(["cat", "latest:x"]).ok().bytes(), b"");
-    // What drystone knows is not the command's business.
-    let secret = [
-        ("DRYSTONE_PASSPHRASE_FILE", "/none"),
-        ("DRYSTONE_TO_PASSPHRASE", "secret"),
-    ];
-    let args = ["backup", "--stdin-from-command", "--name", "x", "--", "env"];
-    home.run_with(args, &secret[1..]).ok();
-    assert!(!home.run(["cat", "latest:x"]).ok().out().contains("secret"));
-}
-
-#[test]
-fn a_command_is_ended_with_the_backup_that_reads_it() {
-    let home = Home::new();
-    home.run(["init"]).ok();
-    // The command outlives its own output.
-    let script = "echo $$ >pid; exec >&-; exec sleep 1000";
-    let mut child = home
-        .command([
-            "backup",
-            "--stdin-from-command",
-            "--name",
-            "x",
-            "--",
-            "sh",
-            "-c",
-            script,
-        ])
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    let pid = loop {
-        let text = fs::read_to_string(home.path("pid")).unwrap_or_default();
-        if let Ok(pid) = text.trim().parse::<i32>() {
-            break pid;
-        }
-        assert!(start.elapsed() < PATIENCE, "the command does not start");
-        std::thread::yield_now();
-    };
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(!Path::new(&format!("/proc/{pid}")).exists());
-    assert_eq!(home.run(["snapshots", "--json"]).ok().json().len(), 1);
-}
-
-#[test]
-fn a_dry_run_of_a_stream_stores_nothing() {
-    let home = Home::backed_up();
-    home.write("big.bin", &noise(3 << 20));
-    let stored = files_below(&home.vault());
-    let args = [
-        "backup",
-        "--dry-run",
-        "--json",
-        "--stdin-from-command",
-        "--name",
-        "x",
-        "--",
-        "cat",
-        "big.bin",
-    ];
-    let result = home.run(args).ok().object();
-    assert_eq!(
-        (&result["snapshot"], &result["bytes"]),
-        (&Value::Null, &(3 << 20).into())
-    );
-    assert_eq!(files_below(&home.vault()), stored);
 }
 
 #[test]
@@ -460,18 +277,6 @@ fn what_cannot_be_read_is_listed_and_the_rest_is_saved() {
         result["problems"][0]["path"].as_str().unwrap().ends_with("nowhere"),
         "{result}"
     );
-}
-
-#[test]
-fn a_source_whose_disk_is_away_is_said() {
-    let home = Home::backed_up();
-    fs::rename(home.path("src"), home.path("away")).unwrap();
-    fs::create_dir(home.path("src")).unwrap();
-    for _ in 0..2 {
-        home.run(["backup", "src"])
-            .code(3)
-            .says(&["src", "3 files at an earlier backup", "mounted?"]);
-    }
 }
 
 #[test]
@@ -565,10 +370,10 @@ fn a_killed_backup_leaves_a_sound_vault_and_is_reused() {
 }
 
 /// A small file system in memory, if this user may mount one.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(home: &Home, options: &str) -> Option<Self> {
+    pub(crate) fn mount(home: &Home, options: &str) -> Option<Self> {
         let dir = home.path("disk");
         std::fs::create_dir_all(&dir).unwrap();
         let mut mount = Command::new("mount");

@@ -21,7 +21,7 @@ use crate::args::word;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, duration, problem_list, shown, shown_path, size};
+use crate::output::{counted, duration, path_object, problem_list, shown, shown_path, size};
 use crate::progress::Shown;
 use crate::verbs::init;
 use input::{Producer, StandardInput};
@@ -40,6 +40,9 @@ Examples:
   drystone backup / --one-file-system --exclude-caches -x '/var/tmp/*' -x '*.o'
   drystone backup --stdin-from-command --name shop.sql -- pg_dump shop
   drystone --vault /mnt/disk/vault backup ~ --tag before-upgrade";
+
+/// File systems of the kernel that are named as left out.
+const LEFT_OUT_SHOWN: usize = 4;
 
 /// Back up directories and files.
 #[derive(Debug, Args)]
@@ -118,6 +121,9 @@ impl Backup {
             app.out.warning(warning);
         }
         let filters = self.filters(app)?;
+        for doubt in filters.doubts() {
+            app.out.warning(doubt);
+        }
         let (vault, created) = if self.dry_run {
             (open::open(app)?, None)
         } else {
@@ -165,6 +171,9 @@ impl Backup {
     /// What flags and profile say, without what is backed up.
     fn options(&self, app: &App) -> BackupOptions {
         let profile = &app.settings.profile;
+        // Separated by commas, as on the command line.
+        let profile_tags = profile.tag.iter().flat_map(|tags| tags.split(','));
+        let profile_tags = profile_tags.filter(|tag| !tag.is_empty()).map(str::to_owned);
         let one = self.filter.one_file_system || profile.one_file_system;
         BackupOptions {
             sources: Vec::new(),
@@ -179,10 +188,15 @@ impl Backup {
                 .unwrap_or_else(open::this_host),
             user: app.settings.user.clone(),
             program: concat!("drystone ", env!("CARGO_PKG_VERSION")).to_owned(),
-            tags: profile.tags().chain(self.tag.iter().cloned()).collect(),
+            tags: profile_tags.chain(self.tag.iter().cloned()).collect(),
             names: Arc::new(Names::of_system()),
             parent: if self.rescan { Parent::Rescan } else { Parent::Cached },
-            look: if self.walk { Look::Files } else { Look::Changes },
+            // Snapshots that are read are known by the cache.
+            look: if self.walk || app.caches.any_temporary() {
+                Look::Files
+            } else {
+                Look::Changes
+            },
             mode: if self.dry_run { Mode::DryRun } else { Mode::Store },
             threads: app.settings.threads,
             progress: Arc::default(),
@@ -226,6 +240,9 @@ impl Backup {
             app.out
                 .warning(format_args!("{path}: every file was looked at: {}", distrust.why));
         }
+        if let Some(note) = left_out(&report.left_out) {
+            app.out.note(note);
+        }
         app.out.problems(&report.problems);
         let totals = &report.totals;
         let fields = json!({
@@ -242,6 +259,7 @@ impl Backup {
             "unread_bytes": report.spared.unread_bytes,
             "new_bytes": totals.new_bytes,
             "stored_bytes": totals.stored_bytes,
+            "left_out": report.left_out.iter().map(|path| path_object(path)).collect::<Vec<_>>(),
             "problems": problem_list(&report.problems),
             "problem_count": report.problems.count(),
             "seconds": start.elapsed().as_secs_f64(),
@@ -265,6 +283,18 @@ impl Backup {
         let tell = if self.dry_run { App::answer } else { App::end };
         tell(app, "backup", exit, fields, text)
     }
+}
+
+/// Says which file systems of the kernel were left out.
+fn left_out(paths: &[Vec<u8>]) -> Option<String> {
+    let (shown_paths, more) = paths.split_at(paths.len().min(LEFT_OUT_SHOWN));
+    let names: Vec<String> = shown_paths.iter().map(|path| shown(path)).collect();
+    let more = match more.len() as u64 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let names = names.join(", ");
+    (!paths.is_empty()).then(|| format!("left out, since the kernel makes them up: {names}{more}"))
 }
 
 /// What the file system spared the run, for people.
