@@ -39,7 +39,7 @@ pub fn dedupe(source: BorrowedFd<'_>, offset: u64, len: u64, to: &[(BorrowedFd<'
     }
     let replies = ioctl::dedupe(source, offset, len, to).map_err(refused)?;
     let outcome = |(status, bytes): (i32, u64)| match status {
-        0 if bytes > 0 => Shared::Same,
+        0 if bytes >= len && bytes > 0 => Shared::Same,
         0 | DIFFERS => Shared::Differs,
         status => Shared::Refused(io::Error::from_raw_os_error(-status)),
     };

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use drystone_extents::{Piece, Shared, dedupe, defragment, physical_map};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, Stat, open};
 
 use crate::cache::{STEP_BYTES, read_ahead};
 use crate::error::{Error, Result};
@@ -25,6 +25,8 @@ const WHOLE_ENOUGH_BYTES: u64 = 256 << 10;
 pub enum Fate {
     /// It has the bytes of the source, and lies where the source lies; so many bytes lay elsewhere before.
     Shared(u64),
+    /// It has the bytes of the source, and nothing more that could be shared: they are zeros in a hole, or lie in metadata.
+    Equal,
     /// It is of another size.
     OtherSize(u64),
     /// It differs, at or after this byte.
@@ -33,40 +35,94 @@ pub enum Fate {
     Failed(String),
 }
 
+/// A file to share, and what it was when it was opened.
+struct Opened {
+    file: OwnedFd,
+    about: Stat,
+}
+
+/// What a change of a file's content changes, unless somebody sets the clock.
+fn stamp(about: &Stat) -> (i64, i64, u64, i64, u64) {
+    let Stat {
+        st_size,
+        st_mtime,
+        st_mtime_nsec,
+        st_ctime,
+        st_ctime_nsec,
+        ..
+    } = *about;
+    (st_size, st_mtime, st_mtime_nsec, st_ctime, st_ctime_nsec)
+}
+
+impl Opened {
+    fn len(&self) -> u64 {
+        self.about.st_size.max(0) as u64
+    }
+
+    fn has_changed(&self) -> bool {
+        !rustix::fs::fstat(&self.file).is_ok_and(|now| stamp(&now) == stamp(&self.about))
+    }
+}
+
 /// Lets `to` share the bytes of `source`, if they are the same.
+///
+/// The files are called the same only if the kernel compared all of both, or if both lie at the same places of the disk from the
+/// first byte to the last.
 pub fn share_file(source: &Path, to: &Path, progress: &Progress, cancel: &Cancel) -> Result<Fate> {
-    let (from, len) = open_file(source)?;
+    let from = open_file(source)?;
     let failed = |error: Error| Fate::Failed(error.to_string());
-    let (target, target_len) = match open_file(to) {
+    let target = match open_file(to) {
         Ok(opened) => opened,
         Err(error) => return Ok(failed(error)),
     };
-    if len != target_len {
-        return Ok(Fate::OtherSize(target_len));
+    if from.len() != target.len() {
+        return Ok(Fate::OtherSize(target.len()));
     }
-    let before = match apart(&from, &target, len) {
+    let before = match apart(&from, &target) {
         Ok(bytes) => bytes,
         Err(error) => return Ok(failed(error)),
     };
-    let mut at = 0;
-    while at < len && before > 0 {
+    if !is_one(&from, &target).unwrap_or(false) {
+        match compare_and_share(&from, &target, progress, cancel) {
+            Ok(None) => {}
+            Ok(Some(fate)) => return Ok(fate),
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => return Ok(failed(error)),
+        }
+    }
+    if from.has_changed() || target.has_changed() {
+        let why = "one of the two files changed while they were compared: run this again";
+        return Ok(Fate::Failed(why.to_owned()));
+    }
+    let freed = before.saturating_sub(apart(&from, &target).unwrap_or(before));
+    Ok(if freed > 0 || is_one(&from, &target).unwrap_or(false) {
+        Fate::Shared(freed)
+    } else {
+        Fate::Equal
+    })
+}
+
+/// Has the kernel compare and share two files of one length, piece by piece; `None` if they are equal.
+fn compare_and_share(from: &Opened, target: &Opened, progress: &Progress, cancel: &Cancel) -> Result<Option<Fate>> {
+    let (mut at, len) = (0, from.len());
+    while at < len {
         cancel.check()?;
         let piece = PIECE_BYTES.min(len - at);
-        for file in [&from, &target] {
+        for opened in [from, target] {
             // What comes next is read while this is compared.
             let begun = if at == 0 { 0 } else { piece };
-            read_ahead(file, (at + begun, 2 * PIECE_BYTES - begun), STEP_BYTES);
+            read_ahead(&opened.file, (at + begun, 2 * PIECE_BYTES - begun), STEP_BYTES);
         }
-        match dedupe(from.as_fd(), at, piece, &[(target.as_fd(), at)]).map(|mut replies| replies.pop()) {
+        let reply = dedupe(from.file.as_fd(), at, piece, &[(target.file.as_fd(), at)]).map(|mut replies| replies.pop());
+        match reply {
             Ok(Some(Shared::Same)) => Progress::add(&progress.shared_bytes, piece),
-            Ok(Some(Shared::Refused(error))) => return Ok(Fate::Failed(error.to_string())),
-            Ok(Some(Shared::Differs) | None) => return Ok(Fate::Differs(at)),
-            Err(error) => return Ok(failed(error.into())),
+            Ok(Some(Shared::Refused(error))) => return Ok(Some(Fate::Failed(error.to_string()))),
+            Ok(Some(Shared::Differs) | None) => return Ok(Some(Fate::Differs(at))),
+            Err(error) => return Ok(Some(Fate::Failed(error.to_string()))),
         }
         at += piece;
     }
-    let after = apart(&from, &target, len).unwrap_or(before);
-    Ok(Fate::Shared(before.saturating_sub(after)))
+    Ok(None)
 }
 
 /// Joins the extents of a Btrfs file; what it shared with others, snapshots among them, it shares no longer.
@@ -90,27 +146,52 @@ pub(crate) fn join_own(file: &OwnedFd) -> Result<bool> {
     join_extents(&path).map(|()| true)
 }
 
-fn open_file(path: &Path) -> Result<(OwnedFd, u64)> {
+fn open_file(path: &Path) -> Result<Opened> {
     let failed = |during| move |source| Error::io(path, during, source);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = open(path, flags | OFlags::NOATIME, Mode::empty()).or_else(|_| open(path, flags, Mode::empty()));
     let file = file.map_err(failed("open"))?;
     let about = rustix::fs::fstat(&file).map_err(failed("look at"))?;
-    if rustix::fs::FileType::from_raw_mode(about.st_mode) != rustix::fs::FileType::RegularFile {
+    if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
         let why = "it is no regular file".to_owned();
         return Err(Error::Target {
             path: path.to_owned(),
             why,
         });
     }
-    Ok((file, about.st_size.max(0) as u64))
+    Ok(Opened { file, about })
+}
+
+/// Whether two files of one length lie at the same places of the disk, from the first byte to the last.
+fn is_one(one: &Opened, other: &Opened) -> Result<bool> {
+    let of_one = places(&one.file, one.len())?;
+    Ok(of_one.is_some() && of_one == places(&other.file, other.len())?)
+}
+
+/// Where each stretch of a file lies: place in the file, place on the disk, bytes. `None` if some byte has no place of its own.
+fn places(file: &OwnedFd, len: u64) -> Result<Option<Vec<(u64, u64, u64)>>> {
+    let mut found: Vec<(u64, u64, u64)> = Vec::new();
+    let mut at = 0;
+    for piece in physical_map(file.as_fd(), (0, len))? {
+        // What is encoded has no place for each byte, and what is reserved has no data.
+        if piece.file_offset > at || piece.encoded || piece.reserved {
+            return Ok(None);
+        }
+        let bytes = piece.len.min(len.saturating_sub(piece.file_offset));
+        match found.last_mut() {
+            Some((_, disk, known)) if *disk + *known == piece.disk_offset => *known += bytes,
+            _ => found.push((piece.file_offset, piece.disk_offset, bytes)),
+        }
+        at = piece.file_offset + bytes;
+    }
+    Ok((at >= len).then_some(found))
 }
 
 /// Bytes of `other` that lie on the disk, and not where those of `one` do.
-fn apart(one: &OwnedFd, other: &OwnedFd, len: u64) -> Result<u64> {
+fn apart(one: &Opened, other: &Opened) -> Result<u64> {
     let (ours, theirs) = (
-        physical_map(one.as_fd(), (0, len))?,
-        physical_map(other.as_fd(), (0, len))?,
+        physical_map(one.file.as_fd(), (0, one.len()))?,
+        physical_map(other.file.as_fd(), (0, other.len()))?,
     );
     let mut ours = ours.into_iter().peekable();
     let mut bytes = 0;

@@ -8,6 +8,7 @@ use drystone_extents::{Btrfs, Change, Flow, Snapshot, mount_of, mounts, subvolum
 use drystone_reflink::{Cancel, Fate, IsRoot, Known, Progress, Reads, find_targets, join_extents, share_file};
 
 use crate::disk::{Disk, estimate, noise, put, run_all};
+use crate::image::command;
 
 const MIB: usize = 1 << 20;
 
@@ -30,6 +31,77 @@ fn named_files_come_to_share_if_they_are_equal() {
         assert!(matches!(share(disk.root()), Fate::Failed(why) if why.contains("regular")));
         assert_eq!(disk.manifest(), manifest);
     }
+}
+
+#[test]
+fn named_files_are_called_equal_only_if_they_are() {
+    for disk in [Disk::btrfs(""), Disk::xfs()].into_iter().flatten() {
+        let bytes = noise(1, MIB);
+        let one = disk.write("one", &bytes);
+        let share = |from: &std::path::Path, to: &std::path::Path| {
+            share_file(from, to, &Progress::default(), &Cancel::default()).unwrap()
+        };
+        // Nothing of these lies on the disk at a place of its own, and yet it is not what the other has.
+        let hole = disk.write("hole", b"");
+        fs::File::options()
+            .write(true)
+            .open(&hole)
+            .unwrap()
+            .set_len(MIB as u64)
+            .unwrap();
+        let reserved = disk.write("reserved", b"");
+        command("fallocate", &["-l", "1M", reserved.to_str().unwrap()]);
+        let punched = disk.path("punched");
+        command(
+            "cp",
+            &["--reflink=always", one.to_str().unwrap(), punched.to_str().unwrap()],
+        );
+        command(
+            "fallocate",
+            &["-p", "-o", "64K", "-l", "64K", punched.to_str().unwrap()],
+        );
+        let few = [("a", 1), ("b", 1), ("c", 2)].map(|(name, seed)| disk.write(name, &noise(seed, 1500)));
+        let empty = [disk.write("empty", b""), disk.write("empty too", b"")];
+        disk.sync();
+        let manifest = disk.manifest();
+        for (from, to) in [
+            (&one, &hole),
+            (&hole, &one),
+            (&one, &reserved),
+            (&one, &punched),
+            (&punched, &one),
+        ] {
+            let fate = share(from, to);
+            assert!(
+                matches!(fate, Fate::Differs(_)),
+                "{} and {}: {fate:?}",
+                from.display(),
+                to.display()
+            );
+        }
+        assert_eq!(share(&few[0], &few[2]), Fate::Differs(0));
+        assert!(matches!(share(&few[0], &few[1]), Fate::Equal | Fate::Shared(4096)));
+        assert!(matches!(share(&hole, &reserved), Fate::Equal | Fate::Shared(_)));
+        assert_eq!(share(&empty[0], &empty[1]), Fate::Shared(0));
+        assert_eq!(share(&one, &one), Fate::Shared(0));
+        assert_eq!(disk.manifest(), manifest);
+    }
+    // Parts of one compressed extent are told as being at one place, whichever they are.
+    let Some(disk) = Disk::btrfs("compress-force=zstd:3") else {
+        return;
+    };
+    let text: Vec<u8> = (0..65536u32).map(|at| (at / 4096) as u8).collect();
+    let one = disk.write("one", &text);
+    disk.sync();
+    let part = |name: &str, at: u64| {
+        let path = disk.write(name, b"");
+        let range = format!("reflink {} {at} 0 8192", one.display());
+        command("xfs_io", &["-c", &range, path.to_str().unwrap()]);
+        path
+    };
+    let (low, high) = (part("low", 0), part("high", 16384));
+    let fate = share_file(&low, &high, &Progress::default(), &Cancel::default()).unwrap();
+    assert_eq!(fate, Fate::Differs(0));
 }
 
 #[test]

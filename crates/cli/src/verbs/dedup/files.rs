@@ -38,11 +38,12 @@ impl Files {
             let (word, text) = match &fate {
                 Fate::Shared(0) => ("shared", "was shared already".to_owned()),
                 Fate::Shared(bytes) => ("shared", format!("shares {} that were its own", size(*bytes))),
+                Fate::Equal => ("equal", "is equal, and has nothing more to share".to_owned()),
                 Fate::OtherSize(bytes) => ("differs", format!("differs: it has {bytes} bytes")),
                 Fate::Differs(at) => ("differs", format!("differs, at or after byte {at}")),
                 Fate::Failed(why) => ("failed", why.clone()),
             };
-            if !matches!(fate, Fate::Shared(_)) {
+            if !matches!(fate, Fate::Shared(_) | Fate::Equal) {
                 exit = Exit::Incomplete;
             }
             let bytes = if let Fate::Shared(bytes) = fate {
