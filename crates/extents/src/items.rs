@@ -113,6 +113,8 @@ pub struct DiskExtent {
     pub len: u64,
     /// References to it from files' extents, those of shared metadata blocks counted once.
     pub refs: u64,
+    /// Who has these references, about: a file that uses it in many pieces, or a shared metadata block, is one.
+    pub users: u64,
     /// Generation that it was written in.
     pub generation: u64,
 }
@@ -122,13 +124,37 @@ impl DiskExtent {
     pub fn decode(key: &Key, item: &[u8]) -> Option<Self> {
         const DATA: u64 = 1;
         let (refs, generation, flags) = (le64(item, 0)?, le64(item, 8)?, le64(item, 16)?);
-        (key.kind == kind::EXTENT && flags & DATA != 0).then_some(Self {
+        (key.kind == kind::EXTENT && flags & DATA != 0).then(|| Self {
             start: key.object,
             len: key.offset,
             refs,
+            users: users(item.get(24..).unwrap_or_default(), refs),
             generation,
         })
     }
+}
+
+/// Counts the back references that an extent's item has in itself; each of the others counts as one more.
+fn users(mut inline: &[u8], refs: u64) -> u64 {
+    const OWNER: u8 = 172;
+    const OF_FILE: u8 = 178;
+    const OF_SHARED_BLOCK: u8 = 184;
+    let (mut users, mut counted) = (0, 0);
+    while let Some((kind, rest)) = inline.split_first() {
+        // Bytes of the reference, and where in it the count is.
+        let (len, count_at) = match *kind {
+            OWNER => (8, None),
+            OF_FILE => (28, Some(24)),
+            OF_SHARED_BLOCK => (12, Some(8)),
+            _ => break,
+        };
+        if let Some(count) = count_at.and_then(|at| le32(rest, at)) {
+            users += 1;
+            counted += u64::from(count);
+        }
+        inline = rest.get(len..).unwrap_or_default();
+    }
+    (users + refs.saturating_sub(counted)).min(refs)
 }
 
 /// What a file's extent item says.
@@ -427,9 +453,29 @@ mod tests {
             start: 4096,
             len: 8192,
             refs: 2,
+            users: 2,
             generation: 7,
         };
         assert_eq!((decode(1), decode(2)), (Some(data), None));
+    }
+
+    #[test]
+    fn a_file_that_uses_an_extent_in_pieces_is_one_user() {
+        let mut item = words(&[1009, 7, 1]);
+        item.push(172);
+        item.extend(words(&[5]));
+        for count in [1001u32, 2] {
+            item.push(178);
+            item.extend(words(&[5, 257, 0]));
+            item.extend(count.to_le_bytes());
+        }
+        item.push(184);
+        item.extend(words(&[1 << 20]));
+        item.extend(4u32.to_le_bytes());
+        let decode = |item: &[u8]| DiskExtent::decode(&key(4096, kind::EXTENT, 8192), item).unwrap();
+        // Three in the item, and two that have items of their own.
+        assert_eq!((decode(&item).refs, decode(&item).users), (1009, 5));
+        assert_eq!(decode(&item[..24]).users, 1009);
     }
 
     #[test]

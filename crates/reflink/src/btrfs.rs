@@ -268,12 +268,11 @@ impl BtrfsSpace {
         Ok(())
     }
 
-    /// A batch of extents from `from` on.
-    fn batch(&self, from: u64, since: u64, only_new: bool, batch: &mut Vec<Extent>) -> Result<()> {
+    /// A batch of extents from `from` on, of this generation or later.
+    fn batch(&self, from: u64, min_generation: u64, batch: &mut Vec<Extent>) -> Result<()> {
         batch.clear();
         let block = self.block_bytes();
         let (mut blocks, mut end) = (0, None);
-        let min_generation = if only_new { since + 1 } else { 0 };
         self.fs.extents(from, min_generation, |found: DiskExtent| {
             let far = end.is_some_and(|end| found.start.saturating_sub(end) > GAP_MAX_BYTES);
             blocks += found.len / block;
@@ -284,9 +283,9 @@ impl BtrfsSpace {
             batch.push(Extent {
                 start: found.start,
                 blocks: (found.len / block) as u32,
-                refs: u32::try_from(found.refs).unwrap_or(u32::MAX),
+                refs: u32::try_from(found.users).unwrap_or(u32::MAX),
+                pieces: u32::try_from(found.refs).unwrap_or(u32::MAX),
                 generation: found.generation,
-                is_new: found.generation > since,
             });
             Flow::Continue(())
         })?;
@@ -351,14 +350,14 @@ impl Space for BtrfsSpace {
     }
 
     fn scan(&self, which: Which, visit: &mut dyn FnMut(Extent, &[Print]) -> Result<()>) -> Result<()> {
-        let (since, only_new) = match which {
-            Which::All(since) => (since, false),
-            Which::NewSince(since) => (since, true),
+        let (min_generation, only_new) = match which {
+            Which::All => (0, false),
+            Which::NewSince(since) => (since + 1, true),
         };
         let (mut batch, mut prints, mut from, mut count) = (Vec::new(), Vec::new(), 0, 0);
         let mut before = 0;
         loop {
-            self.batch(from, since, only_new, &mut batch)?;
+            self.batch(from, min_generation, &mut batch)?;
             let Some(last) = batch.last() else { break };
             from = last.start + 1;
             count += batch.len() as u64;
@@ -394,9 +393,12 @@ impl Space for BtrfsSpace {
             // The extent tree counts what snapshots have in common once.
             let mut rest = walked.uses.as_slice();
             for extent in extents {
-                let own = rest.iter().take_while(|(start, _)| *start == extent.start).count();
-                extent.refs = extent.refs.max(own as u32);
-                rest = rest.get(own..).unwrap_or_default();
+                let count = rest.iter().take_while(|(start, _)| *start == extent.start).count();
+                let (own, after) = rest.split_at(count);
+                rest = after;
+                let files = own.chunk_by(|(_, one), (_, other)| one.one.file == other.one.file);
+                extent.refs = extent.refs.max(files.count() as u32);
+                extent.pieces = extent.pieces.max(count as u32);
             }
         }
         *self.walked.lock() = walked;

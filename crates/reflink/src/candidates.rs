@@ -137,7 +137,8 @@ impl Rank {
 /// What to look for.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
-    /// Extents of a later generation are new; with 0 all are.
+    /// Nothing is looked at unless there are extents of a later generation; then all are, since what is new, and what lost a use, may
+    /// make any other worth while.
     pub since: u64,
     /// Only extents from this on.
     pub from: Rank,
@@ -151,18 +152,13 @@ impl Candidates {
         let blocks = space.used_bytes()? / space.block_bytes();
         let filter = || Filter::new(blocks, look.memory_bytes / FILTER_SHARE);
         let (mut once, mut twice) = (filter(), filter());
-        let mut fresh = None;
         let mut found = Self {
             starts: vec![0],
             ..Self::default()
         };
         if look.since > 0 {
-            let filter = fresh.insert(filter());
-            space.scan(Which::NewSince(look.since), &mut |extent, prints| {
+            space.scan(Which::NewSince(look.since), &mut |extent, _| {
                 found.scanned_bytes += u64::from(extent.blocks) * space.block_bytes();
-                for print in filter.sample(prints) {
-                    filter.insert(print);
-                }
                 cancel.check()
             })?;
             if found.scanned_bytes == 0 {
@@ -170,23 +166,22 @@ impl Candidates {
             }
         }
         let zero = space.zero_print();
-        space.scan(Which::All(look.since), &mut |extent, prints| {
+        space.scan(Which::All, &mut |extent, prints| {
             let bytes = u64::from(extent.blocks) * space.block_bytes();
             Progress::add(&progress.scanned_bytes, bytes);
             if look.since == 0 {
                 found.scanned_bytes += bytes;
             }
-            let sample = once.sample(prints);
-            for print in sample.filter(|print| fresh.as_ref().is_none_or(|fresh| fresh.has(*print))) {
+            for print in once.sample(prints) {
                 if once.insert(print) || Some(print) == zero {
                     twice.insert(print);
                 }
             }
             cancel.check()
         })?;
-        drop((once, fresh));
+        drop(once);
         let limit = look.memory_bytes / EXTENTS_SHARE;
-        space.scan(Which::All(look.since), &mut |extent, prints| {
+        space.scan(Which::All, &mut |extent, prints| {
             let mut met_again = twice.sample(prints).filter(|print| twice.has(*print)).peekable();
             if met_again.peek().is_some() {
                 let rank = Rank::new(&extent, met_again);

@@ -170,9 +170,7 @@ impl Map {
         let gone =
             "SELECT inode FROM file WHERE inode > ?1 AND inode NOT IN (SELECT inode FROM seen) ORDER BY inode LIMIT ?2";
         self.each_number(gone, |inode| self.drop_file(inode))?;
-        let lost = "SELECT extent FROM lost WHERE extent > ?1 ORDER BY extent LIMIT ?2";
-        self.each_number(lost, |extent| self.cut_down(extent))?;
-        self.execute("DELETE FROM lost", [])?;
+        self.cut_lost()?;
         // Read for a file that meanwhile lay elsewhere.
         self.execute(
             "DELETE FROM extent WHERE NOT EXISTS (SELECT 1 FROM use WHERE extent = start)",
@@ -180,6 +178,13 @@ impl Map {
         )?;
         self.execute("DELETE FROM seen", [])?;
         self.commit()
+    }
+
+    /// Cuts extents that lost a use down to what is used.
+    pub(crate) fn cut_lost(&self) -> Result<()> {
+        let lost = "SELECT extent FROM lost WHERE extent > ?1 ORDER BY extent LIMIT ?2";
+        self.each_number(lost, |extent| self.cut_down(extent))?;
+        self.execute("DELETE FROM lost", [])
     }
 
     /// Calls `each` with the numbers that a query finds above one, of which it is asked for so many at once.
@@ -426,11 +431,13 @@ impl Map {
 
     /// All extents with their fingerprints, in the order of the disk.
     pub(crate) fn scan(&self, which: Which, visit: &mut dyn FnMut(Extent, &[Print]) -> Result<()>) -> Result<()> {
-        let (since, least) = match which {
-            Which::All(since) => (since, 0),
-            Which::NewSince(since) => (since, since + 1),
+        let least = match which {
+            Which::All => 0,
+            Which::NewSince(since) => since + 1,
         };
-        let sql = "SELECT start, blocks, generation, prints, (SELECT count(*) FROM use WHERE extent = start)
+        let sql =
+            "SELECT start, blocks, generation, prints, (SELECT count(DISTINCT inode) FROM use WHERE extent = start),
+                   (SELECT count(*) FROM use WHERE extent = start)
                    FROM extent WHERE start >= ?1 AND generation >= ?2 ORDER BY start";
         let mut prints = Vec::with_capacity(SCAN_ROWS);
         let mut failure = None;
@@ -443,8 +450,8 @@ impl Map {
                     start: number(0)? as u64,
                     blocks: number(1)? as u32,
                     refs: number(4)? as u32,
+                    pieces: number(5)? as u32,
                     generation: number(2)? as u64,
-                    is_new: number(2)? as u64 > since,
                 };
                 prints.clear();
                 let bytes = row.get_ref(3)?.as_bytes()?;

@@ -1,29 +1,26 @@
-//! What to share with what: the cost model, and the order in which extents are considered.
+//! What to share with what: which extents stay and which go, and the order in which they are considered.
 //!
 //! - An extent either stays, and may be shared by others, or goes: all its uses are made to share what stays, and what nobody else
 //!   has is written anew first. Blocks of an extent that stays are never taken away, so that no plan can go round in a circle.
 //! - A plan reads metadata alone, and changes nothing. Most weighty extents first, so that large ones stay and gains come early.
+//! - It does not matter what was there at an earlier run: one run after each change frees what a single run frees at the end.
+
+mod copies;
+mod judge;
 
 use std::fmt;
 
+use self::judge::FRAGMENT_BYTES;
 use crate::candidates::Candidates;
-use crate::cover::{Cover, Index, Run, Source};
+use crate::cover::{Index, Run, Source};
 use crate::error::Result;
 use crate::owners::Owners;
 use crate::progress::{Cancel, Progress};
 use crate::space::{Extent, NO_PRINT, Print, Space, Use, Uses};
 
-/// A fragment more costs as much as so many bytes, in reads to come.
-const FRAGMENT_BYTES: u64 = 64 << 10;
-/// Metadata of a piece of a file, bytes, with its share of the blocks that snapshots stop sharing.
-const METADATA_BYTES: u64 = 256;
-/// The gain has to be so many times the cost.
-const GAIN_OVER_COST: u64 = 2;
-/// A run shorter than this is not worth a fragment, unless it is all there is.
-const RUN_MIN_BYTES: u64 = 32 << 10;
 /// Extents whose uses are asked for at once.
 const BATCH: usize = 4096;
-/// How much the number of uses counts in the order.
+/// How much the number of files counts in the order.
 const REFS_WEIGHT_MAX: u32 = 8;
 /// Shares of the memory: the index, uses and jobs.
 const INDEX_SHARE: u64 = 4;
@@ -107,6 +104,8 @@ struct Verdict {
     runs: Vec<Run>,
     leftover_blocks: u32,
     gain_bytes: u64,
+    /// What it costs, in bytes to be written and read.
+    cost_bytes: u64,
 }
 
 struct Planner<'a> {
@@ -130,7 +129,7 @@ pub fn plan(
 ) -> Result<Plan> {
     let count = candidates.extents().len();
     space.prepare(candidates.extents_mut(), memory_bytes / USES_SHARE)?;
-    let order = order(candidates.extents());
+    let order = order(candidates.extents(), space.block_bytes());
     Progress::add(&progress.total_extents, count as u64);
     let mut planner = Planner {
         space,
@@ -169,22 +168,24 @@ pub fn plan(
     Ok(plan)
 }
 
-/// Candidates in the order in which they are considered: those that were there before, then by weight, the oldest first.
-fn order(extents: &[Extent]) -> Vec<u32> {
+/// Candidates in the order in which they are considered: by weight, the oldest first.
+fn order(extents: &[Extent], block_bytes: u64) -> Vec<u32> {
     let mut order: Vec<u32> = (0..extents.len() as u32).collect();
     order.sort_by_cached_key(|index| {
         let extent = extents.get(*index as usize);
         extent.map(|extent| {
-            let weight = u64::from(extent.blocks) * u64::from(extent.refs.clamp(1, REFS_WEIGHT_MAX));
-            (
-                extent.is_new,
-                std::cmp::Reverse(weight),
-                extent.generation,
-                extent.start,
-            )
+            let weight = std::cmp::Reverse(weight(extent, block_bytes));
+            (weight, extent.generation, extent.start)
         })
     });
     order
+}
+
+/// How much it is worth that an extent stays: its bytes for each file that uses it, less what it costs these that they use it in pieces.
+fn weight(extent: &Extent, block_bytes: u64) -> u64 {
+    let bytes = u64::from(extent.blocks) * block_bytes * u64::from(extent.refs.clamp(1, REFS_WEIGHT_MAX));
+    let more_pieces = u64::from(extent.pieces.saturating_sub(extent.refs.max(1)));
+    bytes.saturating_sub(more_pieces * FRAGMENT_BYTES)
 }
 
 impl Planner<'_> {
@@ -218,7 +219,7 @@ impl Planner<'_> {
         }
         let live = live(uses);
         let tails_agree = mark(self.candidates.prints_mut(at), &live, uses);
-        let may_go = extent.is_new && uses.complete && tails_agree;
+        let may_go = uses.complete && tails_agree;
         let verdict = may_go.then(|| self.judge(index, extent, &live)).flatten();
         match verdict {
             Some(verdict) => self.goes(index, &live, verdict),
@@ -278,118 +279,6 @@ impl Planner<'_> {
             gain_bytes: verdict.gain_bytes,
         });
         plan.runs.extend(verdict.runs);
-    }
-
-    /// Whether an extent should go, and how.
-    fn judge(&self, index: u32, extent: Extent, live: &[(u32, u32)]) -> Option<Verdict> {
-        let candidates = &*self.candidates;
-        let own = candidates.prints(index as usize);
-        let uses = self.plan.uses.get(index as usize)?;
-        let cover = Cover {
-            index: &self.index,
-            prints: |index: u32| candidates.prints(index as usize),
-            may: |source: u32| source != index && self.may_share(uses, source),
-            zero: self.space.zero_print().filter(|_| !uses.encoded),
-        };
-        if uses.encoded {
-            return self.judge_encoded(extent, live, &cover.runs(own, (0, extent.blocks)));
-        }
-        let block = self.space.block_bytes();
-        let is_worth = |run: &Run, (from, to): (u32, u32)| {
-            u64::from(run.blocks) * block >= RUN_MIN_BYTES || (run.block, run.end()) == (from, to)
-        };
-        let pieces = live.iter().flat_map(|piece| {
-            let runs = cover.runs(own, *piece).into_iter();
-            runs.filter(|run| is_worth(run, *piece)).collect::<Vec<_>>()
-        });
-        let runs: Vec<Run> = pieces.collect();
-        if runs.is_empty() {
-            return None;
-        }
-        if self.space.frees_whole_extents() {
-            self.judge_whole(extent, (live, uses.unsummed), runs)
-        } else {
-            self.judge_blocks(live, runs)
-        }
-    }
-
-    fn may_share(&self, uses: &Uses, source: u32) -> bool {
-        let Some(sources) = self.plan.uses.get(source as usize) else {
-            return false;
-        };
-        let has = |subvolume| sources.list.iter().any(|source| source.file.subvolume == subvolume);
-        (!self.policy.same_subvolume_only || uses.list.iter().all(|own| has(own.file.subvolume)))
-            && (!self.policy.same_owner_only || self.owners.are_one(self.space, uses, sources))
-    }
-
-    /// Space is given back only if nothing of the extent is used any more.
-    fn judge_whole(&self, extent: Extent, (live, unsummed): (&[(u32, u32)], bool), runs: Vec<Run>) -> Option<Verdict> {
-        let block = self.space.block_bytes();
-        let rest = leftover(live, &runs);
-        let leftover_blocks: u32 = rest.iter().map(|(from, to)| to - from).sum();
-        let (before, after) = (live.len(), runs.len() + rest.len());
-        let fragments = after.saturating_sub(before) as u64;
-        let forbidden = (self.policy.never_rewrite || unsummed) && leftover_blocks > 0
-            || self.policy.whole_only && (leftover_blocks > 0 || runs.len() > live.len());
-        let leftover_bytes = u64::from(leftover_blocks) * block;
-        let pieces = after as u64 * u64::from(extent.refs.max(1));
-        let cost = leftover_bytes + fragments * FRAGMENT_BYTES + pieces * METADATA_BYTES;
-        let bytes = u64::from(extent.blocks) * block;
-        let worth = !forbidden && bytes >= cost.saturating_mul(GAIN_OVER_COST);
-        worth.then(|| Verdict {
-            runs,
-            leftover_blocks,
-            gain_bytes: bytes - leftover_bytes,
-        })
-    }
-
-    /// Each block is given back on its own: each run has to be worth it.
-    fn judge_blocks(&self, live: &[(u32, u32)], mut runs: Vec<Run>) -> Option<Verdict> {
-        let block = self.space.block_bytes();
-        runs.retain(|run| {
-            let cuts_before = !live.iter().any(|(from, _)| *from == run.block);
-            let cuts_after = !live.iter().any(|(_, to)| *to == run.end());
-            let cuts = u64::from(cuts_before) + u64::from(cuts_after);
-            let cost = cuts * FRAGMENT_BYTES / 2 + METADATA_BYTES;
-            let whole = cuts == 0 || !self.policy.whole_only;
-            whole && u64::from(run.blocks) * block >= cost * GAIN_OVER_COST
-        });
-        let blocks: u64 = runs.iter().map(|run| u64::from(run.blocks)).sum();
-        (blocks > 0).then(|| Verdict {
-            runs,
-            leftover_blocks: 0,
-            gain_bytes: blocks * block,
-        })
-    }
-
-    /// An encoded extent goes only if another is the same to the last byte.
-    fn judge_encoded(&self, extent: Extent, live: &[(u32, u32)], runs: &[Run]) -> Option<Verdict> {
-        let [
-            Run {
-                block: 0,
-                blocks,
-                source: Source::Extent { index, block: 0 },
-            },
-        ] = runs
-        else {
-            return None;
-        };
-        let other = self.candidates.extents().get(*index as usize)?;
-        if *blocks != extent.blocks || other.blocks != extent.blocks {
-            return None;
-        }
-        let source = |block| Source::Extent { index: *index, block };
-        let runs = live.iter().map(|(from, to)| Run {
-            block: *from,
-            blocks: to - from,
-            source: source(*from),
-        });
-        let gain_bytes = u64::from(extent.blocks) * self.space.block_bytes();
-        Some(Verdict {
-            runs: runs.collect(),
-            leftover_blocks: 0,
-            gain_bytes,
-        })
     }
 }
 

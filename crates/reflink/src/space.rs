@@ -21,12 +21,12 @@ pub struct Extent {
     pub start: u64,
     /// Length on disk, in blocks.
     pub blocks: u32,
-    /// How often it is used, at least.
+    /// How many files use it, at least.
     pub refs: u32,
+    /// In how many pieces they do, at least.
+    pub pieces: u32,
     /// Generation that it was written in.
     pub generation: u64,
-    /// Not there at the last run.
-    pub is_new: bool,
 }
 
 /// A file by number.
@@ -69,8 +69,8 @@ pub struct Uses {
 /// Which extents a stream has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
-    /// All; those of a later generation than this are new.
-    All(u64),
+    /// All.
+    All,
     /// Those of a later generation than this.
     NewSince(u64),
 }

@@ -319,7 +319,10 @@ impl Space for WalkedSpace {
                 Err(_) => map.drop_file(inode)?,
             }
         }
-        map.commit()?;
-        Ok(before.saturating_sub(map.used_of(extents)?.0))
+        let after = map.used_of(extents)?.0;
+        // The next pass is to see what is left of each as the next walk would.
+        map.cut_lost()?;
+        map.end()?;
+        Ok(before.saturating_sub(after))
     }
 }

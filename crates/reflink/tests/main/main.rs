@@ -14,6 +14,7 @@ mod facts;
 mod faults;
 mod image;
 mod memory;
+mod pieces;
 mod random;
 mod single;
 mod xfs;

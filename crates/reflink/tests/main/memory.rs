@@ -66,7 +66,7 @@ impl Space for Told {
                 blocks: BLOCKS,
                 refs: 1,
                 generation: 5,
-                is_new: true,
+                pieces: 1,
             };
             visit(extent, &prints)?;
         }

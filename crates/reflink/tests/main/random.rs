@@ -20,7 +20,7 @@ const FILES: u64 = 12;
 const CASES: u64 = 4;
 const STEPS: u64 = 140;
 
-fn step(disk: &Disk, dice: &mut Dice, snapshots: &mut u64) {
+pub fn step(disk: &Disk, dice: &mut Dice, snapshots: &mut u64) {
     let name = |file: u64| disk.path(&format!("{}/{file}", if file.is_multiple_of(2) { "a" } else { "b" }));
     let path = name(dice.roll(FILES));
     let file = OpenOptions::new()

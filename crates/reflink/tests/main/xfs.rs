@@ -14,15 +14,20 @@ const MIB: usize = 1 << 20;
 pub fn walked(disk: &Disk, cache: Option<&Path>) -> WalkedSpace {
     disk.sync();
     let root = fs::File::open(disk.root()).unwrap();
-    let about = Walk {
+    let about = Walk { cache, ..about(&root) };
+    WalkedSpace::open(about, &Progress::default(), &Cancel::default()).unwrap()
+}
+
+/// A walk of everything below `root`.
+pub fn about(root: &fs::File) -> Walk<'_> {
+    Walk {
         root: root.as_fd(),
         name: "test",
-        cache,
+        cache: None,
         min_file_bytes: 0,
         private_min_bytes: 0,
         exclude: &[],
-    };
-    WalkedSpace::open(about, &Progress::default(), &Cancel::default()).unwrap()
+    }
 }
 
 /// Bytes that the file system says are free.
@@ -167,15 +172,7 @@ fn a_file_system_without_reflink_is_not_read_for_nothing() {
     };
     disk.write("one", &noise(8, MIB));
     let root = fs::File::open(disk.root()).unwrap();
-    let about = Walk {
-        root: root.as_fd(),
-        name: "test",
-        cache: None,
-        min_file_bytes: 0,
-        private_min_bytes: 0,
-        exclude: &[],
-    };
-    let refused = WalkedSpace::open(about, &Progress::default(), &Cancel::default()).unwrap_err();
+    let refused = WalkedSpace::open(about(&root), &Progress::default(), &Cancel::default()).unwrap_err();
     assert!(refused.to_string().contains("without reflink"), "{refused}");
 }
 
