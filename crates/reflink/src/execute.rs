@@ -65,7 +65,7 @@ pub struct Problem {
 /// What came of a plan.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Extents that were treated.
+    /// Extents that were shared as planned.
     pub extents: u64,
     /// Bytes that the kernel compared and shared.
     pub shared_bytes: u64,
@@ -79,12 +79,14 @@ pub struct Outcome {
     pub problem_count: u64,
     /// Bytes freed, on the physical map.
     pub freed_bytes: u64,
-    /// Bytes that the plan promised for the extents that were treated.
+    /// Bytes that the plan promised, each extent counted once however often it was tried.
     pub predicted_bytes: u64,
     /// A limit, the wish to stop, or a lack of room ended it before everything was done.
     pub is_cut: bool,
-    /// Something was busy or found no room: a later run shall try again.
+    /// Something was busy, refused, changed meanwhile or found no room: a later run shall try again.
     pub is_owed: bool,
+    /// Bytes that the plan promised for that.
+    pub(crate) owed_bytes: u64,
     /// Requests for which there was no room.
     pub(crate) no_room: u64,
     /// The subvolume that was busy.
@@ -247,7 +249,7 @@ impl Run<'_> {
             return Ok(());
         }
         if self.is_busy(work) {
-            self.outcome.lock().0.is_owed = true;
+            self.outcome.lock().0.owe(work.job.gain_bytes);
             return Ok(());
         }
         let mut tally = Outcome {
@@ -256,8 +258,11 @@ impl Run<'_> {
             ..Outcome::default()
         };
         let done = sharer.share_all(work, &mut tally);
-        let freed = if tally.differing == 0 { work.job.gain_bytes } else { 0 };
-        Progress::add(&self.progress.freed_bytes, freed);
+        if done.is_err() || tally.differing > 0 || tally.problem_count > 0 {
+            (tally.extents, tally.predicted_bytes) = (0, 0);
+            tally.owe(work.job.gain_bytes);
+        }
+        Progress::add(&self.progress.freed_bytes, tally.predicted_bytes);
         Progress::add(&self.progress.problems, tally.problem_count);
         self.busy.lock().extend(tally.busy);
         let (outcome, gone) = &mut *self.outcome.lock();
@@ -277,6 +282,7 @@ impl Outcome {
         self.freed_bytes += other.freed_bytes;
         self.is_cut |= other.is_cut;
         self.is_owed |= other.is_owed;
+        self.owed_bytes += other.owed_bytes;
         self.no_room += other.no_room;
         if other.problems.is_empty() {
             return;
@@ -293,9 +299,14 @@ impl Outcome {
         }
     }
 
+    /// Notes that an extent stays to be done.
+    fn owe(&mut self, bytes: u64) {
+        self.is_owed = true;
+        self.owed_bytes += bytes;
+    }
+
     /// Notes that there was no room for something.
     pub(crate) fn no_room_for(&mut self, file: FileId, what: &str) -> Result<()> {
-        self.is_owed = true;
         self.problem(
             file,
             format!("no room on the file system for {what}: free some, and run this again"),
@@ -325,7 +336,6 @@ impl Outcome {
             Errno::ROFS | Errno::OPNOTSUPP => Err(Error::io("the file system", "share data on", source)),
             // Btrfs, of snapshots that are being sent.
             Errno::AGAIN => {
-                self.is_owed = true;
                 self.busy = Some(file.subvolume);
                 self.problem(
                     file,

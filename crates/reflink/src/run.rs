@@ -1,7 +1,8 @@
 //! A whole run: look, plan, share, look again at what came of it, and note how far it got.
 //!
 //! - Passes are repeated until one finds nothing: what was shared, and what a run itself wrote, makes more of the rest worth while.
-//! - How far it got is noted only if everything that was planned was done.
+//! - How far it got is noted only if everything that was planned was done: what was busy, refused, or changed meanwhile is looked at
+//!   by the next run again, together with everything else.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +19,8 @@ use crate::state::{PastRun, State};
 const PASSES_MAX: usize = 64;
 /// Rounds of passes over all sizes: where files are written all the time, each would find something.
 const ROUNDS_MAX: u32 = 6;
+/// Memory for what is looked at in one pass is not made less than this.
+const MEMORY_LEAST_BYTES: u64 = 1 << 20;
 
 /// What a run may do.
 #[derive(Debug)]
@@ -100,6 +103,8 @@ pub fn run(
         cancel,
     };
     let done = worker.passes(known, &mut report);
+    report.complete = matches!(done, Ok(true)) && !report.outcome.is_owed;
+    report.outcome.predicted_bytes += report.outcome.owed_bytes;
     if let Some(state) = note.state.filter(|_| !options.estimate) {
         let run = PastRun {
             scope: note.scope.to_owned(),
@@ -112,7 +117,7 @@ pub fn run(
         };
         state.finish(space.id(), &run, report.complete.then_some(report.generation))?;
     }
-    done.map(|()| report)
+    done.map(|_| report)
 }
 
 #[derive(Clone, Copy)]
@@ -123,36 +128,55 @@ struct Worker<'a> {
     cancel: &'a Cancel,
 }
 
+/// Passes over all sizes that belong together.
+#[derive(Default)]
+struct Round {
+    /// The generation that had ended when it began.
+    generation: u64,
+    /// Where the next pass begins.
+    from: Rank,
+    freed_bytes: u64,
+    differing: u64,
+    is_owed: bool,
+    owed_bytes: u64,
+}
+
+impl Round {
+    fn begin(space: &dyn Space) -> Result<Self> {
+        Ok(Self {
+            generation: space.generation()?,
+            ..Self::default()
+        })
+    }
+
+    fn add(&mut self, outcome: &Outcome) {
+        self.freed_bytes += outcome.freed_bytes;
+        self.differing += outcome.differing;
+        self.is_owed |= outcome.is_owed;
+        self.owed_bytes += outcome.owed_bytes;
+    }
+
+    /// Notes what is left after it.
+    fn tell(&self, report: &mut Report) {
+        report.outcome.is_owed = self.is_owed;
+        report.outcome.owed_bytes = self.owed_bytes;
+    }
+}
+
 impl Worker<'_> {
-    fn passes(&self, since: u64, report: &mut Report) -> Result<()> {
-        let Self {
-            space,
-            options,
-            progress,
-            cancel,
-        } = *self;
+    /// Repeats passes until one finds nothing; returns whether everything was looked at, and as much done as could be.
+    fn passes(&self, since: u64, report: &mut Report) -> Result<bool> {
+        let Self { space, options, .. } = *self;
         let mut may_join = options.join && !options.estimate;
-        let mut from = Rank::default();
-        // Of the passes over all sizes that belong together: where they began, and what they freed.
-        let (mut began, mut freed_bytes, mut rounds) = (None, 0, 0);
+        let (mut round, mut rounds) = (Round::begin(space)?, 0);
+        let mut memory_bytes = options.memory_bytes;
         for _ in 0..PASSES_MAX {
-            let generation = match began {
-                Some(began) => began,
-                None => *began.insert(space.generation()?),
-            };
             let look = Look {
                 since,
-                from,
-                memory_bytes: options.memory_bytes,
+                from: round.from,
+                memory_bytes,
             };
-            let mut candidates = Candidates::find(space, look, progress, cancel)?;
-            let plan = plan(
-                space,
-                &mut candidates,
-                (options.policy, options.memory_bytes),
-                progress,
-                cancel,
-            )?;
+            let (candidates, plan) = self.plan(look)?;
             report.passes += 1;
             if std::mem::take(&mut may_join) && self.join_sources(&plan)? > 0 {
                 // They lie elsewhere now.
@@ -163,30 +187,49 @@ impl Worker<'_> {
             report.scanned_bytes = report.scanned_bytes.max(candidates.scanned_bytes);
             let outcome = self.carry_out(&candidates, &plan)?;
             let (is_cut, freed) = (outcome.is_cut, outcome.freed_bytes);
+            round.add(&outcome);
             report.outcome.add(outcome);
-            freed_bytes += freed;
             if is_cut {
-                return Ok(());
+                return Ok(false);
             }
             if plan.is_partial && freed > 0 {
                 continue;
             }
-            if let Some(next) = candidates.next {
-                from = next;
+            if plan.is_partial && memory_bytes > MEMORY_LEAST_BYTES {
+                // What they are used by takes more room than they do themselves: fewer at once.
+                memory_bytes /= 2;
                 continue;
             }
-            report.generation = generation;
-            rounds += 1;
-            // What is left then is what refuses, which it will do again, or new.
-            if freed_bytes == 0 || rounds >= ROUNDS_MAX {
-                report.complete = !report.outcome.is_owed;
-                return Ok(());
+            if let Some(next) = candidates.next {
+                round.from = next;
+                continue;
             }
-            (began, freed_bytes, from) = (None, 0, Rank::default());
+            report.generation = round.generation;
+            rounds += 1;
+            // What is left then is what refuses, which it will do again, or new. What changed meanwhile may be at rest by now.
+            let is_last = round.freed_bytes == 0 && (round.differing == 0 || rounds > 1);
+            round.tell(report);
+            if is_last || rounds >= ROUNDS_MAX || options.estimate {
+                return Ok(!plan.is_partial);
+            }
+            round = Round::begin(space)?;
         }
         // What is still found after so many passes is for the next run.
-        report.complete = report.generation > 0 && !report.outcome.is_owed;
-        Ok(())
+        report.outcome.is_owed |= round.is_owed;
+        Ok(report.generation > 0)
+    }
+
+    fn plan(&self, look: Look) -> Result<(Candidates, Plan)> {
+        let Self {
+            space,
+            options,
+            progress,
+            cancel,
+        } = *self;
+        let mut candidates = Candidates::find(space, look, progress, cancel)?;
+        let terms = (options.policy, options.memory_bytes);
+        let plan = plan(space, &mut candidates, terms, progress, cancel)?;
+        Ok((candidates, plan))
     }
 
     /// Writes files that others shall share anew in larger pieces; returns how many.

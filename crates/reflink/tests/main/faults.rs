@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use drystone_reflink::{Cancel, Error, Limits, Note, Options, Progress, Space, State, run};
 
-use crate::disk::{Disk, hash, noise, options, run_all, run_noted};
+use crate::disk::{Disk, hash, noise, options, put, run_all, run_noted};
 use crate::image::command;
+use crate::xfs::walked;
 
 const MIB: usize = 1 << 20;
 
@@ -145,6 +146,71 @@ fn a_file_that_refuses_is_a_problem_and_nothing_more() {
     );
     assert_eq!(outcome.freed_bytes, 2 * MIB as u64);
     assert!(fs::read(&fixed).unwrap() == bytes);
+}
+
+#[test]
+fn what_refused_or_changed_meanwhile_is_tried_again_by_the_next_run() {
+    let directory = tempfile::tempdir().unwrap();
+    for is_btrfs in [true, false] {
+        let Some(disk) = (if is_btrfs { Disk::btrfs("") } else { Disk::xfs() }) else {
+            return;
+        };
+        let cache = directory.path().join("cache");
+        let space = || -> Box<dyn Space> {
+            if is_btrfs {
+                Box::new(disk.space())
+            } else {
+                Box::new(walked(&disk, Some(&cache)))
+            }
+        };
+        let mut state = State::open(&directory.path().join(format!("state {is_btrfs}"))).unwrap();
+        state.see(space().id(), "a", "test").unwrap();
+        let bytes = noise(3, 4 * MIB);
+        for name in ["a", "b", "fixed"] {
+            disk.write(name, &bytes);
+        }
+        disk.sync();
+        let fixed = disk.path("fixed");
+        command("chattr", &["+i", fixed.to_str().unwrap()]);
+        let mut run = |limits| {
+            let options = Options {
+                limits,
+                ..options(64 << 20)
+            };
+            run_noted(&*space(), &options, Some(&mut state)).unwrap()
+        };
+        let usual = options(64 << 20).limits;
+        let freed: u64 = [4, 0].map(|_| run(usual)).map(|report| {
+            assert!(!report.complete && report.outcome.problem_count == 1, "{report:?}");
+            assert!(report.outcome.predicted_bytes <= 8 * MIB as u64, "{report:?}");
+            report.outcome.freed_bytes
+        })[0];
+        command("chattr", &["-i", fixed.to_str().unwrap()]);
+        let report = run(usual);
+        assert_eq!(
+            (report.complete, report.outcome.freed_bytes + freed),
+            (true, 8 * MIB as u64)
+        );
+        // One block changes while each pass of a run is carried out: the rest of the file is for the run after it.
+        disk.write("busy", &bytes);
+        disk.sync();
+        let count = std::sync::atomic::AtomicU64::new(0);
+        let is_late = || {
+            let turn = count.fetch_add(1, Ordering::Relaxed);
+            put(&disk.path("busy"), 2 * MIB as u64, &turn.to_le_bytes());
+            false
+        };
+        let report = run(Limits {
+            is_late: &is_late,
+            ..usual
+        });
+        assert!(count.load(Ordering::Relaxed) > 0);
+        let left = run(usual);
+        assert!(left.complete, "{left:?}");
+        let freed = report.outcome.freed_bytes + left.outcome.freed_bytes;
+        assert!(freed >= 3 * MIB as u64, "{report:?}, then {left:?}");
+        assert!(fs::read(disk.path("a")).unwrap() == bytes);
+    }
 }
 
 #[test]

@@ -280,10 +280,15 @@ impl Way<'_> {
         let was_stopped = followed.cancel.is_cancelled();
         drop(followed);
         let report = report?;
-        let exit = match report.outcome.problem_count {
-            _ if was_stopped => Exit::Interrupted,
-            0 => Exit::Done,
-            _ => Exit::Incomplete,
+        let outcome = &report.outcome;
+        // A limit that the user set is no failure: what is left then is for the next run.
+        let is_left = !report.complete && !outcome.is_cut && !self.estimate;
+        let exit = if was_stopped {
+            Exit::Interrupted
+        } else if outcome.problem_count > 0 || is_left {
+            Exit::Incomplete
+        } else {
+            Exit::Done
         };
         tell(app, target, &*space, (&report, self.estimate), (exit, start.elapsed()))?;
         Ok(exit)
@@ -340,10 +345,13 @@ fn tell(
             size(outcome.predicted_bytes),
             counted(outcome.extents, "extent"),
             duration(elapsed),
-            if report.complete {
-                ""
-            } else {
-                "; not everything was done: run it again"
+            match (report.complete, outcome.differing) {
+                (true, _) => String::new(),
+                (false, 0) => "; not everything was done: run it again".to_owned(),
+                (false, differing) => format!(
+                    "; not everything was done, {} changed meanwhile: run it again",
+                    counted(differing, "range")
+                ),
             }
         ),
     };
