@@ -27,7 +27,7 @@ const LAYOUT_BYTES: usize = 128 << 10;
 const OTHERS_MAX: usize = 24;
 /// No item is larger than a metadata block.
 const ITEM_MAX_BYTES: usize = 128 << 10;
-/// Room for references at first, and at most: an extent with more is left alone by its users.
+/// Room for references at first, and at most: of an extent with more, as many are told as had room at first.
 const REFERENCES_AT_FIRST: usize = 64;
 const REFERENCES_MAX: usize = 16 << 10;
 /// Directories that a path of subvolumes can be deep.
@@ -71,6 +71,18 @@ impl Range {
             from: (tree::SUBVOLUMES.0, 0, 0),
             to: (tree::SUBVOLUMES.1, u32::from(u8::MAX), u64::MAX),
             min_generation: since,
+        }
+    }
+}
+
+impl Range {
+    /// The items that say in which directories of its subvolume an inode has a name.
+    pub(crate) fn of_names(subvolume: u64, inode: u64) -> Self {
+        Self {
+            tree: subvolume,
+            from: (inode, kind::INODE_REF, 0),
+            to: (inode, kind::INODE_EXTENDED_REF, u64::MAX),
+            min_generation: 0,
         }
     }
 }
@@ -120,6 +132,11 @@ impl Btrfs {
     /// What it said about itself when it was opened.
     pub fn info(&self) -> Info {
         self.info
+    }
+
+    /// Its name, for messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The directory or file by which it was opened.
@@ -280,19 +297,19 @@ impl Btrfs {
         })
     }
 
-    /// Where files use the extent that begins at `start`; `None` if it has too many references to list.
-    pub fn references(&self, start: u64) -> Result<Option<Vec<Reference>>> {
+    /// Where files use the extent that begins at `start`, and whether that is all: of very many references only the first are told.
+    pub fn references(&self, start: u64) -> Result<(Vec<Reference>, bool)> {
         let mut room = REFERENCES_AT_FIRST;
         loop {
             let mut container = vec![0; ioctl::CONTAINER_HEAD_BYTES + room * 24];
             match ioctl::logical_ino(self.mount(), start, &mut container) {
-                Err(Errno::NOENT) => return Ok(Some(Vec::new())),
+                Err(Errno::NOENT) => return Ok((Vec::new(), true)),
                 other => other.map_err(|source| Error::kernel("list references", &self.name, source))?,
             }
             let (found, missed) = references(&container);
             match missed {
-                0 => return Ok(Some(found)),
-                _ if found.len() + missed as usize > REFERENCES_MAX => return Ok(None),
+                0 => return Ok((found, true)),
+                _ if found.len() + missed as usize > REFERENCES_MAX => return Ok((found, false)),
                 missed => room = found.len() + missed as usize + 8,
             }
         }
@@ -416,7 +433,7 @@ impl Btrfs {
         Ok(found)
     }
 
-    fn link(&self, subvolume: u64) -> Result<Option<RootRef>> {
+    pub(crate) fn link(&self, subvolume: u64) -> Result<Option<RootRef>> {
         let range = Range {
             tree: tree::ROOTS,
             from: (subvolume, kind::ROOT_BACKREF, 0),
@@ -429,13 +446,6 @@ impl Btrfs {
             Flow::Break(())
         })?;
         Ok(found)
-    }
-
-    /// The path of a directory in its subvolume, with `/` at its end unless it is the subvolume's root.
-    pub fn directory_path(&self, subvolume: u64, inode: u64) -> Result<Vec<u8>> {
-        let found = ioctl::ino_lookup(self.mount(), subvolume, inode);
-        let found = found.map_err(|source| Error::kernel("look up a directory", &self.name, source))?;
-        Ok(found.1)
     }
 }
 

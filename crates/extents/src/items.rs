@@ -232,6 +232,8 @@ pub struct Inode {
     pub size: u64,
     /// Names that it has.
     pub links: u32,
+    /// The user that it belongs to.
+    pub owner: u32,
     /// Type and permissions.
     pub mode: u32,
     /// Flags of the file system: 1 is NODATASUM, 2 is NODATACOW.
@@ -245,6 +247,7 @@ impl Inode {
             changed: le64(item, 8)?,
             size: le64(item, 16)?,
             links: le32(item, 40)?,
+            owner: le32(item, 44)?,
             mode: le32(item, 52)?,
             flags: le64(item, 64)?,
         };
@@ -281,6 +284,17 @@ pub fn parent(key: &Key, item: &[u8]) -> Option<u64> {
         kind::INODE_EXTENDED_REF => le64(item, 0),
         _ => None,
     }
+}
+
+/// A name that an inode has, and the directory that it is in, from an item that says so.
+pub fn name(key: &Key, item: &[u8]) -> Option<(u64, Vec<u8>)> {
+    let at = match key.kind {
+        kind::INODE_REF => 8,
+        kind::INODE_EXTENDED_REF => 16,
+        _ => return None,
+    };
+    let name = item.get(at + 2..)?.get(..usize::from(le16(item, at)?))?;
+    Some((parent(key, item)?, name.to_vec()))
 }
 
 /// A subvolume or snapshot, as the root tree has it.
@@ -479,6 +493,19 @@ mod tests {
     }
 
     #[test]
+    fn names_are_read() {
+        let mut one = words(&[2]);
+        one.extend([4, 0]);
+        one.extend(b"name and another");
+        let expected = Some((256, b"name".to_vec()));
+        assert_eq!(name(&key(257, kind::INODE_REF, 256), &one), expected);
+        let extended = [words(&[256]), one.clone()].concat();
+        assert_eq!(name(&key(257, kind::INODE_EXTENDED_REF, 99), &extended), expected);
+        assert_eq!(name(&key(257, kind::INODE_REF, 256), &one[..12]), None);
+        assert_eq!(name(&key(257, kind::INODE, 0), &one), None);
+    }
+
+    #[test]
     fn roots_and_links_are_read() {
         let mut item = vec![0; 439];
         item[160] = 11;
@@ -522,6 +549,7 @@ mod tests {
                 let key = key(object, kind, offset);
                 let _ = (Inode::decode(&key, &bytes), FileExtent::decode(&key, &bytes), Root::decode(&key, &bytes));
                 let _ = (RootRef::decode(&key, &bytes), DiskExtent::decode(&key, &bytes));
+                let _ = name(&key, &bytes);
             }
             let items: Vec<_> = Items::new(&bytes, count).collect();
             prop_assert!(items.len() * HEADER_BYTES <= bytes.len());

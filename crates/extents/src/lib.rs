@@ -12,6 +12,7 @@ mod error;
 mod ioctl;
 pub mod items;
 mod mounts;
+mod paths;
 mod physical;
 mod share;
 mod subvolume;

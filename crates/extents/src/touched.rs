@@ -6,9 +6,9 @@
 
 use std::collections::HashSet;
 
-use crate::btrfs::{Btrfs, FEW_BYTES, Flow, Range};
+use crate::btrfs::{Btrfs, Flow, Range};
 use crate::error::Result;
-use crate::items::{FileExtent, Inode, Key, kind, parent};
+use crate::items::{FileExtent, Inode, Key, parent};
 
 /// What changed in a subvolume.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,21 +103,5 @@ impl Btrfs {
             next.extend(above.into_iter().filter(|above| directories.insert(*above)));
         }
         Ok(())
-    }
-
-    /// The directories of the same subvolume that an inode has a name in; the top of a subvolume is in itself.
-    pub fn parents(&self, subvolume: u64, inode: u64) -> Result<Vec<u64>> {
-        let range = Range {
-            tree: subvolume,
-            from: (inode, kind::INODE_REF, 0),
-            to: (inode, kind::INODE_EXTENDED_REF, u64::MAX),
-            min_generation: 0,
-        };
-        let mut found = Vec::new();
-        self.search_by(range, FEW_BYTES, |key, item| {
-            found.extend(parent(key, item));
-            Flow::Continue(())
-        })?;
-        Ok(found)
     }
 }

@@ -4,7 +4,6 @@
 //!   written in: sharing keeps that, so that a run is not new data to the next.
 //! - No data is read but what has no checksums (NODATASUM, NODATACOW), and that only if it is wanted.
 
-use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +17,9 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::files::join_own;
 use crate::progress::Cancel;
-use crate::space::{Extent, FileId, NO_PRINT, Print, Space, Use, Uses, Which};
-use crate::unsummed::Unsummed;
+use crate::scope::{Scope, Scoped, is_private};
+use crate::space::{Extent, FileId, NO_PRINT, Print, Space, Unread, Use, Uses, Which};
+use crate::unsummed::{Unsummed, if_there, reader};
 
 /// Extents, and blocks, of which the fingerprints are asked for at once.
 const BATCH_EXTENTS: usize = 8192;
@@ -33,29 +33,15 @@ const WALK_ABOVE: u64 = 6;
 /// Looking for single extents costs about as much as streaming so many.
 const STREAM_ABOVE: u64 = 32;
 
-/// The bit of a file's mode that lets everybody read it.
-pub(crate) const EVERYBODY_READS: u32 = 0o004;
-
-/// Which files may be touched.
-#[derive(Debug, Clone, Default)]
-pub struct Scope {
-    /// Only these subvolumes; all if none are named.
-    pub subvolumes: Option<BTreeSet<u64>>,
-    /// Only files of this size and above, bytes.
-    pub min_file_bytes: u64,
-    /// Of files that not everybody may read, only those of this size and above, bytes.
-    pub private_min_bytes: u64,
-    /// Not what lies under these: subvolume, and path in it.
-    pub excluded: Vec<(u64, Vec<u8>)>,
-}
-
 /// A mounted Btrfs file system.
 #[derive(Debug)]
 pub struct BtrfsSpace {
     fs: Btrfs,
-    scope: Scope,
+    scope: Scoped,
     extent_count: AtomicU64,
     walked: Mutex<Option<Walked>>,
+    /// Bytes of data that were not looked at for want of checksums, in the latest scan.
+    unlooked: Mutex<u64>,
     unsummed: Option<Unsummed>,
 }
 
@@ -88,8 +74,9 @@ impl BtrfsSpace {
     pub fn new(fs: Btrfs, scope: Scope) -> Self {
         Self {
             fs,
-            scope,
+            scope: Scoped::new(scope),
             extent_count: AtomicU64::new(0),
+            unlooked: Mutex::default(),
             walked: Mutex::new(None),
             unsummed: None,
         }
@@ -114,26 +101,7 @@ impl BtrfsSpace {
 
     /// An inode, and whether its file may be touched.
     fn known(&self, file: FileId, inode: Inode) -> Known {
-        let of_subvolume = || {
-            self.scope
-                .excluded
-                .iter()
-                .filter(|(subvolume, _)| *subvolume == file.subvolume)
-        };
-        let path = of_subvolume()
-            .next()
-            .and_then(|_| self.fs.directory_path(file.subvolume, file.inode).ok());
-        let is_under = |path: &[u8], top: &[u8]| {
-            path.strip_prefix(top)
-                .is_some_and(|rest| top.is_empty() || rest.starts_with(b"/"))
-        };
-        let excluded = path.is_some_and(|path| of_subvolume().any(|(_, top)| is_under(&path, top)));
-        let subvolumes = self.scope.subvolumes.as_ref();
-        let in_scope = inode.is_file()
-            && inode.size >= self.scope.min_file_bytes
-            && (inode.mode & EVERYBODY_READS != 0 || inode.size >= self.scope.private_min_bytes)
-            && subvolumes.is_none_or(|known| known.contains(&file.subvolume))
-            && !excluded;
+        let in_scope = self.scope.has(&self.fs, file, inode);
         Known { file, inode, in_scope }
     }
 
@@ -151,6 +119,8 @@ impl BtrfsSpace {
                 block: (extent.offset / block) as u32,
                 blocks: blocks as u32,
                 tail_bytes: ((extent.len - beyond) % block) as u32,
+                owner: inode.owner,
+                is_private: is_private(inode.mode, inode.size, self.scope.scope.private_min_bytes),
             },
             form: extent.form,
             unsummed: inode.is_unsummed(),
@@ -160,9 +130,7 @@ impl BtrfsSpace {
 
     /// The uses of one extent, by asking for its references.
     fn look_up(&self, start: u64, seen: &mut Option<Known>) -> Result<Uses> {
-        let Some(references) = self.fs.references(start)? else {
-            return Ok(Uses::default());
-        };
+        let (references, are_all) = self.fs.references(start)?;
         let mut found = Vec::new();
         for Reference {
             subvolume,
@@ -172,14 +140,20 @@ impl BtrfsSpace {
         {
             let file = FileId { subvolume, inode };
             if seen.as_ref().is_none_or(|known| known.file != file) {
-                *seen = self.fs.inode(subvolume, inode)?.map(|inode| self.known(file, inode));
+                let about = if_there(self.fs.inode(subvolume, inode))?.flatten();
+                *seen = about.map(|inode| self.known(file, inode));
             }
             let Some(known) = seen else { continue };
-            let extents = self.fs.file_extents(subvolume, inode, (file_offset, file_offset))?;
+            let extents = if_there(self.fs.file_extents(subvolume, inode, (file_offset, file_offset)))?;
+            let extents = extents.unwrap_or_default();
             let extent = extents.iter().find(|extent| extent.disk_start == start);
             found.extend(extent.map(|extent| self.found(extent, known)));
         }
-        Ok(collect(&found))
+        let uses = collect(&found);
+        Ok(Uses {
+            complete: uses.complete && are_all,
+            ..uses
+        })
     }
 
     /// Goes through all files once and keeps the uses of `extents`; nothing if they do not fit.
@@ -335,6 +309,23 @@ impl Space for BtrfsSpace {
         Ok(stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize))
     }
 
+    fn unreadable(&self) -> u64 {
+        self.unsummed.as_ref().map_or(0, Unsummed::unreadable)
+    }
+
+    fn unread(&self) -> Vec<Unread> {
+        let files = self.unsummed.as_ref().map(Unsummed::unread).unwrap_or_default();
+        let named = files.into_iter().map(|(file, why)| Unread {
+            path: self.path(file).unwrap_or_default(),
+            why,
+        });
+        named.collect()
+    }
+
+    fn unlooked_bytes(&self) -> u64 {
+        *self.unlooked.lock()
+    }
+
     fn frees_whole_extents(&self) -> bool {
         true
     }
@@ -355,7 +346,7 @@ impl Space for BtrfsSpace {
             Which::NewSince(since) => (since + 1, true),
         };
         let (mut batch, mut prints, mut from, mut count) = (Vec::new(), Vec::new(), 0, 0);
-        let mut before = 0;
+        let (mut before, mut unlooked) = (0, 0);
         loop {
             self.batch(from, min_generation, &mut batch)?;
             let Some(last) = batch.last() else { break };
@@ -366,18 +357,25 @@ impl Space for BtrfsSpace {
             for extent in &batch {
                 let (own, after) = rest.split_at_mut_checked(extent.blocks as usize).unwrap_or_default();
                 rest = after;
-                let unsummed = self.unsummed.as_ref();
-                if let Some(unsummed) = unsummed.filter(|_| own.iter().all(|print| *print == NO_PRINT)) {
-                    // Only a look at all of them says what lies between two.
-                    let last = if only_new { extent.start } else { before };
-                    unsummed.fill(&self.fs, extent, last, own)?;
-                    before = extent.start;
+                if own.iter().all(|print| *print == NO_PRINT) {
+                    if let Some(unsummed) = &self.unsummed {
+                        // Only a look at all of them says what lies between two.
+                        let last = if only_new { extent.start } else { before };
+                        unsummed.fill(&self.fs, extent, last, own)?;
+                        before = extent.start;
+                    } else if reader(&self.fs, extent.start)?.is_some() {
+                        unlooked += u64::from(extent.blocks) * self.block_bytes();
+                    }
                 }
                 visit(*extent, own)?;
             }
         }
+        if let Some(unsummed) = &self.unsummed {
+            unsummed.commit()?;
+        }
         if !only_new {
             self.extent_count.store(count, Ordering::Relaxed);
+            *self.unlooked.lock() = unlooked;
         }
         Ok(())
     }

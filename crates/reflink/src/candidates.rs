@@ -24,6 +24,9 @@ const EXTENTS_SHARE: u64 = 3;
 /// Memory of an extent beside its fingerprints, bytes: itself, its rank, its place in the order, its uses.
 const EXTENT_BYTES: u64 = 168;
 
+/// How often all fingerprints are looked at.
+const SCANS: u64 = 2;
+
 /// Scatters fingerprints, which may be of any kind, evenly.
 pub(crate) fn scatter(print: Print) -> u64 {
     (u64::from(print) ^ 0x9e37_79b9).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -151,6 +154,7 @@ impl Candidates {
     pub fn find(space: &dyn Space, look: Look, progress: &Progress, cancel: &Cancel) -> Result<Self> {
         let blocks = space.used_bytes()? / space.block_bytes();
         let filter = || Filter::new(blocks, look.memory_bytes / FILTER_SHARE);
+        let used_bytes = blocks * space.block_bytes();
         let (mut once, mut twice) = (filter(), filter());
         let mut found = Self {
             starts: vec![0],
@@ -165,6 +169,7 @@ impl Candidates {
                 return Ok(found);
             }
         }
+        Progress::add(&progress.to_scan_bytes, used_bytes * SCANS);
         let zero = space.zero_print();
         space.scan(Which::All, &mut |extent, prints| {
             let bytes = u64::from(extent.blocks) * space.block_bytes();
@@ -182,6 +187,7 @@ impl Candidates {
         drop(once);
         let limit = look.memory_bytes / EXTENTS_SHARE;
         space.scan(Which::All, &mut |extent, prints| {
+            Progress::add(&progress.scanned_bytes, u64::from(extent.blocks) * space.block_bytes());
             let mut met_again = twice.sample(prints).filter(|print| twice.has(*print)).peekable();
             if met_again.peek().is_some() {
                 let rank = Rank::new(&extent, met_again);

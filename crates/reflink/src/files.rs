@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, open};
 use crate::cache::{STEP_BYTES, read_ahead};
 use crate::error::{Error, Result};
 use crate::progress::{Cancel, Progress};
+use crate::swap::is_swap;
 
 /// Bytes that are read ahead and compared at once.
 const PIECE_BYTES: u64 = 16 << 20;
@@ -159,7 +160,15 @@ fn open_file(path: &Path) -> Result<Opened> {
             why,
         });
     }
-    Ok(Opened { file, about })
+    let opened = Opened { file, about };
+    if is_swap(&opened.file, opened.len()).map_err(failed("read"))? {
+        let why = "it is a swap file, which can be used no more once it shares data".to_owned();
+        return Err(Error::Target {
+            path: path.to_owned(),
+            why,
+        });
+    }
+    Ok(opened)
 }
 
 /// Whether two files of one length lie at the same places of the disk, from the first byte to the last.

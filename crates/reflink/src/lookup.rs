@@ -1,5 +1,7 @@
 //! Files by their size, as the file system has them now.
 
+use std::collections::BTreeSet;
+
 use drystone_extents::items::{Inode, kind, tree};
 use drystone_extents::{Flow, Range};
 
@@ -14,7 +16,7 @@ const FILES_MAX: usize = 1 << 20;
 pub fn files_of_size(target: &Target, bytes: u64) -> Result<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     if !target.is_searched() {
-        walk(target.place(), &mut |file, _| {
+        walk(target.place(), &BTreeSet::new(), &mut |file, _| {
             if file.size == bytes && found.len() < FILES_MAX {
                 found.push(file.path);
             }

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::error::{Error, Result};
 use crate::plan::live;
+use crate::scope::is_private;
 use crate::space::{Extent, FileId, NO_PRINT, Print, Use, Uses, Which};
 use crate::state::failed;
 use crate::walk::FoundFile;
@@ -23,7 +24,9 @@ use crate::walk::FoundFile;
 const EXTENT_MAX_BLOCKS: u64 = 32 << 10;
 /// Rows that a scan takes from the database at once, and fingerprints of them.
 const SCAN_ROWS: usize = 1024;
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
+/// What is noted of a file of which a part could not be read: neither 0, all is to be read, nor 1, all is known.
+const PARTLY: i32 = 2;
 /// Encoded data has as many blocks as files have of it, and lies above all else: each block of the disk has room for the most that may
 /// be encoded in it (128 KiB on Btrfs).
 const ENCODED_FROM: u64 = 1 << 62;
@@ -33,7 +36,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS walk (generation INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS file (
         inode INTEGER PRIMARY KEY, path BLOB NOT NULL, size INTEGER NOT NULL, mtime INTEGER NOT NULL, ctime INTEGER NOT NULL,
-        known INTEGER NOT NULL
+        owner INTEGER NOT NULL, mode INTEGER NOT NULL, known INTEGER NOT NULL
     );
     CREATE TABLE IF NOT EXISTS extent (start INTEGER PRIMARY KEY, blocks INTEGER NOT NULL, generation INTEGER NOT NULL, prints BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS use (
@@ -43,6 +46,7 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS use_inode ON use (inode);
     CREATE TABLE IF NOT EXISTS lost (extent INTEGER PRIMARY KEY);
     CREATE TEMP TABLE seen (inode INTEGER PRIMARY KEY);
+    CREATE TEMP TABLE excluded (inode INTEGER PRIMARY KEY);
 ";
 
 /// The map.
@@ -51,6 +55,8 @@ pub(crate) struct Map {
     connection: Connection,
     path: PathBuf,
     block_bytes: u64,
+    /// Files that not everybody may read, below this size, are private.
+    private_min_bytes: u64,
 }
 
 /// Part of a piece of a file that lies in one extent, or in none that is known.
@@ -60,11 +66,16 @@ struct Part {
 }
 
 impl Map {
-    pub(crate) fn new(connection: Connection, path: PathBuf, block_bytes: u64) -> Result<Self> {
+    pub(crate) fn new(
+        connection: Connection,
+        path: PathBuf,
+        (block_bytes, private_min_bytes): (u64, u64),
+    ) -> Result<Self> {
         let map = Self {
             connection,
             path,
             block_bytes,
+            private_min_bytes,
         };
         map.call(|connection| {
             let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -109,6 +120,7 @@ impl Map {
         let generation = last.first().copied().unwrap_or(least as i64) + 1;
         self.execute("INSERT INTO walk VALUES (?1)", [generation])?;
         self.execute("DELETE FROM walk WHERE generation < ?1", [generation])?;
+        self.execute("UPDATE file SET known = 0 WHERE known = ?1", [PARTLY])?;
         Ok(generation as u64)
     }
 
@@ -152,21 +164,30 @@ impl Map {
             }
             self.drop_uses(found.inode)?;
             self.execute(
-                "INSERT OR REPLACE INTO file VALUES (?1, ?2, ?3, ?4, ?5, 0)",
+                "INSERT OR REPLACE INTO file VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
                 params![
                     found.inode as i64,
                     found.path,
                     found.size as i64,
                     found.mtime_ns,
-                    found.ctime_ns
+                    found.ctime_ns,
+                    found.owner,
+                    found.mode
                 ],
             )?;
         }
         Ok(())
     }
 
-    /// Forgets files that were not seen, and places that nobody uses.
+    /// Notes that a file is left alone, by whichever of its names it is seen.
+    pub(crate) fn exclude(&self, inode: u64) -> Result<()> {
+        self.execute("INSERT OR IGNORE INTO excluded VALUES (?1)", [inode as i64])
+    }
+
+    /// Forgets files that were not seen or are excluded, and places that nobody uses.
     pub(crate) fn sweep(&mut self) -> Result<()> {
+        self.execute("DELETE FROM seen WHERE inode IN (SELECT inode FROM excluded)", [])?;
+        self.execute("DELETE FROM excluded", [])?;
         let gone =
             "SELECT inode FROM file WHERE inode > ?1 AND inode NOT IN (SELECT inode FROM seen) ORDER BY inode LIMIT ?2";
         self.each_number(gone, |inode| self.drop_file(inode))?;
@@ -232,12 +253,30 @@ impl Map {
 
     /// Some files of which not all is known.
     pub(crate) fn changed(&self, count: usize) -> Result<Vec<FoundFile>> {
-        let sql = "SELECT inode, path, size, mtime, ctime FROM file WHERE known = 0 LIMIT ?1";
+        let sql = "SELECT inode, path, size, mtime, ctime, owner, mode FROM file WHERE known = 0 LIMIT ?1";
         self.rows(sql, [count as i64], found)
     }
 
+    /// Bytes of files of which not all is known.
+    pub(crate) fn changed_bytes(&self) -> Result<u64> {
+        let sql = "SELECT coalesce(sum(size), 0) FROM file WHERE known = 0";
+        let bytes = self.rows(sql, [], |row| row.get::<_, i64>(0))?;
+        Ok(bytes.first().map_or(0, |bytes| *bytes as u64))
+    }
+
+    /// Notes that a file has nothing that may be shared.
+    pub(crate) fn leave(&self, inode: u64) -> Result<()> {
+        self.execute("UPDATE file SET known = 1 WHERE inode = ?1", [inode as i64])
+    }
+
+    /// Notes that the next walk shall look at a file again.
+    pub(crate) fn look_again(&self, inode: u64) -> Result<()> {
+        let with = params![inode as i64, PARTLY];
+        self.execute("UPDATE file SET known = ?2 WHERE inode = ?1", with)
+    }
+
     pub(crate) fn file(&self, inode: u64) -> Result<Option<FoundFile>> {
-        let sql = "SELECT inode, path, size, mtime, ctime FROM file WHERE inode = ?1";
+        let sql = "SELECT inode, path, size, mtime, ctime, owner, mode FROM file WHERE inode = ?1";
         self.call(|connection| {
             connection
                 .prepare_cached(sql)?
@@ -396,7 +435,8 @@ impl Map {
     }
 
     pub(crate) fn uses(&self, extent: u64) -> Result<Uses> {
-        let sql = "SELECT inode, offset, block, blocks, tail, shared FROM use WHERE extent = ?1 ORDER BY inode, offset";
+        let sql = "SELECT inode, offset, block, blocks, tail, shared, owner, mode, size
+                   FROM use JOIN file USING (inode) WHERE extent = ?1 ORDER BY inode, offset";
         let found = self.rows(sql, [extent as i64], |row| {
             let number = |at: usize| row.get::<_, i64>(at);
             let one = Use {
@@ -408,12 +448,18 @@ impl Map {
                 block: number(2)? as u32,
                 blocks: number(3)? as u32,
                 tail_bytes: number(4)? as u32,
+                owner: number(6)? as u32,
+                is_private: false,
             };
-            Ok((one, row.get::<_, bool>(5)?))
+            Ok((one, row.get::<_, bool>(5)?, (number(7)? as u32, number(8)? as u64)))
         })?;
         // Shared, but not with what was walked: it would not become free.
-        let elsewhere = matches!(found.as_slice(), [(_, true)]);
-        let list = found.into_iter().map(|(one, _)| one).collect();
+        let elsewhere = matches!(found.as_slice(), [(_, true, _)]);
+        let with_privacy = found.into_iter().map(|(one, _, (mode, bytes))| Use {
+            is_private: is_private(mode, bytes, self.private_min_bytes),
+            ..one
+        });
+        let list = with_privacy.collect();
         Ok(Uses {
             list,
             complete: !elsewhere,
@@ -487,5 +533,7 @@ fn found(row: &Row<'_>) -> rusqlite::Result<FoundFile> {
         size: row.get::<_, i64>(2)? as u64,
         mtime_ns: row.get(3)?,
         ctime_ns: row.get(4)?,
+        owner: row.get(5)?,
+        mode: row.get(6)?,
     })
 }

@@ -8,13 +8,13 @@
 mod copies;
 mod judge;
 
+use std::cell::Cell;
 use std::fmt;
 
 use self::judge::FRAGMENT_BYTES;
 use crate::candidates::Candidates;
 use crate::cover::{Index, Run, Source};
 use crate::error::Result;
-use crate::owners::Owners;
 use crate::progress::{Cancel, Progress};
 use crate::space::{Extent, NO_PRINT, Print, Space, Use, Uses};
 
@@ -85,6 +85,8 @@ pub struct Plan {
     pub uses: Vec<Uses>,
     /// Bytes that it frees.
     pub gain_bytes: u64,
+    /// Extents that stay because what they have in common belongs to several users, and is small and private.
+    pub guarded: u64,
     /// Some candidates did not fit in memory: plan again when this is done.
     pub is_partial: bool,
 }
@@ -114,8 +116,8 @@ struct Planner<'a> {
     policy: Policy,
     index: Index,
     fates: Vec<Fate>,
-    /// Owners of files that were asked for.
-    owners: Owners,
+    /// What is judged just now found something that only its owner may share.
+    is_guarded: Cell<bool>,
     plan: Plan,
 }
 
@@ -136,7 +138,7 @@ pub fn plan(
         policy,
         index: Index::new(memory_bytes / INDEX_SHARE),
         fates: vec![Fate::Open; count],
-        owners: Owners::default(),
+        is_guarded: Cell::new(false),
         plan: Plan {
             policy,
             uses: vec![Uses::default(); count],
@@ -220,7 +222,9 @@ impl Planner<'_> {
         let live = live(uses);
         let tails_agree = mark(self.candidates.prints_mut(at), &live, uses);
         let may_go = uses.complete && tails_agree;
+        self.is_guarded.set(false);
         let verdict = may_go.then(|| self.judge(index, extent, &live)).flatten();
+        self.plan.guarded += u64::from(verdict.is_none() && self.is_guarded.get());
         match verdict {
             Some(verdict) => self.goes(index, &live, verdict),
             None => {

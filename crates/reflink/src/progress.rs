@@ -8,8 +8,10 @@ use crate::error::{Error, Result};
 /// Counters that only grow; read at any time.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Bytes on disk whose fingerprints were looked at.
+    /// Bytes that were looked at or read for their fingerprints, and those that there are, about; 0 while unknown.
     pub scanned_bytes: AtomicU64,
+    /// As above.
+    pub to_scan_bytes: AtomicU64,
     /// Extents that were planned about, and those that there are; 0 while unknown.
     pub planned_extents: AtomicU64,
     /// As above.

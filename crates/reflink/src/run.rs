@@ -50,6 +50,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// Extents that have something in common with another.
     pub candidates: u64,
+    /// Extents that stay because what they have in common belongs to several users, and is small and private.
+    pub guarded: u64,
     /// Passes that were made.
     pub passes: u64,
     /// The generation up to which everything was looked at.
@@ -183,6 +185,7 @@ impl Worker<'_> {
                 space.settle()?;
                 continue;
             }
+            report.guarded = report.guarded.max(plan.guarded);
             report.candidates = report.candidates.max(candidates.extents().len() as u64);
             report.scanned_bytes = report.scanned_bytes.max(candidates.scanned_bytes);
             let outcome = self.carry_out(&candidates, &plan)?;

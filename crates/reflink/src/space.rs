@@ -51,6 +51,19 @@ pub struct Use {
     pub blocks: u32,
     /// Bytes of the last of them that are in the file; 0 if all.
     pub tail_bytes: u32,
+    /// The user that the file belongs to.
+    pub owner: u32,
+    /// The file is small and not everybody may read it: only files of its owner may share with it.
+    pub is_private: bool,
+}
+
+/// What could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// Where it is, as [`Space::path`] says it.
+    pub path: Vec<u8>,
+    /// What the operating system said.
+    pub why: String,
 }
 
 /// All uses of an extent.
@@ -94,6 +107,16 @@ pub trait Space: Sync {
         0
     }
 
+    /// The first of those.
+    fn unread(&self) -> Vec<Unread> {
+        Vec::new()
+    }
+
+    /// Bytes of data that were not looked at because they would have to be read.
+    fn unlooked_bytes(&self) -> u64 {
+        0
+    }
+
     /// Whether space is given back only with the last use of any block of an extent, and not block by block.
     fn frees_whole_extents(&self) -> bool;
 
@@ -118,12 +141,6 @@ pub trait Space: Sync {
 
     /// Opens a file for reading and for being shared into.
     fn open(&self, file: FileId) -> Result<OwnedFd>;
-
-    /// The user that a file belongs to, if it can be found out.
-    fn owner(&self, file: FileId) -> Option<u32> {
-        let stat = rustix::fs::fstat(self.open(file).ok()?).ok()?;
-        Some(stat.st_uid)
-    }
 
     /// Where a file is, for people: from the top of the file system, or of what was walked.
     fn path(&self, file: FileId) -> Option<Vec<u8>>;

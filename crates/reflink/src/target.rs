@@ -11,16 +11,19 @@ use std::path::{Path, PathBuf};
 
 use drystone_extents::items::tree;
 use drystone_extents::{Btrfs, Kind, Mount, Subvolume, fs_id, kind_of, mounts, subvolume, subvolume_of};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, Stat, openat};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
-use crate::btrfs::{BtrfsSpace, Scope};
+use crate::btrfs::BtrfsSpace;
 use crate::error::{Error, Result};
 use crate::progress::{Cancel, Progress};
-use crate::space::Space;
+use crate::scope::Scope;
+use crate::space::{FileId, Space};
 use crate::walked::{Walk, WalkedSpace};
 
+/// Below this size, files that not everybody may read share with files of their owner alone, unless the caller wants another size.
+pub const PRIVATE_MIN_BYTES: u64 = 64 << 10;
 /// Where links of file systems by UUID are.
 const BY_UUID: &str = "/dev/disk/by-uuid";
 /// What [`find_targets`] needs to know, for file systems that are not mounted.
@@ -49,7 +52,7 @@ pub struct Target {
 pub struct Known<'a> {
     /// Only files of this size and above, bytes.
     pub min_file_bytes: u64,
-    /// Of files that not everybody may read, only those of this size and above, bytes.
+    /// Files that not everybody may read, below this size, share with files of their owner alone.
     pub private_min_bytes: u64,
     /// Directories and files that are left alone.
     pub exclude: &'a [PathBuf],
@@ -322,14 +325,14 @@ impl Target {
             bytes => format!(", from {bytes} bytes"),
         };
         let private = match known.private_min_bytes {
-            0 => String::new(),
-            bytes => format!(", of files that others cannot read from {bytes} bytes"),
+            PRIVATE_MIN_BYTES => String::new(),
+            bytes => format!(", private files shared from {bytes} bytes"),
         };
         format!("{part}{from}{private}{without}")
     }
 
     /// Says where on this file system `path` is, with the subvolumes under it; nothing if it is on another.
-    fn exclude(&self, fs: &Btrfs, path: &Path, excluded: &mut Vec<(u64, Vec<u8>)>) -> Result<()> {
+    fn exclude(&self, fs: &Btrfs, path: &Path, excluded: &mut BTreeSet<FileId>) -> Result<()> {
         let failed = |source| Error::io(path, "exclude", source);
         let file = openat(
             CWD,
@@ -354,11 +357,27 @@ impl Target {
         for root in fs.subvolumes()? {
             let path = fs.subvolume_path(root.id)?.unwrap_or_default();
             if root.id != subvolume && path.starts_with(&prefix) {
-                excluded.push((root.id, Vec::new()));
+                excluded.insert(FileId {
+                    subvolume: root.id,
+                    inode: tree::SUBVOLUMES.0,
+                });
             }
         }
-        excluded.push((subvolume, inner));
+        excluded.insert(FileId { subvolume, inode });
         Ok(())
+    }
+
+    /// The inode of what is to be left alone, if it is in what is walked; that of the latter, if it is below the former.
+    fn excluded_inode(&self, path: &Path, own: &Stat) -> Result<Option<u64>> {
+        let failed = |source| Error::io(path, "exclude", source);
+        let of_path = rustix::fs::stat(path).map_err(failed)?;
+        let absolute = fs::canonicalize(path).map_err(|source| Error::io(path, "exclude", source))?;
+        let is_below = self.path.as_ref().is_some_and(|own| own.starts_with(&absolute));
+        Ok(if is_below {
+            Some(own.st_ino)
+        } else {
+            (of_path.st_dev == own.st_dev).then_some(of_path.st_ino)
+        })
     }
 
     /// Looks at it, which for a file system without checksums means to read what is new.
@@ -369,7 +388,7 @@ impl Target {
                 subvolumes: self.subvolumes.clone(),
                 min_file_bytes: known.min_file_bytes,
                 private_min_bytes: known.private_min_bytes,
-                excluded: Vec::new(),
+                excluded: BTreeSet::new(),
             };
             for path in known.exclude {
                 self.exclude(&fs, path, &mut scope.excluded)?;
@@ -383,12 +402,13 @@ impl Target {
                 .map(|dir| dir.join(format!("{}.unsummed", hex(&self.id))));
             return Ok(Box::new(space.with_unsummed(cache.as_deref(), cancel)?));
         }
-        let own = self.path.as_deref().unwrap_or(Path::new("/"));
-        let inside = |path: &PathBuf| Some(fs::canonicalize(path).ok()?.strip_prefix(own).ok()?.to_owned());
-        let exclude: Vec<PathBuf> = known.exclude.iter().filter_map(inside).collect();
-        // One for each directory, since what is not found in it is forgotten.
-        let of = blake3::hash(own.as_os_str().as_encoded_bytes()).to_hex();
-        let file = format!("{}-{}.map", hex(&self.id), of.get(..16).unwrap_or_default());
+        let about = rustix::fs::fstat(&self.place).map_err(|source| Error::io(&self.name, "look at", source))?;
+        let mut excluded = BTreeSet::new();
+        for path in known.exclude {
+            excluded.extend(self.excluded_inode(path, &about)?);
+        }
+        // One for each directory, wherever it is mounted, since what is not found in it is forgotten.
+        let file = format!("{}-{}.map", hex(&self.id), about.st_ino);
         let cache = known.cache_dir.map(|directory| directory.join(file));
         let walk = Walk {
             root: self.place.as_fd(),
@@ -396,7 +416,7 @@ impl Target {
             cache: cache.as_deref(),
             min_file_bytes: known.min_file_bytes,
             private_min_bytes: known.private_min_bytes,
-            exclude: &exclude,
+            excluded: &excluded,
         };
         Ok(Box::new(WalkedSpace::open(walk, progress, cancel)?))
     }

@@ -5,6 +5,7 @@
 //! - The database is a cache: without it everything is read again. Memory does not grow with the number of files.
 //! - Files that cannot be opened are counted and left alone.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -16,14 +17,14 @@ use rusqlite::Connection;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::{Errno, pwrite};
 
-use crate::btrfs::EVERYBODY_READS;
 use crate::error::{Error, Result};
 use crate::map::Map;
 use crate::progress::{Cancel, Progress};
 use crate::read::{hash_block, read_pieces};
-use crate::space::{Extent, FileId, Print, Space, Uses, Which};
+use crate::space::{Extent, FileId, Print, Space, Unread, Uses, Which};
 use crate::state::failed;
-use crate::walk::{FoundFile, walk};
+use crate::swap::is_swap;
+use crate::walk::{FoundFile, Unreadable, walk};
 
 /// Walks of one map are fewer than this power of two for each second since it was made.
 const WALKS_A_SECOND_BITS: u32 = 8;
@@ -41,7 +42,7 @@ pub struct WalkedSpace {
     zero: Print,
     map: Mutex<Map>,
     generation: u64,
-    unreadable: u64,
+    unreadable: Unreadable,
     /// Bytes that were read.
     pub read_bytes: u64,
 }
@@ -50,7 +51,7 @@ pub struct WalkedSpace {
 #[derive(Debug, Default)]
 struct Looked {
     /// Files that could not be opened, and pieces that could not be read.
-    unreadable: u64,
+    unreadable: Unreadable,
     read_bytes: u64,
 }
 
@@ -65,10 +66,10 @@ pub struct Walk<'a> {
     pub cache: Option<&'a Path>,
     /// Only files of this size and above, bytes.
     pub min_file_bytes: u64,
-    /// Of files that not everybody may read, only those of this size and above, bytes.
+    /// Files that not everybody may read, below this size, share with files of their owner alone.
     pub private_min_bytes: u64,
-    /// Directories and files in it that are left alone.
-    pub exclude: &'a [PathBuf],
+    /// Directories and files that are left alone, by inode.
+    pub excluded: &'a BTreeSet<u64>,
 }
 
 impl WalkedSpace {
@@ -84,12 +85,12 @@ impl WalkedSpace {
         let mut space = Self {
             id: fs_id(root.as_fd())?,
             zero: hash_block(&vec![0; block_bytes as usize]),
-            map: Mutex::new(Map::new(connection, path, block_bytes)?),
+            map: Mutex::new(Map::new(connection, path, (block_bytes, about.private_min_bytes))?),
             root,
             path: about.name.into(),
             block_bytes,
             generation: 0,
-            unreadable: 0,
+            unreadable: Unreadable::default(),
             read_bytes: 0,
         };
         space.probe()?;
@@ -131,14 +132,11 @@ impl WalkedSpace {
         let least = made.map_or(0, |made| (made.st_ctime.max(0) as u64) << WALKS_A_SECOND_BITS);
         self.generation = map.begin(least)?;
         let mut batch = Vec::new();
-        let mut unreadable = walk(&self.root, &mut |found: FoundFile, mode| {
+        let mut unreadable = walk(&self.root, about.excluded, &mut |found: FoundFile, is_excluded| {
             cancel.check()?;
-            let path = Path::new(OsStr::from_bytes(&found.path));
-            let is_excluded = about.exclude.iter().any(|top| path.starts_with(top));
-            let is_private = mode & EVERYBODY_READS == 0;
-            let private = if is_private { about.private_min_bytes } else { 0 };
-            let least = about.min_file_bytes.max(private).max(1);
-            if found.size >= least && !is_excluded {
+            if is_excluded {
+                map.exclude(found.inode)?;
+            } else if found.size >= about.min_file_bytes.max(1) {
                 batch.push(found);
             }
             if batch.len() >= BATCH {
@@ -150,9 +148,10 @@ impl WalkedSpace {
         map.see(batch)?;
         map.sweep()?;
         let mut read_bytes = 0;
+        Progress::add(&progress.to_scan_bytes, map.changed_bytes()?);
         while let Some(changed) = Some(map.changed(BATCH)?).filter(|changed| !changed.is_empty()) {
             let looked = self.look_into(&mut map, changed, progress, cancel)?;
-            unreadable += looked.unreadable;
+            unreadable.extend(looked.unreadable);
             read_bytes += looked.read_bytes;
             map.commit()?;
         }
@@ -178,23 +177,28 @@ impl WalkedSpace {
                 break;
             }
             match open_checked(&self.root, &found) {
+                // Nobody could use it any more if it shared data.
+                Ok(file) if is_swap(&file, found.size).unwrap_or(false) => map.leave(found.inode)?,
                 Ok(file) => {
                     let pieces = map.unknown_pieces(&file, &found)?;
                     unknown.extend(pieces.into_iter().map(|piece| (files.len(), piece)));
                     files.push((file, found));
                 }
-                Err(_) => {
-                    looked.unreadable += 1;
+                // Removed meanwhile, or another by now.
+                Err(Errno::NOENT | Errno::STALE) => map.drop_file(found.inode)?,
+                Err(error) => {
+                    looked.unreadable.add(&found.path, error);
                     map.drop_file(found.inode)?;
                 }
             }
         }
         let once = map.each_place_once(unknown);
         let pieces: Vec<_> = once
-            .into_iter()
-            .filter_map(|(file, piece)| Some((&files.get(file)?.0, piece)))
+            .iter()
+            .filter_map(|(file, piece)| Some((&files.get(*file)?.0, *piece)))
             .collect();
         let about = (self.block_bytes, cancel);
+        let mut partly = BTreeSet::new();
         read_pieces(&pieces, about, &mut |index, prints| match (pieces.get(index), prints) {
             (Some((_, piece)), Some(prints)) => {
                 Progress::add(&progress.scanned_bytes, piece.len);
@@ -203,12 +207,16 @@ impl WalkedSpace {
             }
             _ => {
                 // Of the file that has it the rest is known.
-                looked.unreadable += 1;
+                partly.extend(once.get(index).map(|(file, _)| *file));
                 Ok(())
             }
         })?;
-        for (file, found) in &files {
+        for (at, (file, found)) in files.iter().enumerate() {
             map.add_uses(file, found)?;
+            if partly.contains(&at) {
+                looked.unreadable.add(&found.path, "its data could not be read");
+                map.look_again(found.inode)?;
+            }
         }
         Ok(looked)
     }
@@ -248,7 +256,11 @@ impl Space for WalkedSpace {
     }
 
     fn unreadable(&self) -> u64 {
-        self.unreadable
+        self.unreadable.count
+    }
+
+    fn unread(&self) -> Vec<Unread> {
+        self.unreadable.named.clone()
     }
 
     fn frees_whole_extents(&self) -> bool {
@@ -311,6 +323,7 @@ impl Space for WalkedSpace {
 
     fn freed(&self, extents: &[Extent]) -> Result<u64> {
         let mut map = self.map.lock();
+        map.commit()?;
         let (before, users) = map.used_of(extents)?;
         for inode in users {
             let Some(found) = map.file(inode)? else { continue };

@@ -28,8 +28,9 @@ Nothing but the kernel's own sharing, which compares first, touches files: conte
 read-only snapshots included. As root on Btrfs, duplicates are found in the checksums that the file system has; \
 data without (chattr +C), and all of it elsewhere, is read once and remembered.
 
-What files share shows: whoever may read one of them sees that somebody has the same data, and can confirm a \
-guess about a file of yours that is small. Where users do not trust each other, give --same-owner.";
+What files share shows: whoever may read one of them sees that somebody has the same data, and could confirm a \
+guess about a small file. So files below 64 KiB that others cannot read share with files of their owner alone \
+(--private-size-cutoff). Where users do not trust each other at all, give --same-owner.";
 
 /// Free the space of duplicates on Btrfs and XFS, in place.
 #[derive(Debug, Args)]
@@ -79,9 +80,9 @@ struct Scope {
     /// Leave this directory or file alone (may be given several times)
     #[arg(long, value_name = "PATH")]
     exclude: Vec<PathBuf>,
-    /// Leave out files that others cannot read and that are smaller; `watch` takes 64KiB if this is not given
-    #[arg(long, value_name = "SIZE", value_parser = crate::args::size)]
-    private_size_cutoff: Option<u64>,
+    /// Share files that others cannot read, and that are smaller than this, among files of their owner alone; 0: no such limit
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = crate::args::size)]
+    private_size_cutoff: u64,
     #[command(flatten)]
     place: Place,
 }
@@ -118,7 +119,7 @@ impl Scope {
     fn known<'a>(&'a self, directory: &'a std::path::Path, reads: Reads) -> Known<'a> {
         Known {
             min_file_bytes: self.size_cutoff,
-            private_min_bytes: self.private_size_cutoff.unwrap_or(0),
+            private_min_bytes: self.private_size_cutoff,
             exclude: &self.exclude,
             cache_dir: Some(directory),
             reads,

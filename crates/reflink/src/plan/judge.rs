@@ -65,8 +65,18 @@ impl Planner<'_> {
             return false;
         };
         let has = |subvolume| sources.list.iter().any(|source| source.file.subvolume == subvolume);
-        (!self.policy.same_subvolume_only || uses.list.iter().all(|own| has(own.file.subvolume)))
-            && (!self.policy.same_owner_only || self.owners.are_one(self.space, uses, sources))
+        if self.policy.same_subvolume_only && !uses.list.iter().all(|own| has(own.file.subvolume)) {
+            return false;
+        }
+        let all = || uses.list.iter().chain(&sources.list);
+        let mut owners = all().map(|one| one.owner);
+        let first = owners.next();
+        if owners.all(|owner| Some(owner) == first) {
+            return true;
+        }
+        let is_private = all().any(|one| one.is_private);
+        self.is_guarded.set(self.is_guarded.get() || is_private);
+        !is_private && !self.policy.same_owner_only
     }
 
     /// Space is given back only if nothing of the extent is used any more.

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod alone;
 mod btrfs;
 mod dice;
 mod disk;

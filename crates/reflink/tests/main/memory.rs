@@ -89,6 +89,8 @@ impl Space for Told {
                 block: 0,
                 blocks: BLOCKS,
                 tail_bytes: 0,
+                owner: 0,
+                is_private: false,
             };
             let uses = Uses {
                 list: vec![one],

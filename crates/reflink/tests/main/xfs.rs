@@ -1,5 +1,6 @@
 //! Reclaiming on XFS, by reading: what is freed, what is read, and what is remembered.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -10,6 +11,8 @@ use crate::disk::{Disk, estimate, noise, options, put, run_all, run_noted};
 use crate::image::command;
 
 const MIB: usize = 1 << 20;
+
+static NOTHING: BTreeSet<u64> = BTreeSet::new();
 
 pub fn walked(disk: &Disk, cache: Option<&Path>) -> WalkedSpace {
     disk.sync();
@@ -26,7 +29,7 @@ pub fn about(root: &fs::File) -> Walk<'_> {
         cache: None,
         min_file_bytes: 0,
         private_min_bytes: 0,
-        exclude: &[],
+        excluded: &NOTHING,
     }
 }
 

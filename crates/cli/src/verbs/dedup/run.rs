@@ -19,8 +19,6 @@ use crate::output::{counted, duration, put_bytes, shown, size, with_exit};
 
 /// Problems shown to a person.
 const PROBLEMS_SHOWN: usize = 20;
-/// Files that others cannot read are left out by `watch` below this size, unless told otherwise.
-const WATCH_PRIVATE_CUTOFF: u64 = 64 << 10;
 /// Time between two looks at the wish to stop, while waiting.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -157,11 +155,8 @@ impl Estimate {
 impl Watch {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
-        let mut run = self.run.clone();
-        // It runs again and again, so that others can try one guess after another at what a small file holds.
-        run.scope.private_size_cutoff.get_or_insert(WATCH_PRIVATE_CUTOFF);
         loop {
-            match run.run(app) {
+            match self.run.run(app) {
                 Ok(Exit::Interrupted) => return Ok(Exit::Done),
                 Err(failure) if failure.exit == Exit::Interrupted => return Ok(Exit::Done),
                 Err(failure) => app.out.failure(&failure),
@@ -285,7 +280,7 @@ impl Way<'_> {
         let is_left = !report.complete && !outcome.is_cut && !self.estimate;
         let exit = if was_stopped {
             Exit::Interrupted
-        } else if outcome.problem_count > 0 || is_left {
+        } else if outcome.problem_count > 0 || space.unreadable() > 0 || is_left {
             Exit::Incomplete
         } else {
             Exit::Done
@@ -306,9 +301,12 @@ fn tell(
     let (outcome, (exit, elapsed)) = (&report.outcome, end);
     let name = shown(target.name.as_bytes());
     if !app.out.is_json() {
-        for problem in outcome.problems.iter().take(PROBLEMS_SHOWN) {
-            let path = space.path(problem.file).unwrap_or_default();
-            app.out.say(format_args!("{name}: {}: {}", shown(&path), problem.why));
+        let unread = space.unread();
+        let unread = unread.iter().map(|one| (one.path.clone(), one.why.as_str()));
+        let refused = outcome.problems.iter();
+        let refused = refused.map(|problem| (space.path(problem.file).unwrap_or_default(), problem.why.as_str()));
+        for (path, why) in refused.take(PROBLEMS_SHOWN).chain(unread.take(PROBLEMS_SHOWN)) {
+            app.out.say(format_args!("{name}: {}: {why}", shown(&path)));
         }
     }
     let mut fields = json!({
@@ -322,6 +320,8 @@ fn tell(
         "freed_bytes": (!estimate).then_some(outcome.freed_bytes),
         "differing": outcome.differing,
         "unreadable": space.unreadable(),
+        "unlooked_bytes": space.unlooked_bytes(),
+        "guarded": report.guarded,
         "complete": report.complete,
         "passes": report.passes,
         "problems": problems(space, outcome),
@@ -355,14 +355,38 @@ fn tell(
             }
         ),
     };
-    let text = match space.unreadable() {
-        0 => text,
-        unreadable => format!(
-            "{text}; {} could not be read, and stayed as they are",
-            counted(unreadable, "file")
-        ),
-    };
+    let text = format!("{text}{}", left(report, space));
     app.out.result("dedup", with_exit(fields, exit), text)
+}
+
+/// What was not looked at, or not shared on purpose.
+fn left(report: &Report, space: &dyn Space) -> String {
+    let mut text = String::new();
+    match space.unreadable() {
+        0 => {}
+        1 => text += "; 1 file could not be read, and stayed as it is",
+        many => text += &format!("; {} could not be read, and stayed as they are", counted(many, "file")),
+    }
+    match space.unlooked_bytes() {
+        0 => {}
+        bytes => {
+            text += &format!(
+                "; {} without checksums were not looked at: a run reads them",
+                size(bytes)
+            )
+        }
+    }
+    match report.guarded {
+        0 => {}
+        1 => text += "; 1 extent of small private files is not shared between users (--private-size-cutoff)",
+        many => {
+            text += &format!(
+                "; {} of small private files are not shared between users (--private-size-cutoff)",
+                counted(many, "extent")
+            );
+        }
+    }
+    text
 }
 
 fn problems(space: &dyn Space, outcome: &Outcome) -> Value {

@@ -62,11 +62,17 @@ impl Followed {
 
 fn copy(from: &Progress, to: &drystone_vault::Progress) {
     let copy = |from: &AtomicU64, to: &AtomicU64| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    copy(&from.problems, &to.problems);
+    if from.total_extents.load(Ordering::Relaxed) == 0 {
+        copy(&from.scanned_bytes, &to.bytes);
+        copy(&from.to_scan_bytes, &to.total_bytes);
+        to.set_current(b"looking for what is equal");
+        return;
+    }
     copy(&from.planned_extents, &to.files);
     copy(&from.total_extents, &to.total_files);
     copy(&from.shared_bytes, &to.bytes);
     copy(&from.total_bytes, &to.total_bytes);
-    copy(&from.problems, &to.problems);
     let freed = from.freed_bytes.load(Ordering::Relaxed);
     if freed > 0 {
         to.set_current(format!("{} freed", crate::output::size(freed)).as_bytes());
