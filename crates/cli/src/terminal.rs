@@ -46,6 +46,19 @@ pub(crate) fn ask(question: &str) -> io::Result<Option<Zeroizing<String>>> {
     answer.map(Some)
 }
 
+/// Asks on the terminal whether to go on; `None` if there is no terminal. Anything but `y` and `yes` is no.
+pub(crate) fn confirm(question: &str) -> io::Result<Option<bool>> {
+    if !is_there() {
+        return Ok(None);
+    }
+    let Ok(mut terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
+        return Ok(None);
+    };
+    write!(terminal, "{question}")?;
+    let answer = read_line(&mut terminal)?;
+    Ok(Some(["y", "yes"].contains(&answer.trim().to_lowercase().as_str())))
+}
+
 /// The terminal with echo, line editing and signals off; restored when dropped.
 struct Hidden<'a> {
     terminal: &'a File,

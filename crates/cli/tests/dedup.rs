@@ -108,6 +108,11 @@ fn questions_are_answered_from_the_file_system() {
     let new = found.iter().find(|line| line["path"] == "dir/new").unwrap();
     assert_eq!((&new["size"], &new["written_bytes"]), (&70_000.into(), &73_728.into()));
     assert!(found.iter().all(|line| line["path"] != "old"));
+    let names = home.run(["dedup", "find-new", "-0", place, "0"]).ok().out();
+    assert!(
+        names.split_terminator('\0').all(|name| !name.is_empty()) && names.starts_with(".\0"),
+        "{names:?}"
+    );
     assert!(
         home.run(["dedup", "find-new", "-0", place, &next])
             .ok()
@@ -116,7 +121,7 @@ fn questions_are_answered_from_the_file_system() {
     );
     assert_eq!(
         home.run(["dedup", "size-lookup", "70000", place]).ok().out(),
-        "/dir/new\n"
+        format!("{place}/dir/new\n")
     );
 }
 
@@ -148,28 +153,103 @@ fn a_watch_runs_until_it_is_stopped() {
 }
 
 #[test]
-fn watching_leaves_small_files_alone_that_others_cannot_read() {
+fn small_private_files_are_shared_within_each_owner_and_that_is_said() {
     let home = Home::new();
     let Some(disk) = Mounted::new(&home) else { return };
-    let private = fs::Permissions::from_mode(0o600);
-    for name in ["mount/pin", "mount/guess"] {
+    for (name, owner) in [("mount/pin", 0), ("mount/guess", NOBODY)] {
         home.write(name, &noise(40 << 10));
-        fs::set_permissions(home.path(name), private.clone()).unwrap();
+        fs::set_permissions(home.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        chown(home.path(name), Some(owner), None).unwrap();
     }
     let place = disk.mount.to_str().unwrap();
-    for (more, freed) in [(vec![], 0), (vec!["--private-size-cutoff", "0"], 40 << 10)] {
-        let arguments = ["dedup", "watch", "--flush", "--every", "1h", "--json", place];
-        let mut child = Killed(home.command(arguments.iter().chain(&more)).spawn().unwrap());
-        let mut line = String::new();
-        let mut out = BufReader::new(child.0.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
-        assert_eq!(crate::runner::json_lines(&line)[0]["freed_bytes"], freed);
-    }
+    let run = home.run(["dedup", place, "--flush"]).ok();
+    assert!(run.out().contains("not shared between users"), "{}", run.out());
+    let arguments = ["dedup", place, "--all", "--json", "--private-size-cutoff", "0"];
+    assert_eq!(home.run(arguments).ok().object()["freed_bytes"], 40 << 10);
     let help = home.run(["dedup", "--help"]).ok().out();
-    assert!(
-        help.contains("--same-owner") && help.contains("somebody has the same data"),
-        "{help}"
+    for said in ["--same-owner", "somebody has the same data", "--private-size-cutoff"] {
+        assert!(help.contains(said), "{help}");
+    }
+}
+
+#[test]
+fn nothing_is_taken_that_nobody_named() {
+    let home = Home::new();
+    let Some(disk) = Mounted::new(&home) else { return };
+    for name in ["mount/one", "mount/two"] {
+        home.write(name, &noise(1 << 20));
+    }
+    let place = disk.mount.to_str().unwrap();
+    for verb in [
+        vec!["dedup"],
+        vec!["dedup", "run", "--max-time", "1h"],
+        vec!["dedup", "watch"],
+    ] {
+        home.run(verb)
+            .code(2)
+            .says(&["no target is named", place, "--all-mounted"]);
+    }
+    home.run(["dedup", "--all-mounted", place]).code(2);
+    // At a terminal it asks, and takes nothing if the answer is no.
+    let binary = env!("CARGO_BIN_EXE_drystone");
+    let mut asked = Command::new("script");
+    asked.args(["-qec", &format!("{binary} dedup"), "/dev/null"]);
+    asked
+        .env_clear()
+        .env("HOME", home.path("home"))
+        .env("PATH", std::env::var_os("PATH").unwrap());
+    let child = asked
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    if let Ok(mut child) = child {
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"n\n").unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+        assert!(
+            said.contains("[y/N]") && said.contains(place) && said.contains("nobody agreed"),
+            "{said}"
+        );
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+    }
+    // One that is missing is said, and the other treated.
+    let run = home
+        .run(["dedup", place, "/no/such/place", "--flush", "--json"])
+        .code(1)
+        .json();
+    assert!(run.iter().any(|line| line["freed_bytes"] == 1 << 20), "{run:?}");
+}
+
+#[test]
+fn a_file_that_refuses_is_named_by_each_run_until_it_does_not() {
+    let home = Home::new();
+    let Some(disk) = Mounted::new(&home) else { return };
+    for name in ["mount/one", "mount/two"] {
+        home.write(name, &noise(1 << 20));
+    }
+    let place = disk.mount.to_str().unwrap();
+    for name in ["one", "two"] {
+        command("chattr", &["+i", disk.mount.join(name).to_str().unwrap()]);
+    }
+    for _ in 0..2 {
+        let run = home.run(["dedup", place, "--json", "--flush"]).code(3).object();
+        assert_eq!(
+            (&run["complete"], &run["predicted_bytes"]),
+            (&false.into(), &(1 << 20).into()),
+            "{run}"
+        );
+        let path = run["problems"][0]["path"].as_str().unwrap();
+        assert!(fs::metadata(path).is_ok(), "{path}");
+    }
+    for name in ["one", "two"] {
+        command("chattr", &["-i", disk.mount.join(name).to_str().unwrap()]);
+    }
+    assert_eq!(
+        home.run(["dedup", place, "--json"]).ok().object()["freed_bytes"],
+        1 << 20
     );
+    assert!(home.run(["dedup", place]).ok().out().contains("nothing new"));
 }
 
 /// A process that does not outlive its test.
@@ -239,7 +319,8 @@ const NOBODY: u32 = 65534;
 fn as_nobody(home: &Home, args: &[&str]) -> Ran {
     let program = home.path("drystone");
     if !program.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_drystone"), &program).unwrap();
+        // Not by this process: a child of another test would hold it open for writing, and it could not be run.
+        command("cp", &[env!("CARGO_BIN_EXE_drystone"), program.to_str().unwrap()]);
         fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o755)).unwrap();
         chown(home.path("home"), Some(NOBODY), Some(NOBODY)).unwrap();
     }
@@ -270,16 +351,22 @@ fn without_root_ones_own_files_are_shared() {
         home.write("mount/own/secret", &bytes);
         fs::set_permissions(home.path("mount/own/secret"), fs::Permissions::from_mode(0o600)).unwrap();
         let estimate = as_nobody(&home, &["dedup", "estimate", "mount/own", "--json"])
-            .ok()
+            .code(3)
             .object();
         assert_eq!(estimate["predicted_bytes"], 6 << 20, "{make}");
-        let run = as_nobody(&home, &["dedup", "mount/own", "--json"]).ok().object();
+        let run = as_nobody(&home, &["dedup", "mount/own", "--json"]).code(3).object();
         assert_eq!(
             (&run["freed_bytes"], &run["complete"], &run["unreadable"]),
             (&(6 << 20).into(), &true.into(), &1.into()),
             "{make}"
         );
-        let again = as_nobody(&home, &["dedup", "run", "mount/own"]).ok();
+        assert!(
+            run["problems"][0]["path"]
+                .as_str()
+                .is_some_and(|path| path.ends_with("mount/own/secret")),
+            "{run}"
+        );
+        let again = as_nobody(&home, &["dedup", "run", "mount/own"]).code(3);
         let said = "1 file could not be read";
         assert!(
             again.out().contains("nothing new") && again.out().contains(said),
@@ -288,7 +375,7 @@ fn without_root_ones_own_files_are_shared() {
         );
         home.write("mount/own/four", &bytes);
         give_to_nobody(&home, "mount/own/four", 0o644);
-        let run = as_nobody(&home, &["dedup", "mount/own", "--json"]).ok().object();
+        let run = as_nobody(&home, &["dedup", "mount/own", "--json"]).code(3).object();
         assert_eq!(run["freed_bytes"], 3 << 20, "{make}");
         // Somebody else's, who lets it be read: the kernel does not let it be changed, in any way.
         fs::set_permissions(home.path("mount/own/secret"), fs::Permissions::from_mode(0o644)).unwrap();

@@ -18,7 +18,7 @@ pub enum Error {
         object: String,
     },
     /// The file system cannot do this at all.
-    #[error("{object} cannot {during}: choose a Btrfs file system, or XFS with reflink")]
+    #[error("cannot {during} {object}: this file system does not do that; Btrfs does, and XFS with reflink")]
     Unsupported {
         /// What was being done.
         during: &'static str,

@@ -18,6 +18,10 @@ const XFS_MAGIC: u64 = 0x5846_5342;
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
+    /// Its number, as statx(2) tells it of what lies behind it.
+    pub id: u64,
+    /// Number of the file system, major and minor: the same for all its mounts, and for XFS that of its device.
+    pub device: (u32, u32),
     /// Where.
     pub path: PathBuf,
     /// Which part of the file system, from its top.
@@ -85,13 +89,19 @@ fn parse(text: &[u8]) -> Vec<Mount> {
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut words = line.split(|byte| *byte == b' ');
-    let root = words.nth(3)?;
+    let number = |word: &[u8]| str::from_utf8(word).ok()?.parse::<u64>().ok();
+    let id = number(words.next()?)?;
+    let mut device = words.nth(1)?.split(|byte| *byte == b':').filter_map(number);
+    let device = (u32::try_from(device.next()?).ok()?, u32::try_from(device.next()?).ok()?);
+    let root = words.next()?;
     let path = words.next()?;
     let options = words.next()?;
     let mut rest = words.skip_while(|word| *word != b"-").skip(1);
     let (kind, source, whole) = (rest.next()?, rest.next()?, rest.next()?);
     let says = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"rw");
     Some(Mount {
+        id,
+        device,
         path: unescape(path),
         root: unescape(root),
         kind: String::from_utf8(kind.to_vec()).ok()?,
@@ -134,6 +144,7 @@ mod tests {
         let mounts = parse(text);
         assert_eq!(mounts.len(), 3);
         assert_eq!(mounts[0].path, Path::new("/mnt/a b"));
+        assert_eq!((mounts[0].id, mounts[0].device), (36, (98, 0)));
         assert_eq!(mounts[0].root, Path::new("/sub"));
         assert_eq!((mounts[0].kind.as_str(), mounts[0].writable), ("btrfs", true));
         assert!(!mounts[1].writable && !mounts[2].writable);

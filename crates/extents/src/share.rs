@@ -33,7 +33,7 @@ pub enum Shared {
 /// [`DESTINATIONS_MAX`] destinations and [`CALL_MAX_BYTES`]. An error concerns the whole call.
 pub fn dedupe(source: BorrowedFd<'_>, offset: u64, len: u64, to: &[(BorrowedFd<'_>, u64)]) -> Result<Vec<Shared>> {
     const DIFFERS: i32 = 1;
-    let refused = |source| Error::kernel("share a range with", "another file", source);
+    let refused = |source| Error::kernel("share data with", "another file", source);
     if to.len() > DESTINATIONS_MAX || len > CALL_MAX_BYTES {
         return Err(refused(Errno::INVAL));
     }

@@ -4,7 +4,10 @@
 //!   written in: sharing keeps that, so that a run is not new data to the next.
 //! - No data is read but what has no checksums (NODATASUM, NODATACOW), and that only if it is wanted.
 
+mod stream;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,19 +22,19 @@ use crate::files::join_own;
 use crate::progress::Cancel;
 use crate::scope::{Scope, Scoped, is_private};
 use crate::space::{Extent, FileId, NO_PRINT, Print, Space, Unread, Use, Uses, Which};
+use crate::target::uuid;
 use crate::unsummed::{Unsummed, if_there, reader};
 
-/// Extents, and blocks, of which the fingerprints are asked for at once.
-const BATCH_EXTENTS: usize = 8192;
-const BATCH_BLOCKS: u64 = 1 << 20;
-/// New extents farther apart are asked for separately, bytes.
-const GAP_MAX_BYTES: u64 = 32 << 20;
 /// crc32c of 4096 zeros.
 const ZERO_CRC32C: Print = 0x98f9_4189;
 /// A walk through all files costs about as much as looking up the uses of one extent in so many.
 const WALK_ABOVE: u64 = 6;
 /// Looking for single extents costs about as much as streaming so many.
 const STREAM_ABOVE: u64 = 32;
+
+/// What tells one start of the machine from another, and where the kernel shows mounted file systems by UUID.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const SYSFS: &str = "/sys/fs/btrfs";
 
 /// A mounted Btrfs file system.
 #[derive(Debug)]
@@ -204,67 +207,6 @@ impl BtrfsSpace {
             .sort_unstable_by_key(|(start, found)| (*start, found.one.file, found.one.file_offset));
         Ok(Some(walked))
     }
-
-    /// The fingerprints of extents that follow each other on disk.
-    fn prints(&self, batch: &[Extent], prints: &mut Vec<Print>) -> Result<()> {
-        let block = self.block_bytes();
-        let width = usize::from(self.fs.info().checksum_bytes).max(1);
-        prints.clear();
-        prints.resize(batch.iter().map(|extent| extent.blocks as usize).sum(), NO_PRINT);
-        let end = |extent: &Extent| extent.start + u64::from(extent.blocks) * block;
-        let (Some(first), Some(last)) = (batch.first(), batch.last()) else {
-            return Ok(());
-        };
-        // The extents that the next checksums may be of, and where the fingerprints of the first of them begin.
-        let (mut rest, mut at) = (batch, 0);
-        self.fs.checksums(first.start, end(last), |start, sums| {
-            while let Some((extent, after)) = rest.split_first().filter(|(extent, _)| end(extent) <= start) {
-                at += extent.blocks as usize;
-                rest = after;
-            }
-            let item_end = start + (sums.len() / width) as u64 * block;
-            let mut to = at;
-            for extent in rest.iter().take_while(|extent| extent.start < item_end) {
-                let skip_sums = extent.start.saturating_sub(start) / block;
-                let skip_blocks = start.saturating_sub(extent.start) / block;
-                let own = prints.get_mut(to + skip_blocks as usize..to + extent.blocks as usize);
-                let sums = sums
-                    .get(skip_sums as usize * width..)
-                    .unwrap_or_default()
-                    .chunks_exact(width);
-                for (print, sum) in own.unwrap_or_default().iter_mut().zip(sums) {
-                    *print = sum.first_chunk().map_or(NO_PRINT, |sum| Print::from_le_bytes(*sum));
-                }
-                to += extent.blocks as usize;
-            }
-            Flow::Continue(())
-        })?;
-        Ok(())
-    }
-
-    /// A batch of extents from `from` on, of this generation or later.
-    fn batch(&self, from: u64, min_generation: u64, batch: &mut Vec<Extent>) -> Result<()> {
-        batch.clear();
-        let block = self.block_bytes();
-        let (mut blocks, mut end) = (0, None);
-        self.fs.extents(from, min_generation, |found: DiskExtent| {
-            let far = end.is_some_and(|end| found.start.saturating_sub(end) > GAP_MAX_BYTES);
-            blocks += found.len / block;
-            if batch.len() >= BATCH_EXTENTS || !batch.is_empty() && (far || blocks > BATCH_BLOCKS) {
-                return Flow::Break(());
-            }
-            end = Some(found.start.saturating_add(found.len));
-            batch.push(Extent {
-                start: found.start,
-                blocks: (found.len / block) as u32,
-                refs: u32::try_from(found.users).unwrap_or(u32::MAX),
-                pieces: u32::try_from(found.refs).unwrap_or(u32::MAX),
-                generation: found.generation,
-            });
-            Flow::Continue(())
-        })?;
-        Ok(())
-    }
 }
 
 /// Whether an extent is the one that was looked at, and not a later one at its place.
@@ -297,6 +239,13 @@ impl Space for BtrfsSpace {
 
     fn generation(&self) -> Result<u64> {
         Ok(self.fs.end_generation()?)
+    }
+
+    fn life(&self) -> Option<String> {
+        let boot = std::fs::read_to_string(BOOT_ID).ok()?;
+        // The kernel makes this directory anew, with another number, whenever the file system is mounted after it was not.
+        let fs = std::fs::metadata(Path::new(SYSFS).join(uuid(&self.id()))).ok()?;
+        Some(format!("{} {}", boot.trim(), fs.ino()))
     }
 
     fn block_bytes(&self) -> u64 {
@@ -431,7 +380,9 @@ impl Space for BtrfsSpace {
     fn path(&self, file: FileId) -> Option<Vec<u8>> {
         let mut path = self.fs.subvolume_path(file.subvolume).ok()??;
         let inner = self.fs.directory_path(file.subvolume, file.inode).ok()?;
-        path.push(b'/');
+        if !path.is_empty() {
+            path.push(b'/');
+        }
         path.extend(inner.strip_suffix(b"/").unwrap_or(&inner));
         Some(path)
     }

@@ -24,6 +24,21 @@ pub(crate) fn read_ahead(file: &OwnedFd, (offset, len): (u64, u64), step_bytes: 
     }
 }
 
+/// Whether a range can be read.
+pub(crate) fn can_read(file: &OwnedFd, (offset, len): (u64, u64)) -> bool {
+    let mut buffer = vec![0; STEP_BYTES as usize];
+    let mut at = 0;
+    while at < len {
+        let wanted = buffer.len().min((len - at) as usize);
+        match pread(file, buffer.get_mut(..wanted).unwrap_or_default(), offset + at) {
+            Ok(0) => return true,
+            Ok(read) => at += read as u64,
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
 /// Drops a range from the cache.
 pub(crate) fn forget(file: &OwnedFd, offset: u64, len: u64) {
     // A hint: without it memory is only fuller.

@@ -3,7 +3,7 @@
 //! - What went wrong with one file is a problem in the outcome; only what stops everything (a file system that turned read-only, a
 //!   wish to stop) ends the run, and what was done until then stays and is counted.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
@@ -87,6 +87,12 @@ pub struct Outcome {
     pub is_owed: bool,
     /// Bytes that the plan promised for that.
     pub(crate) owed_bytes: u64,
+    /// Files whose data the disk no longer gives.
+    pub unreadable: BTreeSet<FileId>,
+    /// The extents that have it, by where they begin: nothing is to be shared with them.
+    pub(crate) bad: BTreeSet<u64>,
+    /// As above, by their numbers among the candidates.
+    pub(crate) bad_indexes: Vec<u32>,
     /// Requests for which there was no room.
     pub(crate) no_room: u64,
     /// The subvolume that was busy.
@@ -95,6 +101,7 @@ pub struct Outcome {
 
 struct Run<'a> {
     space: &'a dyn Space,
+    candidates: &'a Candidates,
     plan: &'a Plan,
     limits: &'a Limits<'a>,
     progress: &'a Progress,
@@ -120,6 +127,7 @@ pub fn execute(
     Progress::add(&progress.total_bytes, to_compare(space, plan));
     let run = Run {
         space,
+        candidates,
         plan,
         limits,
         progress,
@@ -262,6 +270,11 @@ impl Run<'_> {
             (tally.extents, tally.predicted_bytes) = (0, 0);
             tally.owe(work.job.gain_bytes);
         }
+        let bad = std::mem::take(&mut tally.bad_indexes);
+        let extents = bad
+            .iter()
+            .filter_map(|index| self.candidates.extents().get(*index as usize));
+        tally.bad.extend(extents.map(|extent| extent.start));
         Progress::add(&self.progress.freed_bytes, tally.predicted_bytes);
         Progress::add(&self.progress.problems, tally.problem_count);
         self.busy.lock().extend(tally.busy);
@@ -283,6 +296,8 @@ impl Outcome {
         self.is_cut |= other.is_cut;
         self.is_owed |= other.is_owed;
         self.owed_bytes += other.owed_bytes;
+        self.unreadable.extend(other.unreadable);
+        self.bad.extend(other.bad);
         self.no_room += other.no_room;
         if other.problems.is_empty() {
             return;
@@ -303,6 +318,17 @@ impl Outcome {
     fn owe(&mut self, bytes: u64) {
         self.is_owed = true;
         self.owed_bytes += bytes;
+    }
+
+    /// Notes that the disk does not give the data of a file, which has it in this candidate.
+    pub(crate) fn unreadable(&mut self, file: FileId, index: Option<u32>) {
+        self.unreadable.insert(file);
+        self.bad_indexes.extend(index);
+        self.problem_count += 1;
+        self.problems.push(Problem {
+            file,
+            why: "its data could not be read (Input/output error): the disk has damaged it".to_owned(),
+        });
     }
 
     /// Notes that there was no room for something.

@@ -7,12 +7,13 @@ use drystone_extents::{Flow, Range};
 
 use crate::error::Result;
 use crate::target::Target;
+use crate::unsummed::if_there;
 use crate::walk::walk;
 
 /// Files that are listed at most.
 const FILES_MAX: usize = 1 << 20;
 
-/// Paths of the files of a target that have exactly `bytes` bytes: from the top of the file system, or of the directory that is walked.
+/// Paths of the files of a target that have exactly `bytes` bytes, as [`crate::Space::path`] says them.
 pub fn files_of_size(target: &Target, bytes: u64) -> Result<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     if !target.is_searched() {
@@ -45,11 +46,15 @@ pub fn files_of_size(target: &Target, bytes: u64) -> Result<Vec<Vec<u8>>> {
         let top = fs.subvolume_path(root.id)?.unwrap_or_default();
         for inode in inodes {
             // What was removed meanwhile has no path.
-            let Ok(path) = fs.directory_path(root.id, inode) else {
+            let Some(path) = if_there(fs.directory_path(root.id, inode))? else {
                 continue;
             };
             let path = path.strip_suffix(b"/").unwrap_or(&path);
-            found.push([top.as_slice(), path].join(&b'/'));
+            let parts: Vec<&[u8]> = [top.as_slice(), path]
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .collect();
+            found.push(parts.join(&b'/'));
         }
     }
     Ok(found)

@@ -9,6 +9,7 @@ mod copies;
 mod judge;
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use self::judge::FRAGMENT_BYTES;
@@ -113,6 +114,8 @@ struct Verdict {
 struct Planner<'a> {
     space: &'a dyn Space,
     candidates: &'a mut Candidates,
+    /// Extents whose data cannot be read, by where they begin.
+    bad: &'a BTreeSet<u64>,
     policy: Policy,
     index: Index,
     fates: Vec<Fate>,
@@ -121,11 +124,11 @@ struct Planner<'a> {
     plan: Plan,
 }
 
-/// Plans about `candidates`, in `memory_bytes` of which they already take their share.
+/// Plans about `candidates` but for those that begin at a place in `bad`, in `memory_bytes` of which they already take their share.
 pub fn plan(
     space: &dyn Space,
     candidates: &mut Candidates,
-    (policy, memory_bytes): (Policy, u64),
+    (policy, memory_bytes, bad): (Policy, u64, &BTreeSet<u64>),
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<Plan> {
@@ -135,6 +138,7 @@ pub fn plan(
     Progress::add(&progress.total_extents, count as u64);
     let mut planner = Planner {
         space,
+        bad,
         policy,
         index: Index::new(memory_bytes / INDEX_SHARE),
         fates: vec![Fate::Open; count],
@@ -216,7 +220,7 @@ impl Planner<'_> {
         let (Some(extent), Some(uses)) = (self.candidates.extents().get(at).copied(), self.plan.uses.get(at)) else {
             return;
         };
-        if uses.list.is_empty() {
+        if uses.list.is_empty() || self.bad.contains(&extent.start) {
             return;
         }
         let live = live(uses);

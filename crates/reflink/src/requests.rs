@@ -27,6 +27,8 @@ pub(crate) struct Request {
     pub(crate) len: u64,
     pub(crate) to: FileId,
     pub(crate) to_offset: u64,
+    /// The candidate that has the source, if it is a file.
+    pub(crate) source: Option<u32>,
 }
 
 /// A piece of leftover, to be copied from a file to the end of the scratch file.
@@ -131,6 +133,10 @@ impl Work {
                 len: bytes(one, (from, from + blocks), self.block_bytes),
                 to: one.file,
                 to_offset: offset(one, from, self.block_bytes),
+                source: match run.source {
+                    Source::Extent { index, .. } => Some(index),
+                    Source::Hole => None,
+                },
             });
             from += blocks;
         }
@@ -168,6 +174,7 @@ impl Work {
                         len: bytes(other, (start, end), self.block_bytes),
                         to: other.file,
                         to_offset: offset(other, start, self.block_bytes),
+                        source: None,
                     });
                 }
                 scratch_offset += len;

@@ -95,9 +95,22 @@ pub fn run(
     if options.flush {
         space.settle()?;
     }
-    // What is noted of a time to come is of another file system, or of this one before it was set back.
-    let known = if known > space.generation()? { 0 } else { known };
+    // What is noted of a time to come is of another file system, or of this one before it was set back; and once it was not mounted,
+    // it may have been set back, and gone on since.
+    let life = space.life();
+    let life_noted = note.state.as_ref().map(|state| state.life(space.id(), note.scope));
+    let is_same_life = life.is_some() && life_noted.transpose()?.flatten() == life;
+    let known = if is_same_life && known <= space.generation()? {
+        known
+    } else {
+        0
+    };
     let mut report = Report::default();
+    let state = note.state.filter(|_| !options.estimate);
+    if let Some(state) = &state {
+        // Until it is complete: what is left of a run that ends early may be old, and then nothing else would show it.
+        state.note_life(space.id(), note.scope, None)?;
+    }
     let worker = Worker {
         space,
         options,
@@ -107,7 +120,7 @@ pub fn run(
     let done = worker.passes(known, &mut report);
     report.complete = matches!(done, Ok(true)) && !report.outcome.is_owed;
     report.outcome.predicted_bytes += report.outcome.owed_bytes;
-    if let Some(state) = note.state.filter(|_| !options.estimate) {
+    if let Some(state) = state {
         let run = PastRun {
             scope: note.scope.to_owned(),
             started_s: note.started_s,
@@ -118,6 +131,9 @@ pub fn run(
             complete: report.complete,
         };
         state.finish(space.id(), &run, report.complete.then_some(report.generation))?;
+        if report.complete {
+            state.note_life(space.id(), note.scope, life.as_deref())?;
+        }
     }
     done.map(|_| report)
 }
@@ -141,6 +157,7 @@ struct Round {
     differing: u64,
     is_owed: bool,
     owed_bytes: u64,
+    found_bad: bool,
 }
 
 impl Round {
@@ -160,7 +177,7 @@ impl Round {
 
     /// Notes what is left after it.
     fn tell(&self, report: &mut Report) {
-        report.outcome.is_owed = self.is_owed;
+        report.outcome.is_owed = self.is_owed || !report.outcome.bad.is_empty();
         report.outcome.owed_bytes = self.owed_bytes;
     }
 }
@@ -178,7 +195,7 @@ impl Worker<'_> {
                 from: round.from,
                 memory_bytes,
             };
-            let (candidates, plan) = self.plan(look)?;
+            let (candidates, plan) = self.plan(look, &report.outcome.bad)?;
             report.passes += 1;
             if std::mem::take(&mut may_join) && self.join_sources(&plan)? > 0 {
                 // They lie elsewhere now.
@@ -191,6 +208,7 @@ impl Worker<'_> {
             let outcome = self.carry_out(&candidates, &plan)?;
             let (is_cut, freed) = (outcome.is_cut, outcome.freed_bytes);
             round.add(&outcome);
+            round.found_bad |= !outcome.bad.is_subset(&report.outcome.bad);
             report.outcome.add(outcome);
             if is_cut {
                 return Ok(false);
@@ -210,7 +228,9 @@ impl Worker<'_> {
             report.generation = round.generation;
             rounds += 1;
             // What is left then is what refuses, which it will do again, or new. What changed meanwhile may be at rest by now.
-            let is_last = round.freed_bytes == 0 && (round.differing == 0 || rounds > 1);
+            let is_moot = round.freed_bytes == 0 && (round.differing == 0 || rounds > 1);
+            // What was to share with data that cannot be read may share with other data.
+            let is_last = is_moot && !round.found_bad;
             round.tell(report);
             if is_last || rounds >= ROUNDS_MAX || options.estimate {
                 return Ok(!plan.is_partial);
@@ -222,7 +242,7 @@ impl Worker<'_> {
         Ok(report.generation > 0)
     }
 
-    fn plan(&self, look: Look) -> Result<(Candidates, Plan)> {
+    fn plan(&self, look: Look, bad: &BTreeSet<u64>) -> Result<(Candidates, Plan)> {
         let Self {
             space,
             options,
@@ -230,7 +250,7 @@ impl Worker<'_> {
             cancel,
         } = *self;
         let mut candidates = Candidates::find(space, look, progress, cancel)?;
-        let terms = (options.policy, options.memory_bytes);
+        let terms = (options.policy, options.memory_bytes, bad);
         let plan = plan(space, &mut candidates, terms, progress, cancel)?;
         Ok((candidates, plan))
     }

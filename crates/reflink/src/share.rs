@@ -13,11 +13,11 @@ use drystone_extents::{Shared, dedupe, is_cold};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 
-use crate::cache::{copy_range, forget, read_ahead};
+use crate::cache::{can_read, copy_range, forget, read_ahead};
 use crate::error::Result;
 use crate::execute::Outcome;
 use crate::progress::Progress;
-use crate::requests::{Copy, From, Request, Work};
+use crate::requests::{From, Request, Work};
 use crate::space::{FileId, Space};
 
 /// Bytes that are compared at once, and at most so many of one file.
@@ -121,7 +121,7 @@ impl<'a> Sharer<'a> {
 
     /// Carries out everything that a job asks for, and counts.
     pub(crate) fn share_all(&mut self, work: &Work, tally: &mut Outcome) -> Result<()> {
-        let Some(scratch) = self.copy_leftover(&work.copies, tally)? else {
+        let Some(scratch) = self.copy_leftover(work, tally)? else {
             return Ok(());
         };
         let alike = |one: &Request, other: &Request| {
@@ -133,14 +133,15 @@ impl<'a> Sharer<'a> {
                 return Ok(());
             }
             for requests in alike.chunks(TARGETS_MAX) {
-                self.share(requests, scratch.as_ref(), tally)?;
+                self.share(requests, (scratch.as_ref(), work.job.index), tally)?;
             }
         }
         Ok(())
     }
 
     /// Writes what nobody else has to a scratch file. `None` if that could not be done, `Some(None)` if there is nothing to write.
-    fn copy_leftover(&mut self, copies: &[Copy], tally: &mut Outcome) -> Result<Option<Option<Rc<OwnedFd>>>> {
+    fn copy_leftover(&mut self, work: &Work, tally: &mut Outcome) -> Result<Option<Option<Rc<OwnedFd>>>> {
+        let copies = &work.copies;
         let Some(first) = copies.first() else {
             return Ok(Some(None));
         };
@@ -161,6 +162,10 @@ impl<'a> Sharer<'a> {
                     return Ok(None);
                 }
                 Err(Errno::NOSPC) => return tally.no_room_for(copy.from, "a copy").map(|()| None),
+                Err(Errno::IO) => {
+                    tally.unreadable(copy.from, Some(work.job.index));
+                    return Ok(None);
+                }
                 Err(source) => return tally.refused(copy.from, source).map(|()| None),
             }
             end += copy.len;
@@ -170,7 +175,12 @@ impl<'a> Sharer<'a> {
     }
 
     /// Shares one range of one source with all its destinations.
-    fn share(&mut self, requests: &[Request], scratch: Option<&Rc<OwnedFd>>, tally: &mut Outcome) -> Result<()> {
+    fn share(
+        &mut self,
+        requests: &[Request],
+        (scratch, own): (Option<&Rc<OwnedFd>>, u32),
+        tally: &mut Outcome,
+    ) -> Result<()> {
         let Some(first) = requests.first() else { return Ok(()) };
         let source = match first.from {
             From::Hole => self.hole.clone(),
@@ -209,7 +219,7 @@ impl<'a> Sharer<'a> {
                 .for_each(|target| target.is_cold = target.is_next_cold);
             next = piece(this.at + this.len);
             self.begin(&source, first, &mut targets, next);
-            self.share_piece((&source, first), &mut targets, this, tally)?;
+            self.share_piece((&source, first), &mut targets, (this, own), tally)?;
         }
         Ok(())
     }
@@ -242,7 +252,7 @@ impl<'a> Sharer<'a> {
         &self,
         (source, first): (&OwnedFd, &Request),
         targets: &mut Vec<Target<'_>>,
-        Piece { at, len }: Piece,
+        (Piece { at, len }, own): (Piece, u32),
         tally: &mut Outcome,
     ) -> Result<()> {
         let to: Vec<_> = targets
@@ -265,6 +275,10 @@ impl<'a> Sharer<'a> {
                 return tally.problem(first.to, error.to_string());
             }
         };
+        let is_bad =
+            |reply: &Shared| matches!(reply, Shared::Refused(error) if Errno::from_io_error(error) == Some(Errno::IO));
+        // The kernel does not say which of the two it could not read.
+        let is_source_good = !replies.as_slice().iter().any(is_bad) || can_read(source, (first.from_offset + at, len));
         let mut failed = Ok(());
         targets.retain(|target| match replies.next() {
             Some(Shared::Same) => {
@@ -275,6 +289,10 @@ impl<'a> Sharer<'a> {
                 let error = Errno::from_io_error(&source).unwrap_or(Errno::IO);
                 if ends_before(&target.file, target.request.to_offset + at + len) {
                     tally.differing += 1;
+                } else if let (Errno::IO, From::File(file), false) = (error, first.from, is_source_good) {
+                    tally.unreadable(file, first.source);
+                } else if error == Errno::IO {
+                    tally.unreadable(target.request.to, Some(own));
                 } else {
                     failed = tally.refused(target.request.to, error);
                 }

@@ -96,6 +96,12 @@ pub trait Space: Sync {
     /// A generation that has ended: what is written from now on is of a later one.
     fn generation(&self) -> Result<u64>;
 
+    /// Names the time that the file system has been mounted without a break: within it nobody can have set it back. `None` if it
+    /// cannot be told.
+    fn life(&self) -> Option<String> {
+        Some("walked".to_owned())
+    }
+
     /// Bytes of a block.
     fn block_bytes(&self) -> u64;
 

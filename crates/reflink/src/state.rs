@@ -35,6 +35,13 @@ const SCHEMA: &str = "
     CREATE INDEX run_fs ON run (fs, number);
 ";
 
+/// Later than the rest, so that states without it get it.
+const LIFE: &str = "
+    CREATE TABLE IF NOT EXISTS life (
+        fs BLOB NOT NULL REFERENCES fs ON DELETE CASCADE, scope TEXT NOT NULL, life TEXT NOT NULL, PRIMARY KEY (fs, scope)
+    ) WITHOUT ROWID;
+";
+
 /// The state of all file systems of this machine.
 #[derive(Debug)]
 pub struct State {
@@ -175,6 +182,25 @@ impl State {
             .map_err(|error| self.failed(error))
     }
 
+    /// What [`crate::Space::life`] said at the run that is noted; `None` if that is not known, and empty if a later run was not complete.
+    pub fn life(&self, id: [u8; 16], scope: &str) -> Result<Option<String>> {
+        let sql = "SELECT life FROM life WHERE fs = ?1 AND scope = ?2";
+        let found = self
+            .connection
+            .query_row(sql, params![id.as_slice(), scope], |row| row.get(0))
+            .optional();
+        found.map_err(|error| self.failed(error))
+    }
+
+    /// Notes that for the run that [`State::finish`] has just noted; `None` as long as one is on.
+    pub fn note_life(&self, id: [u8; 16], scope: &str, life: Option<&str>) -> Result<()> {
+        let sql = "INSERT INTO life VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET life = ?3";
+        let done = self
+            .connection
+            .execute(sql, params![id.as_slice(), scope, life.unwrap_or_default()]);
+        done.map(drop).map_err(|error| self.failed(error))
+    }
+
     /// Notes a run, and how far it got if it got anywhere: both or nothing.
     pub fn finish(&mut self, id: [u8; 16], run: &PastRun, generation: Option<u64>) -> Result<()> {
         let record = |connection: &mut Connection| {
@@ -269,11 +295,28 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     if is_empty && number("application_id")? == 0 {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.execute_batch(&format!(
-            "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            "BEGIN; {SCHEMA} {LIFE} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         ))?;
+    }
+    if !is_empty && number("application_id")? == APPLICATION {
+        connection.execute_batch(LIFE)?;
     }
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "foreign_keys", true)
+}
+
+/// Removes a cache that is no database any more: what it held is found out again.
+pub(crate) fn drop_damaged(path: &Path) {
+    let look = || Connection::open(path)?.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    let damaged = [ErrorCode::NotADatabase, ErrorCode::DatabaseCorrupt].map(Some);
+    if path.exists() && look().is_err_and(|error| damaged.contains(&error.sqlite_error_code())) {
+        for end in ["", "-wal", "-shm"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(end);
+            // One that cannot be removed is told when it is opened.
+            let _ = fs::remove_file(name);
+        }
+    }
 }
 
 /// The public form of an error of the database.

@@ -1,8 +1,10 @@
 //! What a run is about: file systems and parts of them, as a user names them.
 //!
-//! - `vol:/path` is one subvolume, `/path` a subvolume with those in it (or, where files are walked, a directory), `/dev/…` and a
-//!   UUID a whole file system, mounted for this process alone if it is not mounted.
+//! - `vol:/path` is one subvolume, `/path` a subvolume with those in it (or, where files are walked, a directory), `/dev/…`, a UUID (`UUID=…`
+//!   as well) and `LABEL=…` a whole file system, mounted for this process alone if it is not mounted.
 //! - Targets on the same Btrfs file system become one, so that what they have in common is found.
+
+mod find;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,10 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use drystone_extents::items::tree;
-use drystone_extents::{Btrfs, Kind, Mount, Subvolume, fs_id, kind_of, mounts, subvolume, subvolume_of};
+use drystone_extents::{Btrfs, Kind, Subvolume, fs_id, subvolume, subvolume_of};
 use rustix::fs::{CWD, Mode, OFlags, Stat, openat};
-use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
+
+pub use self::find::{Found, IsRoot, find_targets, is_there};
 
 use crate::btrfs::BtrfsSpace;
 use crate::error::{Error, Result};
@@ -24,10 +26,6 @@ use crate::walked::{Walk, WalkedSpace};
 
 /// Below this size, files that not everybody may read share with files of their owner alone, unless the caller wants another size.
 pub const PRIVATE_MIN_BYTES: u64 = 64 << 10;
-/// Where links of file systems by UUID are.
-const BY_UUID: &str = "/dev/disk/by-uuid";
-/// What [`find_targets`] needs to know, for file systems that are not mounted.
-const KINDS: [&str; 2] = ["btrfs", "xfs"];
 
 /// A file system, or part of one.
 #[derive(Debug)]
@@ -40,6 +38,8 @@ pub struct Target {
     pub kind: Kind,
     place: OwnedFd,
     path: Option<PathBuf>,
+    /// Where parts of its file system are mounted: the part, and where.
+    ways: Vec<(PathBuf, PathBuf)>,
     /// Those that are part of it; all if none are named.
     subvolumes: Option<BTreeSet<u64>>,
     /// Those that were named: what is made in them later changes nothing about what a run is about.
@@ -71,197 +71,16 @@ pub enum Reads {
     Least,
 }
 
-/// The targets that `names` are; all mounted ones that can be written, if there are none. `is_root` is whether root asks.
-pub fn find_targets(names: &[String], is_root: IsRoot) -> Result<Vec<Target>> {
-    let mounts = mounts()?;
-    let mut found: Vec<Target> = Vec::new();
-    let all: Vec<String> = if names.is_empty() {
-        let known = mounts
-            .iter()
-            .filter(|mount| mount.writable && KINDS.contains(&mount.kind.as_str()));
-        known
-            .map(|mount| mount.source.display().to_string())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
-    } else {
-        names.to_vec()
-    };
-    for name in &all {
-        let target = find(name, &mounts, is_root.0)?;
-        match found
-            .iter_mut()
-            .find(|known| known.id == target.id && known.is_searched() && target.is_searched())
-        {
-            Some(known) => known.join(target),
-            None => found.push(target),
-        }
-    }
-    Ok(found)
-}
-
-/// Whether root asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IsRoot(pub bool);
-
-fn refused(path: impl Into<PathBuf>, why: &str) -> Error {
-    Error::Target {
-        path: path.into(),
-        why: why.to_owned(),
-    }
-}
-
-fn find(name: &str, mounts: &[Mount], is_root: bool) -> Result<Target> {
-    if let Some(path) = name.strip_prefix("vol:") {
-        let mut target = at_path(Path::new(path), is_root)?;
-        if target.kind != Kind::Btrfs {
-            return Err(refused(path, "only Btrfs has subvolumes: leave out `vol:`"));
-        }
-        let alone = target.subvolume()?;
-        target.subvolumes = Some(BTreeSet::from([alone]));
-        target.named = BTreeSet::from([format!("subvolume {alone}")]);
-        return Ok(target);
-    }
-    if is_uuid(name) {
-        return whole(&device_of(name, mounts)?, mounts, is_root);
-    }
-    if name.starts_with("/dev/") {
-        let device = fs::canonicalize(name).map_err(|_| refused(name, "no such device"))?;
-        return whole(&device, mounts, is_root);
-    }
-    let mut target = at_path(Path::new(name), is_root)?;
-    if target.is_searched() {
-        let top = target.subvolume()?;
-        if top != tree::TOP {
-            target.subvolumes = Some(target.btrfs()?.nested(top)?);
-            target.named = BTreeSet::from([format!("all in {top}")]);
-        }
-    }
-    Ok(target)
-}
-
-fn at_path(path: &Path, is_root: bool) -> Result<Target> {
-    let absolute = fs::canonicalize(path).map_err(|_| refused(path, "there is no such file or directory"))?;
-    let place = open_directory(CWD, &absolute).map_err(|source| match source {
-        Errno::NOTDIR => refused(path, "it is a file: name its directory, or use `dedup files`"),
-        source => Error::io(path, "open", source),
-    })?;
-    of_place(place, path.display().to_string(), Some(absolute), is_root)
-}
-
-fn of_place(place: OwnedFd, name: String, path: Option<PathBuf>, is_root: bool) -> Result<Target> {
-    let kind = kind_of(&place)?;
-    if kind == Kind::Other {
-        return Err(refused(
-            name,
-            "its file system cannot share data: only Btrfs and XFS (with reflink) can",
-        ));
-    }
-    let id = fs_id(place.as_fd())?;
-    Ok(Target {
-        name,
-        id,
-        kind,
-        place,
-        path,
-        subvolumes: None,
-        named: BTreeSet::new(),
-        is_root,
-    })
-}
-
-fn open_directory(at: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
-    openat(
-        at,
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-}
-
-/// A whole file system, by its device.
-fn whole(device: &Path, mounts: &[Mount], is_root: bool) -> Result<Target> {
-    let own = |mount: &&Mount| fs::canonicalize(&mount.source).is_ok_and(|source| source == device);
-    // The largest part of it that can be written.
-    let best = mounts
-        .iter()
-        .filter(own)
-        .min_by_key(|mount| (!mount.writable, mount.root.as_os_str().len()));
-    match best {
-        Some(mount) => at_path(&mount.path, is_root),
-        None if is_root => mount_privately(device),
-        None => Err(refused(device, "it is not mounted, and only root may mount it")),
-    }
-}
-
-/// Mounts a device where nobody else sees it; gone with the descriptor.
-fn mount_privately(device: &Path) -> Result<Target> {
-    let text = device.display().to_string();
-    let mount = |kind: &str| {
-        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_set_string(context.as_fd(), "source", text.as_str())?;
-        fsconfig_create(context.as_fd())?;
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOATIME
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC
-            | MountAttrFlags::MOUNT_ATTR_NOSUID;
-        let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-        // A descriptor that files can be opened and ioctls made by.
-        open_directory(mount, Path::new("."))
-    };
-    let mut failure = Errno::NODEV;
-    for kind in KINDS {
-        match mount(kind) {
-            Ok(place) => return of_place(place, text.clone(), None, true),
-            Err(error) => failure = error,
-        }
-    }
-    Err(Error::io(device, "mount", failure))
-}
-
-fn is_uuid(name: &str) -> bool {
-    let dashes = [8, 13, 18, 23];
-    name.len() == 36
-        && name.bytes().enumerate().all(|(at, byte)| {
-            if dashes.contains(&at) {
-                byte == b'-'
-            } else {
-                byte.is_ascii_hexdigit()
-            }
-        })
-}
-
-/// The device of the file system with this UUID.
-fn device_of(uuid: &str, mounts: &[Mount]) -> Result<PathBuf> {
-    let wanted: Vec<u8> = uuid
-        .bytes()
-        .filter(|byte| *byte != b'-')
-        .map(|byte| byte.to_ascii_lowercase())
-        .collect();
-    for mount in mounts.iter().filter(|mount| KINDS.contains(&mount.kind.as_str())) {
-        // A mount that cannot be opened may still be found by its link.
-        let id = open_directory(CWD, &mount.path)
-            .ok()
-            .and_then(|place| fs_id(place.as_fd()).ok());
-        if id.is_some_and(|id| hex(&id).into_bytes() == wanted) {
-            return fs::canonicalize(&mount.source).map_err(|source| Error::io(&mount.source, "find", source));
-        }
-    }
-    let link = Path::new(BY_UUID).join(uuid.to_ascii_lowercase());
-    fs::canonicalize(&link).map_err(|_| refused(uuid, "no file system has this UUID"))
-}
-
-/// Whether a file system of this identity is there now: mounted, or on a device that is known.
-pub fn is_there(id: &[u8; 16]) -> bool {
-    let text = hex(id);
-    let parts = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)];
-    let parts = parts.map(|(from, to)| text.get(from..to).unwrap_or_default());
-    mounts().is_ok_and(|mounts| device_of(&parts.join("-"), &mounts).is_ok())
-}
-
 /// An identity as one writes it in a file's name.
 pub(crate) fn hex(id: &[u8; 16]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An identity as people write it.
+pub(crate) fn uuid(id: &[u8; 16]) -> String {
+    let text = hex(id);
+    let parts = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)];
+    parts.map(|(from, to)| text.get(from..to).unwrap_or_default()).join("-")
 }
 
 impl Target {
@@ -419,21 +238,5 @@ impl Target {
             excluded: &excluded,
         };
         Ok(Box::new(WalkedSpace::open(walk, progress, cancel)?))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_are_nothing_are_refused() {
-        let find = |name: &str| find_targets(&[name.to_owned()], IsRoot(false)).unwrap_err().to_string();
-        assert!(find("/no/such/place").contains("no such"));
-        assert!(find("/dev/no-such-device").contains("no such device"));
-        assert!(find("01234567-89ab-cdef-0123-456789ABCDEF").contains("UUID"));
-        assert!(find("/proc").contains("Btrfs and XFS"));
-        assert!(find("vol:/no/such").contains("no such"));
-        assert!(!is_uuid("01234567-89ab-cdef-0123-456789ABCDEg"));
     }
 }

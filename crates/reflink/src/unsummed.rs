@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::progress::Cancel;
 use crate::read;
 use crate::space::{Extent, FileId, NO_PRINT, Print};
-use crate::state::failed;
+use crate::state::{drop_damaged, failed};
 
 const VERSION: i32 = 1;
 /// Changes that are committed together: each commit waits for the disk.
@@ -73,6 +73,7 @@ impl Unsummed {
     pub(crate) fn open(cache: Option<&Path>, cancel: &Cancel) -> Result<Self> {
         // SQLite's name for a temporary file.
         let path = cache.map_or_else(PathBuf::new, Path::to_owned);
+        drop_damaged(&path);
         let open = || {
             let connection = Connection::open(&path)?;
             let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;

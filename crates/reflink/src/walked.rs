@@ -22,7 +22,7 @@ use crate::map::Map;
 use crate::progress::{Cancel, Progress};
 use crate::read::{hash_block, read_pieces};
 use crate::space::{Extent, FileId, Print, Space, Unread, Uses, Which};
-use crate::state::failed;
+use crate::state::{drop_damaged, failed};
 use crate::swap::is_swap;
 use crate::walk::{FoundFile, Unreadable, walk};
 
@@ -81,6 +81,7 @@ impl WalkedSpace {
         let stat = rustix::fs::fstatvfs(&root).map_err(failed_on("ask the size of"))?;
         let block_bytes = stat.f_frsize.clamp(512, 1 << 20);
         let path = about.cache.map_or_else(|| PathBuf::from(":memory:"), Path::to_owned);
+        drop_damaged(&path);
         let connection = Connection::open(&path).map_err(|error| failed(&path, &error))?;
         let mut space = Self {
             id: fs_id(root.as_fd())?,

@@ -10,18 +10,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use drystone_reflink::{IsRoot, Known, Reads, State, Target, find_targets};
+use drystone_reflink::{Found, IsRoot, Known, Reads, State, find_targets};
 
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
+use crate::output::shown;
+use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
-  drystone dedup                      all mounted file systems that can share
   drystone dedup estimate /srv        what would it free?
   drystone dedup /srv --max-time 1h   stop after an hour; the next run goes on
   drystone dedup vol:/home /dev/sdb1  one subvolume, and a whole device, mounted
                                       or not
+  drystone dedup --all-mounted        all mounted file systems that can share
   drystone dedup files a.img b.img    let b.img share a.img, if they are equal
 
 Nothing but the kernel's own sharing, which compares first, touches files: contents, times and modes stay, \
@@ -71,9 +73,12 @@ enum Inner {
 /// What is looked at, and where that is noted.
 #[derive(Debug, Clone, Args)]
 struct Scope {
-    /// Path (its subvolume and those in it), vol:PATH (that subvolume alone), device or UUID; by default all that are mounted
+    /// Path (its subvolume and those in it), vol:PATH (that subvolume alone), device, UUID or LABEL=NAME
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
+    /// Take all mounted file systems that can be written and share data
+    #[arg(long, conflicts_with = "targets")]
+    all_mounted: bool,
     /// Leave out files that are smaller
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = crate::args::size)]
     size_cutoff: u64,
@@ -106,14 +111,58 @@ impl Place {
     }
 }
 
+/// Says what could not be found or treated; returns how the command ends for it.
+fn tell_failed(app: &App, failed: Vec<drystone_reflink::Error>) -> Exit {
+    let exit = if failed.is_empty() { Exit::Done } else { Exit::Error };
+    failed.into_iter().for_each(|error| app.out.failure(&error.into()));
+    exit
+}
+
 impl Scope {
-    fn find(&self) -> Result<Vec<Target>> {
-        let targets = find_targets(&self.targets, is_root())?;
-        if targets.is_empty() {
+    fn find(&self) -> Result<Found> {
+        let mut found = find_targets(&self.targets, is_root())?;
+        if !found.targets.is_empty() {
+            return Ok(found);
+        }
+        if let Some(error) = found.failed.pop().filter(|_| found.failed.is_empty()) {
+            return Err(error.into());
+        }
+        if found.failed.is_empty() {
             let why = "no mounted file system that can be written and share data (Btrfs, XFS)";
             return Err(Failure::new(Exit::Error, why).next("name a path, a device or a UUID"));
         }
-        Ok(targets)
+        Ok(found)
+    }
+
+    /// As [`Scope::find`], for a command that changes what it finds: where nothing is named, somebody has to agree.
+    fn find_to_change(&self, app: &App) -> Result<Found> {
+        let found = self.find()?;
+        if !self.targets.is_empty() || self.all_mounted {
+            return Ok(found);
+        }
+        let names: Vec<String> = found
+            .targets
+            .iter()
+            .map(|target| shown(target.name.as_bytes()).to_string())
+            .collect();
+        let names = names.join(", ");
+        let question = format!("Free the space of duplicates on all of these: {names}? [y/N] ");
+        let next = "drystone dedup TARGET, or drystone dedup --all-mounted";
+        let answer = if app.out.is_json() {
+            Ok(None)
+        } else {
+            terminal::confirm(&question)
+        };
+        match answer {
+            Ok(Some(true)) => Ok(found),
+            Ok(Some(false)) => Err(Failure::new(Exit::Error, "nothing was done, as nobody agreed to it").next(next)),
+            Ok(None) => {
+                let why =
+                    format!("no target is named, and there is no terminal to ask at; all that are mounted: {names}");
+                Err(Failure::usage(why).next(next))
+            }
+            Err(error) => Err(Failure::new(Exit::Error, format!("cannot ask at the terminal: {error}")).next(next)),
+        }
     }
 
     fn known<'a>(&'a self, directory: &'a std::path::Path, reads: Reads) -> Known<'a> {

@@ -19,7 +19,9 @@ const MIB: usize = 1 << 20;
 /// What a run of the command line would look at.
 fn target(disk: &Disk, exclude: &[PathBuf], private_min_bytes: u64) -> Box<dyn Space> {
     disk.sync();
-    let targets = find_targets(&[disk.root().display().to_string()], IsRoot(true)).unwrap();
+    let targets = find_targets(&[disk.root().display().to_string()], IsRoot(true))
+        .unwrap()
+        .targets;
     let known = Known {
         min_file_bytes: 0,
         private_min_bytes,
@@ -126,7 +128,9 @@ fn what_is_excluded_is_left_alone_however_deep_and_by_whichever_name() {
 }
 
 fn target_fails(disk: &Disk, exclude: &Path) -> bool {
-    let targets = find_targets(&[disk.root().display().to_string()], IsRoot(true)).unwrap();
+    let targets = find_targets(&[disk.root().display().to_string()], IsRoot(true))
+        .unwrap()
+        .targets;
     let exclude = [exclude.to_owned()];
     let known = Known {
         min_file_bytes: 0,

@@ -487,6 +487,45 @@ fn a_state_of_a_time_to_come_is_not_believed() {
 }
 
 #[test]
+fn a_file_system_that_was_set_back_and_went_on_is_looked_at_again() {
+    let Some(disk) = Disk::make(&["mkfs.btrfs", "-q"], 200 << 20, "") else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let mut state = State::open(&directory.path().join("state")).unwrap();
+    state.see(disk.space().id(), "btrfs", "test").unwrap();
+    let saved = directory.path().join("saved");
+    let go_on = |commits| {
+        for at in 0..commits {
+            disk.write("inline", format!("{at}").as_bytes());
+            disk.space().settle().unwrap();
+        }
+    };
+    let mount = || {
+        let (image, place) = (disk.image().to_str().unwrap(), disk.root().to_str().unwrap());
+        command("mount", &["-oloop", image, place]);
+    };
+    disk.write("x", &noise(1, MIB));
+    disk.unmount();
+    fs::copy(disk.image(), &saved).unwrap();
+    mount();
+    disk.write("y", &noise(1, MIB));
+    go_on(10);
+    let mut run = || run_noted(&disk.space(), &options(64 << 20), Some(&mut state)).unwrap();
+    assert_eq!(run().outcome.freed_bytes, MIB as u64);
+    assert_eq!(run().scanned_bytes, 0);
+    disk.unmount();
+    fs::copy(&saved, disk.image()).unwrap();
+    mount();
+    for name in ["y", "z"] {
+        disk.write(name, &noise(1, MIB));
+    }
+    go_on(20);
+    assert_eq!(run().outcome.freed_bytes, 2 * MIB as u64);
+    assert_eq!(run().scanned_bytes, 0);
+}
+
+#[test]
 fn a_run_can_be_limited_and_taken_up_again() {
     let Some(disk) = Disk::btrfs("") else { return };
     let directory = tempfile::tempdir().unwrap();

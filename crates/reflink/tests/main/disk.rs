@@ -134,6 +134,11 @@ impl Disk {
         &self.image
     }
 
+    /// The file that it is in.
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+
     /// Takes the file system down, and has it checked.
     pub fn check(self) {
         command(

@@ -214,6 +214,78 @@ fn what_refused_or_changed_meanwhile_is_tried_again_by_the_next_run() {
 }
 
 #[test]
+fn what_an_incomplete_run_leaves_is_owed_even_if_nothing_new_is_left() {
+    let Some(disk) = Disk::btrfs("") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut state = State::open(&directory.path().join("state")).unwrap();
+    state.see(disk.space().id(), "btrfs", "test").unwrap();
+    for name in ["a", "b"] {
+        disk.write(name, &noise(4, MIB));
+    }
+    let mut run = |limited: bool| {
+        let mut options = options(64 << 20);
+        options.limits.max_bytes = if limited { 0 } else { u64::MAX };
+        options.incremental = !limited;
+        run_noted(&disk.space(), &options, Some(&mut state)).unwrap()
+    };
+    assert!(run(false).complete);
+    assert_eq!(run(false).scanned_bytes, 0);
+    let new = disk.write("new", &noise(4, MIB));
+    let cut = run(true);
+    assert!(cut.outcome.is_cut && !cut.complete, "{cut:?}");
+    // With it all that was new is gone.
+    fs::remove_file(new).unwrap();
+    disk.sync();
+    let report = run(false);
+    assert!(report.complete && report.scanned_bytes > 0, "{report:?}");
+    assert_eq!(run(false).scanned_bytes, 0);
+}
+
+#[test]
+fn what_the_disk_no_longer_gives_is_named_and_the_rest_is_shared() {
+    let Some(disk) = Disk::make(&["mkfs.btrfs", "-q"], 200 << 20, "") else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let mut state = State::open(&directory.path().join("state")).unwrap();
+    state.see(disk.space().id(), "btrfs", "test").unwrap();
+    let bytes = noise(9, 4 * MIB);
+    for name in ["x", "y", "z"] {
+        disk.write(name, &bytes);
+        disk.sync();
+    }
+    let image = disk.unmount().to_owned();
+    let file = OpenOptions::new().read(true).write(true).open(&image).unwrap();
+    let wanted = &bytes[3 * MIB..][..4096];
+    let mut block = vec![0; 4096];
+    let mut blocks = (0..(200 << 20) / 4096u64).map(|at| at * 4096);
+    let found = blocks.find(|at| {
+        file.read_exact_at(&mut block, *at).unwrap();
+        block == wanted
+    });
+    file.write_all_at(b"damaged", found.unwrap()).unwrap();
+    drop(file);
+    command(
+        "mount",
+        &["-oloop", image.to_str().unwrap(), disk.root().to_str().unwrap()],
+    );
+    let is_bad = |name: &&str| fs::read(disk.path(name)).is_err();
+    let bad: Vec<&str> = ["x", "y", "z"].into_iter().filter(is_bad).collect();
+    assert_eq!(bad.len(), 1);
+    for freed in [4 * MIB as u64, 0] {
+        let space = disk.space();
+        let report = run_noted(&space, &options(64 << 20), Some(&mut state)).unwrap();
+        let outcome = report.outcome;
+        assert_eq!((report.complete, outcome.freed_bytes), (false, freed), "{outcome:?}");
+        assert_eq!((outcome.problem_count, outcome.unreadable.len()), (1, 1), "{outcome:?}");
+        assert_eq!(space.path(outcome.problems[0].file).unwrap(), bad[0].as_bytes());
+    }
+    for name in ["x", "y", "z"].into_iter().filter(|name| *name != bad[0]) {
+        assert!(fs::read(disk.path(name)).unwrap() == bytes);
+    }
+}
+
+#[test]
 fn what_is_being_sent_is_left_for_a_later_run() {
     let Some(disk) = Disk::btrfs("") else { return };
     let directory = tempfile::tempdir().unwrap();

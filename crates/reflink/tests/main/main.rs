@@ -15,6 +15,7 @@ mod facts;
 mod faults;
 mod image;
 mod memory;
+mod named;
 mod pieces;
 mod random;
 mod single;

@@ -214,7 +214,7 @@ fn targets_are_found_by_path_device_and_uuid_mounted_or_not() {
         exclude: &[],
         cache_dir: None,
     };
-    let find = |names: &[String]| find_targets(names, IsRoot(true)).unwrap();
+    let find = |names: &[String]| find_targets(names, IsRoot(true)).unwrap().targets;
     let path = |name: &str| disk.path(name).display().to_string();
     let promised = |names: &[String]| {
         let targets = find(names);
@@ -235,7 +235,7 @@ fn targets_are_found_by_path_device_and_uuid_mounted_or_not() {
     assert_eq!(promised(&[format!("vol:{}", path("a"))]), 0);
     assert_eq!(promised(&[path("a")]), 1);
     assert_eq!(promised(&[path("a"), path("b")]), 2);
-    for name in [path(""), device, uuid.clone()] {
+    for name in [path(""), device, uuid.clone(), format!("UUID={uuid}")] {
         assert_eq!(promised(&[name]), 2);
     }
     let without = |exclude: &[std::path::PathBuf]| {

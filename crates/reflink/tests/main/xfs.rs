@@ -203,6 +203,19 @@ fn a_lost_map_is_noticed() {
 }
 
 #[test]
+fn a_damaged_map_is_begun_anew() {
+    let Some(disk) = Disk::xfs() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("cache");
+    for name in ["one", "two"] {
+        disk.write(name, &noise(8, MIB));
+    }
+    fs::write(&cache, noise(1, 20_000)).unwrap();
+    assert_eq!(run_all(&walked(&disk, Some(&cache))).outcome.freed_bytes, MIB as u64);
+    assert_eq!(walked(&disk, Some(&cache)).read_bytes, 0);
+}
+
+#[test]
 fn btrfs_can_be_walked_as_well() {
     let Some(disk) = Disk::btrfs("") else { return };
     disk.write("one", &noise(7, 4 * MIB + 5));

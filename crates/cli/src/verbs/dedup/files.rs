@@ -4,12 +4,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::Args;
-use drystone_reflink::{Fate, join_extents, share_file};
+use drystone_reflink::{Error, Fate, join_extents, share_file};
 use serde_json::json;
 
 use super::shown::Followed;
 use crate::context::App;
-use crate::exit::{Exit, Result};
+use crate::exit::{Exit, Failure, Result};
 use crate::output::{put_bytes, shown_path, size};
 
 /// Let files share a source, each if it is equal to it.
@@ -34,7 +34,11 @@ impl Files {
         }
         let mut exit = Exit::Done;
         for to in &self.to {
-            let fate = share_file(&self.source, to, &followed.progress, &followed.cancel)?;
+            let fate = share_file(&self.source, to, &followed.progress, &followed.cancel);
+            let fate = fate.map_err(|error| match error {
+                Error::Interrupted => error.into(),
+                error => Failure::new(Exit::Error, error),
+            })?;
             let (word, text) = match &fate {
                 Fate::Shared(0) => ("shared", "was shared already".to_owned()),
                 Fate::Shared(bytes) => ("shared", format!("shares {} that were its own", size(*bytes))),

@@ -5,7 +5,7 @@ use drystone_format::tree::Time;
 use drystone_reflink::{KnownFs, State, is_there};
 use serde_json::json;
 
-use super::{Place, Scope};
+use super::{Place, Scope, tell_failed};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{counted, local_time, shown, size, utc_time};
@@ -92,7 +92,11 @@ fn text(fs: &KnownFs) -> String {
     let gone = if is_there(&fs.id) { "" } else { "  (not there now)" };
     let mut text = format!("{}  {}  {}{gone}", uuid(&fs.id), fs.kind, shown(fs.name.as_bytes()));
     for (scope, generation) in &fs.done {
-        text += &format!("\n  up to generation {generation}: {}", shown(scope.as_bytes()));
+        // What is walked has no generations but those of the walks.
+        text += &match fs.kind.as_str() {
+            "btrfs" => format!("\n  up to generation {generation}: {}", shown(scope.as_bytes())),
+            _ => format!("\n  done: {}", shown(scope.as_bytes())),
+        };
     }
     if let Some(last) = &fs.last {
         text += &format!(
@@ -109,12 +113,13 @@ fn text(fs: &KnownFs) -> String {
 impl Reset {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
-        if self.scope.targets.is_empty() {
+        if self.scope.targets.is_empty() && !self.scope.all_mounted {
             return Err(Failure::usage("nothing is forgotten unless it is named").next("drystone dedup show"));
         }
         let state = self.scope.place.open(app)?;
         let mut count = 0;
-        for target in self.scope.find()? {
+        let found = self.scope.find()?;
+        for target in &found.targets {
             count += u64::from(state.reset(target.id)?);
         }
         let fields = json!({ "file_systems": count });
@@ -123,7 +128,7 @@ impl Reset {
             fields,
             format!("reset {}", counted(count, "file system")),
         )?;
-        Ok(Exit::Done)
+        Ok(tell_failed(app, found.failed))
     }
 }
 

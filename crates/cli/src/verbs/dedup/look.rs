@@ -1,13 +1,15 @@
 //! `dedup find-new`, `generation` and `size-lookup`: questions to the file system alone.
 
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 
 use clap::Args;
+use drystone_extents::Error::Gone;
 use drystone_extents::{Btrfs, Flow, Kind};
 use drystone_reflink::{Target, files_of_size, find_targets};
 use serde_json::json;
 
-use super::is_root;
+use super::{is_root, tell_failed};
 use crate::args;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
@@ -53,6 +55,7 @@ pub(crate) struct SizeLookup {
 /// The one target that a name is, on Btrfs.
 fn volume(name: &str) -> Result<(Target, Btrfs, u64)> {
     let target = find_targets(&[name.to_owned()], is_root())?
+        .all()?
         .pop()
         .filter(|target| target.kind == Kind::Btrfs);
     let target = target.ok_or_else(|| {
@@ -86,11 +89,20 @@ impl FindNew {
             if app.cancel.is_cancelled() {
                 return Flow::Break(());
             }
-            // What was removed meanwhile has no path, and is not new any more.
-            let Ok(path) = fs.directory_path(subvolume, change.inode) else {
-                return Flow::Continue(());
+            let path = match fs.directory_path(subvolume, change.inode) {
+                Ok(path) => path,
+                // What was removed meanwhile has no path, and is not new any more.
+                Err(Gone { .. }) => return Flow::Continue(()),
+                Err(error) => {
+                    failed = Some(error.into());
+                    return Flow::Break(());
+                }
             };
-            let path = path.strip_suffix(b"/").unwrap_or(&path);
+            let path = match path.strip_suffix(b"/").unwrap_or(&path) {
+                // The top directory of the subvolume.
+                b"" => b".",
+                path => path,
+            };
             let written: u64 = change.written.iter().map(|(_, len)| len).sum();
             let done = if self.zero {
                 print(app, &mut lines, path, true)
@@ -140,12 +152,14 @@ impl SizeLookup {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let mut lines = app.out.lines();
-        for target in find_targets(&self.targets, is_root())? {
-            for path in files_of_size(&target, self.size)? {
-                print(app, &mut lines, &path, self.zero)?;
+        let found = find_targets(&self.targets, is_root())?;
+        for target in &found.targets {
+            for path in files_of_size(target, self.size)? {
+                let path = target.reachable(&path);
+                print(app, &mut lines, path.as_os_str().as_bytes(), self.zero)?;
             }
         }
         lines.finish()?;
-        Ok(Exit::Done)
+        Ok(tell_failed(app, found.failed))
     }
 }

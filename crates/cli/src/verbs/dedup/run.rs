@@ -1,21 +1,22 @@
 //! `dedup run`, `estimate`, `scan` and `watch`: what looks at whole file systems.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use drystone_extents::{Kind, set_idle_io};
 use drystone_reflink::{
-    Candidates, Limits, Look, Note, Options, Outcome, Policy, Rank, Reads, Report, Space, State, Target, run,
+    Candidates, Found, Limits, Look, Note, Options, Outcome, Policy, Rank, Reads, Report, Space, State, Target, run,
 };
 use serde_json::{Value, json};
 
 use super::shown::Followed;
-use super::{Scope, span};
+use super::{Scope, span, tell_failed};
 use crate::args;
 use crate::context::App;
 use crate::exit::{Exit, Result};
-use crate::output::{counted, duration, put_bytes, shown, size, with_exit};
+use crate::output::{counted, duration, put_bytes, shown, shown_path, size, with_exit};
 
 /// Problems shown to a person.
 const PROBLEMS_SHOWN: usize = 20;
@@ -155,8 +156,14 @@ impl Estimate {
 impl Watch {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
+        let mut run = self.run.clone();
+        if run.scope.targets.is_empty() && !run.scope.all_mounted {
+            // Asked once, and not before each run.
+            run.scope.find_to_change(app)?;
+            run.scope.all_mounted = true;
+        }
         loop {
-            match self.run.run(app) {
+            match run.run(app) {
                 Ok(Exit::Interrupted) => return Ok(Exit::Done),
                 Err(failure) if failure.exit == Exit::Interrupted => return Ok(Exit::Done),
                 Err(failure) => app.out.failure(&failure),
@@ -178,12 +185,13 @@ impl Scan {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let path = self.scope.place.path(app);
         let state = self.scope.place.open(app)?;
-        for target in self.scope.find()? {
+        let found = self.scope.find()?;
+        for target in &found.targets {
             let start = Instant::now();
             let followed = Followed::start(app);
             let known = self.scope.known(path.parent().unwrap_or(Path::new(".")), Reads::Needed);
             let space = target.open(known, &followed.progress, &followed.cancel)?;
-            state.see(target.id, kind(&target), &target.name)?;
+            state.see(target.id, kind(target), &target.name)?;
             let since = state.generation(target.id, &target.scope(known))?;
             let look = Look {
                 since,
@@ -207,7 +215,7 @@ impl Scan {
             );
             app.out.result("dedup_scan", fields, text)?;
         }
-        Ok(Exit::Done)
+        Ok(tell_failed(app, found.failed))
     }
 }
 
@@ -221,7 +229,11 @@ fn kind(target: &Target) -> &'static str {
 
 impl Way<'_> {
     fn run(&self, app: &App) -> Result<Exit> {
-        let targets = self.scope.find()?;
+        let Found { targets, failed } = if self.estimate {
+            self.scope.find()?
+        } else {
+            self.scope.find_to_change(app)?
+        };
         let mut state = self.scope.place.open(app)?;
         let policy = Policy {
             same_subvolume_only: self.terms.no_crossvol,
@@ -238,8 +250,8 @@ impl Way<'_> {
             join: self.join,
             estimate: self.estimate,
         };
-        let mut exit = Exit::Done;
-        let many = targets.len() > 1;
+        let many = targets.len() + failed.len() > 1;
+        let mut exit = tell_failed(app, failed);
         for target in targets {
             match self.one(app, &target, &options, &mut state) {
                 Ok(Exit::Interrupted) => return Ok(Exit::Interrupted),
@@ -306,7 +318,8 @@ fn tell(
         let refused = outcome.problems.iter();
         let refused = refused.map(|problem| (space.path(problem.file).unwrap_or_default(), problem.why.as_str()));
         for (path, why) in refused.take(PROBLEMS_SHOWN).chain(unread.take(PROBLEMS_SHOWN)) {
-            app.out.say(format_args!("{name}: {}: {why}", shown(&path)));
+            app.out
+                .say(format_args!("{}: {why}", shown_path(&target.reachable(&path))));
         }
     }
     let mut fields = json!({
@@ -319,12 +332,12 @@ fn tell(
         "predicted_bytes": outcome.predicted_bytes,
         "freed_bytes": (!estimate).then_some(outcome.freed_bytes),
         "differing": outcome.differing,
-        "unreadable": space.unreadable(),
+        "unreadable": unreadable(report, space),
         "unlooked_bytes": space.unlooked_bytes(),
         "guarded": report.guarded,
         "complete": report.complete,
         "passes": report.passes,
-        "problems": problems(space, outcome),
+        "problems": problems(target, space, outcome),
         "problem_count": outcome.problem_count,
         "seconds": elapsed.as_secs_f64(),
     });
@@ -359,10 +372,15 @@ fn tell(
     app.out.result("dedup", with_exit(fields, exit), text)
 }
 
+/// Files of which not everything could be read.
+fn unreadable(report: &Report, space: &dyn Space) -> u64 {
+    space.unreadable() + report.outcome.unreadable.len() as u64
+}
+
 /// What was not looked at, or not shared on purpose.
 fn left(report: &Report, space: &dyn Space) -> String {
     let mut text = String::new();
-    match space.unreadable() {
+    match unreadable(report, space) {
         0 => {}
         1 => text += "; 1 file could not be read, and stayed as it is",
         many => text += &format!("; {} could not be read, and stayed as they are", counted(many, "file")),
@@ -389,10 +407,13 @@ fn left(report: &Report, space: &dyn Space) -> String {
     text
 }
 
-fn problems(space: &dyn Space, outcome: &Outcome) -> Value {
-    let list = outcome.problems.iter().map(|problem| {
-        let mut fields = json!({ "what": problem.why });
-        put_bytes(&mut fields, "path", &space.path(problem.file).unwrap_or_default());
+fn problems(target: &Target, space: &dyn Space, outcome: &Outcome) -> Value {
+    let refused = outcome.problems.iter();
+    let refused = refused.map(|problem| (space.path(problem.file).unwrap_or_default(), problem.why.clone()));
+    let unread = space.unread().into_iter().map(|one| (one.path, one.why));
+    let list = refused.chain(unread).map(|(path, why)| {
+        let mut fields = json!({ "what": why });
+        put_bytes(&mut fields, "path", target.reachable(&path).as_os_str().as_bytes());
         fields
     });
     list.collect()
