@@ -173,6 +173,10 @@ fn open_file(path: &Path) -> Result<Opened> {
 
 /// Whether two files of one length lie at the same places of the disk, from the first byte to the last.
 fn is_one(one: &Opened, other: &Opened) -> Result<bool> {
+    let file = |opened: &Opened| (opened.about.st_dev, opened.about.st_ino);
+    if file(one) == file(other) {
+        return Ok(true);
+    }
     let of_one = places(&one.file, one.len())?;
     Ok(of_one.is_some() && of_one == places(&other.file, other.len())?)
 }
@@ -182,8 +186,9 @@ fn places(file: &OwnedFd, len: u64) -> Result<Option<Vec<(u64, u64, u64)>>> {
     let mut found: Vec<(u64, u64, u64)> = Vec::new();
     let mut at = 0;
     for piece in physical_map(file.as_fd(), (0, len))? {
-        // What is encoded has no place for each byte, and what is reserved has no data.
-        if piece.file_offset > at || piece.encoded || piece.reserved {
+        // What is encoded has no place for each byte, what is reserved has no data, and what is not shared is nobody else's: it only
+        // has the same number, on another device of the file system.
+        if piece.file_offset > at || piece.encoded || piece.reserved || !piece.shared {
             return Ok(None);
         }
         let bytes = piece.len.min(len.saturating_sub(piece.file_offset));
