@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use drystone_vault::{Cancel, Progress};
 
-use crate::backup::OneFileSystem;
 use crate::filters::Filters;
+use crate::options::OneFileSystem;
 
 /// Time that a backup gets to be done, or to know the end itself, before anything is counted.
 const HEAD_START: Duration = Duration::from_millis(300);

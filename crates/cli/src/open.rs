@@ -21,8 +21,8 @@ use drystone_format::keys::Role;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_store::Store;
 use drystone_vault::{
-    Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Progress, Reach, Reader, RecoveryCode, Resolved, Unlock,
-    Vault, VaultPin, vault_line,
+    Context, CreateOptions, Known, NewLock, NewPlace, NewSlot, PlaceUse, Progress, Reach, Reader, RecoveryCode,
+    Resolved, Unlock, Vault, VaultPin, vault_line,
 };
 
 use crate::args::Spot;

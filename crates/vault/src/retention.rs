@@ -513,7 +513,7 @@ mod tests {
     /// The first digits of the id of the latest.
     fn latest_of(all: Vec<Candidate>) -> u8 {
         let own = VerifyKey([7; 32]);
-        crate::latest::latest(all, &own, None).unwrap().chosen.id.0[0]
+        crate::latest::latest(all, &own, None, 0).unwrap().chosen.id.0[0]
     }
 
     #[test]
