@@ -173,10 +173,7 @@ impl From<drystone_vault::Error> for Failure {
             E::UncertainConfig { .. } | E::NoConfig { .. } => {
                 (Exit::Error, "drystone vault show, then drystone vault resolve [HASH]")
             }
-            E::ConfigMoved { .. } => (
-                Exit::Error,
-                "name all places, also new ones, with --vault A,B, and look at `drystone place list`",
-            ),
+            E::ConfigMoved { .. } => (Exit::Error, CONFIG_MOVED),
             E::PlaceTaken { .. } => (Exit::Error, "name an empty or new place"),
             E::Absent { .. } | E::NoLedger { .. } => (Exit::Error, "drystone doctor"),
             E::Unmarked { .. } => (Exit::Damaged, "drystone check; then drystone forget SNAPSHOT"),
@@ -188,10 +185,7 @@ impl From<drystone_vault::Error> for Failure {
             ),
             E::NoSnapshot { .. } | E::NoSigner { .. } => (Exit::Error, "drystone snapshots"),
             E::AmbiguousSnapshot { .. } => (Exit::Error, "give more digits, as `drystone snapshots` shows them"),
-            E::LatestOfSeveral { .. } => (
-                Exit::Error,
-                "write latest@KEY with one of them; see `drystone snapshots`",
-            ),
+            E::LatestOfSeveral { .. } => (Exit::Error, OF_SEVERAL),
             E::LatestDoubtful { .. } => (Exit::Error, "name one by its id if you want it"),
             E::Damaged {
                 source: drystone_format::Error::Version { .. },
@@ -215,6 +209,8 @@ impl From<drystone_vault::Error> for Failure {
     }
 }
 
+const CONFIG_MOVED: &str = "name all places, also new ones, with --vault A,B, and look at `drystone place list`";
+const OF_SEVERAL: &str = "write latest@KEY with one of them; see `drystone snapshots`";
 const EMPTIED: &str =
     "mount the disk and run the same command again; if the vault is gone for good: drystone init --accept-new-vault";
 const WRONG_KEY: &str = "give another key with --key-file, or the passphrase or recovery code with --passphrase-file";

@@ -452,10 +452,7 @@ fn unread(first: &str, count: u64) -> String {
     match count {
         0 | 1 => format!("{first}; name a snapshot by its id"),
         2 => format!("{first}; 1 more cannot be read either; name a snapshot by its id"),
-        more => format!(
-            "{first}; {} more cannot be read either; name a snapshot by its id",
-            more - 1
-        ),
+        more => format!("{first}; {} more cannot be read; name a snapshot by its id", more - 1),
     }
 }
 

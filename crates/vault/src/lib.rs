@@ -31,6 +31,7 @@ pub mod ledger;
 mod ledgers;
 mod left;
 mod losses;
+mod marks;
 mod open;
 pub mod order;
 mod packer;

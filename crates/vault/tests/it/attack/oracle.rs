@@ -218,6 +218,8 @@ impl World {
                         format!("{} of {:?} holds {names:?}", acked.id, acked.client),
                     );
                 }
+                // Of one place alone that hides which others there are, as it said when it was opened.
+                Err(_) if vault.places().is_empty() && self.spots.len() > 1 && !vault.warnings().is_empty() => {}
                 Err(error) if self.is_tolerated() => {
                     return broken("lost", format!("{} of {:?}: {error}", acked.id, acked.client));
                 }
@@ -302,6 +304,9 @@ impl World {
         if told.is_empty() && !missing.is_empty() {
             return broken("silent-loss", format!("{} snapshots, {tampered:?}", missing.len()));
         }
+        // What an ambush brings back while it is looked for was there.
+        let still = self.tampered();
+        let tampered: Vec<&Name> = tampered.iter().filter(|name| still.contains(name)).collect();
         if told.is_empty() && !tampered.is_empty() && self.spots.len() > 1 {
             return broken("silent-damage", format!("{tampered:?}"));
         }
