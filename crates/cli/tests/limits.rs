@@ -121,7 +121,7 @@ fn peak_kib(home: &Home, args: &[&str]) -> u64 {
         peak = peak.max(now.unwrap_or(0));
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success(), "{args:?}");
-            println!("peak of {args:?}: {} MiB", peak >> 10);
+            eprintln!("peak of {args:?}: {} MiB", peak >> 10);
             return peak;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));

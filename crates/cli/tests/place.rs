@@ -70,7 +70,10 @@ fn replacing_a_lost_place_tells_of_no_trouble_but_the_loss() {
         .says(&["/b: this place is not there", "when it is back"]);
     assert!(!lost.err().contains("writers/"), "{}", lost.err());
     let doctor = home.run(["doctor", "--vault", "a"]).code(3).out();
-    assert!(doctor.contains("once every place is back or replaced"), "{doctor}");
+    assert!(
+        doctor.contains("bring back or replace the places that are away"),
+        "{doctor}"
+    );
     let replaced = home.run(["place", "replace", "b", "new/", "--vault", "a"]).ok();
     let warnings: Vec<String> = replaced
         .err()

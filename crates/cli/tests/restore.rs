@@ -196,7 +196,7 @@ fn patterns_that_match_nothing_do_not_end_well() {
     home.run(["find", "./a.txt"]).code(2);
     home.run(["cat", "latest"])
         .code(1)
-        .says(&["drystone: /: is not a regular file but a directory"]);
+        .says(&["/ is not a regular file but a directory"]);
 }
 
 #[test]

@@ -240,10 +240,16 @@ impl Catalog {
         }
         let gone = Mutex::new(HashSet::new());
         each(self.parallel, &missing, &|pack| {
-            match self.place.stat(&Name::pack(&pack.pack)) {
-                Ok(size) if size == pack.pack_bytes => {}
-                Err(error) if !error.is_damage() => return Err(error),
-                _ => drop(gone.lock().insert(pack.pack)),
+            let is_there = match self.place.as_spread() {
+                // Also where a part of it answers, nothing may rely on what cannot be read.
+                Some(spread) => self.place.block_on(spread.holdings_of(&pack.pack)).is_readable(),
+                None => match self.place.stat(&Name::pack(&pack.pack)) {
+                    Err(error) if !error.is_damage() => return Err(error),
+                    found => matches!(found, Ok(size) if size == pack.pack_bytes),
+                },
+            };
+            if !is_there {
+                gone.lock().insert(pack.pack);
             }
             Ok(())
         })?;

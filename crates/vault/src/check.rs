@@ -158,7 +158,9 @@ impl Vault {
                 checker.report.hit.push((id, lost));
             }
         }
-        Ok(checker.finish())
+        let report = checker.finish();
+        self.remember_altered()?;
+        Ok(report)
     }
 }
 

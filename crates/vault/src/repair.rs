@@ -9,8 +9,8 @@ use std::sync::Arc;
 use drystone_format::PackId;
 use drystone_format::keys::Role;
 use drystone_index::Index;
-use drystone_store::Name;
 use drystone_store::spread::{Lacking, PackHoldings, SettlePlan, Settled, SettledSmall, Spread, Transfer, Verify};
+use drystone_store::{Kind, Name, ShardId};
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
@@ -330,9 +330,30 @@ impl Vault {
         Ok(text.lines().filter_map(line).collect())
     }
 
+    /// Remembers what this run has found altered by the way, so that the doctor names it until it is mended.
+    pub(crate) fn remember_altered(&self) -> Result<()> {
+        let places = self.place.as_spread().map(|spread| spread.troubles().places);
+        let mut small = self.unsound_small()?;
+        for place in places.unwrap_or_default() {
+            for name in &place.unsound.named {
+                match Name::parse(name).map(|name| name.kind()) {
+                    Ok(Kind::Shard(ShardId { pack, .. }) | Kind::Pack(pack)) => self.note_unsound(&pack, true)?,
+                    _ => small.push((place.place.clone(), name.clone())),
+                }
+            }
+        }
+        small.sort();
+        small.dedup();
+        self.set_unsound_small(&small)
+    }
+
     /// Remembers which copies are altered, after all of them were read.
     pub(crate) fn note_unsound_small(&self, small: &SettledSmall) -> Result<()> {
-        let lines = small.unmended.iter().map(|(place, name)| format!("{place}\t{name}\n"));
+        self.set_unsound_small(&small.unmended)
+    }
+
+    fn set_unsound_small(&self, altered: &[(String, String)]) -> Result<()> {
+        let lines = altered.iter().map(|(place, name)| format!("{place}\t{name}\n"));
         Ok(self.state().set(UNSOUND_SMALL, lines.collect::<String>().as_bytes())?)
     }
 

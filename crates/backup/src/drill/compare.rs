@@ -216,9 +216,7 @@ impl Found {
         if which.time && mtime != entry.mtime {
             return Some("time");
         }
-        let Some(xattrs) = xattrs.filter(|_| which.others) else {
-            return None;
-        };
+        let xattrs = xattrs.filter(|_| which.others)?;
         let found = xattrs.of_name(&self.dir, &self.name).xattrs;
         // There may be more: labels that the system gives to new files.
         let is_there = entry.xattrs.iter().all(|xattr| found.contains(xattr));

@@ -11,7 +11,6 @@ use crate::context::App;
 use crate::entries;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::shown;
 use crate::verbs::ls::{Found, in_snapshot};
 
 const EXAMPLES: &str = "\
@@ -66,22 +65,7 @@ fn file_kind(text: &str) -> Result<FileKind, String> {
     FileKind::from_letter(letter).ok_or_else(|| "no such type".to_owned())
 }
 
-/// Beginnings of paths that mean something to a shell, and in a pattern only themselves.
-const SHELL_BEGINS: [&str; 3] = ["./", "../", "~/"];
-
 impl Find {
-    /// What is said where nothing was found.
-    fn nothing(&self) -> String {
-        let is_of_shell = |pattern: &&String| SHELL_BEGINS.iter().any(|begin| pattern.starts_with(begin));
-        match self.patterns.iter().find(is_of_shell) {
-            Some(pattern) => format!(
-                "nothing was found; `{}` can match nothing: a pattern begins with / at the root, or with a name at any depth",
-                shown(pattern.as_bytes())
-            ),
-            None => "nothing was found".to_owned(),
-        }
-    }
-
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let at = |text: &Option<String>| -> Result<Option<Time>> {
@@ -148,7 +132,7 @@ impl Find {
             return Err(Failure::new(Exit::Error, message).next("drystone ls -R SNAPSHOT[:PATH]"));
         }
         if is_empty {
-            app.out.note(self.nothing());
+            app.out.note("nothing was found");
         }
         Ok(exit)
     }

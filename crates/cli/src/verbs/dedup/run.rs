@@ -253,9 +253,9 @@ impl Way<'_> {
         let many = targets.len() + failed.len() > 1;
         let mut exit = tell_failed(app, failed);
         for target in targets {
-            match self.one(app, &target, &options, &mut state) {
+            match self.one(app, (&target, exit), &options, &mut state) {
                 Ok(Exit::Interrupted) => return Ok(Exit::Interrupted),
-                Ok(of_target) => exit = if exit == Exit::Done { of_target } else { exit },
+                Ok(so_far) => exit = so_far,
                 // What one file system refuses is no reason to leave the others.
                 Err(failure) if many && failure.exit != Exit::Interrupted => {
                     app.out.failure(&failure);
@@ -267,7 +267,14 @@ impl Way<'_> {
         Ok(exit)
     }
 
-    fn one(&self, app: &App, target: &Target, options: &Options<'_>, state: &mut State) -> Result<Exit> {
+    /// Treats one target; returns how the command ends so far, which `before` it was.
+    fn one(
+        &self,
+        app: &App,
+        (target, before): (&Target, Exit),
+        options: &Options<'_>,
+        state: &mut State,
+    ) -> Result<Exit> {
         let start = Instant::now();
         let elapsed_ms = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let followed = Followed::start(app);
@@ -292,6 +299,8 @@ impl Way<'_> {
         let is_left = !report.complete && !outcome.is_cut && !self.estimate;
         let exit = if was_stopped {
             Exit::Interrupted
+        } else if before != Exit::Done {
+            before
         } else if outcome.problem_count > 0 || space.unreadable() > 0 || is_left {
             Exit::Incomplete
         } else {
