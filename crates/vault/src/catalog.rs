@@ -5,7 +5,7 @@
 //! - A pack found damaged stays readable as far as it goes, but nothing new relies on it.
 //! - No object that somebody put at the place keeps the catalog from opening: what cannot be read is a problem.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::losses::Losses;
 use crate::parallel::each;
 use crate::place::Place;
 use crate::problem::Problems;
-use crate::unreadable::{Unreadable, is_final};
+use crate::unreadable::{Unreadable, is_final, is_no_pack};
 use crate::vault::Vault;
 
 mod tails;
@@ -56,8 +56,8 @@ pub(crate) struct Catalog {
     synced_with: RwLock<Arc<Standing>>,
     /// Packs whose tails cannot be read.
     unreadable: Mutex<Problems>,
-    /// Those of them that are no packs, whoever reads them.
-    worthless: Mutex<BTreeSet<PackId>>,
+    /// Those of them that may be no packs, whoever reads them, with their sizes.
+    doubtful: Mutex<BTreeMap<PackId, u64>>,
     /// Those of them that are not read again.
     known_bad: Unreadable,
     /// Whether they were read again in this process, since something was missing.
@@ -75,6 +75,8 @@ pub(crate) struct Catalog {
 
 /// How long nobody lists the packs again for a chunk that is missed, after that was of no use.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Packs that are none which one gc looks at and condemns; more are left to the next.
+const WORTHLESS_MAX: usize = 10_000;
 /// Packs that a listing lacks and that are asked for by name; where more are missing, it is no lag.
 const STATS_MAX: usize = 1000;
 
@@ -97,7 +99,7 @@ impl Catalog {
             condemned: RwLock::default(),
             synced_with: RwLock::default(),
             unreadable: Mutex::default(),
-            worthless: Mutex::default(),
+            doubtful: Mutex::default(),
             known_bad: Unreadable::open(vault.state().clone())?,
             reread: AtomicBool::new(false),
             bad_lists: Mutex::default(),
@@ -145,7 +147,7 @@ impl Catalog {
             self.index.retain(&|pack| !gone.contains(pack))?;
         }
         self.known_bad.retain(&live);
-        let (mut new, mut unreadable, mut worthless) = (Vec::new(), Problems::default(), BTreeSet::new());
+        let (mut new, mut unreadable, mut doubtful) = (Vec::new(), Problems::default(), BTreeMap::new());
         for (id, size) in live {
             if self.losses.is_gone(&id) && is_condemned(&id) {
                 // Deleted, and back with a place that was away: gc deletes it again.
@@ -158,14 +160,14 @@ impl Catalog {
                 match self.known_bad.reason(&id, size) {
                     Some(reason) => {
                         unreadable.push(Name::pack(&id).as_str(), reason);
-                        worthless.insert(id);
+                        doubtful.insert(id, size);
                     }
                     None => new.push((id, size)),
                 }
             }
         }
         *self.unreadable.lock() = unreadable;
-        *self.worthless.lock() = worthless;
+        *self.doubtful.lock() = doubtful;
         if !new.is_empty() {
             self.learn_all(&new)?;
             self.index.flush()?;
@@ -293,7 +295,7 @@ impl Catalog {
         if let Err(error) = &learned {
             self.known_bad.add(id, size, error);
             if is_final(error) {
-                self.worthless.lock().insert(*id);
+                self.doubtful.lock().insert(*id, size);
             }
         }
         match learned {
@@ -404,9 +406,26 @@ impl Catalog {
         self.find(id, &|pack| !tried.contains(&pack.pack))
     }
 
-    /// Packs that are there and are none: too short, altered where it shows, or not of this vault.
-    pub(crate) fn worthless(&self) -> BTreeSet<PackId> {
-        self.worthless.lock().clone()
+    /// Packs that are there and may be none.
+    pub(crate) fn doubtful(&self) -> BTreeSet<PackId> {
+        self.doubtful.lock().keys().copied().collect()
+    }
+
+    /// Those of them that are none, as another look at their ends finds: cut short, altered, or not of this vault. What another version of this
+    /// program may be able to read is not among them. Looks at no more than a number of them.
+    pub(crate) fn worthless(&self) -> Result<Vec<PackId>> {
+        let doubtful: Vec<(PackId, u64)> = self.doubtful.lock().iter().map(|(pack, size)| (*pack, *size)).collect();
+        let worthless = Mutex::new(Vec::new());
+        let some = doubtful.get(..doubtful.len().min(WORTHLESS_MAX)).unwrap_or_default();
+        each(self.parallel, some, &|(pack, size)| {
+            match read_tail(&self.place, &self.secrets, pack, *size) {
+                Err(error) if is_no_pack(&error) => worthless.lock().push(*pack),
+                Err(error) if !error.is_damage() => return Err(error),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(worthless.into_inner())
     }
 
     /// Packs whose tails could not be read when the index was brought in step.

@@ -124,6 +124,16 @@ pub(crate) fn is_final(error: &Error) -> bool {
     }
 }
 
+/// Returns true if no version of this program can read such a pack: of what only exceeds a limit another one may.
+pub(crate) fn is_no_pack(error: &Error) -> bool {
+    use drystone_format::Error as F;
+    let Error::Damaged { source, .. } = error else {
+        return false;
+    };
+    let is_altered = matches!(source, F::Authentication { .. } | F::Signature { .. });
+    is_altered || matches!(source, F::Magic { .. } | F::Malformed { .. })
+}
+
 fn encode(packs: &BTreeMap<PackId, (u64, String)>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(packs.len() * 41);
     for (pack, (size, reason)) in packs {

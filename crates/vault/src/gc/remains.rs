@@ -1,4 +1,4 @@
-//! Remains: packs of which too few shards are left to read them, from puts that died and places that came back.
+//! Remains: packs of which too few shards are left to read them, from puts that died and places that came back; and packs that are none.
 //!
 //! - Only where the vault lies at several places, all of which take part.
 //! - Nothing that a snapshot needs is among them: everything live was found in packs that can be read.
@@ -13,6 +13,36 @@ use super::run::Run;
 use crate::error::Result;
 
 impl Run<'_> {
+    /// Condemns packs that are none, if everything that the snapshots need was found in others and nobody is at work who may have stored them.
+    pub(super) fn choose_worthless(&mut self) -> Result<()> {
+        let own = self.own();
+        let is_alone = self.at_work.running().all(|id| *id == own);
+        if self.is_partial || !self.is_whole || !is_alone {
+            return Ok(());
+        }
+        let worthless = self.catalog.worthless()?.into_iter();
+        self.leave
+            .extend(worthless.filter(|pack| !self.catalog.is_condemned(pack)));
+        Ok(())
+    }
+
+    /// Packs that cannot be read and that stay though they are condemned: what turned out to be needed since may lie in them.
+    pub(super) fn doubtful_to_keep(&self) -> Result<BTreeSet<PackId>> {
+        let doubtful = self.catalog.doubtful();
+        if doubtful.is_empty() {
+            return Ok(doubtful);
+        }
+        let own = self.own();
+        let is_alone = self.registrations.running().all(|id| *id == own);
+        let (_, found) = self.sweep().survey()?;
+        let is_whole = found == self.marker.live.len() as u64;
+        Ok(if is_alone && is_whole && !self.is_partial {
+            BTreeSet::new()
+        } else {
+            doubtful
+        })
+    }
+
     /// Packs of which something is held, but not enough.
     pub(super) fn find_remains(&self) -> Result<BTreeSet<PackId>> {
         let mut remains = BTreeSet::new();

@@ -286,7 +286,7 @@ impl<'a> Run<'a> {
         self.marker.mark(jobs)
     }
 
-    fn sweep(&self) -> Sweep<'_> {
+    pub(super) fn sweep(&self) -> Sweep<'_> {
         Sweep {
             vault: self.vault,
             catalog: self.catalog,
@@ -310,16 +310,7 @@ impl<'a> Run<'a> {
             self.report.unused_bytes += found.total_bytes - found.live_bytes;
         }
         self.choose(&uses);
-        if self.is_whole && !self.is_partial {
-            // Everything that the snapshots need lies in packs that can be read.
-            let condemned = self
-                .catalog
-                .worthless()
-                .into_iter()
-                .filter(|pack| !self.catalog.is_condemned(pack));
-            self.leave.extend(condemned);
-        }
-        Ok(())
+        self.choose_worthless()
     }
 
     /// Returns true if a run that is under way may have stored this pack just now.
@@ -429,7 +420,8 @@ impl<'a> Run<'a> {
             }
             Ok(())
         })?;
-        let may_go = |id: &PackId| deletable.contains(id) && !self.copied.kept.contains(id);
+        let doubtful = self.doubtful_to_keep()?;
+        let may_go = |id: &PackId| deletable.contains(id) && !self.copied.kept.contains(id) && !doubtful.contains(id);
         let (going, waiting): (Vec<_>, Vec<_>) = found.into_iter().partition(|(id, _)| may_go(id));
         let threads = self.vault.place.parallel(self.vault.context.threads);
         each(threads, &going, &|(_, listed)| {

@@ -558,3 +558,49 @@ fn forged_epochs_and_ledgers_count_for_nobody_and_are_named() {
     let writer = writer.open(store).unwrap();
     assert!(matches!(writer.gc(&GcOptions::default()), Err(Error::Format(_))));
 }
+
+/// A snapshot that was published since the mark may need what a pack held that is damaged, or that only a later program reads.
+#[test]
+fn a_pack_that_cannot_be_read_stays_while_anything_that_is_needed_is_missing() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let before = names(&store, Prefix::Packs);
+    back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
+    let pack = names(&store, Prefix::Packs).difference(&before).next().unwrap().clone();
+    let (other, _) = back_up(&vault, &[("b", &noise(2, 100_000))]).unwrap();
+    let sound = store.contents()[&pack].clone();
+    store.overwrite(&pack, noise(3, sound.len()).into());
+    // Its snapshot needs it: gc stops, or leaves it.
+    let again = fixture.elsewhere().open(store.clone()).unwrap();
+    let _ = again.gc(&GcOptions::default());
+    assert!(store.contents().contains_key(&pack));
+    // Nobody needs it any more.
+    let again = fixture.elsewhere().open(store.clone()).unwrap();
+    let needing = again
+        .snapshot_ids()
+        .unwrap()
+        .into_iter()
+        .find(|id| *id != other)
+        .unwrap();
+    again.forget(&[needing]).unwrap();
+    again.gc(&GcOptions::default()).unwrap();
+    assert!(!store.contents().contains_key(&pack));
+    assert_eq!(lines(&check(&fixture.elsewhere().open(store).unwrap()).problems), "");
+}
+
+#[test]
+fn a_pack_that_cannot_be_read_stays_while_somebody_is_at_work() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    back_up(&vault, &[("a", &noise(1, 100_000))]).unwrap();
+    let junk = Name::pack(&drystone_format::PackId([9; 32]));
+    store.overwrite(&junk, noise(3, 70_000).into());
+    let other = fixture.elsewhere().open(store.clone()).unwrap();
+    let running = ingest(&other);
+    let vault = fixture.elsewhere().open(store.clone()).unwrap();
+    vault.gc(&GcOptions::default()).unwrap();
+    assert!(store.contents().contains_key(&junk));
+    drop(running);
+    vault.gc(&GcOptions::default()).unwrap();
+    assert!(!store.contents().contains_key(&junk));
+}
