@@ -1,4 +1,5 @@
-//! The directories of the vault itself and of its cache: they are never part of a backup, which would grow by its own size.
+//! The directories of the vault itself and of its cache: they are never part of a backup, which would grow by its own size, and nothing is
+//! restored into them.
 //!
 //! - Known by device and inode: links, bind mounts and second mounts of their file system lead to the same directory.
 
@@ -31,6 +32,17 @@ impl OwnDirs {
         own.paths.sort();
         own.paths.dedup();
         own
+    }
+
+    /// Returns true if `path`, which need not exist, is one of these directories or lies below one.
+    pub fn hold(&self, path: &Path) -> bool {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let there = path.ancestors().find_map(|above| std::fs::canonicalize(above).ok());
+        let is_known = |dir: &Path| {
+            let stat = std::fs::metadata(dir);
+            stat.is_ok_and(|stat| self.known.contains(&(stat.dev(), stat.ino())))
+        };
+        there.is_some_and(|there| there.ancestors().any(is_known))
     }
 
     pub(crate) fn has(&self, stat: &Stat) -> bool {
@@ -66,5 +78,20 @@ mod tests {
         assert!(!own.has(&stat("other")));
         assert_eq!(own.digest(), OwnDirs::of([path("vault")]).digest());
         assert_ne!(own.digest(), OwnDirs::of([path("other")]).digest());
+    }
+
+    #[test]
+    fn what_lies_in_a_directory_is_told_before_it_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(path("vault/packs")).unwrap();
+        symlink("vault", path("link")).unwrap();
+        let own = OwnDirs::of([path("vault")]);
+        for inside in ["vault", "vault/packs", "vault/new/deep", "link/new", "vault/packs/../x"] {
+            assert!(own.hold(&path(inside)), "{inside}");
+        }
+        for outside in ["", "vault2", "new/deep", "vault/../new"] {
+            assert!(!own.hold(&path(outside)), "{outside}");
+        }
     }
 }

@@ -12,6 +12,7 @@ mod keyfile;
 mod manual;
 mod open;
 mod output;
+mod own;
 mod progress;
 mod reach;
 mod terminal;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::runner::{Home, Ran};
+use crate::runner::{Home, Ran, below};
 
 /// Commands of the doctor's that are followed before a trace counts as endless.
 const STEPS_MAX: usize = 30;
@@ -232,20 +232,6 @@ impl Trace {
             );
         }
     }
-}
-
-/// All files below a directory, in the order of their paths.
-fn below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(below(&path)),
-            false => found.push(path),
-        }
-    }
-    found.sort();
-    found
 }
 
 fn traces(seeds: std::ops::Range<u64>, places: usize, needed: usize) {

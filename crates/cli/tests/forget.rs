@@ -234,3 +234,12 @@ fn a_writer_key_forgets_and_frees_nothing() {
         .says(&["owner key"]);
     assert_eq!(ids(&home), [id]);
 }
+
+#[test]
+fn a_snapshot_that_is_named_twice_is_dropped_once() {
+    let home = Home::backed_up();
+    home.run(["backup", "src"]).ok();
+    let dropped = home.run(["forget", "latest", "latest"]).ok().out();
+    assert!(dropped.contains("dropped 1 snapshot"), "{dropped}");
+    assert_eq!(home.run(["snapshots"]).ok().out().lines().count(), 1);
+}

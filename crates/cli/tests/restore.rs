@@ -307,3 +307,22 @@ fn without_proc_what_cannot_be_done_is_said() {
     // Where it is there again, the same restore completes it.
     home.run(["restore", "latest", "--target", "t"]).ok();
 }
+
+#[test]
+fn nothing_is_restored_into_the_vault_or_its_cache() {
+    let home = Home::backed_up();
+    let vault = home.vault();
+    std::os::unix::fs::symlink(&vault, home.path("link")).unwrap();
+    let files = || crate::runner::below(&vault).len();
+    let before = files();
+    for target in [vault.join("new"), vault.clone(), home.path("link/packs")] {
+        let target = target.to_str().unwrap();
+        for line in [
+            ["restore", "latest", "--target", target],
+            ["drill", "latest", "--into", target],
+        ] {
+            home.run(line).code(2).says(&["here lies the vault or its cache"]);
+        }
+    }
+    assert_eq!(files(), before);
+}

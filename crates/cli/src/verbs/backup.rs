@@ -22,6 +22,7 @@ use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
 use crate::output::{counted, duration, path_object, problem_list, shown, shown_path, size};
+use crate::own::own_dirs;
 use crate::progress::Shown;
 use crate::verbs::init;
 use input::{Producer, StandardInput};
@@ -136,7 +137,7 @@ impl Backup {
         let options = BackupOptions {
             sources,
             filters,
-            own: sources::own_dirs(app, &vault),
+            own: own_dirs(app, &vault),
             progress,
             ..self.options(app)
         };

@@ -18,6 +18,7 @@ use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
 use crate::output::{count, counted, duration, problem_list, put_bytes, shown, shown_path, size, utc_time};
+use crate::own::refuse_own;
 use crate::progress::Shown;
 use crate::verbs::scrub::share;
 
@@ -58,6 +59,9 @@ impl Drill {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
+        if let Some(into) = &self.into {
+            refuse_own(app, &vault, into)?;
+        }
         let start = Instant::now();
         let chosen = self.chosen(app, &vault)?;
         let (progress, line) = Shown::begin(app, "drill", "file");

@@ -1,6 +1,7 @@
 //! `forget`: drops snapshots, named ones or those that the keep rules do not want.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -111,7 +112,7 @@ impl Forget {
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
         let vault = open::open(app)?;
         if !self.snapshots.is_empty() {
-            let ids: Vec<RootId> = self
+            let ids: BTreeSet<RootId> = self
                 .snapshots
                 .iter()
                 .map(|text| match text.as_str() {
@@ -119,6 +120,7 @@ impl Forget {
                     text => Ok(vault.resolve_id(text)?),
                 })
                 .collect::<Result<_>>()?;
+            let ids: Vec<RootId> = ids.into_iter().collect();
             if !self.dry_run {
                 vault.forget(&ids)?;
             }

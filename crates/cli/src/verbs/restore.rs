@@ -17,6 +17,7 @@ use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open::{self, Chosen};
 use crate::output::{counted, duration, problem_list, put_bytes, shown, shown_path, size};
+use crate::own::refuse_own;
 use crate::progress::{Counts, Shown};
 
 const EXAMPLES: &str = "\
@@ -85,6 +86,7 @@ impl Restore {
         let progress = Arc::new(Progress::default());
         let options = self.options(app, &progress)?;
         let vault = open::open(app)?;
+        refuse_own(app, &vault, &self.target)?;
         let start = Instant::now();
         let chosen = open::choose(app, &vault, &self.spot)?;
         if self.include.is_empty() && self.exclude.is_empty() {

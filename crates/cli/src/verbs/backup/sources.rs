@@ -1,6 +1,4 @@
-//! What `backup` takes, and what it never takes.
-//!
-//! - The directories of the vault, at all of its places, and those of caches are never part of a backup.
+//! What `backup` takes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,14 +6,11 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use drystone_backup::{OwnDirs, parse_list};
-use drystone_format::VaultId;
-use drystone_vault::Vault;
+use drystone_backup::parse_list;
 
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{counted, shown_path};
-use crate::reach;
 
 /// Links that are named one by one; of a long list of files the rest is counted.
 const LINKS_SAID: usize = 5;
@@ -107,20 +102,6 @@ pub(super) fn lone_links(sources: &[PathBuf]) -> Vec<String> {
         ));
     }
     said
-}
-
-/// The directories of the vault at all of its places, and of everything that is cached.
-pub(super) fn own_dirs(app: &App, vault: &Vault) -> OwnDirs {
-    let places = vault.places().iter().map(|place| place.url.clone());
-    let named = reach::named(&app.settings.vault).into_iter();
-    let places = places.chain(named).chain([vault.place().to_owned()]);
-    let caches = fs::read_dir(&app.settings.cache_dir).into_iter().flatten().flatten();
-    // Not the whole directory, which may be one that holds other things.
-    let is_cache = |name: &str| VaultId::from_hex(name).is_some();
-    let caches = caches.filter(|entry| entry.file_name().to_str().is_some_and(is_cache));
-    let dedup = Some(app.settings.cache_dir.join("dedup")).filter(|dir| dir.join("state").exists());
-    let local = places.filter_map(|url| drystone_store::local_dir(&url));
-    OwnDirs::of(local.chain(caches.map(|entry| entry.path())).chain(dedup))
 }
 
 #[cfg(test)]
