@@ -160,9 +160,11 @@ pub fn plan(
         }
         taken += planner.ask(batch)?;
         let jobs = planner.plan.jobs.len();
-        batch.iter().for_each(|index| planner.consider(*index));
+        for index in batch {
+            planner.consider(*index);
+            Progress::add(&progress.planned_extents, 1);
+        }
         taken += (planner.plan.jobs.len() - jobs) as u64 * 3 * size_of::<Job>() as u64;
-        Progress::add(&progress.planned_extents, batch.len() as u64);
     }
     // What came early may be held by what came late, if nobody counts on it by now.
     for index in order.iter().rev().filter(|_| !cancel.is_cancelled()) {

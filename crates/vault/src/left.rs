@@ -37,6 +37,8 @@ impl Vault {
         if !self.place.names(&Prefix::Config)?.iter().any(is_new) {
             return Ok(());
         }
+        // It may have come with the removal of a key: the root is sealed in the key epoch that is in force now.
+        self.refresh_keys()?;
         let mut found = Found::default();
         found.read(&self.place, &self.secrets)?;
         let Some(now) = found.in_force() else { return Ok(()) };

@@ -26,6 +26,7 @@ mod latest;
 mod ledger_model;
 mod ledgers;
 mod owed;
+mod owners;
 mod pins;
 mod places;
 mod reading;

@@ -19,7 +19,8 @@ use drystone_vault::{Accept, Error, NewEpoch, PlaceChange, SlotInfo, Unlock, Vau
 
 use crate::spread_world::World;
 use crate::support::{
-    Fixture, add_key, back_up, check, craft_pack, files, lines, noise, plant, random, root_of, scrub, secrets,
+    Fixture, add_key, back_up, begin, check, craft_pack, files, lines, noise, plant, random, root_of, scrub, secrets,
+    snapshot,
 };
 
 const FILE: &[(&str, &[u8])] = &[("file", b"content")];
@@ -112,14 +113,14 @@ fn replay(store: &Memory, before: &[(Name, Bytes)]) {
 }
 
 /// Whether these secrets open what the root says.
-fn opens(secrets: &Secrets, store: &Memory, id: &RootId) -> bool {
+pub(crate) fn opens(secrets: &Secrets, store: &Memory, id: &RootId) -> bool {
     let name = root_of(store, id);
     let Kind::Root(root) = name.kind() else { unreachable!() };
     open_root(secrets, &root, &store.contents()[&name]).is_ok()
 }
 
 /// The slot of the key that is meant.
-fn slot_of(vault: &Vault, is_meant: impl Fn(&SlotInfo) -> bool) -> SlotId {
+pub(crate) fn slot_of(vault: &Vault, is_meant: impl Fn(&SlotInfo) -> bool) -> SlotId {
     let (keys, _) = vault.keys().unwrap();
     keys.iter().find(|key| is_meant(key)).unwrap().id
 }
@@ -429,6 +430,22 @@ fn the_next_run_of_an_open_vault_is_closed_to_a_removed_key() {
     vault.remove_key(&id, NewEpoch::Start).unwrap();
     let (root, _) = back_up(&idle, &[("new", b"new")]).unwrap();
     assert!(!opens(&old, &store, &root));
+}
+
+#[test]
+fn a_run_that_a_removal_overtakes_seals_its_root_in_the_new_key_epoch() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::named("/v")));
+    let vault = fixture.create(store.clone()).unwrap();
+    let removed = add_key(&vault, Role::Member);
+    let running = fixture.elsewhere().open(store.clone()).unwrap();
+    let (run, tree) = begin(&running, FILE.iter().copied()).unwrap();
+    let finished = run.finish().unwrap();
+    let old = secrets(&removed, &store);
+    let id = slot_of(&vault, |key| key.role == Role::Member);
+    vault.remove_key(&id, NewEpoch::Start).unwrap();
+    let root = running.publish(&snapshot(tree), &finished).unwrap();
+    assert!(!opens(&old, &store, &root));
+    assert!(files(&fixture.open(store).unwrap(), &root).is_ok());
 }
 
 /// Where everybody's packs are relied on, those of a removed key are not: what they hold is stored again.

@@ -74,8 +74,10 @@ fn copy(from: &Progress, to: &drystone_vault::Progress) {
     copy(&from.shared_bytes, &to.bytes);
     copy(&from.total_bytes, &to.total_bytes);
     let freed = from.freed_bytes.load(Ordering::Relaxed);
-    if freed > 0 {
-        to.set_current(format!("{} freed", crate::output::size(freed)).as_bytes());
+    match (freed, from.total_bytes.load(Ordering::Relaxed)) {
+        (0, 0) => to.set_current(b"choosing what to share"),
+        (0, _) => to.set_current(b""),
+        _ => to.set_current(format!("{} freed", crate::output::size(freed)).as_bytes()),
     }
 }
 
