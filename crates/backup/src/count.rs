@@ -1,11 +1,13 @@
 //! Counts beside a first backup what it has before it, so that its progress has an end.
 //!
 //! - Nothing depends on the count: what cannot be looked at is left out, and a count that grows too large is given up.
+//! - What a backup leaves out is not counted: what is excluded, the vault itself, and file systems that the kernel makes up.
 //! - A later backup knows what the last one had, and is not counted.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +18,9 @@ use std::time::Duration;
 use drystone_vault::{Cancel, Progress};
 
 use crate::filters::Filters;
-use crate::options::OneFileSystem;
+use crate::options::{BackupOptions, OneFileSystem};
+use crate::own::OwnDirs;
+use crate::system::Systems;
 
 /// Time that a backup gets to be done, or to know the end itself, before anything is counted.
 const HEAD_START: Duration = Duration::from_millis(300);
@@ -33,7 +37,9 @@ pub struct Counting {
 /// What is counted, and where that is told.
 struct Count {
     filters: Filters,
+    own: OwnDirs,
     one_file_system: OneFileSystem,
+    systems: Systems,
     progress: Arc<Progress>,
     stop: Arc<AtomicBool>,
     cancel: Cancel,
@@ -42,24 +48,11 @@ struct Count {
 }
 
 impl Counting {
-    /// Counts what a backup of `sources` has before it; once that is known, it is in `progress`.
-    pub fn start(
-        sources: &[PathBuf],
-        (filters, one_file_system): (&Filters, OneFileSystem),
-        progress: &Arc<Progress>,
-        cancel: &Cancel,
-    ) -> Self {
+    /// Counts what a backup has before it; once that is known, its progress has it.
+    pub fn start(options: &BackupOptions) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let count = Count {
-            filters: filters.clone(),
-            one_file_system,
-            progress: progress.clone(),
-            stop: stop.clone(),
-            cancel: cancel.clone(),
-            files: 0,
-            bytes: 0,
-        };
-        let sources = outermost(sources);
+        let count = Count::new(options, stop.clone());
+        let sources = outermost(&options.sources);
         let run = move || {
             std::thread::park_timeout(HEAD_START);
             count.run(&sources);
@@ -94,6 +87,20 @@ fn outermost(sources: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 impl Count {
+    fn new(options: &BackupOptions, stop: Arc<AtomicBool>) -> Self {
+        Self {
+            filters: options.filters.clone(),
+            own: options.own.clone(),
+            one_file_system: options.one_file_system,
+            systems: Systems::default(),
+            progress: options.progress.clone(),
+            stop,
+            cancel: options.cancel.clone(),
+            files: 0,
+            bytes: 0,
+        }
+    }
+
     fn run(mut self, sources: &[PathBuf]) {
         if sources.iter().all(|source| self.source(source).is_some()) {
             self.progress.total_files.store(self.files, Ordering::Relaxed);
@@ -116,17 +123,21 @@ impl Count {
             self.add(&about);
             return Some(());
         }
-        let mut waiting = vec![source.to_owned()];
-        while let Some(dir) = waiting.pop() {
+        if self.own.has_number(about.dev(), about.ino()) {
+            return Some(());
+        }
+        let mut waiting = vec![(source.to_owned(), about.dev())];
+        while let Some((dir, device)) = waiting.pop() {
             if self.is_over() || waiting.len() > WAITING_MAX {
                 return None;
             }
-            self.directory(&dir, about.dev(), &mut waiting);
+            self.directory((&dir, device), about.dev(), &mut waiting);
         }
         Some(())
     }
 
-    fn directory(&mut self, dir: &Path, device: u64, waiting: &mut Vec<PathBuf>) {
+    /// Counts the files of a directory on `device`; those in it join `waiting`, each with the device that it is on.
+    fn directory(&mut self, (dir, device): (&Path, u64), source_device: u64, waiting: &mut Vec<(PathBuf, u64)>) {
         if let Some(marker) = self.marker(dir) {
             // Of what is marked only the mark itself is stored.
             self.add(&marker);
@@ -134,25 +145,32 @@ impl Count {
         }
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let Ok(about) = entry.metadata() else { continue };
-            let mut path = dir.as_os_str().as_bytes().to_vec();
-            path.push(b'/');
-            path.extend_from_slice(entry.file_name().as_bytes());
-            if self.filters.excludes(&path, about.is_dir()) {
+            let path = entry.path();
+            if self.filters.excludes(path.as_os_str().as_bytes(), about.is_dir()) {
                 continue;
             }
-            let stays = self.one_file_system == OneFileSystem::Cross || about.dev() == device;
-            match about.is_dir() {
-                true if stays => waiting.push(std::ffi::OsString::from_vec(path).into()),
-                true => {}
-                false => self.add(&about),
+            if !about.is_dir() {
+                self.add(&about);
+                continue;
+            }
+            let is_entered = (self.one_file_system == OneFileSystem::Cross || about.dev() == source_device)
+                && !self.own.has_number(about.dev(), about.ino())
+                && (about.dev() == device || !self.is_made_up(dir, &entry.file_name(), about.dev()));
+            if is_entered {
+                waiting.push((path, about.dev()));
             }
         }
+    }
+
+    /// Whether the kernel makes up what is mounted at a name in a directory.
+    fn is_made_up(&self, dir: &Path, name: &OsStr, device: u64) -> bool {
+        fs::File::open(dir).is_ok_and(|dir| self.systems.is_made_up(dir, name.as_bytes(), device))
     }
 
     /// The file that marks this directory as left out.
     fn marker(&self, dir: &Path) -> Option<fs::Metadata> {
         self.filters.markers().iter().find_map(|marker| {
-            let name = Path::new(std::ffi::OsStr::from_bytes(&marker.name));
+            let name = Path::new(OsStr::from_bytes(&marker.name));
             let about = fs::symlink_metadata(dir.join(name)).ok()?;
             let open = OwnedFd::from(fs::File::open(dir).ok()?);
             marker.holds(&open).then_some(about)
@@ -167,13 +185,42 @@ impl Count {
 
 #[cfg(test)]
 mod tests {
+    use drystone_format::codec::Compression;
+
     use super::*;
     use crate::filters::{FiltersBuilder, Marker};
+    use crate::names::Names;
+    use crate::options::{Look, Mode, Parent};
+
+    fn options(sources: &[PathBuf], filters: &Filters, one_file_system: OneFileSystem) -> BackupOptions {
+        BackupOptions {
+            sources: sources.to_vec(),
+            filters: filters.clone(),
+            own: OwnDirs::default(),
+            one_file_system,
+            compression: Compression::DEFAULT,
+            host: String::new(),
+            user: String::new(),
+            program: String::new(),
+            tags: Vec::new(),
+            names: Arc::new(Names::parse(b"", b"")),
+            parent: Parent::Cached,
+            look: Look::Files,
+            mode: Mode::Store,
+            threads: 1,
+            progress: Arc::default(),
+            cancel: Cancel::default(),
+        }
+    }
 
     fn counted(sources: &[PathBuf], filters: &Filters, known: u64) -> (u64, u64) {
-        let progress = Arc::new(Progress::default());
+        count(&options(sources, filters, OneFileSystem::Stay), known)
+    }
+
+    fn count(options: &BackupOptions, known: u64) -> (u64, u64) {
+        let progress = &options.progress;
         progress.total_files.store(known, Ordering::Relaxed);
-        let mut counting = Counting::start(sources, (filters, OneFileSystem::Stay), &progress, &Cancel::default());
+        let mut counting = Counting::start(options);
         counting.thread.take().unwrap().join().unwrap();
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         (load(&progress.total_files), load(&progress.total_bytes))
@@ -204,5 +251,41 @@ mod tests {
         assert_eq!(counted(&sources, &filters, 0), (4, 210 + cache.len() as u64));
         assert_eq!(counted(&sources, &Filters::default(), 0).0, 6);
         assert_eq!(counted(&sources, &filters, 7), (7, 0), "the end is known already");
+    }
+
+    #[test]
+    fn the_vault_itself_is_not_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("a", 10), ("vault/pack", 80_000), ("link", 0)] {
+            fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+            fs::write(dir.path().join(name), vec![7; bytes]).unwrap();
+        }
+        let vault = dir.path().join("vault");
+        let sources = [dir.path().to_owned()];
+        let all = options(&sources, &Filters::default(), OneFileSystem::Cross);
+        assert_eq!(count(&all, 0), (3, 80_010));
+        let own = OwnDirs::of([&vault]);
+        let but_own = |sources: &[PathBuf]| {
+            let options = BackupOptions {
+                own: own.clone(),
+                ..options(sources, &Filters::default(), OneFileSystem::Cross)
+            };
+            count(&options, 0)
+        };
+        assert_eq!(but_own(&sources), (2, 10));
+        assert_eq!(but_own(&[vault]), (0, 0));
+    }
+
+    #[test]
+    fn what_the_kernel_makes_up_is_not_counted_and_the_root_has_one_slash() {
+        let mut builder = FiltersBuilder::default();
+        builder.exclude("/usr").unwrap();
+        let options = options(&["/".into()], &builder.build().unwrap(), OneFileSystem::Cross);
+        let mut count = Count::new(&options, Arc::default());
+        let (device, mut waiting) = (fs::symlink_metadata("/").unwrap().dev(), Vec::new());
+        count.directory((Path::new("/"), device), device, &mut waiting);
+        let is_waiting = |path: &str| waiting.iter().any(|(waiting, _)| waiting == Path::new(path));
+        assert!(is_waiting("/etc") && !is_waiting("/usr"), "{waiting:?}");
+        assert!(Path::new("/proc/self").exists() && !is_waiting("/proc"), "{waiting:?}");
     }
 }

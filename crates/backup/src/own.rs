@@ -40,13 +40,18 @@ impl OwnDirs {
         let there = path.ancestors().find_map(|above| std::fs::canonicalize(above).ok());
         let is_known = |dir: &Path| {
             let stat = std::fs::metadata(dir);
-            stat.is_ok_and(|stat| self.known.contains(&(stat.dev(), stat.ino())))
+            stat.is_ok_and(|stat| self.has_number(stat.dev(), stat.ino()))
         };
         there.is_some_and(|there| there.ancestors().any(is_known))
     }
 
     pub(crate) fn has(&self, stat: &Stat) -> bool {
-        stat.is_dir() && self.known.contains(&(stat.device, stat.ino))
+        stat.is_dir() && self.has_number(stat.device, stat.ino)
+    }
+
+    /// Whether the directory of this number on this device is one of these.
+    pub(crate) fn has_number(&self, device: u64, inode: u64) -> bool {
+        self.known.contains(&(device, inode))
     }
 
     /// Tells these directories from others. By their paths, since device numbers change at every start of the machine.

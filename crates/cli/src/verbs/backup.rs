@@ -21,7 +21,7 @@ use crate::args::word;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, duration, path_object, problem_list, shown, shown_path, size};
+use crate::output::{counted, duration, path_object, problem_list, shown, shown_path, size, some_of};
 use crate::own::own_dirs;
 use crate::progress::Shown;
 use crate::verbs::init;
@@ -141,9 +141,7 @@ impl Backup {
             progress,
             ..self.options(app)
         };
-        let counted = (&options.filters, options.one_file_system);
-        let counting = (shown.is_seen() && !self.stdin)
-            .then(|| Counting::start(&options.sources, counted, &options.progress, &options.cancel));
+        let counting = (shown.is_seen() && !options.sources.is_empty()).then(|| Counting::start(&options));
         let report = self.store(&vault, &options);
         drop((counting, shown));
         self.report(app, &report?, start)
@@ -288,14 +286,8 @@ impl Backup {
 
 /// Says which file systems of the kernel were left out.
 fn left_out(paths: &[Vec<u8>]) -> Option<String> {
-    let (shown_paths, more) = paths.split_at(paths.len().min(LEFT_OUT_SHOWN));
-    let names: Vec<String> = shown_paths.iter().map(|path| shown(path)).collect();
-    let more = match more.len() as u64 {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let names = names.join(", ");
-    (!paths.is_empty()).then(|| format!("left out, since the kernel makes them up: {names}{more}"))
+    let names = some_of(paths, LEFT_OUT_SHOWN);
+    (!paths.is_empty()).then(|| format!("left out, since the kernel makes them up: {names}"))
 }
 
 /// What the file system spared the run, for people.
