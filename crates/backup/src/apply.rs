@@ -395,7 +395,7 @@ fn umask() -> u32 {
 }
 
 /// How an entry is reached; [`Handle`] after what it is has been looked at.
-enum Place<'a> {
+pub(crate) enum Place<'a> {
     Open(BorrowedFd<'a>),
     /// An `O_PATH` descriptor and its name in /proc, which leads to the entry itself, symbolic link or not.
     Path(BorrowedFd<'a>, String),
@@ -439,7 +439,7 @@ impl Place<'_> {
         }
     }
 
-    fn set_mtime(&self, time: Time) -> Result<()> {
+    pub(crate) fn set_mtime(&self, time: Time) -> Result<()> {
         let omit = Timespec {
             tv_sec: 0,
             tv_nsec: UTIME_OMIT,

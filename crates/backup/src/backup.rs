@@ -108,8 +108,7 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
 /// Says of which sources no file is left. They may be the places of disks that are away.
 fn say_emptied(emptied: &[SourceSeen], sources: &Sources, rules: &Rules<'_>) {
     for before in emptied {
-        let path = sources.paths.get(before.number as usize).map(Vec::as_slice);
-        let path = path.filter(|path| !path.is_empty()).unwrap_or(b"/");
+        let path = sources.paths.get(before.number as usize);
         let files = before.files;
         let files = if files == 1 {
             "1 file".to_owned()
@@ -117,7 +116,7 @@ fn say_emptied(emptied: &[SourceSeen], sources: &Sources, rules: &Rules<'_>) {
             format!("{files} files")
         };
         let what = format_args!("holds no file any more, but {files} at an earlier backup; is its disk mounted?");
-        rules.problem(path, what);
+        rules.problem(path.cloned().unwrap_or_default(), what);
     }
 }
 

@@ -31,7 +31,7 @@ impl Selection {
         Self {
             path: Vec::new(),
             start: Start::Whole(snapshot.tree.clone()),
-            lost: snapshot.origin.map_or(0, |origin| origin.lost),
+            lost: snapshot.lost(),
         }
     }
 
@@ -98,15 +98,12 @@ impl Selection {
             Start::Entry(entry) if matches!(entry.kind, Kind::File(_)) => entry.recipe(),
             _ => None,
         }
-        .ok_or_else(|| {
-            let is_whole = self.path.is_empty();
-            Error::WrongKind {
-                path: if is_whole { b"/".to_vec() } else { self.path.clone() },
-                wanted: match self.tree() {
-                    Some(_) => "regular file but a directory; `drystone dump` writes it as tar",
-                    None => "regular file",
-                },
-            }
+        .ok_or_else(|| Error::WrongKind {
+            path: self.path.clone(),
+            wanted: match self.tree() {
+                Some(_) => "regular file but a directory; `drystone dump` writes it as tar",
+                None => "regular file",
+            },
         })
     }
 }

@@ -3,13 +3,14 @@
 //! - Memory is bounded whatever the depth: only the innermost directories keep their streams open, outer ones are
 //!   read again up to where they were left.
 //! - A directory whose tree is damaged ends there; the walk goes on beside it.
-//! - Deeper than `TREE_DEPTH_MAX` nothing is read.
+//! - Deeper than `TREE_DEPTH_MAX` nothing is read, and no more than is allowed.
 
 use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind};
 use drystone_vault::{Reader, TreeReader};
 
+use crate::allowance::Allowance;
 use crate::error::{Error, Result};
 
 /// Directories that keep their streams open, each up to about 60 KiB.
@@ -81,6 +82,8 @@ pub(crate) struct TreeWalk {
     path: Vec<u8>,
     /// Length of the path of the directory whose entries come next.
     parent: usize,
+    /// What may still follow; none if that does not matter.
+    allowance: Option<Allowance>,
 }
 
 impl TreeWalk {
@@ -91,7 +94,13 @@ impl TreeWalk {
             stack: vec![Entries::new(recipe)],
             path: Vec::new(),
             parent: 0,
+            allowance: None,
         }
+    }
+
+    /// Ends with [`Error::MoreThanStated`] where the tree turns out to hold more than this.
+    pub(crate) fn within(self, allowance: Option<Allowance>) -> Self {
+        Self { allowance, ..self }
     }
 
     /// Path of the last entry given out (or of the directory left, or damaged), relative to the start.
@@ -119,6 +128,9 @@ impl TreeWalk {
             self.close();
             return Ok((!self.stack.is_empty()).then_some(Step::Leave));
         };
+        if let Some(allowance) = &mut self.allowance {
+            allowance.take(&entry)?;
+        }
         if !self.path.is_empty() {
             self.path.push(b'/');
         }

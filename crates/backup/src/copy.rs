@@ -207,7 +207,7 @@ impl Plan {
             allowance,
         } in wanted
         {
-            let lost = lost(&snapshot);
+            let lost = snapshot.lost();
             if there.has(&identity, lost) {
                 report.skipped += 1;
                 continue;
@@ -237,11 +237,6 @@ struct Wanted {
     allowance: Option<Allowance>,
 }
 
-/// Returns how many entries a snapshot has lost on its way from where it was made.
-fn lost(snapshot: &Snapshot) -> u64 {
-    snapshot.origin.map_or(0, |origin| origin.lost)
-}
-
 /// These snapshots, each once, in the order in which they are copied: those of owners and of this client by the time they
 /// began, of copies of one the best first; then those of other writers by what they state to hold. Damaged ones are problems.
 fn read_wanted(from: &Vault, wanted: &[RootId], problems: &mut Problems) -> Result<Vec<Wanted>> {
@@ -268,7 +263,7 @@ fn read_wanted(from: &Vault, wanted: &[RootId], problems: &mut Problems) -> Resu
     }
     snapshots.sort_by_key(|one| {
         let stated = one.allowance.as_ref().map(|_| one.snapshot.totals.bytes);
-        (stated, one.snapshot.started, lost(&one.snapshot), one.id)
+        (stated, one.snapshot.started, one.snapshot.lost(), one.id)
     });
     Ok(snapshots)
 }

@@ -42,7 +42,10 @@ pub(crate) struct Rules<'a> {
 impl Rules<'_> {
     /// Notes what is not as it should be.
     pub(crate) fn problem(&self, path: impl Into<Vec<u8>>, what: impl Display) {
-        let path = path.into();
+        let mut path = path.into();
+        if path.is_empty() {
+            path.push(b'/');
+        }
         self.unsettle(&path);
         self.problems.lock().push(path, what);
         Progress::add(&self.progress.problems, 1);

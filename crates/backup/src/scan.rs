@@ -54,7 +54,6 @@ impl<'a> Scanner<'a> {
     }
 
     fn problem(&self, path: &[u8], what: &str, error: impl Into<std::io::Error>) {
-        let path = if path.is_empty() { b"/" } else { path };
         self.rules.problem(path, format_args!("{what}: {}", error.into()));
     }
 
@@ -128,13 +127,8 @@ impl<'a> Scanner<'a> {
         let mut head = entry(&order.name, &dir.stat, Kind::Dir(Recipe::default()), self.rules.names);
         attributes::put(&mut head, xattrs.xattrs, self.rules.names);
         if let Some(missing) = xattrs.missing {
-            let path = if order.path.is_empty() {
-                b"/"
-            } else {
-                order.path.as_slice()
-            };
             let what = format_args!("extended attributes are not stored: {missing}");
-            self.rules.problem(path, what);
+            self.rules.problem(order.path.as_slice(), what);
             head.marks.0 |= Marks::INCOMPLETE;
         }
         head

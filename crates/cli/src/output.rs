@@ -378,9 +378,21 @@ pub(crate) fn duration(value: Duration) -> String {
     }
 }
 
+/// The first names of many, and how many more there are.
+pub(crate) fn some_of<T: AsRef<[u8]>>(names: impl IntoIterator<Item = T>, most: usize) -> String {
+    let mut names = names.into_iter();
+    let first: Vec<String> = names.by_ref().take(most).map(|name| shown(name.as_ref())).collect();
+    match names.count() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
 /// A time that no calendar of four digits has, as seconds since 1970: `@253402300800.5`, which `date -d` reads too.
 fn beyond_calendar(time: Time) -> Option<String> {
-    let in_calendar = CALENDAR_SECONDS.contains(&time.seconds);
+    if CALENDAR_SECONDS.contains(&time.seconds) {
+        return None;
+    }
     let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
     let (whole, part) = (
         nanos.unsigned_abs() / 1_000_000_000,
@@ -391,7 +403,7 @@ fn beyond_calendar(time: Time) -> Option<String> {
         0 => String::new(),
         part => format!(".{}", format!("{part:09}").trim_end_matches('0')),
     };
-    (!in_calendar).then(|| format!("@{sign}{whole}{part}"))
+    Some(format!("@{sign}{whole}{part}"))
 }
 
 fn timestamp(time: Time) -> jiff::Timestamp {

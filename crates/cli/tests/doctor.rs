@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::runner::{Home, Ran, below};
+use crate::runner::{Home, Ran, files_below};
 
 /// Commands of the doctor's that are followed before a trace counts as endless.
 const STEPS_MAX: usize = 30;
@@ -102,7 +102,7 @@ impl Trace {
                 self.away.push(place);
                 continue;
             }
-            let mut files = below(&self.path("p", place).join("v"));
+            let mut files = files_below(&self.path("p", place).join("v"));
             // With the only key slot everything is gone; that is no matter of advice.
             files.retain(|file| self.places > 1 || !file.to_str().unwrap().contains("keys/"));
             for _ in 0..1 + self.random.below(4) {
@@ -216,7 +216,7 @@ impl Trace {
             let ran = self.run(args);
             assert_eq!(ran.exit(), 0, "seed {}\n{}", self.seed, self.log);
         }
-        for file in below(&self.home.path("src")) {
+        for file in files_below(&self.home.path("src")) {
             let inside = file.strip_prefix("/").unwrap();
             let restored = fs::read(self.home.path("out").join(inside)).or_else(|_| {
                 let below_home = file.strip_prefix(self.home.path("")).unwrap();

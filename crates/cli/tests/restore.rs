@@ -3,10 +3,27 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::runner::{Home, noise};
+use crate::runner::{Home, files_below, noise};
 
 fn restored(home: &Home, name: &str) -> PathBuf {
     home.path("t").join(home.path(name).strip_prefix("/").unwrap())
+}
+
+/// The largest pack of the vault.
+fn largest_pack(home: &Home) -> PathBuf {
+    let packs = files_below(&home.vault().join("packs"));
+    let largest = packs.into_iter().max_by_key(|path| fs::metadata(path).unwrap().len());
+    largest.unwrap()
+}
+
+/// Damages the largest pack of the vault.
+fn damage_largest(home: &Home) -> PathBuf {
+    let largest = largest_pack(home);
+    let mut bytes = fs::read(&largest).unwrap();
+    bytes[50_000] ^= 1;
+    fs::remove_file(&largest).unwrap();
+    fs::write(&largest, bytes).unwrap();
+    largest
 }
 
 #[test]
@@ -82,14 +99,10 @@ fn a_lost_pack_costs_its_files_and_no_others() {
     let home = Home::new();
     home.write("src/one.bin", &noise(200_000));
     home.run(["backup", "src"]).ok();
-    let first: Vec<_> = crate::runner::files_below(&home.vault().join("packs"));
+    let big = largest_pack(&home);
     let two: Vec<u8> = noise(250_000).into_iter().rev().collect();
     home.write("src/two.bin", &two);
     home.run(["backup", "src"]).ok();
-    let big = first
-        .iter()
-        .max_by_key(|path| fs::metadata(path).unwrap().len())
-        .unwrap();
     fs::remove_file(big).unwrap();
     home.run(["check"]).code(5).says(&["one.bin"]);
     home.run(["restore", "latest", "--target", "t"])
@@ -113,15 +126,7 @@ fn what_is_known_to_be_lost_is_never_given_back_in_silence() {
     // In a pack of its own.
     home.write("src/good.txt", b"good\n");
     home.run(["backup", "src"]).ok();
-    let packs = crate::runner::files_below(&home.vault().join("packs"));
-    let largest = packs
-        .iter()
-        .max_by_key(|path| fs::metadata(path).unwrap().len())
-        .unwrap();
-    let mut bytes = fs::read(largest).unwrap();
-    bytes[50_000] ^= 1;
-    fs::remove_file(largest).unwrap();
-    fs::write(largest, bytes).unwrap();
+    damage_largest(&home);
     home.run(["init", "--vault", "./second", "--key-file", "second.key"])
         .ok();
     home.run(["copy", "--to", "second", "--to-key-file", "second.key"])
@@ -207,16 +212,8 @@ fn one_damaged_pack_is_told_once_however_many_files_it_costs() {
         home.write(&format!("src/f{number}"), &content);
     }
     home.run(["backup", "src"]).ok();
-    let packs = crate::runner::files_below(&home.vault().join("packs"));
-    let largest = packs
-        .iter()
-        .max_by_key(|path| fs::metadata(path).unwrap().len())
-        .unwrap();
-    let pack = largest.file_name().unwrap().to_str().unwrap().to_owned();
-    let mut bytes = fs::read(largest).unwrap();
-    bytes[50_000] ^= 1;
-    fs::remove_file(largest).unwrap();
-    fs::write(largest, bytes).unwrap();
+    let damaged = damage_largest(&home);
+    let pack = damaged.file_name().unwrap().to_str().unwrap().to_owned();
     let ran = home.run(["restore", "latest", "--target", "t"]).code(3);
     let (err, named) = (ran.err(), |name: &str| {
         ran.err().lines().any(|line| line.contains(name))
@@ -313,7 +310,7 @@ fn nothing_is_restored_into_the_vault_or_its_cache() {
     let home = Home::backed_up();
     let vault = home.vault();
     std::os::unix::fs::symlink(&vault, home.path("link")).unwrap();
-    let files = || crate::runner::below(&vault).len();
+    let files = || files_below(&vault).len();
     let before = files();
     for target in [vault.join("new"), vault.clone(), home.path("link/packs")] {
         let target = target.to_str().unwrap();

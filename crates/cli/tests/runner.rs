@@ -242,17 +242,3 @@ pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
     files.sort();
     files
 }
-
-/// All files below a directory, in the order of their paths.
-pub(crate) fn below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(below(&path)),
-            false => found.push(path),
-        }
-    }
-    found.sort();
-    found
-}

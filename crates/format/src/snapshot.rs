@@ -69,6 +69,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// How many entries were lost on the way from where it was made; 0 for one that is no copy.
+    pub fn lost(&self) -> u64 {
+        self.origin.map_or(0, |origin| origin.lost)
+    }
+
     /// The payload of the root.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();

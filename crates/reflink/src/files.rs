@@ -153,20 +153,18 @@ fn open_file(path: &Path) -> Result<Opened> {
     let file = open(path, flags | OFlags::NOATIME, Mode::empty()).or_else(|_| open(path, flags, Mode::empty()));
     let file = file.map_err(failed("open"))?;
     let about = rustix::fs::fstat(&file).map_err(failed("look at"))?;
+    let refused = |why: &str| Error::Target {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    };
     if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
-        let why = "it is no regular file".to_owned();
-        return Err(Error::Target {
-            path: path.to_owned(),
-            why,
-        });
+        return Err(refused("it is no regular file"));
     }
     let opened = Opened { file, about };
     if is_swap(&opened.file, opened.len()).map_err(failed("read"))? {
-        let why = "it is a swap file, which can be used no more once it shares data".to_owned();
-        return Err(Error::Target {
-            path: path.to_owned(),
-            why,
-        });
+        return Err(refused(
+            "it is a swap file, which can be used no more once it shares data",
+        ));
     }
     Ok(opened)
 }

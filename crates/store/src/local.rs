@@ -156,7 +156,6 @@ impl Inner {
         }
     }
 
-    /// Whether the directory was removed since it was opened.
     /// What an ordinary user may still store.
     fn space(&self) -> Result<Option<Space>> {
         let found = rustix::fs::fstatvfs(self.directory.root());
@@ -168,6 +167,7 @@ impl Inner {
         }))
     }
 
+    /// Whether the directory was removed since it was opened.
     fn is_gone(&self) -> bool {
         rustix::fs::fstat(self.directory.root()).is_ok_and(|stat| stat.st_nlink == 0)
     }

@@ -241,9 +241,7 @@ impl Name {
         let kind = match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(HEADER), None, ..) => Some(Kind::Header),
             (Some(PLACE), None, ..) => Some(Kind::Place),
-            (Some(word), None, ..) if word.starts_with(RESERVE) => {
-                word.strip_prefix(RESERVE).and_then(number).map(Kind::Reserve)
-            }
+            (Some(word), None, ..) if let Some(piece) = word.strip_prefix(RESERVE) => number(piece).map(Kind::Reserve),
             (Some(KEYS), Some(id), None, _) => SlotId::from_hex(id).map(Kind::Key),
             (Some(VERIFIED), Some(id), None, _) => RootId::from_hex(id).map(Kind::Verified),
             (Some(PACKS), Some(fan), Some(id), None) if fan.len() == 2 && id.starts_with(fan) => {

@@ -53,6 +53,18 @@ pub(crate) struct Survey {
     pub(crate) foreign: Problems,
     /// What counts for nobody, or counts though something about it is odd.
     pub(crate) ignored: Problems,
+    /// Those that a removed key signed and that nobody states: they count for nobody.
+    pub(crate) revoked: Vec<RootName>,
+}
+
+impl Survey {
+    /// The snapshots, and everything that is wrong with any.
+    pub(crate) fn told(self) -> (Vec<Candidate>, Problems) {
+        let mut problems = self.problems;
+        problems.append(self.foreign);
+        problems.append(self.ignored);
+        (self.candidates, problems)
+    }
 }
 
 /// A look of a clock that was ahead has been no later than now.
@@ -155,15 +167,7 @@ impl Vault {
     /// Reads all snapshots with what is known of where and when they came from, oldest first. Reports those that are damaged or missing,
     /// and ledgers that cannot be read.
     pub fn candidates(&self) -> Result<(Vec<Candidate>, Problems)> {
-        let Survey {
-            candidates,
-            mut problems,
-            foreign,
-            ignored,
-        } = self.survey()?;
-        problems.append(foreign);
-        problems.append(ignored);
-        Ok((candidates, problems))
+        Ok(self.survey()?.told())
     }
 
     /// The same; what counts for nobody apart from what may be a snapshot.
@@ -173,9 +177,9 @@ impl Vault {
         let Listing {
             there,
             missing,
+            revoked,
             view,
             sightings,
-            ..
         } = self.snapshot_listing()?;
         let (_, mut problems) = self.ledgers.problems();
         for root in missing {
@@ -218,6 +222,7 @@ impl Vault {
             problems,
             foreign,
             ignored,
+            revoked,
         })
     }
 

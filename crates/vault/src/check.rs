@@ -21,6 +21,7 @@ use drystone_store::Name;
 use crate::catalog::Catalog;
 use crate::content::TreeReader;
 use crate::error::{Error, Result};
+use crate::order::Candidate;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::reader::Reader;
@@ -114,7 +115,9 @@ impl Vault {
     /// Checks header, key slots, snapshots, trees, and that every chunk they name is in a pack that is there.
     pub fn check(&self, options: &CheckOptions) -> Result<CheckReport> {
         // Snapshots first, packs after: of a backup that ends meanwhile nothing seems to be missing.
-        let (snapshots, problems) = self.snapshots()?;
+        let mut survey = self.survey()?;
+        let revoked = std::mem::take(&mut survey.revoked);
+        let (snapshots, problems) = survey.told();
         let catalog = self.fresh_catalog()?;
         catalog.reread()?;
         catalog.forget_missed();
@@ -135,7 +138,7 @@ impl Vault {
         let stats = catalog.index.stats();
         (report.packs, report.chunks) = (stats.packs, stats.chunks);
         report.problems.append(problems);
-        self.check_roots(&mut report.problems)?;
+        self.check_roots(&revoked, &mut report.problems)?;
         self.check_presences(&mut report.problems)?;
         let mut checker = Checker {
             catalog,
@@ -147,7 +150,7 @@ impl Vault {
             nodes: HashMap::new(),
             report,
         };
-        for (id, snapshot) in snapshots {
+        for Candidate { id, snapshot, .. } in snapshots {
             checker.report.snapshots += 1;
             let mut path = id.short().into_bytes();
             path.push(b':');

@@ -185,7 +185,7 @@ impl Vault {
             findings.push(Grade::Lost, problem.to_string(), &self.giving_up(&problem.path));
         }
         let mut strange = Problems::default();
-        self.check_roots(&mut strange)?;
+        self.check_roots(&survey.revoked, &mut strange)?;
         self.check_presences(&mut strange)?;
         strange.append(self.epochs.problems());
         for problem in strange.iter().chain(survey.ignored.iter()) {

@@ -31,14 +31,14 @@ impl Used<'_> {
 }
 
 impl Vault {
+    /// Whether an owner has changed the configuration since the vault was opened.
+    pub(crate) fn has_new_config(&self) -> Result<bool> {
+        let is_new = |name: &Name| matches!(name.kind(), Kind::Config(_, hash) if !self.standing().knows(&hash));
+        Ok(self.place.names(&Prefix::Config)?.iter().any(is_new))
+    }
+
     /// [`Error::PlacesMoved`] if an owner has taken out a place since the vault was opened: what was stored there may be lost with it.
     pub(crate) fn refuse_left_places(&self) -> Result<()> {
-        let is_new = |name: &Name| matches!(name.kind(), Kind::Config(_, hash) if !self.standing().knows(&hash));
-        if !self.place.names(&Prefix::Config)?.iter().any(is_new) {
-            return Ok(());
-        }
-        // It may have come with the removal of a key: the root is sealed in the key epoch that is in force now.
-        self.refresh_keys()?;
         let mut found = Found::default();
         found.read(&self.place, &self.secrets)?;
         let Some(now) = found.in_force() else { return Ok(()) };

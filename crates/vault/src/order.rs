@@ -46,11 +46,6 @@ impl Candidate {
         (self.role != Role::Owner).then_some(self.writer.0)
     }
 
-    /// Returns how many entries the copy has lost; 0 for a snapshot that is no copy.
-    pub fn lost(&self) -> u64 {
-        self.snapshot.origin.map_or(0, |origin| origin.lost)
-    }
-
     /// Returns true if a backup on a machine made it at the time it claims, rather than a copy of an older snapshot.
     fn is_original(&self) -> bool {
         self.snapshot.origin.is_none() || self.role != Role::Owner
@@ -96,7 +91,7 @@ pub fn position(candidate: &Candidate) -> (u64, i64, Time, Reverse<u64>, RootId)
         candidate.stated.unwrap_or(u64::MAX),
         began(candidate),
         candidate.snapshot.started,
-        Reverse(candidate.lost()),
+        Reverse(candidate.snapshot.lost()),
         candidate.id,
     )
 }

@@ -332,9 +332,12 @@ impl Vault {
 
     /// Remembers what this run has found altered by the way, so that the doctor names it until it is mended.
     pub(crate) fn remember_altered(&self) -> Result<()> {
-        let places = self.place.as_spread().map(|spread| spread.troubles().places);
-        let mut small = self.unsound_small()?;
-        for place in places.unwrap_or_default() {
+        let Some(spread) = self.place.as_spread() else {
+            return Ok(());
+        };
+        let known = self.unsound_small()?;
+        let mut small = known.clone();
+        for place in spread.troubles().places {
             for name in &place.unsound.named {
                 match Name::parse(name).map(|name| name.kind()) {
                     Ok(Kind::Shard(ShardId { pack, .. }) | Kind::Pack(pack)) => self.note_unsound(&pack, true)?,
@@ -344,6 +347,9 @@ impl Vault {
         }
         small.sort();
         small.dedup();
+        if small == known {
+            return Ok(());
+        }
         self.set_unsound_small(&small)
     }
 

@@ -171,7 +171,7 @@ fn superfluous(group: &[Candidate]) -> HashSet<usize> {
         if candidate.role != Role::Owner || contradiction(candidate).is_some() {
             continue;
         }
-        let lost = candidate.lost();
+        let lost = candidate.snapshot.lost();
         let (least, place) = *best.entry(candidate.identity).or_insert((lost, at));
         if place == at {
             continue;

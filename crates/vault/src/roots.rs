@@ -83,16 +83,16 @@ impl Vault {
         Snapshot::decode(&opened.payload).map_err(damaged)
     }
 
-    /// Reports roots that count for nobody: of kinds that are not in use in this vault, or of removed keys; and ledgers that count for
-    /// nobody, and configurations that are missing.
-    pub(crate) fn check_roots(&self, problems: &mut Problems) -> Result<()> {
+    /// Reports roots that count for nobody: of kinds that are not in use in this vault, or of removed keys, which `revoked` are; and
+    /// ledgers that count for nobody, and configurations that are missing.
+    pub(crate) fn check_roots(&self, revoked: &[RootName], problems: &mut Problems) -> Result<()> {
         for root in self.root_names(&Prefix::AllRoots)? {
             if !self.is_listed(root.kind) {
                 problems.push(Name::root(&root).as_str(), UNLISTED);
             }
         }
-        for root in self.snapshot_listing()?.revoked {
-            problems.push(Name::root(&root).as_str(), REVOKED);
+        for root in revoked {
+            problems.push(Name::root(root).as_str(), REVOKED);
         }
         let (forged, _) = self.ledgers.problems();
         problems.append(forged);

@@ -34,8 +34,12 @@ impl Vault {
     }
 
     fn publish_root(&self, snapshot: &Snapshot, stored: &Finished, state: RootState) -> Result<RootId> {
-        // All that it needs is durable by now: whoever gives a place up after this finds it there and moves it.
-        self.refuse_left_places()?;
+        if self.has_new_config()? {
+            // A removed key changes it too: the root is sealed in the key epoch that is in force now.
+            self.refresh_keys()?;
+            // All that it needs is durable by now: whoever gives a place up after this finds it there and moves it.
+            self.refuse_left_places()?;
+        }
         let mut random = Source(&*self.context.entropy);
         let payload = snapshot.encode();
         let root = (RootKind::SNAPSHOT, payload.as_slice(), state);

@@ -114,14 +114,12 @@ impl Unreadable {
 /// Returns true if the bytes themselves say that they are no pack of this vault, whoever reads them and from where.
 pub(crate) fn is_final(error: &Error) -> bool {
     use drystone_format::Error as F;
-    match error {
-        Error::Damaged { source, .. } => matches!(
-            source,
-            F::Magic { .. } | F::Malformed { .. } | F::Limit { .. } | F::Authentication { .. } | F::Signature { .. }
-        ),
+    let exceeds_limit = match error {
+        Error::Damaged { source, .. } => matches!(source, F::Limit { .. }),
         Error::Index(drystone_index::Error::TooLarge { .. }) => true,
         _ => false,
-    }
+    };
+    exceeds_limit || is_no_pack(error)
 }
 
 /// Returns true if no version of this program can read such a pack: of what only exceeds a limit another one may.

@@ -138,7 +138,7 @@ struct Walker<'a> {
     flow: &'a Flow<'a>,
     jobs: Sender<Batch>,
     events: Sender<Event>,
-    /// What may still follow.
+    /// What the tree may hold.
     allowance: Option<Allowance>,
     batch: Vec<Entry>,
     batch_bytes: u64,
@@ -165,14 +165,10 @@ impl Walker<'_> {
             head: Box::new(head),
             key,
         })?;
-        let mut walk = TreeWalk::new(&self.flow.reader, tree);
+        let mut walk = TreeWalk::new(&self.flow.reader, tree).within(self.allowance.take());
         loop {
             self.flow.cancel.check()?;
-            let step = walk.next();
-            if let (Ok(Some(Step::Entry(entry) | Step::Enter(entry))), Some(allowance)) = (&step, &mut self.allowance) {
-                allowance.take(entry)?;
-            }
-            match step {
+            match walk.next() {
                 Ok(None) => break,
                 Ok(Some(Step::Entry(entry))) => self.push(entry)?,
                 Ok(Some(Step::Leave)) => self.send(Event::Leave)?,

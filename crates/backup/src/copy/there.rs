@@ -31,7 +31,7 @@ impl There {
             // Anybody could say that he has copied something: only an owner's word counts, and one's own.
             for copy in to.candidates()?.0 {
                 let counts = copy.role == Role::Owner || to.is_own(&copy.writer);
-                there.know(copy.id, counts.then_some((copy.identity, copy.lost())));
+                there.know(copy.id, counts.then_some((copy.identity, copy.snapshot.lost())));
             }
             return Ok(there);
         }
@@ -54,8 +54,7 @@ impl There {
             }
             let copy = match to.snapshot_of(id) {
                 Ok((snapshot, writer, role)) if role == Role::Owner || to.is_own(&writer) => {
-                    let lost = snapshot.origin.map_or(0, |origin| origin.lost);
-                    Some((order::identity(to.id(), *id, &snapshot), lost))
+                    Some((order::identity(to.id(), *id, &snapshot), snapshot.lost()))
                 }
                 Err(error) if !error.is_damage() => return Err(error.into()),
                 Ok(_) | Err(_) => None,

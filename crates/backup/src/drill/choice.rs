@@ -68,7 +68,7 @@ impl Choice {
         reader: &Reader,
         tree: &Recipe,
         (seed, share): (u64, Share),
-        (mut allowance, cancel): (Option<Allowance>, &Cancel),
+        (allowance, cancel): (Option<Allowance>, &Cancel),
     ) -> Result<Self> {
         let mut choice = Self {
             seed,
@@ -79,14 +79,11 @@ impl Choice {
             disk_bytes: 0,
         };
         let (mut small, mut largest) = (BTreeSet::new(), None::<Candidate>);
-        let (mut walk, mut linked) = (TreeWalk::new(reader, tree), HashSet::new());
+        let mut walk = TreeWalk::new(reader, tree).within(allowance);
+        let mut linked = HashSet::new();
         loop {
             cancel.check()?;
-            let step = walk.next();
-            if let (Ok(Some(Step::Entry(entry) | Step::Enter(entry))), Some(allowance)) = (&step, &mut allowance) {
-                allowance.take(entry)?;
-            }
-            let entry = match step {
+            let entry = match walk.next() {
                 Ok(None) => break,
                 Ok(Some(Step::Entry(entry))) => entry,
                 Ok(Some(_)) => continue,

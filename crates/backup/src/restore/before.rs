@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use drystone_format::tree::Time;
 use parking_lot::Mutex;
-use rustix::fs::{Mode, Stat, Timespec, Timestamps, UTIME_OMIT, fchmod, fstat, futimens};
+use rustix::fs::{Mode, Stat, fchmod, fstat};
 use rustix::io::Result;
 
 use super::dir::{Dir, OpenDirs};
-use crate::apply::Now;
+use crate::apply::{Now, Place};
 
 /// The attributes of a directory that are given back.
 #[derive(Debug, Clone, Copy)]
@@ -42,21 +42,7 @@ impl Before {
     pub(crate) fn give_back(self, fd: BorrowedFd<'_>) -> Result<()> {
         let now = Now::of(&fstat(fd)?);
         if let Some(time) = self.mtime.filter(|time| now.mtime != Some(*time)) {
-            let omit = Timespec {
-                tv_sec: 0,
-                tv_nsec: UTIME_OMIT,
-            };
-            let last_modification = Timespec {
-                tv_sec: time.seconds,
-                tv_nsec: time.nanos.into(),
-            };
-            futimens(
-                fd,
-                &Timestamps {
-                    last_access: omit,
-                    last_modification,
-                },
-            )?;
+            Place::Open(fd).set_mtime(time)?;
         }
         if now.mode != self.mode {
             fchmod(fd, Mode::from_raw_mode(self.mode))?;

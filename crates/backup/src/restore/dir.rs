@@ -22,6 +22,10 @@ use crate::descriptors::for_restore;
 /// Descriptors kept for directories, where so many may be open.
 const OPEN_DIRS: usize = 256;
 
+/// The reason given where the file system folds names.
+const FOLDED: &str = "the file system of the target takes this name for another one that is there already (as some take `Name` for \
+                      `name`), so it was not restored; restore it alone into another directory";
+
 /// How directories are opened.
 pub(crate) const DIR: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -134,14 +138,18 @@ impl Dir {
         })
     }
 
-    /// Returns true if it has an entry of exactly this name, rather than one that its file system takes for the same, such as
-    /// `Name` for `name`. Something must be there, and `at` be its descriptor.
+    /// Refuses what is there under `name` if it has another name that the file system takes for the same, such as `Name` for
+    /// `name`. `at` is the descriptor of this directory.
     ///
     /// In a directory that this run has made, whatever is there has another name: no name is restored twice.
-    pub(crate) fn has_exactly(&self, at: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<bool, Failure> {
-        if self.is_new {
-            return Ok(false);
+    pub(crate) fn refuse_folded(&self, at: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<(), Failure> {
+        match !self.is_new && self.has_exactly(at, name)? {
+            true => Ok(()),
+            false => Err(Failure::Entry(FOLDED.to_owned())),
         }
+    }
+
+    fn has_exactly(&self, at: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<bool, Failure> {
         let mut names = self.names.lock();
         if names.is_none() {
             let listed = Names::list(at).map_err(|errno| Failure::io("list its directory", errno))?;
@@ -152,7 +160,7 @@ impl Dir {
             .is_some_and(|names| names.hashes.contains(&names.hasher.hash_one(name))))
     }
 
-    /// Lets go of what [`has_exactly`](Self::has_exactly) has listed: nothing more is put into it.
+    /// Lets go of what [`refuse_folded`](Self::refuse_folded) has listed: nothing more is put into it.
     pub(crate) fn forget_names(&self) {
         self.names.lock().take();
     }

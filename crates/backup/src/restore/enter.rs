@@ -16,7 +16,7 @@ use super::Overwrite;
 use super::before::Before;
 use super::dir::{DIR, Dir, Ongoing};
 use super::tally::{Failure, add};
-use super::write::{FOLDED, Work, look, remove};
+use super::write::{Work, look, remove};
 use crate::apply::{Handle, Now};
 
 /// Mode of a directory while it is being filled: nobody else looks in.
@@ -42,8 +42,8 @@ impl Work<'_> {
             Err(Errno::EXIST) => false,
             Err(errno) => return Err(Failure::io("make the directory", errno)),
         };
-        if !is_new && !parent.dir.has_exactly(at.as_fd(), name)? {
-            return Err(Failure::Entry(FOLDED.to_owned()));
+        if !is_new {
+            parent.dir.refuse_folded(at.as_fd(), name)?;
         }
         let mut opened = open(at.as_fd(), name);
         if !is_new && matches!(opened, Err(Errno::NOTDIR | Errno::LOOP)) {

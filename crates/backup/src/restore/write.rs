@@ -53,9 +53,6 @@ pub(crate) enum Made {
     LeftOut,
 }
 
-/// The reason given where the file system folds names.
-pub(super) const FOLDED: &str = "the file system of the target takes this name for another one that is there already (as some take \
-                                 `Name` for `name`), so it was not restored; restore it alone into another directory";
 /// The reason given for names that do not become one file.
 const APART: &str = "one of the names is there already with other content or attributes, and is not to be overwritten";
 
@@ -79,14 +76,6 @@ impl Spot<'_> {
 
     fn look(&self) -> Result<Stat, Failure> {
         look(self.at, &self.entry.name)
-    }
-
-    /// Refuses what is there if it has another name.
-    fn must_be_it(&self) -> Result<(), Failure> {
-        match self.dir.has_exactly(self.at, self.name())? {
-            true => Ok(()),
-            false => Err(Failure::Entry(FOLDED.to_owned())),
-        }
     }
 }
 
@@ -314,7 +303,7 @@ impl<'a> Work<'a> {
     pub(super) fn open_file(&self, spot: Spot<'_>) -> Result<Option<(Filling, Now)>, Failure> {
         match self.create(spot) {
             Ok(created) => return Ok(Some(created)),
-            Err(Errno::EXIST) => spot.must_be_it()?,
+            Err(Errno::EXIST) => spot.dir.refuse_folded(spot.at, spot.name())?,
             Err(errno) => return Err(Failure::io("create", errno)),
         }
         if self.options.overwrite == Overwrite::Never {
@@ -431,7 +420,7 @@ impl<'a> Work<'a> {
         let mut made = make();
         let mut now = self.fresh(0o600);
         if made == Err(Errno::EXIST) {
-            spot.must_be_it()?;
+            spot.dir.refuse_folded(spot.at, spot.name())?;
             if self.options.overwrite == Overwrite::Never {
                 return Ok(Ok(Made::Kept));
             }
@@ -466,9 +455,7 @@ impl<'a> Work<'a> {
         let link = || linkat(&from, first_name, &to, name, AtFlags::empty());
         let mut linked = link();
         if linked == Err(Errno::EXIST) {
-            if !ongoing.dir.has_exactly(to.as_fd(), name)? {
-                return Err(Failure::Entry(FOLDED.to_owned()));
-            }
+            ongoing.dir.refuse_folded(to.as_fd(), name)?;
             if self.options.overwrite == Overwrite::Never {
                 return Ok(Some(Made::Kept));
             }

@@ -16,7 +16,7 @@ use crate::args::{many, word};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, local_time, path_object, problem_list, shown, size, utc_time, with_exit};
+use crate::output::{counted, local_time, path_object, problem_list, shown, size, some_of, utc_time, with_exit};
 
 /// The names of the columns.
 const HEAD: &str = "snapshot  began                host                   files      size        stored  paths  [tags]";
@@ -104,23 +104,10 @@ impl Met {
     pub(crate) fn missing_tag(&self, tag: &str) -> Option<String> {
         let there = match self.tags.is_empty() {
             true => "none has a tag".to_owned(),
-            false => format!("there are {}", some_of(&self.tags)),
+            false => format!("there are {}", some_of(&self.tags, NAMES_SHOWN)),
         };
         let missing = !self.tags.contains(tag);
         missing.then(|| format!("no snapshot has the tag `{}`; {there}", shown(tag.as_bytes())))
-    }
-}
-
-/// The first of many names.
-fn some_of(names: &BTreeSet<String>) -> String {
-    let first: Vec<String> = names
-        .iter()
-        .take(NAMES_SHOWN)
-        .map(|name| shown(name.as_bytes()))
-        .collect();
-    match names.len().saturating_sub(NAMES_SHOWN) {
-        0 => first.join(", "),
-        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 
@@ -150,7 +137,7 @@ impl Filter {
         }
         let mut misses = Vec::new();
         if let Some(host) = self.host.as_ref().filter(|host| !met.hosts.contains(*host)) {
-            let (host, there) = (shown(host.as_bytes()), some_of(&met.hosts));
+            let (host, there) = (shown(host.as_bytes()), some_of(&met.hosts, NAMES_SHOWN));
             misses.push(format!("no snapshot is of host `{host}`; there are {there}"));
         }
         misses.extend(self.tag.iter().filter_map(|tag| met.missing_tag(tag)));

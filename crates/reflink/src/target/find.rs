@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use drystone_extents::items::tree;
 use drystone_extents::{Kind, Mount, fs_id, kind_of, mounts};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
@@ -326,7 +326,7 @@ fn is_file_mount(mount: &Mount) -> bool {
     let opened = openat(CWD, &mount.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     opened.is_ok_and(|place| {
         let about = rustix::fs::fstat(&place);
-        let is_directory = about.is_ok_and(|about| about.st_mode & 0o170_000 == 0o040_000);
+        let is_directory = about.is_ok_and(|about| FileType::from_raw_mode(about.st_mode).is_dir());
         !is_directory && is_behind(&place, mount)
     })
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use drystone_reflink::{Cancel, Error, Limits, Note, Options, Progress, Space, State, run};
 
 use crate::disk::{Disk, hash, noise, options, put, run_all, run_noted};
+use crate::either::Either;
 use crate::image::command;
-use crate::xfs::walked;
 
 const MIB: usize = 1 << 20;
 
@@ -150,21 +150,9 @@ fn a_file_that_refuses_is_a_problem_and_nothing_more() {
 
 #[test]
 fn what_refused_or_changed_meanwhile_is_tried_again_by_the_next_run() {
-    let directory = tempfile::tempdir().unwrap();
     for is_btrfs in [true, false] {
-        let Some(disk) = (if is_btrfs { Disk::btrfs("") } else { Disk::xfs() }) else {
-            return;
-        };
-        let cache = directory.path().join("cache");
-        let space = || -> Box<dyn Space> {
-            if is_btrfs {
-                Box::new(disk.space())
-            } else {
-                Box::new(walked(&disk, Some(&cache)))
-            }
-        };
-        let mut state = State::open(&directory.path().join(format!("state {is_btrfs}"))).unwrap();
-        state.see(space().id(), "a", "test").unwrap();
+        let Some(either) = Either::new(is_btrfs) else { return };
+        let (disk, mut state) = (&either.disk, either.state());
         let bytes = noise(3, 4 * MIB);
         for name in ["a", "b", "fixed"] {
             disk.write(name, &bytes);
@@ -177,7 +165,7 @@ fn what_refused_or_changed_meanwhile_is_tried_again_by_the_next_run() {
                 limits,
                 ..options(64 << 20)
             };
-            run_noted(&*space(), &options, Some(&mut state)).unwrap()
+            run_noted(&*either.space(), &options, Some(&mut state)).unwrap()
         };
         let usual = options(64 << 20).limits;
         let freed: u64 = [4, 0].map(|_| run(usual)).map(|report| {

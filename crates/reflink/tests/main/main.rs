@@ -11,6 +11,7 @@ mod alone;
 mod btrfs;
 mod dice;
 mod disk;
+mod either;
 mod facts;
 mod faults;
 mod image;

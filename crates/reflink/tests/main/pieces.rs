@@ -5,10 +5,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use drystone_reflink::{Space, State};
-
 use crate::dice::Dice;
 use crate::disk::{Disk, noise, options, run_all, run_noted};
+use crate::either::Either;
 use crate::image::command;
 use crate::random::step;
 use crate::xfs::walked;
@@ -115,22 +114,10 @@ fn a_copy_of_a_clone_that_was_written_in_place_is_freed_on_xfs() {
 
 #[test]
 fn what_was_there_before_goes_if_something_new_holds_it() {
-    let directory = tempfile::tempdir().unwrap();
     for is_btrfs in [true, false] {
-        let Some(disk) = (if is_btrfs { Disk::btrfs("") } else { Disk::xfs() }) else {
-            return;
-        };
-        let cache = directory.path().join("cache");
-        let space = || -> Box<dyn Space> {
-            if is_btrfs {
-                Box::new(disk.space())
-            } else {
-                Box::new(walked(&disk, Some(&cache)))
-            }
-        };
-        let mut state = State::open(&directory.path().join(format!("state {is_btrfs}"))).unwrap();
-        state.see(space().id(), "a", "test").unwrap();
-        let mut run = || run_noted(&*space(), &options(64 << 20), Some(&mut state)).unwrap();
+        let Some(either) = Either::new(is_btrfs) else { return };
+        let (disk, mut state) = (&either.disk, either.state());
+        let mut run = || run_noted(&*either.space(), &options(64 << 20), Some(&mut state)).unwrap();
         let bytes = noise(1, 60 * MIB);
         disk.write("old", &bytes[..20 * MIB]);
         assert!(run().complete);
@@ -149,7 +136,7 @@ fn what_was_there_before_goes_if_something_new_holds_it() {
         let outcome = run().outcome;
         assert_eq!(outcome.freed_bytes, (22 * MIB) as u64, "{is_btrfs}: {outcome:?}");
         assert_eq!(disk.manifest(), manifest);
-        assert_eq!(run_all(&*space()).outcome.extents, 0);
+        assert_eq!(run_all(&*either.space()).outcome.extents, 0);
     }
 }
 
@@ -157,11 +144,8 @@ fn what_was_there_before_goes_if_something_new_holds_it() {
 fn runs_after_each_change_free_what_one_run_frees() {
     for case in 300..308u64 {
         let is_btrfs = case.is_multiple_of(2);
-        let Some(disk) = (if is_btrfs { Disk::btrfs("") } else { Disk::xfs() }) else {
-            return;
-        };
-        let directory = tempfile::tempdir().unwrap();
-        let cache = directory.path().join("cache");
+        let Some(either) = Either::new(is_btrfs) else { return };
+        let disk = &either.disk;
         if is_btrfs {
             disk.subvolume("a");
             disk.subvolume("b");
@@ -169,26 +153,18 @@ fn runs_after_each_change_free_what_one_run_frees() {
             fs::create_dir(disk.path("a")).unwrap();
             fs::create_dir(disk.path("b")).unwrap();
         }
-        let space = || -> Box<dyn Space> {
-            if is_btrfs {
-                Box::new(disk.space())
-            } else {
-                Box::new(walked(&disk, Some(&cache)))
-            }
-        };
-        let mut state = State::open(&directory.path().join("state")).unwrap();
-        state.see(space().id(), "a", "test").unwrap();
+        let mut state = either.state();
         let (mut dice, mut snapshots) = (Dice(case), if is_btrfs { 0 } else { 3 });
         for turn in 0..8 {
             for _ in 0..25 {
-                step(&disk, &mut dice, &mut snapshots);
+                step(disk, &mut dice, &mut snapshots);
             }
             disk.sync();
             let manifest = disk.manifest();
-            let report = run_noted(&*space(), &options(64 << 20), Some(&mut state)).unwrap();
+            let report = run_noted(&*either.space(), &options(64 << 20), Some(&mut state)).unwrap();
             assert!(report.complete, "case {case}, turn {turn}: {report:?}");
             assert_eq!(disk.manifest(), manifest, "case {case}, turn {turn}");
-            let left = run_noted(&*space(), &options(64 << 20), None).unwrap().outcome;
+            let left = run_noted(&*either.space(), &options(64 << 20), None).unwrap().outcome;
             assert_eq!(left.freed_bytes, 0, "case {case}, turn {turn}: {left:?}");
         }
     }

@@ -32,11 +32,12 @@ impl Vault {
         if damaged.is_empty() && unreadable.is_empty() && noted.is_none() && lost_packs == 0 {
             return Ok(false);
         }
+        let damaged = damaged
+            .iter()
+            .map(|pack| format!("{}: known to be damaged", Name::pack(pack)));
+        let known = damaged.chain(unreadable.iter().map(ToString::to_string));
         if !self.role().may_read() {
-            let named = damaged
-                .iter()
-                .map(|pack| format!("{}: known to be damaged", Name::pack(pack)));
-            for what in named.chain(unreadable.iter().map(ToString::to_string)) {
+            for what in known {
                 findings.push(Grade::Lost, what, "drystone check, with a key that can read");
             }
             return Ok(true);
@@ -59,23 +60,21 @@ impl Vault {
             };
             findings.push(Grade::Lost, what, &next);
         }
-        let is_needed = !report.hit.is_empty();
-        let known = damaged
-            .iter()
-            .map(|pack| format!("{}: known to be damaged", Name::pack(pack)));
-        for what in known.chain(unreadable.iter().map(ToString::to_string)) {
-            match is_needed || !report.out_of_reach.is_empty() {
-                // Named above by what it costs.
-                true if is_needed => {}
-                true => findings.push(
+        if !report.hit.is_empty() {
+            // What is known is named by what it costs.
+            return Ok(true);
+        }
+        for what in known {
+            match report.out_of_reach.is_empty() {
+                true => findings.push(Grade::Owed, format!("{what}; no snapshot needs it"), "drystone gc"),
+                false => findings.push(
                     Grade::Owed,
                     what,
                     "bring back the places that are away, then drystone check",
                 ),
-                false => findings.push(Grade::Owed, format!("{what}; no snapshot needs it"), "drystone gc"),
             }
         }
-        Ok(is_needed)
+        Ok(false)
     }
 }
 

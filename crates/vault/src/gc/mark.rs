@@ -168,7 +168,7 @@ impl Marker<'_> {
 }
 
 /// What stops the mark at this path. Only damage is a matter of the snapshot: a place that does not answer, or the wish to stop, is none.
-fn unmarked(path: &[u8], error: Error) -> Error {
+pub(super) fn unmarked(path: &[u8], error: Error) -> Error {
     if !error.is_damage() || error.is_absence() {
         return error;
     }

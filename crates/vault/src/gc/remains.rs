@@ -9,15 +9,14 @@ use std::collections::BTreeSet;
 use drystone_format::PackId;
 use drystone_store::Name;
 
+use super::protocol::Registrations;
 use super::run::Run;
 use crate::error::Result;
 
 impl Run<'_> {
     /// Condemns packs that are none, if everything that the snapshots need was found in others and nobody is at work who may have stored them.
     pub(super) fn choose_worthless(&mut self) -> Result<()> {
-        let own = self.own();
-        let is_alone = self.at_work.running().all(|id| *id == own);
-        if self.is_partial || !self.is_whole || !is_alone {
+        if self.is_partial || !self.is_whole || !self.is_alone(&self.at_work) {
             return Ok(());
         }
         let worthless = self.catalog.worthless()?.into_iter();
@@ -32,15 +31,19 @@ impl Run<'_> {
         if doubtful.is_empty() {
             return Ok(doubtful);
         }
-        let own = self.own();
-        let is_alone = self.registrations.running().all(|id| *id == own);
         let (_, found) = self.sweep().survey()?;
         let is_whole = found == self.marker.live.len() as u64;
-        Ok(if is_alone && is_whole && !self.is_partial {
+        Ok(if is_whole && !self.is_partial && self.is_alone(&self.registrations) {
             BTreeSet::new()
         } else {
             doubtful
         })
+    }
+
+    /// Whether none of these but this run is at work.
+    fn is_alone(&self, registrations: &Registrations) -> bool {
+        let own = self.own();
+        registrations.running().all(|id| *id == own)
     }
 
     /// Packs of which something is held, but not enough.
@@ -58,9 +61,7 @@ impl Run<'_> {
 
     /// Deletes what was remains all along, unless somebody may need it.
     pub(super) fn delete_remains(&mut self) -> Result<()> {
-        let own = self.own();
-        let is_alone = self.registrations.running().all(|id| *id == own);
-        if self.is_partial || self.remains.is_empty() || !self.is_whole || !is_alone {
+        if self.is_partial || self.remains.is_empty() || !self.is_whole || !self.is_alone(&self.registrations) {
             return Ok(());
         }
         let now = self.find_remains()?;

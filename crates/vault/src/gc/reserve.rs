@@ -94,7 +94,7 @@ impl Vault {
         }
     }
 
-    /// Stores something at every place and removes it again. What this credential may not store anywhere is not asked.
+    /// Stores something at every place and removes it again. A place that removes nothing is not tried: the bytes would stay.
     pub(crate) fn take_stock(&self) -> Vec<Taking> {
         let probe = |disk: Disk<'_>| {
             let name = Name::reserve(PROBE);

@@ -8,7 +8,7 @@ use drystone_store::{Name, Prefix};
 
 use crate::candidates::REVOKED;
 use crate::error::{Error, Result};
-use crate::gc::mark::Job;
+use crate::gc::mark::{Job, unmarked};
 use crate::gc::protocol::{Published, Registrations};
 use crate::gc::run::Run;
 use crate::ledger::View;
@@ -59,14 +59,7 @@ impl Run<'_> {
                     self.report.problems.push(name.as_str(), what);
                     self.forged.insert(name);
                 }
-                Err(error) if !error.is_damage() || error.is_absence() => return Err(error),
-                Err(error) => {
-                    return Err(Error::Unmarked {
-                        object: name.to_string(),
-                        why: error.to_string(),
-                        is_missing: false,
-                    });
-                }
+                Err(error) => return Err(unmarked(name.as_str().as_bytes(), error)),
             }
         }
         self.put_together();

@@ -455,11 +455,10 @@ impl<'a> Run<'a> {
         }
         // One that every place has lost counts for nobody, whatever it said.
         for (number, id) in self.vault.epochs.damaged() {
-            self.vault.place.delete(&Name::epoch(number, &id))?;
-            self.report.problems.push(
-                Name::epoch(number, &id).as_str(),
-                "it could not be read and counted for nobody; removed",
-            );
+            let name = Name::epoch(number, &id);
+            self.vault.place.delete(&name)?;
+            let what = "it could not be read and counted for nobody; removed";
+            self.report.problems.push(name.as_str(), what);
         }
         if !self.has_put {
             return Ok(());
