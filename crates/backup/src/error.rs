@@ -159,6 +159,18 @@ pub(crate) fn spawn<'scope, T: Send + 'scope>(
     started.map_err(|source| Error::Vault(drystone_vault::Error::thread(source)))
 }
 
+/// Starts so many threads that do the same; those that can be started are enough, and none is an error.
+pub(crate) fn spawn_some<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    count: usize,
+    work: impl FnOnce() -> T + Send + Clone + 'scope,
+) -> Result<()> {
+    spawn(scope, work.clone())?;
+    let others = 1..count;
+    others.map_while(|_| spawn(scope, work.clone()).ok()).for_each(drop);
+    Ok(())
+}
+
 /// Whether an error says nothing about the file that it was met at.
 pub(crate) fn is_exhausted(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)

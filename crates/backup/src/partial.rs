@@ -13,6 +13,7 @@ use drystone_vault::{Cancel, Content, FillError, Progress};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, pread, retry_on_intr};
 
+use crate::error::spawn;
 use crate::tracked::{Map, Pages};
 
 /// Changes that the kernel is told of before they are read.
@@ -31,9 +32,9 @@ pub(crate) fn with_ahead<R>(file: &OwnedFd, work: impl FnOnce(Sender<(u64, u64)>
     std::thread::scope(|scope| {
         for _ in 0..TELLERS {
             let told: Receiver<(u64, u64)> = told.clone();
-            scope.spawn(move || {
+            // Only speed hangs on it, and on what it does.
+            let _ = spawn(scope, move || {
                 for (start, bytes) in told {
-                    // Only speed hangs on it.
                     let _ = fadvise(file, start, NonZeroU64::new(bytes), Advice::WillNeed);
                 }
             });

@@ -36,7 +36,7 @@ use self::write::Work;
 pub use crate::apply::{Owner, Special};
 use crate::browse::Selection;
 use crate::browse_walk::{Step, TreeWalk};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, spawn_some};
 use crate::patterns::{Patterns, Unmatched};
 
 /// Entries that one thread takes at once, at most.
@@ -157,19 +157,17 @@ pub(crate) fn restore_sample(
     let threads = options.threads.max(1);
     let (sender, receiver) = bounded(threads * RUNS_WAITING);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let (receiver, work) = (receiver.clone(), &work);
-            scope.spawn(move || serve(work, &receiver));
-        }
-        drop(receiver);
+        let work = &work;
+        let started = spawn_some(scope, threads, move || serve(work, &receiver));
         let sender = Sending {
-            work: &work,
+            work,
             sender,
             run: Vec::new(),
             run_bytes: 0,
         };
         let walker = Walker::new(&reader, options, sample);
-        if let Err(error) = walker.walk(selection, (target, &stat), sender) {
+        let walked = started.and_then(|()| walker.walk(selection, (target, &stat), sender));
+        if let Err(error) = walked {
             work.stop(error);
         }
     });

@@ -19,9 +19,7 @@ use crate::cache_dir::CacheDirs;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::{Output, counted, local_offset, shown, with_exit};
-
-/// Threads that wait for places; they use no processor to speak of.
-const RUNTIME_THREADS: usize = 2;
+use crate::runtime::Runtime;
 
 /// What a verb runs with.
 pub(crate) struct App {
@@ -40,36 +38,20 @@ pub(crate) struct App {
     /// The places of the vaults that were opened, to be asked at the end what went wrong with them.
     watched: Mutex<Vec<Spread>>,
     // Outlives everything that holds its handle.
-    _runtime: Waiting,
-}
-
-/// The runtime. What still waits when it goes, such as a name that is being looked up, is not waited for.
-struct Waiting(Option<tokio::runtime::Runtime>);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
+    _runtime: Runtime,
 }
 
 impl App {
     /// Starts the runtime and listens to signals.
     pub(crate) fn start(settings: Settings, out: Output) -> Result<Self> {
-        let failed = |what: &str, error: std::io::Error| Failure::new(Exit::Error, format!("{what}: {error}"));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(RUNTIME_THREADS)
-            .thread_name("drystone-wait")
-            .enable_all()
-            .build()
-            .map_err(|error| failed("cannot start threads", error))?;
+        let (runtime, handle) = Runtime::start()?;
         let (cancel, stop) = (Cancel::default(), Stop::default());
-        listen(&cancel, &stop, out).map_err(|error| failed("cannot listen to signals", error))?;
+        listen(&cancel, &stop, out)
+            .map_err(|error| Failure::new(Exit::Error, format!("cannot listen to signals: {error}")))?;
         let context = Context {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
-            runtime: runtime.handle().clone(),
+            runtime: handle,
             threads: settings.threads,
             memory_bytes: settings.memory_bytes,
             cache_dir: settings.cache_dir.clone(),
@@ -84,7 +66,7 @@ impl App {
             context,
             caches: CacheDirs::default(),
             watched: Mutex::default(),
-            _runtime: Waiting(Some(runtime)),
+            _runtime: runtime,
         })
     }
 

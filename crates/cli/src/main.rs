@@ -15,6 +15,7 @@ mod output;
 mod own;
 mod progress;
 mod reach;
+mod runtime;
 mod terminal;
 mod usage;
 mod verbs;

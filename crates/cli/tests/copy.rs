@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::runner::{Home, files_below, noise};
 
 /// A home with a backup and an empty second vault with a key file of its own.
-fn two() -> Home {
+pub(crate) fn two() -> Home {
     let home = Home::backed_up();
     home.run([
         "init",

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::chown;
 use std::process::{Command, Stdio};
 
 use crate::backup::{Bound, SmallDisk};
+use crate::copy;
 use crate::image::command;
 use crate::runner::{Home, noise};
 
@@ -58,6 +60,57 @@ fn too_little_address_space_is_an_error_and_no_abort() {
             refused += 1;
         } else {
             assert!([0, 1].contains(&ran.exit()), "{kib}: {}", ran.err());
+        }
+    }
+    assert!(refused > 0);
+}
+
+/// A user who runs nothing else, so that the limit counts what the test starts; root has none.
+const LIMITED_USER: u32 = 61_234;
+
+/// Whatever threads a verb may start, it is done or says that they are too few; it neither panics nor waits for ever.
+#[test]
+fn too_few_threads_are_an_error_and_no_panic() {
+    let home = copy::two();
+    if chown(home.path(""), Some(LIMITED_USER), None).is_err() {
+        eprintln!("LEFT OUT: too few threads, since this user is not root");
+        return;
+    }
+    command(
+        "chown",
+        &["-R", &LIMITED_USER.to_string(), home.path("").to_str().unwrap()],
+    );
+    let drystone = env!("CARGO_BIN_EXE_drystone");
+    let path = std::env::var("PATH").unwrap();
+    let mut refused = 0;
+    for verb in [
+        "backup src --rescan",
+        "backup src",
+        "snapshots",
+        "restore latest --target back",
+        "drill",
+        "check",
+        "scrub",
+        "copy --to second --to-key-file second.key",
+        "forget --keep-last 1",
+        "gc",
+        "dedup estimate src",
+        "dedup files src/a.txt src/dir/b.txt",
+    ] {
+        for threads in (1..12).chain([16, 24]) {
+            let limited = format!("ulimit -u {threads}; exec {drystone} --threads 4 {verb}");
+            let ran = home.shell(
+                &format!("timeout 60 setpriv --reuid {LIMITED_USER} --clear-groups bash -c '{limited}'"),
+                &path,
+            );
+            let told = ran.err();
+            assert!(
+                !told.contains("panicked") && ran.exit() < 100,
+                "{threads} for {verb}: {told}"
+            );
+            if ran.exit() == 1 && told.contains("ulimit -u") {
+                refused += 1;
+            }
         }
     }
     assert!(refused > 0);

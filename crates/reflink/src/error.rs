@@ -44,6 +44,9 @@ pub enum Error {
         /// The database.
         path: PathBuf,
     },
+    /// No thread could be started.
+    #[error("cannot start a thread: {0}; the limits of this process are too low (ulimit -v, ulimit -u)")]
+    Thread(io::Error),
     /// The caller asked to stop.
     #[error("stopped as asked; what was shared so far stays")]
     Interrupted,

@@ -18,6 +18,7 @@ use crate::progress::{Cancel, Progress};
 use crate::requests::{Work, work};
 use crate::share::Sharer;
 use crate::space::{Extent, FileId, Space};
+use crate::threads::{join, start_some};
 
 /// Length of a hole; no extent is longer than that.
 const HOLE_BYTES: u64 = 1 << 30;
@@ -140,15 +141,11 @@ pub fn execute(
     let mut failed = None;
     for round in plan.jobs.chunk_by(|one, other| one.round == other.round) {
         *run.next.lock() = 0;
-        let done = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..(limits.threads * WORKERS_A_THREAD).clamp(1, WORKERS_MAX))
-                .map(|_| scope.spawn(|| run.work(round)))
-                .collect();
-            workers
-                .into_iter()
-                .map(|worker| worker.join().unwrap_or(Ok(())))
-                .find(Result::is_err)
-                .unwrap_or(Ok(()))
+        let done: Result<()> = std::thread::scope(|scope| {
+            let workers = (limits.threads * WORKERS_A_THREAD).clamp(1, WORKERS_MAX);
+            let started = start_some(scope, workers, || run.work(round))?;
+            let done = started.into_iter().map(join);
+            done.collect()
         });
         if let Err(error) = done {
             failed = Some(error);

@@ -25,6 +25,7 @@ mod space;
 mod state;
 mod swap;
 mod target;
+mod threads;
 mod unsummed;
 mod walk;
 mod walked;

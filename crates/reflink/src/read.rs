@@ -11,6 +11,7 @@ use rustix::io::pread;
 use crate::error::Result;
 use crate::progress::Cancel;
 use crate::space::{NO_PRINT, Print};
+use crate::threads::start_some;
 
 /// Bytes read at once.
 const READ_BYTES: u64 = 1 << 20;
@@ -82,21 +83,19 @@ pub(crate) fn read_pieces(
     let next = AtomicUsize::new(0);
     let (sender, receiver) = sync_channel(READERS);
     std::thread::scope(|scope| {
-        for _ in 0..READERS.min(pieces.len()) {
-            let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || {
-                let mut reader = Reader::new(block_bytes, cancel);
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((file, piece)) = pieces.get(index) else { return };
-                    let prints = reader.prints(file, *piece);
-                    if sender.send((index, prints)).is_err() {
-                        return;
-                    }
+        let next = &next;
+        let read = move || {
+            let mut reader = Reader::new(block_bytes, cancel);
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some((file, piece)) = pieces.get(index) else { return };
+                let prints = reader.prints(file, *piece);
+                if sender.send((index, prints)).is_err() {
+                    return;
                 }
-            });
-        }
-        drop(sender);
+            }
+        };
+        start_some(scope, READERS.min(pieces.len()), read)?;
         receiver
             .into_iter()
             .try_for_each(|(index, prints)| each(index, prints?))

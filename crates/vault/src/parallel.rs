@@ -1,8 +1,9 @@
 //! The same work on many things, by a bounded number of threads.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::Builder;
+use std::thread::{Builder, ScopedJoinHandle};
 
 use crate::error::{Error, Result};
 
@@ -26,18 +27,19 @@ pub(crate) fn each<T: Sync>(threads: usize, items: &[T], work: &(dyn Fn(&T) -> R
         }
         Ok(())
     };
+    workers(threads.min(items.len()), run).into_iter().collect()
+}
+
+/// Does `work` in so many threads, and returns what each of them did. Where no more can be started those that could do it all,
+/// at worst this one.
+pub(crate) fn workers<R: Send>(count: usize, work: impl Fn() -> R + Sync) -> Vec<R> {
     std::thread::scope(|scope| {
-        let count = threads.min(items.len());
-        let threads = (0..count).map_while(|_| Builder::new().spawn_scoped(scope, run).ok());
-        let threads: Vec<_> = threads.collect();
-        if threads.is_empty() {
-            // There may be no more threads than there are.
-            return run();
+        let started = (0..count).map_while(|_| Builder::new().spawn_scoped(scope, &work).ok());
+        let started: Vec<_> = started.collect();
+        if started.is_empty() {
+            return vec![work()];
         }
-        let outcomes: Vec<Result<()>> = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or(Err(Error::Stopped)))
-            .collect();
-        outcomes.into_iter().collect()
+        let join = |thread: ScopedJoinHandle<'_, R>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        started.into_iter().map(join).collect()
     })
 }

@@ -21,7 +21,7 @@ use crate::backup::Failure;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::cache::Key;
 use crate::causes::Causes;
-use crate::error::Result;
+use crate::error::{Result, spawn, spawn_some};
 use crate::levels::{Levels, Target};
 use crate::walk::stopped;
 
@@ -100,20 +100,18 @@ impl Flow<'_> {
         let mut copied = None;
         std::thread::scope(|scope| {
             let failure = &failure;
-            for _ in 0..self.threads.max(1) {
-                let jobs = jobs.clone();
-                scope.spawn(move || {
-                    let worker = failure.note(Worker::new(self));
-                    worker.map(|worker| worker.run(&jobs).map(|result| failure.note(result)))
-                });
-            }
-            drop(jobs);
-            // Both ends go with it: the walk must not wait for a thread that has failed.
-            scope.spawn(move || {
-                Joiner::new(self)
-                    .run(&events, &tree_sender)
-                    .map(|result| failure.note(result))
+            let started = spawn_some(scope, self.threads, move || {
+                let worker = failure.note(Worker::new(self));
+                worker.map(|worker| worker.run(&jobs).map(|result| failure.note(result)))
             });
+            // Both ends go with it: the walk must not wait for a thread that has failed.
+            let join = move || {
+                let joined = Joiner::new(self).run(&events, &tree_sender);
+                joined.map(|result| failure.note(result))
+            };
+            if failure.note(started.and_then(|()| spawn(scope, join))).is_none() {
+                return;
+            }
             let walker = Walker {
                 flow: self,
                 jobs: job_sender,

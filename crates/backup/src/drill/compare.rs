@@ -26,7 +26,7 @@ use crate::attributes::XattrReader;
 use crate::backup::Failure as Failures;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::dir::{Dir, Follow, Stat};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, spawn_some};
 use crate::restore::tally::Failure;
 use crate::restore::{NotSet, Sample};
 use crate::walk::stopped;
@@ -109,11 +109,10 @@ impl Comparison<'_> {
         let (sender, receiver) = bounded(threads);
         std::thread::scope(|scope| {
             let failures = &failures;
-            for _ in 0..threads.max(1) {
-                let receiver: Receiver<Vec<(Vec<u8>, Entry)>> = receiver.clone();
-                scope.spawn(move || failures.note(Comparer::new(self).run(&receiver)));
+            let compare = move || failures.note(Comparer::new(self).run(&receiver));
+            if failures.note(spawn_some(scope, threads, compare)).is_none() {
+                return;
             }
-            drop(receiver);
             let mut batch = Vec::new();
             let mut walk = TreeWalk::new(self.reader, tree);
             let mut step = || -> Result<bool> {

@@ -16,6 +16,7 @@ use crate::check::fingerprint;
 use crate::content::TreeReader;
 use crate::error::{Error, Result};
 use crate::gc::live::Keys;
+use crate::parallel;
 use crate::progress::{Cancel, Progress};
 use crate::reader::Reader;
 
@@ -54,19 +55,16 @@ struct Level {
 impl Marker<'_> {
     /// Marks everything that these trees need.
     pub(crate) fn mark(&self, roots: Vec<Job>) -> Result<()> {
-        let threads = self.threads.max(1);
-        let jobs = Jobs::new(roots, threads);
+        let jobs = Jobs::new(roots);
         let failure = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some(job) = jobs.take() {
-                        if let Err(error) = self.walk(job, &jobs) {
-                            failure.lock().get_or_insert(error);
-                            jobs.stop();
-                        }
-                    }
-                });
+        parallel::workers(self.threads, || {
+            while let Some(job) = jobs.take() {
+                let walked = self.walk(job, &jobs);
+                jobs.done();
+                if let Err(error) = walked {
+                    failure.lock().get_or_insert(error);
+                    jobs.stop();
+                }
             }
         });
         failure.into_inner().map_or(Ok(()), Err)
@@ -181,7 +179,6 @@ pub(super) fn unmarked(path: &[u8], error: Error) -> Error {
 
 /// Trees for threads that have nothing to do.
 struct Jobs {
-    threads: usize,
     state: Mutex<State>,
     wake: Condvar,
     is_wanted: AtomicBool,
@@ -190,44 +187,56 @@ struct Jobs {
 #[derive(Default)]
 struct State {
     jobs: Vec<Job>,
+    /// Trees that threads walk now.
+    walked: usize,
+    /// Threads that wait for a tree.
     idle: usize,
     is_over: bool,
 }
 
 impl Jobs {
-    fn new(jobs: Vec<Job>, threads: usize) -> Self {
+    fn new(jobs: Vec<Job>) -> Self {
         let state = State {
             jobs,
             ..State::default()
         };
         Self {
-            threads,
             state: Mutex::new(state),
             wake: Condvar::new(),
             is_wanted: AtomicBool::new(false),
         }
     }
 
-    /// The next tree, or none when all threads have come to the end.
+    /// The next tree, or none once no thread walks one any more: only they offer others.
     fn take(&self) -> Option<Job> {
         let mut state = self.state.lock();
-        state.idle += 1;
         loop {
             if state.is_over {
                 return None;
             }
             if let Some(job) = state.jobs.pop() {
-                state.idle -= 1;
+                state.walked += 1;
                 self.is_wanted.store(state.idle > 0, Ordering::Relaxed);
                 return Some(job);
             }
-            if state.idle == self.threads {
+            if state.walked == 0 {
                 state.is_over = true;
                 self.wake.notify_all();
                 return None;
             }
+            state.idle += 1;
             self.is_wanted.store(true, Ordering::Relaxed);
             self.wake.wait(&mut state);
+            state.idle -= 1;
+        }
+    }
+
+    /// Says that a tree which was taken is walked.
+    fn done(&self) {
+        let mut state = self.state.lock();
+        state.walked -= 1;
+        if state.walked == 0 {
+            self.wake.notify_all();
         }
     }
 

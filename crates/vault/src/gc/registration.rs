@@ -9,7 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -93,12 +93,15 @@ impl Registration {
         });
         let series = Arc::new(PackSeries::new(pulse.said.lock().presence.nonce));
         let mark = Mark::new(&vault.writers_dir(), &id)?;
+        let beating = pulse.clone();
+        // Its first beat is far away: where it cannot be started nothing is put.
+        let thread = Builder::new().spawn(move || beating.run()).map_err(Error::thread)?;
         if let Err(error) = pulse.place.put(&name, object) {
+            pulse.stop();
             // It may be there.
             mark.keep();
             return Err(error);
         }
-        let beating = pulse.clone();
         let registration = Self {
             id,
             writer: Mutex::new(writer),
@@ -106,7 +109,7 @@ impl Registration {
             ledgers: vault.ledgers.clone(),
             has_ended: AtomicBool::new(false),
             pulse,
-            thread: Mutex::new(Some(std::thread::spawn(move || beating.run()))),
+            thread: Mutex::new(Some(thread)),
             mark,
             series,
         };

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::gc::live::Keys;
 use crate::gc::registration::Registration;
 use crate::ingest::{Ingest, IngestOptions};
+use crate::parallel;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::vault::Vault;
@@ -261,15 +262,8 @@ impl Sweep<'_> {
             }
             lane.finish()
         };
-        std::thread::scope(|scope| {
-            let threads = ingest.lanes().clamp(1, runs.len().max(1));
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or(Err(Error::Stopped)))
-                .reduce(Result::and)
-                .unwrap_or(Ok(()))
-        })
+        let done = parallel::workers(ingest.lanes().min(runs.len()), work);
+        done.into_iter().collect()
     }
 }
 

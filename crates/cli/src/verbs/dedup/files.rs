@@ -28,7 +28,7 @@ pub(crate) struct Files {
 impl Files {
     /// Runs the command.
     pub(crate) fn run(&self, app: &App) -> Result<Exit> {
-        let followed = Followed::start(app);
+        let followed = Followed::start(app)?;
         if self.defrag {
             join_extents(&self.source)?;
         }

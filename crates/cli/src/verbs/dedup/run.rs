@@ -188,7 +188,7 @@ impl Scan {
         let found = self.scope.find()?;
         for target in &found.targets {
             let start = Instant::now();
-            let followed = Followed::start(app);
+            let followed = Followed::start(app)?;
             let known = self.scope.known(path.parent().unwrap_or(Path::new(".")), Reads::Needed);
             let space = target.open(known, &followed.progress, &followed.cancel)?;
             state.see(target.id, kind(target), &target.name)?;
@@ -277,7 +277,7 @@ impl Way<'_> {
     ) -> Result<Exit> {
         let start = Instant::now();
         let elapsed_ms = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let followed = Followed::start(app);
+        let followed = Followed::start(app)?;
         let path = self.scope.place.path(app);
         let reads = if self.estimate { Reads::Least } else { Reads::Needed };
         let known = self.scope.known(path.parent().unwrap_or(Path::new(".")), reads);

@@ -8,7 +8,9 @@ use std::time::Duration;
 use drystone_reflink::{Cancel, Progress};
 
 use crate::context::App;
+use crate::exit::Result;
 use crate::progress::{Counts, Shown};
+use crate::runtime::cannot_start;
 
 /// Time between two looks at the counters and the wish.
 const EVERY: Duration = Duration::from_millis(100);
@@ -25,8 +27,8 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    /// Begins to show.
-    pub(super) fn start(app: &App) -> Self {
+    /// Begins to show. An error if there may be no more threads: one of them hears the wish.
+    pub(super) fn start(app: &App) -> Result<Self> {
         let (progress, cancel) = (Arc::new(Progress::default()), Cancel::default());
         let shown = Arc::new(drystone_vault::Progress::default());
         let counts = Counts {
@@ -49,14 +51,15 @@ impl Followed {
         };
         let thread = std::thread::Builder::new()
             .name("drystone-follow".to_owned())
-            .spawn(follow);
-        Self {
+            .spawn(follow)
+            .map_err(cannot_start)?;
+        Ok(Self {
             progress,
             cancel,
             done,
-            thread: thread.ok(),
+            thread: Some(thread),
             _shown: Shown::start(app, &shown, counts),
-        }
+        })
     }
 }
 
