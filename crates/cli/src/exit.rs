@@ -245,13 +245,15 @@ fn from_below(error: drystone_vault::Error) -> Failure {
 impl From<drystone_store::Error> for Failure {
     fn from(error: drystone_store::Error) -> Self {
         use drystone_store::Error as E;
+        let text = error.to_string();
         let (exit, next) = match &error {
             E::NoPlace { advice, .. } => {
                 let next = advice.split_once("; ").map(|(_, next)| next);
                 (Exit::NoVault, next.unwrap_or("check the path, or: drystone init"))
             }
             E::NotDirectory { .. } | E::Occupied { .. } => (Exit::NoVault, "name another place with --vault"),
-            E::Scheme { .. } | E::Url { .. } | E::NotBuilt { .. } => (Exit::Usage, URLS),
+            E::Scheme { .. } | E::Url { .. } => (Exit::Usage, URLS),
+            E::NotBuilt { .. } => (Exit::Usage, text.rsplit_once("; ").map_or(URLS, |(_, next)| next)),
             E::NotFound { .. } | E::Short { .. } | E::TooLarge { .. } | E::Unsound { .. } | E::Lost { .. } => {
                 (Exit::Damaged, "drystone check")
             }
@@ -285,6 +287,7 @@ fn what_happened(error: &drystone_store::Error) -> String {
             | E::Endless { .. }
             | E::Foreign { .. }
             | E::Unsound { .. }
+            | E::NotBuilt { .. }
     );
     match text.rsplit_once("; ") {
         Some((what, _)) if is_said_twice => what.to_owned(),

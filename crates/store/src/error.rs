@@ -236,8 +236,8 @@ pub enum Error {
     },
     /// This program was built without what the place needs.
     #[error(
-        "{url}: this drystone was built without {scheme}://: take a released binary, or build it with `cargo install --path crates/cli \
-         --locked --features {feature}`"
+        "{url}: this drystone was built without {scheme}://; take a released binary, or build with `--features {feature}` \
+         (docs/places.md)"
     )]
     NotBuilt {
         /// The whole URL.

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 
 use crate::limit::Limits;
-use crate::remote_services::{self, KNOWN};
-use crate::remote_url::{malformed, shown};
+use crate::remote::url::{malformed, shown};
+use crate::remote::{self, KNOWN};
 use crate::retry::Policy;
 use crate::{Error, Limit, Local, Result, Retry, Stop, Stoppable, Store};
 
@@ -84,7 +84,7 @@ const KNOCK_LIMIT: Duration = Duration::from_secs(15);
 /// [`Error::NoPlace`] if the directory, bucket or container does not exist; whether a vault is in it shows in the header.
 /// [`Error::Scheme`] and [`Error::Url`] for what no store understands, [`Error::Denied`] if credentials are missing or wrong.
 pub async fn open(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Store>> {
-    let Some(place) = remote_services::place(url, options)? else {
+    let Some(place) = remote::place(url, options)? else {
         return Ok(Arc::new(Local::open(Path::new(OsStr::from_bytes(&local_path(url)?)))?));
     };
     let attempts = options.retry.attempts.min(KNOCKS);
@@ -109,7 +109,7 @@ pub async fn open(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Store>
 ///
 /// As [`open`], and [`Error::Occupied`] if the place holds anything else.
 pub async fn create(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Store>> {
-    let Some(place) = remote_services::place(url, options)? else {
+    let Some(place) = remote::place(url, options)? else {
         let path = local_path(url)?;
         return Ok(Arc::new(Local::create(Path::new(OsStr::from_bytes(&path)))?));
     };
@@ -231,16 +231,18 @@ mod tests {
     #[tokio::test]
     async fn what_a_build_lacks_is_named_with_its_feature() {
         let options = OpenOptions::new(&|_| None, 1);
-        for (scheme, feature, is_built) in [
-            ("azblob", "azure", cfg!(feature = "azure")),
-            ("b2", "b2", cfg!(feature = "b2")),
-            ("gcs", "google", cfg!(feature = "google")),
+        for (scheme, feature, (is_built, need)) in [
+            ("s3", "http", (cfg!(feature = "http"), "AWS_ACCESS_KEY_ID")),
+            ("opendal+azblob", "azure", (cfg!(feature = "azure"), "MY_KEY")),
+            ("opendal+b2", "b2", (cfg!(feature = "b2"), "MY_KEY")),
+            ("opendal+gcs", "google", (cfg!(feature = "google"), "MY_KEY")),
         ] {
-            let error = open(&format!("opendal+{scheme}://container?key=$MY_KEY"), &options)
+            let options_of = if need == "MY_KEY" { "?key=$MY_KEY" } else { "" };
+            let error = open(&format!("{scheme}://container{options_of}"), &options)
                 .await
                 .unwrap_err();
             let said = if is_built {
-                "MY_KEY".to_owned()
+                need.to_owned()
             } else {
                 format!("--features {feature}")
             };
@@ -248,6 +250,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "http")]
     #[tokio::test]
     async fn missing_credentials_are_named() {
         let options = OpenOptions::new(&|_| None, 1);

@@ -14,7 +14,8 @@ use opendal::{Buffer, Error, ErrorKind, Result};
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
-use crate::remote_http::{ANSWER_LIMIT, unreachable};
+use crate::remote::http::transport::unreachable;
+use crate::remote::{ANSWER_LIMIT, Excess};
 
 /// Most bytes of a body that is not the content of an object: a listing of some 100,000 entries.
 pub(crate) const ANSWER_MAX_BYTES: u64 = 64 << 20;
@@ -22,22 +23,10 @@ pub(crate) const ANSWER_MAX_BYTES: u64 = 64 << 20;
 pub(crate) const LISTING_MAX_BYTES: u64 = 512 << 20;
 /// Most requests of one listing.
 pub(crate) const LISTING_REQUESTS: u64 = 1024;
-/// Most entries of one directory, or met in one listing.
-pub(crate) const ENTRIES_MAX: usize = 1 << 20;
 /// Slowest average at which a body may come.
 const FLOOR_BYTES_PER_S: u64 = 1 << 10;
 /// Time that a body may take before its average counts.
 const FLOOR_GRACE: Duration = Duration::from_secs(10);
-
-/// A server answered with more than any honest one has to say.
-#[derive(Debug, Error)]
-#[error("the answer has no end: more than {limit} {what}")]
-pub(crate) struct Excess {
-    /// How much there may be.
-    pub(crate) limit: u64,
-    /// Of what.
-    pub(crate) what: &'static str,
-}
 
 impl From<Excess> for Error {
     fn from(excess: Excess) -> Self {
@@ -60,13 +49,6 @@ pub(crate) fn cause<E: std::error::Error + 'static>(error: &Error) -> Option<&E>
         source = inner.source();
     }
     None
-}
-
-pub(crate) fn too_many_entries() -> Excess {
-    Excess {
-        limit: ENTRIES_MAX as u64,
-        what: "entries",
-    }
 }
 
 /// What one listing has taken so far.

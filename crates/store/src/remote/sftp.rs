@@ -19,9 +19,9 @@ use openssh_sftp_client::file::File;
 use tokio::io::AsyncSeek;
 
 use crate::open::Place;
-use crate::remote_answer::{ENTRIES_MAX, too_many_entries};
-use crate::remote_ssh::{Outcome, Ssh, WHOLE, limited, limited_data};
-use crate::remote_url::PlaceUrl;
+use crate::remote::ssh::{Outcome, Ssh, WHOLE, limited, limited_data};
+use crate::remote::url::PlaceUrl;
+use crate::remote::{ENTRIES_MAX, too_many_entries};
 use crate::walk::{Directories, Entry, walk};
 use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
 

@@ -2,7 +2,7 @@
 //!
 //! - A connection must stand within ten seconds, and an answer begin within fifteen. An upload is given up after sixty seconds in
 //!   which no byte moved: a slow line is no reason to give up, however long a body takes. What an answer may take stands in
-//!   `remote_answer.rs`.
+//!   `answer.rs`.
 //! - No redirect is followed: what a request carries is meant for the host that the user named.
 //! - An answer that some caller treats in its own way (denied, full, busy) becomes a [`Refused`] here, whatever the service makes of it.
 //! - No credential is ever part of an error.
@@ -22,15 +22,10 @@ use reqwest::redirect::Policy;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::remote_answer::{Body, cause, count_request, pieces, stalled};
-use crate::remote_swift::Login;
+use crate::remote::http::answer::{Body, cause, count_request, pieces, stalled};
+use crate::remote::http::swift::Login;
+use crate::remote::{ANSWER_LIMIT, CONNECT_LIMIT, IDLE_LIMIT};
 
-/// Time for a connection to stand.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Time for an answer to begin, and between its pieces.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-/// Time without any progress after which an upload has failed.
-pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// Bodies of requests up to this length get no more time than requests without.
 const SMALL_BYTES: usize = 64 << 10;
 /// Bytes of a body handed on at once: the grain in which its progress is seen.

@@ -12,8 +12,9 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::remote_answer::words;
-use crate::remote_http::{ANSWER_LIMIT, refused, unreachable};
+use crate::remote::ANSWER_LIMIT;
+use crate::remote::http::answer::words;
+use crate::remote::http::transport::{refused, unreachable};
 
 /// Stands for the address of the objects until the login names it.
 pub(crate) const PLACEHOLDER: &str = "http://swift.invalid";

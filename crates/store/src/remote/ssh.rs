@@ -17,9 +17,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::remote_frames::Frames;
-use crate::remote_http::{ANSWER_LIMIT, CONNECT_LIMIT, IDLE_LIMIT};
-use crate::remote_url::PlaceUrl;
+use crate::remote::frames::Frames;
+use crate::remote::url::PlaceUrl;
+use crate::remote::{ANSWER_LIMIT, CONNECT_LIMIT, IDLE_LIMIT};
 use crate::{Error, Result};
 
 /// What an error names when the place as a whole is meant.

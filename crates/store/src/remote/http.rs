@@ -1,33 +1,26 @@
-//! Which service a URL means, and how it is set up: options, credentials, and what the service promises.
+//! Places that speak HTTP: how each service is set up, its options and credentials, and what it promises.
 //!
 //! - Credentials come from the lookup that the caller gave, never from the environment or files.
+
+mod answer;
+mod store;
+mod swift;
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use opendal::{HttpTransporter, Operator, OperatorUri, services};
 
+use self::store::Remote;
+use self::swift::{Account, Login, PLACEHOLDER};
+use self::transport::Transport;
 use crate::open::{OpenOptions, Place, scheme};
-use crate::remote::Remote;
-use crate::remote_http::Transport;
-use crate::remote_sftp::Sftp;
-use crate::remote_swift::{Account, Login, PLACEHOLDER};
-use crate::remote_url::{PlaceUrl, shown};
+use crate::remote::url::PlaceUrl;
 use crate::{Error, Result};
 
-/// What an error about an unknown scheme names.
-pub(crate) const KNOWN: &str =
-    "file://, s3://, swift://, sftp://, webdav://, webdavs://, opendal+azblob://, opendal+b2://, opendal+gcs://";
 /// Before the scheme of a service that is passed on to OpenDAL as it is.
 const OPENDAL: &str = "opendal+";
-/// Services passed on, all of which show an object only when it is complete: the feature of this program that each needs, and whether it
-/// was built with it.
-const OTHERS: [(&str, &str, bool); 4] = [
-    ("azblob", "azure", cfg!(feature = "azure")),
-    ("b2", "b2", cfg!(feature = "b2")),
-    ("gcs", "google", cfg!(feature = "google")),
-    ("memory", "", true),
-];
 /// Largest upload in one piece: the limit of S3 and of Swift, bytes.
 const UPLOAD_MAX_BYTES: u64 = 5 << 30;
 /// Swift updates its listings behind a put when it is busy; an hour is what its operators call a bad day.
@@ -86,36 +79,16 @@ const OTHER: Service = Service {
     missing: "there is no such bucket or container; check the URL",
 };
 
-/// The place that a URL means, nothing being sent yet; `None` for a local one.
-pub(crate) fn place(url: &str, options: &OpenOptions<'_>) -> Result<Option<Arc<dyn Place>>> {
-    let remote = match scheme(url) {
-        Some(("sftp", _)) => {
-            let sftp = Sftp::new(url, options.retry.seed, Arc::clone(&options.hidden))?;
-            return Ok(Some(Arc::new(sftp)));
-        }
-        None | Some(("file", _)) => return Ok(None),
-        Some(("s3", _)) => s3(url, options)?,
-        Some(("swift", _)) => swift(url, options)?,
-        Some(("webdav", _)) => webdav(url, "http", options)?,
-        Some(("webdavs", _)) => webdav(url, "https", options)?,
-        Some((scheme, rest)) => match scheme.strip_prefix(OPENDAL) {
-            Some(service) if let Some((_, feature, is_built)) = OTHERS.iter().find(|(other, ..)| *other == service) => {
-                if !is_built {
-                    let (url, scheme) = (shown(url), scheme.to_string());
-                    return Err(Error::NotBuilt { url, scheme, feature });
-                }
-                other(url, service, rest, options)?
-            }
-            _ => {
-                return Err(Error::Scheme {
-                    url: shown(url),
-                    scheme: scheme.to_string(),
-                    known: KNOWN,
-                });
-            }
-        },
+/// What a scheme of [`super::SCHEMES`] means.
+pub(crate) fn place(scheme: &str, url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Place>> {
+    let remote = match scheme {
+        "s3" => s3(url, options)?,
+        "swift" => swift(url, options)?,
+        "webdav" => webdav(url, "http", options)?,
+        "webdavs" => webdav(url, "https", options)?,
+        service => other(url, service.trim_start_matches(OPENDAL), options)?,
     };
-    Ok(Some(Arc::new(remote)))
+    Ok(Arc::new(remote))
 }
 
 /// The store of an operator that is built and can reach its server.
@@ -249,7 +222,7 @@ fn webdav(url: &str, protocol: &str, options: &OpenOptions<'_>) -> Result<Remote
 }
 
 /// A service that OpenDAL sets up by itself; an option `$NAME` is the credential NAME.
-fn other(url: &str, service: &str, rest: &str, options: &OpenOptions<'_>) -> Result<Remote> {
+fn other(url: &str, service: &str, options: &OpenOptions<'_>) -> Result<Remote> {
     let place = PlaceUrl::parse_open(url)?;
     let mut given = Vec::new();
     for (option, value) in place.options() {
@@ -265,6 +238,7 @@ fn other(url: &str, service: &str, rest: &str, options: &OpenOptions<'_>) -> Res
         given.push((option.clone(), value));
     }
     opendal::init_default_registry();
+    let rest = scheme(url).map_or("", |(_, rest)| rest);
     let start = rest.split_once('?').map_or(rest, |(start, _)| start);
     let operator = OperatorUri::new(&format!("{service}://{start}"), given).and_then(Operator::from_uri);
     remote((&place, String::new()), OTHER, operator, None, options)

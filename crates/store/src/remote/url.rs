@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use url::Url;
 
+use crate::open::percent_decode;
 use crate::{Error, Result};
 
 /// Ends of option names whose values are secrets; such a value must name a credential instead.
@@ -66,7 +67,7 @@ impl PlaceUrl {
             ));
         }
         let text = |text: &str| {
-            let decoded = super::open::percent_decode(text).and_then(|bytes| String::from_utf8(bytes).ok());
+            let decoded = percent_decode(text).and_then(|bytes| String::from_utf8(bytes).ok());
             decoded.ok_or_else(|| malformed(url, "a `%` escape is malformed or no UTF-8"))
         };
         let mut options = BTreeMap::new();
@@ -100,6 +101,17 @@ impl PlaceUrl {
         self.options.get(name).cloned()
     }
 
+    /// Refuses a URL without host, bucket or container.
+    pub(crate) fn need_host(&self, why: &'static str) -> Result<()> {
+        match self.host.as_str() {
+            "" => Err(malformed(&self.text, why)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(feature = "http")]
+impl PlaceUrl {
     /// All options.
     pub(crate) fn options(&self) -> impl Iterator<Item = (&String, &String)> {
         self.options.iter()
@@ -110,14 +122,6 @@ impl PlaceUrl {
         match self.path.as_str() {
             "" => String::new(),
             path => format!("{path}/"),
-        }
-    }
-
-    /// Refuses a URL without host, bucket or container.
-    pub(crate) fn need_host(&self, why: &'static str) -> Result<()> {
-        match self.host.as_str() {
-            "" => Err(malformed(&self.text, why)),
-            _ => Ok(()),
         }
     }
 
