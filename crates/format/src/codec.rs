@@ -354,6 +354,21 @@ mod tests {
         ));
     }
 
+    /// Not even its end, which would shrink, makes a slow codec try what the middle says is not worth it.
+    #[test]
+    fn what_does_not_shrink_in_the_middle_is_kept_as_it_is() {
+        let mut plaintext = noise(3 * PROBE_BYTES);
+        plaintext.resize(6 * PROBE_BYTES, 0);
+        plaintext.splice(..0, vec![0; 2 * PROBE_BYTES]);
+        let compression = Compression::new(Codec::Zstd, Some(12)).unwrap();
+        let mut compressor = Compressor::new(compression).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(compressor.compress(&plaintext, &mut out).unwrap(), Codec::None);
+        assert!(out == plaintext);
+        plaintext.rotate_left(3 * PROBE_BYTES);
+        assert_eq!(compressor.compress(&plaintext, &mut out).unwrap(), Codec::Zstd);
+    }
+
     #[test]
     fn names_and_levels_are_read_back() {
         for text in ["none", "zstd:3", "zstd:-7", "lz4", "zlib:9", "bzip2:1", "lzo"] {

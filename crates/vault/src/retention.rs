@@ -296,6 +296,30 @@ mod tests {
         }
     }
 
+    /// 1970 began with a Thursday.
+    #[test]
+    fn weeks_begin_on_monday_and_hours_on_the_hour() {
+        let at = |days: &[i64]| -> Vec<Candidate> {
+            let one = |day: &i64| candidate(u8::try_from(*day).unwrap(), day * DAY, Role::Owner);
+            days.iter().map(one).collect()
+        };
+        let weekly = |weekly| Keep {
+            weekly,
+            ..Keep::default()
+        };
+        // Sunday, Monday, Sunday, Monday.
+        let days = [3, 4, 10, 11];
+        assert_eq!(kept(at(&days), &weekly(9), 0), [3, 10, 11]);
+        assert_eq!(kept(at(&days), &weekly(2), 0), [10, 11]);
+        let hourly = Keep {
+            hourly: 2,
+            ..Keep::default()
+        };
+        let seconds = [3599, 3600, 7199, 7200].into_iter().zip(0..);
+        let all = seconds.map(|(second, id)| candidate(id, second, Role::Owner)).collect();
+        assert_eq!(kept(all, &hourly, 0), [2, 3]);
+    }
+
     #[test]
     fn each_rule_keeps_one_of_each_bucket() {
         let noon = 1_700_000_000 / DAY * DAY + DAY / 2;

@@ -215,6 +215,9 @@ fn fill_the_disk(dir: &Path) {
             .is_some_and(|suffix| suffix == "run1-draft")
     });
     assert_eq!(drafts.count(), 0, "what could not be written is removed");
+    let merged = index.merge();
+    assert!(matches!(merged, Err(Error::Full { .. })), "{merged:?}");
+    assert!(all_found(inserted));
     fs::remove_file(dir.join("ballast")).unwrap();
     index
         .insert(pack(inserted, inserted * 100..inserted * 100 + 100))

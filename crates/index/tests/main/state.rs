@@ -109,6 +109,25 @@ fn unseen_directories_are_swept_and_an_unchanged_run_sweeps_nothing() {
 }
 
 #[test]
+fn directories_are_listed_by_their_source() {
+    let (_dir, _, state) = open();
+    let keep = |source: [u8; 16], dirs: &[u32]| {
+        let mut writer = state.writer(source).unwrap();
+        for dir in dirs {
+            writer.put_page(&dir_key(*dir), 0, 1, vec![1]).unwrap();
+            writer.put_page(&dir_key(*dir), 1, 1, vec![2]).unwrap();
+        }
+        writer.finish().unwrap();
+    };
+    keep(SOURCE, &[5, 2, 900]);
+    keep([9; 16], &[7]);
+    let listed = |source| state.reader().unwrap().dirs_of(&source).unwrap();
+    assert_eq!(listed(SOURCE), [2, 5, 900].map(dir_key));
+    assert_eq!(listed([9; 16]), [dir_key(7)]);
+    assert!(listed([1; 16]).is_empty());
+}
+
+#[test]
 fn a_large_directory_is_written_in_parts_that_carry_its_epoch() {
     let (_dir, _, state) = open();
     let mut writer = state.writer(SOURCE).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use drystone_format::limits::SHARD_BLOCK_BYTES;
-use drystone_store::{Name, Op, Prefix, Put, Range, Store};
+use drystone_store::{Memory, Name, Op, Prefix, Put, Range, Store};
 
 use super::{World, from, pack, part};
 
@@ -35,6 +35,19 @@ async fn a_put_is_one_put_for_each_shard_and_a_normal_read_one_get() {
         assert_eq!(world.calls(Op::Get).len(), if needed > 1 { 2 } else { 1 });
         assert!(world.spread.troubles().is_none());
     }
+}
+
+#[tokio::test]
+async fn a_cold_place_is_read_only_when_the_others_do_not_answer() {
+    let memories = (0..3).map(|_| Arc::new(Memory::new())).collect();
+    let world = World::with(1, 3, memories, |options| options.places[1].cold = true);
+    for n in 0..12 {
+        let (name, bytes) = pack(n, 1000);
+        world.spread.put(&name, bytes.clone()).await.unwrap();
+        assert_eq!(world.spread.get(&name, Range::All).await.unwrap(), bytes);
+    }
+    let gets: Vec<usize> = world.records.iter().map(|record| record.count(Op::Get)).collect();
+    assert!(gets[0] > 0 && gets[1] == 0 && gets[2] > 0, "{gets:?}");
 }
 
 #[tokio::test]
