@@ -414,6 +414,23 @@ mod tests {
         }
     }
 
+    /// A forgotten root above a floor tells nothing of the one that the floor leaves out.
+    #[test]
+    fn what_was_forgotten_above_a_floor_is_no_proof_of_what_lies_between() {
+        let standing = |floor: u64| {
+            let Ledger { bounds, .. } = Ledger::clone(bounded(floor, None).stated());
+            stating(Ledger {
+                bounds,
+                ..Ledger::clone(forgetting(&[4]).stated())
+            })
+        };
+        for (floor, missing) in [(3, Some(3)), (4, None), (5, None)] {
+            let found = judged(&[presence(Some(4), false)], &Roots::default(), &standing(floor));
+            let numbers: Vec<u64> = found.missing().map(|(_, number)| number).collect();
+            assert_eq!(numbers, missing.into_iter().collect::<Vec<_>>(), "{floor}");
+        }
+    }
+
     #[test]
     fn another_root_of_the_same_number_does_not_stand_in_for_the_one_that_is_stated() {
         let mut two = roots(&[0, 2], Some(2));
