@@ -47,11 +47,6 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Whether it says nothing.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// The same in parts, each of which fits into one object; at least one.
     pub fn split(self) -> Vec<Self> {
         let mut parts = vec![Self::default()];

@@ -306,6 +306,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pack_of_tiny_frames_keeps_one_for_its_padding() {
+        let secrets = secrets();
+        let mut pack = PackBuilder::new(&secrets, &OPTIONS, &mut Counting(1)).unwrap();
+        let mut compressor = Compressor::new(Compression::DEFAULT).unwrap();
+        let frame = Compressed::new(&mut compressor, &[7]).unwrap();
+        while pack.has_room(frame.bytes().len(), 0) {
+            pack.push(&frame, Vec::new()).unwrap();
+        }
+        assert_eq!(pack.frames.len(), PACK_FRAMES_MAX - 1);
+        let pack = pack.finish(&secrets).unwrap();
+        let tail = Tail::open(pack.tail(), pack.bytes.len() as u64, &secrets).unwrap();
+        assert_eq!(tail.frames.len(), PACK_FRAMES_MAX);
+    }
+
+    #[test]
     fn a_pack_of_tiny_chunks_is_full_before_its_tail_is_too_large() {
         let secrets = secrets();
         let mut pack = PackBuilder::new(&secrets, &OPTIONS, &mut Counting(1)).unwrap();
