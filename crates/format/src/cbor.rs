@@ -226,10 +226,18 @@ impl<'a> Reader<'a> {
                 }
                 Ok(())
             }
-            Type::ArrayIndef | Type::MapIndef | Type::BytesIndef | Type::StringIndef | Type::Tag => {
-                Err(self.malformed("indefinite length or tag"))
-            }
-            _ => self.item(|decoder| decoder.skip()),
+            Type::U8
+            | Type::U16
+            | Type::U32
+            | Type::U64
+            | Type::I8
+            | Type::I16
+            | Type::I32
+            | Type::I64
+            | Type::Int
+            | Type::Bytes
+            | Type::String => self.item(|decoder| decoder.skip()),
+            other => Err(self.malformed(format!("{other}, which no object holds"))),
         }
     }
 }
@@ -273,6 +281,34 @@ mod tests {
         let mut writer = Writer::new();
         writer.map(2).uint(1).uint(0).uint(1).uint(0);
         assert!(Reader::new("test", &writer.finish()).map(|_, _| Ok(false)).is_err());
+    }
+
+    /// Whether bytes are read as the value of a key that is not known.
+    fn is_kept(value: &[u8]) -> bool {
+        let bytes = [&[0xa1, 0x09], value].concat();
+        Reader::new("test", &bytes).map(|_, _| Ok(false)).is_ok()
+    }
+
+    #[test]
+    fn what_no_object_holds_is_refused_in_unknown_values_too() {
+        let kept: [&[u8]; 4] = [&[0x41, 7], &[0x80], &[0xa0], &[0x20]];
+        let refused: [&[u8]; 9] = [
+            &[0xf5],
+            &[0xf6],
+            &[0xf9, 0x3c, 0x00],
+            &[0xfb, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0x9f, 0xff],
+            &[0xbf, 0xff],
+            &[0x5f, 0x41, 7, 0xff],
+            &[0x7f, 0x61, b'x', 0xff],
+            &[0xc1, 0x00],
+        ];
+        for value in kept {
+            assert!(is_kept(value) && is_kept(&[&[0x81], value].concat()), "{value:x?}");
+        }
+        for value in refused {
+            assert!(!is_kept(value) && !is_kept(&[&[0x81], value].concat()), "{value:x?}");
+        }
     }
 
     #[test]
