@@ -2,6 +2,7 @@
 //!
 //! The other processes are this test binary, told by an environment variable what to do.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -61,6 +62,17 @@ async fn racer() {
 
 #[tokio::test]
 async fn eight_processes_have_one_winner() {
+    // A busy machine may run them one after the other; not every time.
+    for _ in 0..20 {
+        if race().await > 1 {
+            return;
+        }
+    }
+    panic!("the processes never ran at the same time");
+}
+
+/// Lets all put the same names at once. How many of them won any.
+async fn race() -> usize {
     let place = tempfile::tempdir().unwrap();
     let mut racers: Vec<Child> = (0..RACERS)
         .map(|writer| spawn("processes::racer", place.path(), writer))
@@ -92,13 +104,8 @@ async fn eight_processes_have_one_winner() {
         let bytes = store.get(&Name::key(&SlotId([race; 16])), Range::All).await.unwrap();
         assert_eq!(bytes, vec![winners[0] as u8; 1000 + winners[0]]);
     }
-    let many = winners
-        .iter()
-        .flatten()
-        .collect::<std::collections::BTreeSet<_>>()
-        .len();
-    assert!(many > 1, "the processes did not run at the same time");
     assert_eq!(fs::read_dir(place.path().join("tmp")).unwrap().count(), 0);
+    winners.iter().flatten().collect::<BTreeSet<_>>().len()
 }
 
 #[tokio::test]
