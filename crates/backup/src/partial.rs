@@ -8,12 +8,12 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 use drystone_vault::{Cancel, Content, FillError, Progress};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, pread, retry_on_intr};
 
-use crate::error::spawn;
+use crate::error::spawn_some;
 use crate::tracked::{Map, Pages};
 
 /// Changes that the kernel is told of before they are read.
@@ -30,15 +30,13 @@ const TELLERS: usize = 4;
 pub(crate) fn with_ahead<R>(file: &OwnedFd, work: impl FnOnce(Sender<(u64, u64)>) -> R) -> R {
     let (ahead, told) = unbounded();
     std::thread::scope(|scope| {
-        for _ in 0..TELLERS {
-            let told: Receiver<(u64, u64)> = told.clone();
-            // Only speed hangs on it, and on what it does.
-            let _ = spawn(scope, move || {
-                for (start, bytes) in told {
-                    let _ = fadvise(file, start, NonZeroU64::new(bytes), Advice::WillNeed);
-                }
-            });
-        }
+        let tell = move || {
+            for (start, bytes) in told {
+                let _ = fadvise(file, start, NonZeroU64::new(bytes), Advice::WillNeed);
+            }
+        };
+        // Only speed hangs on it, and on what it does.
+        let _ = spawn_some(scope, TELLERS, tell);
         work(ahead)
     })
 }

@@ -267,14 +267,13 @@ impl From<drystone_store::Error> for Failure {
             E::ReadOnly { .. } => (Exit::Error, "check owner, mode and mount of the place"),
             _ => (Exit::Error, "run the same command again"),
         };
-        Self::new(exit, what_happened(&error)).next(next)
+        Self::new(exit, what_happened(&error, &text)).next(next)
     }
 }
 
 /// The message of an error of a place without the advice behind its last semicolon, where `next` says the same.
-fn what_happened(error: &drystone_store::Error) -> String {
+fn what_happened<'a>(error: &drystone_store::Error, text: &'a str) -> &'a str {
     use drystone_store::Error as E;
-    let text = error.to_string();
     let is_said_twice = matches!(
         error,
         E::NoPlace { .. }
@@ -290,7 +289,7 @@ fn what_happened(error: &drystone_store::Error) -> String {
             | E::NotBuilt { .. }
     );
     match text.rsplit_once("; ") {
-        Some((what, _)) if is_said_twice => what.to_owned(),
+        Some((what, _)) if is_said_twice => what,
         _ => text,
     }
 }

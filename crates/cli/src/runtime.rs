@@ -59,6 +59,5 @@ fn can_start(threads: usize) -> io::Result<()> {
 
 /// A thread could not be started.
 pub(crate) fn cannot_start(error: io::Error) -> Failure {
-    let why = format!("cannot start a thread: {error}; the limits of this process are too low (ulimit -v, ulimit -u)");
-    Failure::new(Exit::Error, why)
+    Failure::new(Exit::Error, drystone_vault::Error::thread(error))
 }

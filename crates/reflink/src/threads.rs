@@ -11,10 +11,9 @@ pub(crate) fn start_some<'scope, T: Send + 'scope>(
     count: usize,
     work: impl FnOnce() -> T + Send + Clone + 'scope,
 ) -> Result<Vec<ScopedJoinHandle<'scope, T>>> {
-    let start = |work| Builder::new().spawn_scoped(scope, work);
     let mut threads = Vec::new();
     for _ in 0..count {
-        match start(work.clone()) {
+        match Builder::new().spawn_scoped(scope, work.clone()) {
             Ok(thread) => threads.push(thread),
             Err(error) if threads.is_empty() => return Err(Error::Thread(error)),
             Err(_) => break,

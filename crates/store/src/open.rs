@@ -72,6 +72,14 @@ pub(crate) trait Place: Store {
 
     /// Requests that may be in flight at once.
     fn requests(&self) -> usize;
+
+    /// An object is missing, unless it is the whole place that is.
+    async fn missing(&self, error: Error) -> Error {
+        match error {
+            Error::NotFound { .. } => self.check().await.err().unwrap_or(error),
+            error => error,
+        }
+    }
 }
 
 /// Calls that opening a place takes at most, about three seconds in all: one that is gone is not to hold up the others.

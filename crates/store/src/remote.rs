@@ -61,19 +61,19 @@ pub(crate) fn too_many_entries() -> Excess {
 
 /// The place that a URL means, nothing being sent yet; `None` for a local one.
 pub(crate) fn place(url: &str, options: &OpenOptions<'_>) -> Result<Option<Arc<dyn Place>>> {
-    let scheme = match scheme(url) {
+    let parts = match scheme(url) {
         None | Some(("file", _)) => return Ok(None),
         Some(("sftp", _)) => {
             let sftp = Sftp::new(url, options.retry.seed, Arc::clone(&options.hidden))?;
             return Ok(Some(Arc::new(sftp)));
         }
-        Some((scheme, _)) => scheme,
+        Some(parts) => parts,
     };
-    let known = SCHEMES.iter().find(|(known, ..)| *known == scheme);
+    let known = SCHEMES.iter().find(|(known, ..)| *known == parts.0);
     let (url, scheme) = match known {
         #[cfg(feature = "http")]
-        Some((.., true)) => return http::place(scheme, url, options).map(Some),
-        _ => (shown(url), scheme.to_owned()),
+        Some((.., true)) => return http::place(url, parts, options).map(Some),
+        _ => (shown(url), parts.0.to_owned()),
     };
     Err(match known {
         Some((_, feature, _)) => Error::NotBuilt { url, scheme, feature },

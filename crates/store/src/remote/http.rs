@@ -15,7 +15,7 @@ use opendal::{HttpTransporter, Operator, OperatorUri, services};
 use self::store::Remote;
 use self::swift::{Account, Login, PLACEHOLDER};
 use self::transport::Transport;
-use crate::open::{OpenOptions, Place, scheme};
+use crate::open::{OpenOptions, Place};
 use crate::remote::url::PlaceUrl;
 use crate::{Error, Result};
 
@@ -79,14 +79,14 @@ const OTHER: Service = Service {
     missing: "there is no such bucket or container; check the URL",
 };
 
-/// What a scheme of [`super::SCHEMES`] means.
-pub(crate) fn place(scheme: &str, url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Place>> {
+/// What a URL means whose scheme, before the rest of it, is one of [`super::SCHEMES`].
+pub(crate) fn place(url: &str, (scheme, rest): (&str, &str), options: &OpenOptions<'_>) -> Result<Arc<dyn Place>> {
     let remote = match scheme {
         "s3" => s3(url, options)?,
         "swift" => swift(url, options)?,
         "webdav" => webdav(url, "http", options)?,
         "webdavs" => webdav(url, "https", options)?,
-        service => other(url, service.trim_start_matches(OPENDAL), options)?,
+        service => other(url, service.trim_start_matches(OPENDAL), rest, options)?,
     };
     Ok(Arc::new(remote))
 }
@@ -222,7 +222,7 @@ fn webdav(url: &str, protocol: &str, options: &OpenOptions<'_>) -> Result<Remote
 }
 
 /// A service that OpenDAL sets up by itself; an option `$NAME` is the credential NAME.
-fn other(url: &str, service: &str, options: &OpenOptions<'_>) -> Result<Remote> {
+fn other(url: &str, service: &str, rest: &str, options: &OpenOptions<'_>) -> Result<Remote> {
     let place = PlaceUrl::parse_open(url)?;
     let mut given = Vec::new();
     for (option, value) in place.options() {
@@ -238,7 +238,6 @@ fn other(url: &str, service: &str, options: &OpenOptions<'_>) -> Result<Remote> 
         given.push((option.clone(), value));
     }
     opendal::init_default_registry();
-    let rest = scheme(url).map_or("", |(_, rest)| rest);
     let start = rest.split_once('?').map_or(rest, |(start, _)| start);
     let operator = OperatorUri::new(&format!("{service}://{start}"), given).and_then(Operator::from_uri);
     remote((&place, String::new()), OTHER, operator, None, options)

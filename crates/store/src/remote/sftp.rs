@@ -89,14 +89,6 @@ impl Sftp {
         Ok(found.len().unwrap_or_default())
     }
 
-    /// An object is missing, unless it is the whole place that is.
-    async fn missing(&self, error: Error) -> Error {
-        match error {
-            Error::NotFound { .. } => self.check().await.err().unwrap_or(error),
-            error => error,
-        }
-    }
-
     /// Whether an object is there that `put` keeps.
     async fn keeps(&self, name: &Name, size: u64) -> Result<Option<bool>> {
         match self.size(name).await {

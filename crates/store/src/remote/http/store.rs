@@ -153,14 +153,6 @@ impl Remote {
         }
     }
 
-    /// An object is missing, unless it is the whole place that is.
-    async fn missing(&self, error: Error) -> Error {
-        match error {
-            Error::NotFound { .. } => self.check().await.err().unwrap_or(error),
-            error => error,
-        }
-    }
-
     async fn size(&self, name: &Name) -> Result<u64> {
         let found = self.operator.stat(&self.path(name)).await;
         let found = found.map_err(|error| self.error(name.as_str(), "reading the size of", &error))?;
