@@ -2,14 +2,15 @@
 //!
 //! - A snapshot is missing if a ledger states it or this machine has seen it, no owner has forgotten it, and no place has it. Lists may lag,
 //!   so it is first asked for by name.
-//! - A snapshot that the key of a removed writer signed counts only if a ledger states it: owners state all that they find before they
-//!   remove a key.
+//! - A snapshot that the key of a removed writer signed counts only if a ledger states it: owners state all that they find once the removal is
+//!   announced.
 //! - An owner who finds many snapshots that no ledger states puts one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use drystone_format::keys::Role;
+use drystone_format::config::Removed;
+use drystone_format::keys::{Role, VerifyKey};
 use drystone_format::ledger::{FirstSeen, Numbered};
 use drystone_format::root::{RootKind, RootName, SignedRoot};
 use drystone_store::{Name, Prefix};
@@ -146,6 +147,15 @@ impl Vault {
     pub(crate) fn is_revoked(&self, view: &View, root: &SignedRoot) -> bool {
         let is_stated = view.stated.live.contains_key(&root.name.numbered());
         !is_stated && self.is_removed(&root.certificate.writer)
+    }
+
+    /// Returns true if the key of this writer was removed, and a ledger states so. The same ledger states what the writer had published until
+    /// then: before that, gc must not take any of it for garbage.
+    pub(crate) fn is_dismissed(&self, view: &View, writer: &VerifyKey) -> bool {
+        let since = |removed: &Removed| (removed.writer == *writer).then_some(removed.since);
+        let since = self.config().removed.iter().find_map(since);
+        let heads = &view.stated.configuration.heads;
+        since.is_some_and(|since| heads.iter().any(|(number, _)| *number >= since))
     }
 
     fn take_revoked(&self, view: &View, there: &mut Vec<RootName>) -> Result<Vec<RootName>> {

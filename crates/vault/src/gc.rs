@@ -18,6 +18,7 @@ mod roots;
 mod run;
 mod sweep;
 mod waiting;
+mod writer;
 
 pub use options::{GcOptions, GcReport};
 pub(crate) use reserve::Taking;

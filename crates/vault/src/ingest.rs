@@ -28,7 +28,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::features::Act;
 use crate::flow::Flow;
-use crate::gc::registration::Registration;
+use crate::gc::registration::{Registration, Work};
 use crate::lane::{Lane, TreeWriter};
 use crate::packer::{MEMORY_BYTES, PackSeries, ReadyFrame, ReadyPack, data_pack_bytes, pack};
 use crate::place::Place;
@@ -57,7 +57,7 @@ pub struct Finished {
     pub packs: u64,
     /// Their size, bytes.
     pub stored_bytes: u64,
-    pub(crate) registration: Arc<Registration>,
+    pub(crate) work: Arc<Work>,
     part: Arc<PartOfRun>,
 }
 
@@ -182,7 +182,7 @@ impl Shared {
 /// A run that takes data in.
 pub struct Ingest {
     shared: Arc<Shared>,
-    registration: Arc<Registration>,
+    work: Arc<Work>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -206,7 +206,7 @@ impl Vault {
 
     /// Goes on with a run that has published with [`Vault::publish_open`].
     pub fn ingest_on(&self, stored: &Finished, options: IngestOptions) -> Result<Ingest> {
-        self.ingest_as(stored.registration.clone(), 0, options)
+        self.ingest_as(stored.work.registration().clone(), 0, options)
     }
 
     /// The same for a run that is registered already.
@@ -216,6 +216,7 @@ impl Vault {
         vault_bytes: u64,
         options: IngestOptions,
     ) -> Result<Ingest> {
+        let work = Arc::new(registration.begin()?);
         let catalog = self.catalog()?.clone();
         let known_bytes = catalog.index.packs().iter().map(|pack| pack.pack_bytes).sum();
         let flow = Flow::new(self.context.threads, self.context.memory_bytes, options.compression);
@@ -249,23 +250,23 @@ impl Vault {
         Ok(Ingest {
             threads: start(&shared, &full),
             shared,
-            registration,
+            work,
         })
     }
 }
 
 /// What one thread of a run does until its queue is at its end.
-type Work = Box<dyn Fn(&Shared) -> Result<()> + Send>;
+type Task = Box<dyn Fn(&Shared) -> Result<()> + Send>;
 
 /// Starts the threads behind the lanes.
 fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>> {
     let mut threads = Vec::new();
-    let mut spawn = |work: Work| {
+    let mut spawn = |task: Task| {
         let shared = shared.clone();
         let of_thread = shared.clone();
         let started = Builder::new().spawn(move || {
-            // The error is kept before `work` drops its ends of the queues, or who finds one closed would report that.
-            if let Err(error) = work(&of_thread) {
+            // The error is kept before `task` drops its ends of the queues, or who finds one closed would report that.
+            if let Err(error) = task(&of_thread) {
                 of_thread.fail(error);
             }
         });
@@ -365,7 +366,7 @@ impl Ingest {
             new_bytes: get(&shared.new_bytes),
             packs: get(&shared.packs),
             stored_bytes: get(&shared.stored_bytes),
-            registration: self.registration.clone(),
+            work: self.work.clone(),
             part: Arc::new(std::mem::replace(&mut *shared.part.lock(), PartOfRun::TooLarge)),
         })
     }

@@ -1,7 +1,8 @@
-//! Whether the places where a run has stored are still places of the vault when it publishes.
+//! Following the configuration: is what a run was opened with still so when it registers, and after it has published?
 //!
-//! - A place that is taken out is marked as leaving before anything of it is listed and moved. So a run either sees the mark before it
-//!   publishes, or all that it has stored there was durable before the mark, and is moved.
+//! - An owner who changes the configuration puts an epoch after it, and then lists what counts or has to be moved. A run publishes, looks at the
+//!   epochs, and at the configuration if it does not know one of them. So either the run sees the change before it reports a root, or the
+//!   owner sees the root. The model of gc checks it (tests/it/gc_model/lasting.rs).
 
 use drystone_format::PlaceId;
 use drystone_format::config::Config;
@@ -31,17 +32,25 @@ impl Used<'_> {
 }
 
 impl Vault {
-    /// Whether an owner has changed the configuration since the vault was opened.
-    pub(crate) fn has_new_config(&self) -> Result<bool> {
+    /// Follows what an owner has changed since the vault was opened, as far as an open vault can: it learns new key epochs.
+    ///
+    /// [`Error::KeyRemoved`] if this key was removed. [`Error::PlacesMoved`] if a place was taken out: what was stored there may be lost with it.
+    pub(crate) fn follow_config(&self) -> Result<()> {
         let is_new = |name: &Name| matches!(name.kind(), Kind::Config(_, hash) if !self.standing().knows(&hash));
-        Ok(self.place.names(&Prefix::Config)?.iter().any(is_new))
-    }
-
-    /// [`Error::PlacesMoved`] if an owner has taken out a place since the vault was opened: what was stored there may be lost with it.
-    pub(crate) fn refuse_left_places(&self) -> Result<()> {
+        if !self.place.names(&Prefix::Config)?.iter().any(is_new) {
+            return Ok(());
+        }
+        // A removed key changes the configuration too: what is sealed from now on is sealed in the key epoch that is in force.
+        self.refresh_keys()?;
         let mut found = Found::default();
         found.read(&self.place, &self.secrets)?;
         let Some(now) = found.in_force() else { return Ok(()) };
+        let own = self.secrets.certificate.writer;
+        if now.signed.config.removed.iter().any(|removed| removed.writer == own) {
+            return Err(Error::KeyRemoved {
+                place: self.place().to_owned(),
+            });
+        }
         let configs = || {
             std::iter::once(&now.signed)
                 .chain(&now.rivals)

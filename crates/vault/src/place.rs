@@ -250,10 +250,15 @@ impl Place {
         self.store.traits().stale_list.is_some()
     }
 
+    /// How long after a put some list may still lack it, however it was asked: lists may lag, here and where they were asked before.
+    pub(crate) fn shown_after(&self) -> Duration {
+        self.store.traits().stale_list.map_or(Duration::ZERO, |stale| 2 * stale)
+    }
+
     /// Waits until every list shows what was put or deleted before, by this machine or by one that listed before it put. Says meanwhile
     /// what it waits for: at Swift that takes two hours.
     pub(crate) fn settle(&self, progress: &Progress, cancel: &Cancel) -> Result<()> {
-        let mut left = self.store.traits().stale_list.map_or(Duration::ZERO, |stale| 2 * stale);
+        let mut left = self.shown_after();
         let mut said = Duration::MAX;
         while !left.is_zero() {
             cancel.check()?;

@@ -206,13 +206,18 @@ impl Vault {
         let chosen = chosen.map(|text| standing.find(text)).transpose()?;
         let config = standing.next(self.context.clock.now(), chosen.as_ref())?;
         let signed = publish_config((&self.place, &self.sites), &config, &self.context, &self.secrets)?;
+        self.announce((&self.place, &self.sites))?;
         self.state_config(&signed)?;
         // Two owners who removed keys at once have renewed each other's.
         self.close_removed(&signed.config.removed.iter().map(|removed| removed.writer).collect())?;
         Ok(signed.hash)
     }
 
-    /// Publishes a configuration by which `writer` counts no longer; durable on return. The vault must be opened again to go by it.
+    /// Publishes a configuration by which `writer` counts no longer, and states what it has published until then; durable on return. The vault
+    /// must be opened again to go by it.
+    ///
+    /// The roots are listed after the configuration is there and announced: a run of `writer` either sees that before it reports a root, or the
+    /// root is listed.
     pub(crate) fn revoke(&self, writer: VerifyKey) -> Result<()> {
         self.refuse_if_moved(&self.sites)?;
         let mut config = self.next_config()?;
@@ -222,7 +227,8 @@ impl Vault {
             config.removed.sort_unstable();
         }
         let signed = publish_config((&self.place, &self.sites), &config, &self.context, &self.secrets)?;
-        self.state_config(&signed)
+        self.fence_runs_of(&writer)?;
+        self.state_roots(Some(&signed))
     }
 
     /// Drops the places that are leaving and where nothing of the vault's packs lies any more.
@@ -302,6 +308,7 @@ impl Vault {
             self.lay_out(&config, &sites)?
         };
         let mut found = Found::of(publish_config((&place, &sites), &config, &self.context, &self.secrets)?);
+        self.announce((&place, &sites))?;
         // Another owner may have done the same at once: then both are there, and both are named.
         found.read(&place, &self.secrets)?;
         let unlocked = Unlocked {
@@ -319,6 +326,14 @@ impl Vault {
         let switched = Self::assemble(unlocked, self.context.clone(), Reached::of(found, sites))?;
         switched.state_config(&switched.standing().signed)?;
         Ok(switched)
+    }
+
+    /// Puts an epoch after a configuration, at these places: runs that do not know it look at the configuration before they report anything.
+    fn announce(&self, (place, sites): (&Place, &[Site])) -> Result<()> {
+        let (name, object) = self.epochs.notice(&mut Source(&*self.context.entropy))?;
+        place.put(&name, object.clone())?;
+        put_at_leaving((place, sites), &name, &object);
+        Ok(())
     }
 
     /// Brings small objects to the places of a configuration that is not published yet.
@@ -416,14 +431,18 @@ pub(crate) fn publish_config(
     for copy in copies(place) {
         copy.put(&name, object.clone())?;
     }
-    // A place that is being emptied takes nothing else, but a client that knows no other place must find the new ones there.
+    put_at_leaving((place, sites), &name, &object);
+    let config = config.clone();
+    Ok(Signed { hash, config })
+}
+
+/// Puts an object at places that are being emptied too. They take nothing else, but a client that knows no other place must find the new ones.
+fn put_at_leaving((place, sites): (&Place, &[Site]), name: &Name, object: &Bytes) {
     let leaving = sites.iter().filter(|site| site.entry.marks.has(PlaceMarks::LEAVING));
     for store in leaving.filter_map(|site| site.store.as_ref().ok()) {
         // It may be full or broken, which is why it goes.
-        let _ = place.at(store.clone()).put(&name, object.clone());
+        let _ = place.at(store.clone()).put(name, object.clone());
     }
-    let config = config.clone();
-    Ok(Signed { hash, config })
 }
 
 /// Removes a configuration of a vault that did not come to be.

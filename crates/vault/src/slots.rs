@@ -361,9 +361,8 @@ impl Vault {
         let note = removed.and_then(|slot| slot.open_note(&self.secrets).ok());
         let writer = note.map(|note| note.writer);
         if let Some(writer) = writer {
-            // What it has reported by now goes on counting; what it publishes from now on it does not report.
-            self.fence_runs_of(&writer)?;
-            self.state_roots()?;
+            // Should this owner be stopped on the way, what is there by now goes on counting.
+            self.state_roots(None)?;
             self.revoke(writer)?;
         }
         let gone: BTreeSet<VerifyKey> = self.revoked().chain(writer).collect();

@@ -3,7 +3,6 @@
 //! - Publishing takes the proof that everything the snapshot needs is durable (I2).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use drystone_format::RootId;
 use drystone_format::keys::{Role, VerifyKey};
@@ -13,6 +12,7 @@ use drystone_format::snapshot::Snapshot;
 
 use crate::context::Source;
 use crate::error::Result;
+use crate::gc::registration::Publication;
 use crate::ingest::Finished;
 use crate::problem::Problems;
 use crate::vault::Vault;
@@ -27,23 +27,22 @@ impl Vault {
 
     /// Makes a snapshot visible as [`Vault::publish`] does; the run stays registered, and [`Vault::ingest_on`] goes on with it.
     pub fn publish_open(&self, snapshot: &Snapshot, stored: &Finished) -> Result<RootId> {
-        let id = self.publish_root(snapshot, stored, RootState::Open)?;
-        // What it relies on from now on must not be condemned by an epoch that the root states.
-        self.catalog()?.follow(&Arc::default())?;
-        Ok(id)
+        self.publish_root(snapshot, stored, RootState::Open)
     }
 
     fn publish_root(&self, snapshot: &Snapshot, stored: &Finished, state: RootState) -> Result<RootId> {
-        if self.has_new_config()? {
-            // A removed key changes it too: the root is sealed in the key epoch that is in force now.
-            self.refresh_keys()?;
-            // All that it needs is durable by now: whoever gives a place up after this finds it there and moves it.
-            self.refuse_left_places()?;
-        }
-        let mut random = Source(&*self.context.entropy);
-        let payload = snapshot.encode();
-        let root = (RootKind::SNAPSHOT, payload.as_slice(), state);
-        let (registration, number, id) = stored.registration.publish(root, stored.index_part(), &mut random)?;
+        let publication = Publication {
+            kind: RootKind::SNAPSHOT,
+            payload: &snapshot.encode(),
+            state,
+            work: &stored.work,
+            index_part: stored.index_part(),
+        };
+        let (registration, number, id) = stored.work.registration().publish(
+            &publication,
+            &|| self.follow_config(),
+            &mut Source(&*self.context.entropy),
+        )?;
         // Whoever made it has seen it. That it cannot be written down makes the snapshot no less durable; the next look does.
         let _ = self.note_own(Numbered {
             registration,

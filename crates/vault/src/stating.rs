@@ -53,8 +53,9 @@ impl Vault {
         }
     }
 
-    /// States all roots that are found, so that they count whatever becomes of the keys that signed them.
-    pub(crate) fn state_roots(&self) -> Result<()> {
+    /// States all roots that are found, so that they count whatever becomes of the keys that signed them; in the same ledger, that
+    /// `configuration` is in force.
+    pub(crate) fn state_roots(&self, configuration: Option<&Signed>) -> Result<()> {
         let names = self.confirmed_root_names(&Prefix::AllRoots)?;
         let view = self.ledgers.refresh()?;
         let mut seen = BTreeMap::new();
@@ -75,6 +76,7 @@ impl Vault {
         }
         self.put_ledger(&Change {
             seen,
+            configuration: configuration.map(|signed| (signed.config.number, signed.hash)),
             ..Change::default()
         })?;
         Ok(())

@@ -24,7 +24,8 @@ use drystone_format::root::RootName;
 use drystone_format::{PackId, RegistrationId, RootId};
 
 pub use crate::gc::registrations::{Gaps, Published, Registered, Registrations, Roots};
-use crate::ledger::{is_closed, is_stated, widen};
+pub use crate::gc::writer::{Group, Writer, WriterStep};
+use crate::ledger::{is_stated, widen};
 
 /// The epochs that stand with what they say together, and what the newest ledgers state that were read last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -64,6 +65,19 @@ impl Standing {
     /// The epochs that were read.
     pub fn names(&self) -> BTreeSet<EpochName> {
         self.epochs.keys().copied().collect()
+    }
+
+    /// The epochs that are there, those that do not open among them.
+    pub fn all_names(&self) -> BTreeSet<EpochName> {
+        self.epochs.keys().chain(&self.unreadable).copied().collect()
+    }
+
+    /// Takes in the epochs of another.
+    pub fn honour(&mut self, other: &Self) {
+        for (name, epoch) in &other.epochs {
+            self.epochs.entry(*name).or_insert_with(|| epoch.clone());
+        }
+        self.unreadable.extend(&other.unreadable);
     }
 
     /// What each epoch says.
@@ -154,107 +168,6 @@ impl Standing {
     /// Returns true if a writer was given up. It must not report what it publishes from now on.
     pub fn is_fenced(&self, writer: &RegistrationId) -> bool {
         self.fences().any(|fence| fence == writer) || self.cut(writer).is_some()
-    }
-}
-
-/// What a writer that takes data in does. Several advances repeat the steps from `Work` to `Look` ([`WriterStep::order`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WriterStep {
-    /// Puts its presence, with the epochs that it had read before it listed the packs.
-    Register,
-    /// Reads the epochs again; lists the packs again if there are new ones ([`Writer::is_behind`]).
-    Read,
-    /// Stores what no pack has that it may rely on.
-    Work,
-    /// Reads the epochs before it publishes a root that others follow, and the ledgers if there are new ones ([`Writer::is_behind`]);
-    /// honours the epochs in all that follows ([`Writer::renew`]).
-    Renew,
-    /// Publishes a root, if it is not given up ([`Writer::is_given_up`]).
-    Publish,
-    /// Reads the epochs, and the ledgers if there are new ones ([`Writer::is_behind`]); reports the root, if it is not given up.
-    Look,
-    /// Removes its presence.
-    Leave,
-}
-
-impl WriterStep {
-    /// The steps of a writer that publishes so many roots, the last of which ends its registration.
-    pub fn order(advances: usize) -> Vec<Self> {
-        let mut order = vec![Self::Register, Self::Read];
-        for left in (0..advances).rev() {
-            order.push(Self::Work);
-            order.extend((left > 0).then_some(Self::Renew));
-            order.extend([Self::Publish, Self::Look]);
-        }
-        order.push(Self::Leave);
-        order
-    }
-}
-
-/// A writer that takes data in.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Writer {
-    /// Its registration.
-    pub id: RegistrationId,
-    known: Standing,
-    advance: Option<(u64, RootId)>,
-}
-
-impl Writer {
-    /// A writer that listed the packs after it had read the epochs `known`.
-    pub fn new(id: RegistrationId, known: Standing) -> Self {
-        let advance = None;
-        Self { id, known, advance }
-    }
-
-    /// The epochs that its next statement claims: it honours them in all that it does after its advance.
-    pub fn seen(&self) -> BTreeSet<EpochName> {
-        self.known.names()
-    }
-
-    /// Number and hash of its last root.
-    pub fn advance(&self) -> Option<(u64, RootId)> {
-        self.advance
-    }
-
-    /// The number of its next root.
-    pub fn next_number(&self) -> u64 {
-        self.advance.map_or(0, |(number, _)| number.saturating_add(1))
-    }
-
-    /// Notes that a root is durable.
-    pub fn published(&mut self, hash: RootId) {
-        self.advance = Some((self.next_number(), hash));
-    }
-
-    /// Honours these epochs too from now on. Its next statement must be a root that everything it did before is in: what
-    /// that relied on may be condemned.
-    pub fn renew(&mut self, standing: &Standing) {
-        for (name, epoch) in &standing.epochs {
-            self.known.epochs.entry(*name).or_insert_with(|| epoch.clone());
-        }
-        self.known.unreadable.extend(&standing.unreadable);
-    }
-
-    /// Returns true if an epoch stands that it does not know. Then a pack of its list may have been deleted before it registered, and a
-    /// ledger may say that it was given up: whoever deletes or gives up puts an epoch first, and whoever removes an epoch has put
-    /// another after that.
-    pub fn is_behind(&self, standing: &Standing) -> bool {
-        let known = |name: &EpochName| self.known.epochs.contains_key(name) || self.known.unreadable.contains(name);
-        !standing.epochs.keys().chain(&standing.unreadable).all(known)
-    }
-
-    /// Returns true if the root of this number and hash must not be reported. The ledgers of `standing` are as new as
-    /// [`is_behind`](Self::is_behind) asks for.
-    pub fn is_given_up(&self, (number, hash): (u64, RootId), standing: &Standing) -> bool {
-        let root = Numbered {
-            registration: self.id,
-            number,
-            hash,
-        };
-        let mut announced = standing.announced();
-        widen(&mut announced, &self.known.announced());
-        standing.is_fenced(&self.id) || is_closed(&root, &announced, Some(&standing.stated))
     }
 }
 

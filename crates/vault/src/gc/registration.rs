@@ -1,32 +1,36 @@
 //! A writer at work: its presence is put before it relies on anything, renewed while it lasts, and removed at its end.
 //!
-//! - Its id commits to the key of this credential and to a random nonce. It may publish many roots; the last one says so.
-//! - A beat repeats what the last root said: what is renewed in between is claimed by the next root only.
+//! - Its id commits to the key of this credential and to a random nonce. It may publish many roots, one after the other; the last one says so.
+//! - What one root will name is a group of work. A statement claims only the epochs that every group under way honours ([`Writer::claims`]).
+//! - A root is reported after one look at the epochs. If an epoch stands that the writer does not know, it looks at ledgers and configuration too.
 //! - A run whose root may still arrive (the place did not answer) leaves its presence; gc gives it up in the end.
+//! - The presence before the last stays until every list shows the last.
 //! - A local file is locked as long as the process lives: of a process that is gone, gc on this machine need not wait.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use drystone_format::id::object_hash;
 use drystone_format::index_part::{IndexPart, Numbered, seal_part};
 use drystone_format::keys::Secrets;
 use drystone_format::limits::FORMAT_VERSION;
-use drystone_format::presence::{Presence, Seen, WriterState};
-use drystone_format::root::{NewRoot, RootKind, RootState, root_name, seal_root};
+use drystone_format::presence::{Presence, WriterState};
+use drystone_format::root::{NewRoot, RootKind, RootName, RootState, root_name, seal_root};
 use drystone_format::{Random, RegistrationId, RootId, random};
 use drystone_store::Name;
 use parking_lot::{Condvar, Mutex};
 
+use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::gc::epochs::Epochs;
-use crate::gc::protocol::{Standing, Writer};
+use crate::gc::protocol::{Group, Standing, Writer};
 use crate::ledgers::Ledgers;
 use crate::packer::PackSeries;
 use crate::place::Place;
@@ -40,12 +44,47 @@ pub(crate) struct Registration {
     writer: Mutex<Writer>,
     epochs: Arc<Epochs>,
     ledgers: Arc<Ledgers>,
+    catalog: Arc<Catalog>,
     has_ended: AtomicBool,
+    /// Held while a root is published: roots are numbered one after the other.
+    publishing: Mutex<()>,
+    /// When the epochs were looked at last.
+    looked: Mutex<Instant>,
+    /// An epoch stands that is newer than the list of packs.
+    is_behind: AtomicBool,
     pulse: Arc<Pulse>,
     thread: Mutex<Option<JoinHandle<()>>>,
     mark: Mark,
     /// Numbers the packs of the run.
     pub(crate) series: Arc<PackSeries>,
+}
+
+/// Work that one root will name. Dropping it gives the work up, unless a root names it by then.
+#[derive(Debug)]
+pub(crate) struct Work {
+    registration: Arc<Registration>,
+    group: Group,
+}
+
+impl Work {
+    pub(crate) fn registration(&self) -> &Arc<Registration> {
+        &self.registration
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.registration.writer.lock().end(self.group);
+    }
+}
+
+/// What a root says, and which work it names.
+pub(crate) struct Publication<'a> {
+    pub(crate) kind: RootKind,
+    pub(crate) payload: &'a [u8],
+    pub(crate) state: RootState,
+    pub(crate) work: &'a Work,
+    pub(crate) index_part: Option<&'a IndexPart>,
 }
 
 /// What the run shares with the thread that renews its presence.
@@ -61,6 +100,8 @@ struct Pulse {
 struct Said {
     presence: Presence,
     name: Name,
+    /// Presences before it, and when each was replaced.
+    before: VecDeque<(Name, Instant)>,
 }
 
 impl std::fmt::Debug for Registration {
@@ -70,16 +111,18 @@ impl std::fmt::Debug for Registration {
 }
 
 impl Registration {
-    /// Registers, reads the epochs, and makes sure that the catalog is no older than any deletion they do not show.
+    /// Registers, reads the epochs and then the configuration, and makes sure that the catalog is no older than any deletion they do not show.
+    ///
+    /// An error if an owner has removed the key or a place since the vault was opened: see [`Vault::follow_config`].
     pub(crate) fn new(vault: &Vault) -> Result<Self> {
-        let catalog = vault.catalog()?;
+        let catalog = vault.catalog()?.clone();
         let mut presence = Presence {
             nonce: random::array(&mut Source(&*vault.context.entropy)),
             ..Presence::default()
         };
         let id = presence.registration(&vault.secrets);
         let writer = Writer::new(id, (*catalog.synced_with()).clone());
-        presence.epochs = writer.seen();
+        presence.epochs = writer.claims(&[]);
         let (name, object) = named(&vault.secrets, &presence)?;
         let pulse = Arc::new(Pulse {
             place: vault.place.clone(),
@@ -87,6 +130,7 @@ impl Registration {
             said: Mutex::new(Said {
                 presence,
                 name: name.clone(),
+                before: VecDeque::new(),
             }),
             is_over: Mutex::new(false),
             wake: Condvar::new(),
@@ -107,7 +151,11 @@ impl Registration {
             writer: Mutex::new(writer),
             epochs: vault.epochs.clone(),
             ledgers: vault.ledgers.clone(),
+            catalog,
             has_ended: AtomicBool::new(false),
+            publishing: Mutex::new(()),
+            looked: Mutex::new(Instant::now()),
+            is_behind: AtomicBool::new(false),
             pulse,
             thread: Mutex::new(Some(thread)),
             mark,
@@ -115,28 +163,49 @@ impl Registration {
         };
         let standing = registration.epochs.refresh()?;
         if registration.writer.lock().is_behind(&standing) {
-            catalog.refresh()?;
+            registration.is_behind.store(true, Ordering::Release);
         }
+        // After the epochs that it claims were read: an owner who changes the configuration puts an epoch after it.
+        vault.follow_config()?;
         Ok(registration)
+    }
+
+    /// Begins work that one root will name. Lists the packs before that if an epoch was found that the writer did not know.
+    pub(crate) fn begin(self: &Arc<Self>) -> Result<Work> {
+        if self.is_behind.load(Ordering::Acquire) {
+            self.catalog.refresh()?;
+            let synced = self.catalog.synced_with();
+            let mut writer = self.writer.lock();
+            writer.renew(&synced);
+            writer.forget_gone(&synced);
+            self.is_behind.store(false, Ordering::Release);
+        }
+        let group = self.writer.lock().begin(self.series.begun());
+        let registration = self.clone();
+        Ok(Work { registration, group })
     }
 
     pub(crate) fn id(&self) -> RegistrationId {
         self.id
     }
 
-    /// The epochs as they stand now. Reads the ledgers too if an epoch stands that the run does not know.
-    fn follow(&self) -> Result<Arc<Standing>> {
+    /// The epochs as they stand now. If one stands that the writer does not know, reads the ledgers too, and calls `follow_config`.
+    fn look(&self, follow_config: &dyn Fn() -> Result<()>) -> Result<Arc<Standing>> {
         let standing = self.epochs.refresh()?;
+        *self.looked.lock() = Instant::now();
         if !self.writer.lock().is_behind(&standing) {
             return Ok(standing);
         }
+        self.is_behind.store(true, Ordering::Release);
         self.ledgers.refresh()?;
-        Ok(self.epochs.follow(&self.ledgers))
+        let standing = self.epochs.follow(&self.ledgers);
+        follow_config()?;
+        Ok(standing)
     }
 
-    /// [`Error::GivenUp`] if gc took the run for dead, or closed the number of this root.
-    fn check(&self, root: (u64, RootId)) -> Result<()> {
-        let standing = self.follow()?;
+    /// Looks at the epochs. [`Error::GivenUp`] if gc took the run for dead, or closed the number of this root.
+    fn check(&self, root: (u64, RootId), follow_config: &dyn Fn() -> Result<()>) -> Result<()> {
+        let standing = self.look(follow_config)?;
         if self.writer.lock().is_given_up(root, &standing) {
             return Err(Error::GivenUp {
                 id: self.id,
@@ -148,76 +217,90 @@ impl Registration {
 
     /// Publishes the next root of this registration, and makes sure that it counts. Returns its registration, number and hash.
     ///
-    /// After [`RootState::Last`], or an error once it may have been put, nothing more can be published. After
-    /// [`RootState::Open`] the caller must bring its list of packs in step with the epochs before it relies on another.
+    /// `follow_config` is an error if the configuration is no longer one that the run may publish under. After [`RootState::Last`], or an error
+    /// once the root may have been put, nothing more can be published.
     pub(crate) fn publish(
         &self,
-        (kind, payload, state): (RootKind, &[u8], RootState),
-        part: Option<&IndexPart>,
+        publication: &Publication<'_>,
+        follow_config: &dyn Fn() -> Result<()>,
         random: &mut dyn Random,
     ) -> Result<(RegistrationId, u64, RootId)> {
+        let _one_at_a_time = self.publishing.lock();
         if self.has_ended.load(Ordering::Acquire) {
             return Err(Error::Published);
         }
-        if state == RootState::Open {
-            let standing = self.follow()?;
-            self.writer.lock().renew(&standing);
+        // A key may have been removed meanwhile: then the root is sealed in the new key epoch. A handle that publishes often has just looked.
+        if publication.state == RootState::Last || self.looked.lock().elapsed() > BEAT {
+            self.look(follow_config)?;
         }
-        let (number, previous, seen) = {
-            let writer = self.writer.lock();
-            (
-                writer.next_number(),
-                writer.advance().map(|(_, hash)| hash),
-                writer.seen(),
-            )
-        };
-        let (nonce, packs) = (self.pulse.said.lock().presence.nonce, self.series.begun());
+        let mut sealed = self.seal(publication, random)?;
+        let root = (sealed.name.number, sealed.name.hash);
+        let put = self
+            .pulse
+            .place
+            .put(&Name::root(&sealed.name), std::mem::take(&mut sealed.object));
+        if let Err(error) = put.and_then(|()| self.check(root, follow_config)) {
+            // The root may be there, or still arrive.
+            self.has_ended.store(true, Ordering::Release);
+            self.pulse.stop();
+            self.mark.keep();
+            return Err(error);
+        }
+        let mut writer = self.writer.lock();
+        writer.published(root.1, &[publication.work.group]);
+        self.pulse.advance(&writer, sealed.packs);
+        drop(writer);
+        if publication.state == RootState::Last {
+            self.has_ended.store(true, Ordering::Release);
+            self.pulse.leave();
+        }
+        Ok((self.id, root.0, root.1))
+    }
+
+    /// Makes the object of the next root.
+    fn seal(&self, publication: &Publication<'_>, random: &mut dyn Random) -> Result<SealedRoot> {
+        let Publication {
+            kind,
+            payload,
+            state,
+            work,
+            index_part,
+        } = publication;
+        let writer = self.writer.lock().clone();
+        let (nonce, number) = (self.pulse.said.lock().presence.nonce, writer.next_number());
+        let packs = writer.settled_packs(&[work.group], self.series.begun());
         let of = Numbered {
             registration: nonce,
             number,
         };
-        let part = part.filter(|part| part.packs().len() > 0);
-        let part = part.map(|part| seal_part(&self.pulse.secrets, FORMAT_VERSION, &of, part, random));
+        let secrets = &self.pulse.secrets;
+        let part = index_part.filter(|part| part.packs().len() > 0);
+        let part = part.map(|part| seal_part(secrets, FORMAT_VERSION, &of, part, random));
         let part = part.transpose()?;
         let root = NewRoot {
-            kind,
+            kind: *kind,
             nonce,
             number,
-            previous,
-            state,
-            epochs: &seen,
+            previous: writer.advance().map(|(_, hash)| hash),
+            state: *state,
+            epochs: &writer.claims(&[work.group]),
             ledgers: &self.ledgers.view().newest,
             packs,
             payload,
             index_part: part.as_deref(),
         };
-        // Sealed before anything ends: one that cannot be sealed does not end the run.
-        let object = seal_root(&self.pulse.secrets, &root, random)?;
-        let name = root_name(&self.pulse.secrets, &root, &object);
-        if self.has_ended.swap(true, Ordering::AcqRel) {
-            return Err(Error::Published);
-        }
-        // A short run need not ask twice; that nothing is reported in vain is decided after.
-        if self.pulse.has_beaten() {
-            self.check((number, name.hash))?;
-        }
-        let put = self.pulse.place.put(&Name::root(&name), Bytes::from(object));
-        if let Err(error) = put.and_then(|()| self.check((number, name.hash))) {
-            // The root may be there, or still arrive.
-            self.pulse.stop();
-            self.mark.keep();
-            return Err(error);
-        }
-        self.writer.lock().published(name.hash);
-        self.pulse.advance(seen, (number, name.hash), packs);
-        match state {
-            RootState::Last => {
-                self.pulse.leave();
-            }
-            RootState::Open => self.has_ended.store(false, Ordering::Release),
-        }
-        Ok((self.id, number, name.hash))
+        let object = seal_root(secrets, &root, random)?;
+        let name = root_name(secrets, &root, &object);
+        let object = Bytes::from(object);
+        Ok(SealedRoot { name, object, packs })
     }
+}
+
+/// A root on its way to the place.
+struct SealedRoot {
+    name: RootName,
+    object: Bytes,
+    packs: u64,
 }
 
 impl Drop for Registration {
@@ -245,22 +328,23 @@ impl Pulse {
         self.wake.notify_all();
     }
 
-    fn has_beaten(&self) -> bool {
-        self.said.lock().presence.beat > 0
-    }
-
     /// From now on the presence says this.
-    fn advance(&self, seen: Seen, advance: (u64, RootId), packs: u64) {
-        let mut said = self.said.lock();
-        said.presence.epochs = seen;
-        said.presence.advance = Some(advance);
-        said.presence.packs = packs;
+    fn advance(&self, writer: &Writer, packs: u64) {
+        let presence = &mut self.said.lock().presence;
+        presence.epochs = writer.claims(&[]);
+        presence.advance = writer.advance();
+        presence.packs = packs;
     }
 
-    /// Removes the presence; says whether it is gone everywhere. Where it is not, gc sees that the run is over or gives it up.
+    /// Removes the presences; says whether they are gone everywhere. Where one is not, gc sees that the run is over or gives it up.
     fn leave(&self) -> bool {
         self.stop();
-        super::delete_presence(&self.place, &self.said.lock().name).is_ok() && self.place.is_complete()
+        let said = self.said.lock();
+        let before = said.before.iter().map(|(name, _)| name);
+        let left = before
+            .chain([&said.name])
+            .map(|name| super::delete_presence(&self.place, name));
+        left.fold(true, |all, gone| all & gone.is_ok()) && self.place.is_complete()
     }
 
     /// Ends a registration that has not published its last root; says whether nothing tells any more that it is at work.
@@ -274,7 +358,7 @@ impl Pulse {
         self.put_next(WriterState::Over).is_ok()
     }
 
-    /// Puts the next presence, then removes the one before.
+    /// Puts the next presence. Removes those before it that no list can show without a later one.
     fn put_next(&self, state: WriterState) -> Result<()> {
         let mut said = self.said.lock();
         let presence = Presence {
@@ -284,8 +368,17 @@ impl Pulse {
         };
         let (name, object) = named(&self.secrets, &presence)?;
         self.place.put(&name, object)?;
-        let before = std::mem::replace(&mut *said, Said { presence, name });
-        let _ = super::delete_presence(&self.place, &before.name);
+        let replaced = std::mem::replace(&mut said.name, name);
+        said.presence = presence;
+        said.before.push_back((replaced, Instant::now()));
+        let shown_after = self.place.shown_after();
+        while let Some((name, since)) = said.before.pop_front() {
+            if since.elapsed() < shown_after {
+                said.before.push_front((name, since));
+                break;
+            }
+            let _ = super::delete_presence(&self.place, &name);
+        }
         Ok(())
     }
 

@@ -69,7 +69,8 @@ impl Run<'_> {
     /// Reads a root; returns nothing if the key that signed it was removed, and no ledger states it.
     fn read_root(&self, root: &RootName, view: &View) -> Result<Option<Read>> {
         let signed = self.vault.signed_root(root)?;
-        if self.vault.is_revoked(view, &signed) {
+        let is_stated = view.stated.live.contains_key(&root.numbered());
+        if !is_stated && self.vault.is_dismissed(view, &signed.certificate.writer) {
             return Ok(None);
         }
         let mut job = None;

@@ -46,9 +46,6 @@ impl Vault {
                 fences.insert(id);
             }
         }
-        if fences.is_empty() {
-            return Ok(());
-        }
         self.epochs.refresh()?;
         let epoch = Epoch {
             fences,
@@ -61,7 +58,7 @@ impl Vault {
 impl Run<'_> {
     /// The presences at the place; one that cannot be read says nothing, and one that its writer has not signed is left out.
     pub(super) fn presences(&mut self) -> Result<Vec<Found>> {
-        let mut found = Vec::new();
+        let (mut found, view) = (Vec::new(), self.vault.ledgers.view());
         for name in self.vault.place.names(&Prefix::Writers)? {
             let Kind::Writer(id, beat, hash) = name.kind() else {
                 continue;
@@ -78,7 +75,7 @@ impl Run<'_> {
                 is_over: false,
             };
             match self.vault.signed_presence(&name, (&id, beat, &hash)) {
-                Ok((_, certificate)) if self.vault.is_removed(&certificate.writer) => {
+                Ok((_, certificate)) if self.vault.is_dismissed(&view, &certificate.writer) => {
                     self.report.problems.push(name.as_str(), REVOKED);
                     self.forged.insert(name);
                     continue;

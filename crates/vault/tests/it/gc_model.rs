@@ -4,10 +4,13 @@
 //! - Every step reads or changes the place once; what is listed may lag behind what was put, where lists are stale.
 //! - Over several places, what an actor that crashed was putting may have reached too few of them: each list may or may not
 //!   show it, until gc, which relies on it, has copied it to as many as a put asks for.
+//! - A lasting handle never says that it is over: its presence moves on, several of its commits are under way at once, and once it is given up it
+//!   registers anew and publishes again. An owner removes its key, or moves the vault to another place, meanwhile (`lasting.rs`).
 //! - Ledgers say how many roots of a writer count that was given up. They are read right after the epochs: a later one never says less. All
 //!   else about them is the matter of ledger_model.rs; here none is ever removed.
 //! - The checks can fail: each bug that is seeded must be found.
 
+mod lasting;
 mod steps;
 mod worlds;
 
@@ -20,7 +23,7 @@ use drystone_format::root::{RootKind, RootName};
 use drystone_format::{PackId, RegistrationId, RootId};
 use drystone_vault::ledger::{Known, View};
 use drystone_vault::protocol::{
-    Gaps, GcStep, Published, Registered, Registrations, Roots, Standing, Writer, WriterStep,
+    Gaps, GcStep, Group, Published, Registered, Registrations, Roots, Standing, Writer, WriterStep,
 };
 use stateright::{Model, Property};
 
@@ -68,21 +71,65 @@ enum Bug {
     CutIsEnough,
     /// A writer claims epochs in a root that it does not honour in what follows.
     ClaimsTooMuch,
+    /// A presence claims epochs that work did not honour which no root names yet.
+    AdvancesOverWork,
+    /// A root claims epochs that another commit under way did not honour.
+    ClaimsForOthers,
+    /// A handle removes its presence before it puts the next one.
+    LeavesBetween,
+    /// A handle removes its presence before every list shows the next one.
+    LeavesEarly,
+    /// A handle forgets what was condemned by epochs that are gone, and lists no packs.
+    ForgetsGone,
+    /// A handle that was given up registers anew with its old list of packs.
+    AnewOldList,
+    /// It publishes again without looking whether what it relied on is there.
+    NoRecheck,
+    /// A handle that has advanced since it was given up takes itself for alive.
+    LetsItselfBack,
+    /// A writer reads the configuration before it publishes, and not after.
+    ConfigBefore,
+    /// A writer that registers reads the configuration before the epochs.
+    ConfigFirst,
+    /// An owner puts no epoch after a configuration.
+    NoNotice,
+    /// An owner states the roots of a key before it removes it, and not after.
+    StatesFirst,
+    /// gc takes a key for removed before a ledger states so.
+    RemovesEarly,
+    /// An owner copies to another place before anybody can know of it.
+    CopiesFirst,
+}
+
+/// What an owner does meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    /// Removes the key of the first writer.
+    Key,
+    /// Gives the place up for another one.
+    Place,
 }
 
 /// One access to the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Op {
     ReadEpochs,
+    ReadConfig,
     ListPacks,
     Register,
     Read,
     ReadEpochsIfOld,
     ListPacksIfOld,
     Work,
-    Renew,
     Publish,
     Look,
+    Advance,
+    DropPresences,
+    Configure,
+    Notify,
+    State,
+    Move,
     Mark,
     Copy,
     Condemn,
@@ -103,7 +150,7 @@ enum Op {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Fresh {
     Root(RootName),
-    Presence(RegistrationId),
+    Presence(RegistrationId, u64),
     Epoch(EpochName),
     Ledger(LedgerName),
 }
@@ -119,6 +166,8 @@ struct Place {
     presences: BTreeSet<Registered>,
     epochs: BTreeMap<EpochName, Arc<Epoch>>,
     ledgers: BTreeMap<LedgerName, Arc<Ledger>>,
+    /// The owner has put another configuration.
+    is_configured: bool,
     fresh: BTreeSet<Fresh>,
     /// What lies at too few places to be listed for sure.
     torn: Option<Fresh>,
@@ -135,6 +184,18 @@ struct Actor {
     stated: Arc<Ledger>,
     packs: BTreeMap<PackId, u8>,
     writer: Option<Arc<Writer>>,
+    /// Commits under way, each with a chunk of its own.
+    groups: Vec<Group>,
+    /// Roots that it has reported.
+    done: u8,
+    /// How often it has registered anew.
+    life: u8,
+    /// How many commits it has to begin again, and where in its program it goes on after that.
+    again: Option<(u8, usize)>,
+    /// It knows the configuration of the owner.
+    is_configured: bool,
+    /// It has advanced since it was given up, and does not care.
+    is_deaf: bool,
     is_old: bool,
     before: Arc<Standing>,
     named: Arc<Standing>,
@@ -151,6 +212,8 @@ struct Actor {
 struct State {
     place: Place,
     actors: Vec<Actor>,
+    /// The place that was given up, for those who do not know it.
+    left: Option<Place>,
     reported: BTreeMap<RootName, u8>,
     has_torn: bool,
 }
@@ -189,7 +252,11 @@ enum Begins {
 #[derive(Debug, Clone)]
 struct World {
     writers: usize,
+    /// An owner who changes something, after the writers.
+    change: Change,
     gcs: usize,
+    /// The writers are handles that stay open.
+    lasting: Lasting,
     /// The last gc begins when all others are through, and gives up whoever is registered.
     judge: bool,
     stale: bool,
@@ -210,9 +277,24 @@ struct World {
     programs: Vec<Vec<Op>>,
 }
 
+/// How handles stay open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    /// They do not.
+    No,
+    /// They advance once after each root.
+    AfterRoots,
+    /// They advance while a commit is under way.
+    AtWork,
+    /// They begin all commits before they publish the first.
+    Overlapping,
+}
+
 const WORLD: World = World {
     writers: 1,
+    change: Change::None,
     gcs: 1,
+    lasting: Lasting::No,
     judge: false,
     stale: false,
     tears: false,
@@ -235,6 +317,11 @@ fn pack(number: usize, count: u8) -> PackId {
 
 fn own(actor: usize) -> RegistrationId {
     RegistrationId([actor as u8 + 1; 16])
+}
+
+/// The registration of a handle that has registered anew so many times.
+fn own_again(actor: usize, life: u8) -> RegistrationId {
+    RegistrationId([actor as u8 + 1 + 16 * life; 16])
 }
 
 /// The root of this number of a writer.
@@ -275,14 +362,26 @@ fn judged(bug: Bug, writers: &[Registered], roots: &BTreeMap<RootName, Stored>, 
 impl World {
     fn built(mut self, bug: Bug) -> Self {
         self.bug = bug;
-        self.programs = (0..self.writers + self.gcs).map(|actor| self.program(actor)).collect();
+        self.programs = (0..self.actors()).map(|actor| self.program(actor)).collect();
         self
+    }
+
+    /// Writers, the owner, gcs.
+    fn actors(&self) -> usize {
+        self.first_gc() + self.gcs
+    }
+
+    fn first_gc(&self) -> usize {
+        self.writers + usize::from(self.change != Change::None)
     }
 
     fn program(&self, actor: usize) -> Vec<Op> {
         if actor < self.writers {
-            let order = WriterStep::order(self.advances);
-            return order.into_iter().flat_map(|step| self.writer_ops(step)).collect();
+            let ops = self.writer_order().into_iter().flat_map(|step| self.writer_ops(step));
+            return ops.filter(|op| *op != Op::Settle || self.stale).collect();
+        }
+        if actor < self.first_gc() {
+            return self.owner_ops();
         }
         let mut order = GcStep::ORDER.to_vec();
         let position = |step| GcStep::ORDER.iter().position(|found| *found == step).unwrap();
@@ -296,13 +395,22 @@ impl World {
 
     fn writer_ops(&self, step: WriterStep) -> Vec<Op> {
         match step {
-            WriterStep::Register => vec![Op::ReadEpochs, Op::ListPacks, Op::Register],
+            WriterStep::Register if self.change == Change::None => vec![Op::ReadEpochs, Op::ListPacks, Op::Register],
+            WriterStep::Register if self.bug == Bug::ConfigFirst => {
+                vec![Op::ReadConfig, Op::ReadEpochs, Op::ListPacks, Op::Register]
+            }
+            WriterStep::Register => vec![Op::ReadEpochs, Op::ReadConfig, Op::ListPacks, Op::Register],
             WriterStep::Read if self.bug == Bug::ReadsFirst => vec![],
+            WriterStep::Read if self.change != Change::None && self.bug != Bug::ConfigFirst => {
+                vec![Op::Read, Op::ReadEpochsIfOld, Op::ReadConfig, Op::ListPacksIfOld]
+            }
             WriterStep::Read => vec![Op::Read, Op::ReadEpochsIfOld, Op::ListPacksIfOld],
             WriterStep::Work => vec![Op::Work],
-            WriterStep::Renew => vec![Op::Renew],
+            WriterStep::Publish if self.bug == Bug::ConfigBefore => vec![Op::ReadConfig, Op::Publish],
             WriterStep::Publish => vec![Op::Publish],
+            WriterStep::Look if self.lasting != Lasting::No => vec![Op::Look, Op::ListPacksIfOld],
             WriterStep::Look => vec![Op::Look],
+            WriterStep::Advance => self.advance_ops(),
             WriterStep::Leave => vec![Op::Leave],
         }
     }
@@ -346,7 +454,7 @@ impl World {
     }
 
     fn is_judge(&self, actor: usize) -> bool {
-        self.judge && actor + 1 == self.writers + self.gcs
+        self.judge && actor + 1 == self.actors()
     }
 }
 
@@ -396,7 +504,7 @@ impl Op {
     fn lists(self) -> bool {
         let of_writers = matches!(
             self,
-            Self::ReadEpochs | Self::Read | Self::ReadEpochsIfOld | Self::Renew | Self::Look
+            Self::ReadEpochs | Self::Read | Self::ReadEpochsIfOld | Self::Look | Self::Advance
         );
         of_writers || matches!(self, Self::Mark | Self::ReadAgain | Self::ListWriters | Self::ListRoots)
     }
@@ -406,15 +514,15 @@ impl Op {
         match torn {
             Fresh::Root(_) => matches!(self, Self::Mark | Self::ListRoots),
             Fresh::Epoch(_) | Fresh::Ledger(_) => matches!(self, Self::ReadEpochs | Self::ReadAgain),
-            Fresh::Presence(_) => false,
+            Fresh::Presence(..) => false,
         }
     }
 }
 
 impl Actor {
-    /// What a writer's next root needs.
+    /// What the next commit that a writer begins is about.
     fn chunk(&self) -> u8 {
-        self.writer.as_ref().map_or(0, |writer| writer.next_number() as u8)
+        self.done + self.groups.len() as u8
     }
 
     fn judged(&self, bug: Bug) -> Registrations {
@@ -422,8 +530,9 @@ impl Actor {
     }
 
     /// The chunks that the roots need.
-    fn mark(&mut self) {
-        let needed = self.roots.iter().filter(|(name, _)| self.known.counts(name));
+    fn mark(&mut self, world: &World, is_configured: bool) {
+        let counts = |name: &RootName| world.counts(&self.known, name, is_configured);
+        let needed = self.roots.iter().filter(|(name, _)| counts(name));
         self.live = needed.map(|(_, (_, chunk))| *chunk).collect();
     }
 
@@ -456,7 +565,8 @@ impl Model for World {
         }
         vec![State {
             place,
-            actors: vec![Actor::default(); self.writers + self.gcs],
+            actors: vec![Actor::default(); self.actors()],
+            left: None,
             reported,
             has_torn: false,
         }]
@@ -472,7 +582,7 @@ impl Model for World {
             if self.is_over(state, at) || self.is_judge(at) && state.actors[at].at == 0 && !self.may_judge(state) {
                 continue;
             }
-            let op = self.programs[at][state.actors[at].at];
+            let op = self.op(state, at);
             if state.place.torn.is_some() && op.lists() {
                 actions.push(Action::StepBlind(at));
             }
@@ -518,12 +628,12 @@ impl Model for World {
             }
             Action::StepHidden(at, name) => {
                 next.place.fresh.insert(Fresh::Root(name));
-                next.perform(self, at, self.programs[at][next.actors[at].at], false);
+                next.perform(self, at, self.op(state, at), false);
                 next.place.fresh.remove(&Fresh::Root(name));
                 return Some(next);
             }
             Action::Tear(at, fences) => {
-                next.perform(self, at, self.programs[at][next.actors[at].at], fences);
+                next.perform(self, at, self.op(state, at), fences);
                 next.place.torn = Some(next.put_since(&state.place)?);
                 next.has_torn = true;
                 next.actors[at] = Actor {
@@ -544,7 +654,7 @@ impl Model for World {
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties = vec![Property::always(
             "what was reported is whole",
-            |_: &World, state: &State| !state.is_broken(),
+            |world: &World, state: &State| !state.is_broken(world),
         )];
         if self.judge {
             properties.push(Property::always("garbage goes", |world: &World, state: &State| {

@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use drystone_format::epoch::{Epoch, EpochName};
 use drystone_format::{PackId, RegistrationId, RootId};
-use drystone_vault::ledger::{Change, next};
-use drystone_vault::protocol::{
-    Published, Registered, Registrations, Standing, Writer, blockers, cuts, deletable, is_spent,
-};
+use drystone_vault::ledger::{Change as LedgerChange, next};
+use drystone_vault::protocol::{Registered, Registrations, Standing, Writer, blockers, cuts, deletable, is_spent};
 
-use super::{Actor, Bug, Fresh, Op, Place, State, World, own, pack, root};
+use super::{Actor, Bug, Change, Fresh, Lasting, Op, Place, State, World, own, own_again, pack};
 
 impl State {
-    fn put_epoch(&mut self, world: &World, at: usize, epoch: Epoch) {
+    pub(super) fn put_epoch(&mut self, world: &World, at: usize, epoch: Epoch) {
         let actor = &mut self.actors[at];
         actor.puts += 1;
         let mut id = [0; 16];
@@ -30,9 +28,9 @@ impl State {
     fn put_ledger(&mut self, world: &World, at: usize, cuts: BTreeMap<RegistrationId, u64>) {
         let actor = &mut self.actors[at];
         actor.puts += 1;
-        let change = Change {
+        let change = LedgerChange {
             cuts,
-            ..Change::default()
+            ..LedgerChange::default()
         };
         let Some(ledger) = next(&actor.view, &change) else {
             return;
@@ -49,7 +47,7 @@ impl State {
         }
     }
 
-    fn put_pack(&mut self, at: usize, chunk: u8) {
+    pub(super) fn put_pack(&mut self, at: usize, chunk: u8) {
         let actor = &mut self.actors[at];
         actor.puts += 1;
         let id = pack(100 + at, actor.puts);
@@ -68,20 +66,21 @@ impl State {
         }
     }
 
-    fn register(&mut self, world: &World, at: usize) {
+    pub(super) fn register(&mut self, world: &World, at: usize) {
         let actor = &mut self.actors[at];
-        let writer = Writer::new(own(at), Standing::clone(&actor.known));
+        let id = own_again(at, actor.life);
+        let writer = Writer::new(id, Standing::clone(&actor.known));
         self.place.presences.insert(Registered {
-            id: own(at),
+            id,
             beat: 0,
-            seen: writer.seen(),
+            seen: writer.claims(&[]),
             advance: None,
             packs: 0,
             is_over: false,
         });
         actor.writer = Some(Arc::new(writer));
         if world.stale {
-            self.place.fresh.insert(Fresh::Presence(own(at)));
+            self.place.fresh.insert(Fresh::Presence(id, 0));
         }
     }
 
@@ -89,7 +88,7 @@ impl State {
         let mut standing = self.place.epochs(&self.actors[at].stated);
         let actor = &mut self.actors[at];
         let writer = actor.writer.as_ref();
-        if matches!(op, Op::Renew | Op::Look)
+        if matches!(op, Op::Look | Op::Advance)
             && writer.is_some_and(|writer| writer.is_behind(&standing))
             && world.bug != Bug::LookIgnoresLedgers
         {
@@ -106,46 +105,12 @@ impl State {
                 }
             }
             Op::ReadEpochsIfOld if actor.is_old => actor.known = Arc::new(standing),
-            Op::ListPacksIfOld if actor.is_old => actor.packs = self.place.packs.clone(),
-            Op::Work => {
-                let chunk = actor.chunk();
-                if actor.holders(chunk, Bug::None).0.is_empty() {
-                    self.put_pack(at, chunk);
-                }
-            }
-            Op::Renew => {
-                let writer = Arc::make_mut(actor.writer.as_mut().unwrap());
-                writer.renew(&standing);
-                let known = Arc::make_mut(&mut actor.known);
-                for (name, epoch) in standing.epochs().filter(|_| world.bug != Bug::ClaimsTooMuch) {
-                    known.insert(*name, epoch.clone());
-                }
-            }
-            Op::Publish => {
-                let writer = actor.writer.as_ref().unwrap();
-                let name = root(own(at), writer.next_number());
-                let published = Published {
-                    previous: writer.advance().map(|(_, hash)| hash),
-                    seen: writer.seen(),
-                    packs: 0,
-                    is_last: name.number + 1 == world.advances as u64,
-                };
-                self.place.roots.insert(name, (Arc::new(published), actor.chunk()));
-                if world.stale {
-                    self.place.fresh.insert(Fresh::Root(name));
-                }
-            }
-            Op::Look => {
-                let (chunk, writer) = (actor.chunk(), Arc::make_mut(actor.writer.as_mut().unwrap()));
-                let name = root(own(at), writer.next_number());
-                if world.bug == Bug::NoLook || !writer.is_given_up((name.number, name.hash), &standing) {
-                    self.reported.insert(name, chunk);
-                    writer.published(name.hash);
-                } else {
-                    // It registers anew, as another.
-                    actor.at = world.programs[at].len() - 2;
-                }
-            }
+            Op::ListPacksIfOld if actor.is_old => self.list_packs(world, at),
+            Op::Work => self.work(world, at),
+            Op::Publish => self.publish(world, at),
+            Op::Look => self.look(world, at, &standing),
+            Op::Advance => self.advance(world, at, &standing),
+            Op::DropPresences => self.drop_presences(world, at),
             _ => {}
         }
     }
@@ -157,7 +122,7 @@ impl State {
             Op::Mark => {
                 actor.before = actor.known.clone();
                 actor.roots = self.place.listed_roots();
-                actor.mark();
+                actor.mark(world, self.place.is_configured);
                 let mut leave: BTreeSet<PackId> = actor.packs.keys().copied().collect();
                 leave.retain(|id| !actor.known.condemned().contains(id));
                 for chunk in actor.live.clone() {
@@ -185,7 +150,7 @@ impl State {
                 actor.known = actor.named.clone();
             }
             Op::ListWriters => {
-                let shown = |found: &&Registered| !self.place.fresh.contains(&Fresh::Presence(found.id));
+                let shown = |found: &&Registered| !self.place.fresh.contains(&Fresh::Presence(found.id, found.beat));
                 actor.writers = self.place.presences.iter().filter(shown).cloned().collect();
                 let thiefs = Registered {
                     id: own(0),
@@ -208,7 +173,7 @@ impl State {
             }
             Op::ListRoots => actor.roots = self.place.listed_roots(),
             Op::GiveUp => self.give_up(world, at),
-            Op::MarkAgain => actor.mark(),
+            Op::MarkAgain => actor.mark(world, self.place.is_configured),
             Op::Delete => self.delete(world, at),
             Op::Drop => self.drop_epochs(world, at),
             _ => {}
@@ -294,7 +259,7 @@ impl State {
             .place
             .torn
             .clone()
-            .filter(|torn| at >= world.writers && op.confirms(torn))
+            .filter(|torn| at >= world.first_gc() && op.confirms(torn))
         else {
             return;
         };
@@ -321,36 +286,26 @@ impl State {
         let mut ledgers = self.place.ledgers.keys();
         let ledger = ledgers.find(|name| !before.ledgers.contains_key(*name));
         let root = root.map(|name| Fresh::Root(*name));
-        let presence = presence.map(|found| Fresh::Presence(found.id));
+        let presence = presence.map(|found| Fresh::Presence(found.id, found.beat));
         let notice = epoch.map(|name| Fresh::Epoch(*name));
         root.or(presence).or(notice).or(ledger.map(|name| Fresh::Ledger(*name)))
     }
 
     pub(super) fn perform(&mut self, world: &World, at: usize, op: Op, fences: bool) {
-        match op {
-            Op::ReadEpochs => {
-                // A writer that registers anew needs no ledger.
-                let is_writer = at < world.writers;
-                let standing = match is_writer {
-                    true => self.place.epochs(&Arc::default()),
-                    false => self.place.standing(),
-                };
-                self.actors[at].known = Arc::new(standing);
-            }
-            Op::ListPacks => self.actors[at].packs = self.place.packs.clone(),
-            Op::Register => self.register(world, at),
-            Op::Leave => self.place.presences.retain(|found| found.id != own(at)),
-            _ if at < world.writers => self.step_writer(world, at, op),
-            _ => self.step_gc(world, at, op, fences),
-        }
+        let knew = self.actors[at].is_configured;
+        self.swap_left(world, at);
+        self.perform_there(world, at, op, fences);
+        let knows = std::mem::replace(&mut self.actors[at].is_configured, knew);
+        self.swap_left(world, at);
+        self.actors[at].is_configured = knows;
+        self.step_on(world, at);
         let (program, actor) = (&world.programs[at], &mut self.actors[at]);
-        actor.at += 1;
         if program.get(actor.at) == Some(&Op::Settle) {
             actor.awaited = self.place.fresh.clone();
         }
         // What it needs no more makes no states.
         match op {
-            Op::Work if !program[actor.at..].contains(&Op::Work) => {
+            Op::Work if world.lasting == Lasting::No && !program[actor.at..].contains(&Op::Work) => {
                 (actor.known, actor.packs) = (Arc::default(), BTreeMap::new());
             }
             Op::Delete => {
@@ -361,25 +316,47 @@ impl State {
             }
             _ => {}
         }
-        if actor.at == program.len() {
+        if actor.at >= program.len() {
             *actor = Actor {
-                at: actor.at,
+                at: program.len(),
+                is_configured: actor.is_configured,
                 ..Actor::default()
             };
         }
     }
 
+    fn perform_there(&mut self, world: &World, at: usize, op: Op, fences: bool) {
+        match op {
+            Op::ReadEpochs => {
+                // A writer that registers anew needs no ledger.
+                let is_writer = at < world.writers;
+                let standing = match is_writer {
+                    true => self.place.epochs(&Arc::default()),
+                    false => self.place.standing(),
+                };
+                self.actors[at].known = Arc::new(standing);
+            }
+            Op::ReadConfig => self.read_config(world, at),
+            Op::ListPacks => self.actors[at].packs = self.place.packs.clone(),
+            Op::Register => self.register(world, at),
+            Op::Leave => self.place.presences.retain(|found| found.id != own(at)),
+            _ if at < world.writers => self.step_writer(world, at, op),
+            _ if at < world.first_gc() => self.step_owner(world, at, op),
+            _ => self.step_gc(world, at, op, fences),
+        }
+    }
+
     pub(super) fn go(&mut self, world: &World, at: usize, fences: bool) {
-        let op = world.programs[at][self.actors[at].at];
+        let op = world.op(self, at);
         self.perform(world, at, op, fences);
         if self.place.torn.is_some() {
             self.confirm(world, at, op);
         }
         // What neither changes nor reads the place needs no interleaving.
-        while let Some(op) = world.programs[at].get(self.actors[at].at)
-            && self.is_idle(world, at, *op)
+        while let Some(op) = world.next_op(self, at)
+            && self.is_idle(world, at, op)
         {
-            self.perform(world, at, *op, false);
+            self.perform(world, at, op, false);
         }
     }
 
@@ -387,6 +364,7 @@ impl State {
         let actor = &self.actors[at];
         match op {
             Op::ReadEpochsIfOld | Op::ListPacksIfOld => !actor.is_old,
+            Op::ReadConfig => actor.is_configured || world.change == Change::None,
             Op::MarkAgain => true,
             Op::Work => !actor.holders(actor.chunk(), Bug::None).0.is_empty(),
             Op::Copy | Op::Rescue => actor
@@ -406,12 +384,12 @@ impl State {
     }
 
     /// A root that was reported, and whose chunk no pack holds.
-    pub(super) fn is_broken(&self) -> bool {
+    pub(super) fn is_broken(&self, world: &World) -> bool {
         let standing = self.place.standing();
         let is_whole = |chunk: &u8| self.place.packs.values().any(|held| held == chunk);
-        self.reported
-            .iter()
-            .any(|(name, chunk)| !standing.counts(name) || !self.place.roots.contains_key(name) || !is_whole(chunk))
+        self.reported.iter().any(|(name, chunk)| {
+            !world.counts(&standing, name, false) || !self.place.roots.contains_key(name) || !is_whole(chunk)
+        })
     }
 
     pub(super) fn has_garbage(&self) -> bool {
