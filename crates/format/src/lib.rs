@@ -17,6 +17,7 @@ pub mod id;
 pub mod index_part;
 pub mod index_run;
 pub mod keys;
+pub mod kinds;
 pub mod ledger;
 pub mod limits;
 pub mod notice;

@@ -1,12 +1,12 @@
-//! Snapshots with all that is known of them: what places list, what ledgers state, what this machine has seen.
+//! Roots of a kind with all that is known of them: what places list, what ledgers state, what this machine has seen.
 //!
-//! - A snapshot is missing if a ledger states it or this machine has seen it, no owner has forgotten it, and no place has it. Lists may lag,
+//! - A root is missing if a ledger states it or this machine has seen it, no owner has forgotten it, and no place has it. Lists may lag,
 //!   so it is first asked for by name.
-//! - A snapshot that the key of a removed writer signed counts only if a ledger states it: owners state all that they find once the removal is
+//! - A root that the key of a removed writer signed counts only if a ledger states it: owners state all that they find once the removal is
 //!   announced.
-//! - An owner who finds many snapshots that no ledger states puts one.
+//! - An owner who finds many roots that no ledger states puts one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use drystone_format::config::Removed;
@@ -18,6 +18,7 @@ use drystone_store::{Name, Prefix};
 use crate::error::{Error, Result};
 use crate::gc::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::ledger::{View, first_seen};
+use crate::ledgers::Times;
 use crate::order::{Candidate, arrange, identity};
 use crate::problem::Problems;
 use crate::roots::report_doubles;
@@ -25,14 +26,20 @@ use crate::sightings::Sightings;
 use crate::vault::Vault;
 
 /// Section of what this machine knows that says when snapshots were first seen.
-const SIGHTINGS: &str = "snapshots";
-/// Where snapshots are.
-const SNAPSHOTS: Prefix = Prefix::Roots(RootKind::SNAPSHOT);
+const SNAPSHOTS_SEEN: &str = "snapshots";
+
+/// Section of what this machine knows that says when roots of this kind were first seen.
+fn sightings_of(kind: RootKind) -> String {
+    match kind {
+        RootKind::SNAPSHOT => SNAPSHOTS_SEEN.to_owned(),
+        kind => format!("roots-{}", kind.word()),
+    }
+}
 
 /// What is said of roots that a removed key has signed and that no ledger states.
 pub(crate) const REVOKED: &str = "the key that signed it was removed, and no owner has stated this root: it counts for nobody; remove it from the place";
 
-/// The snapshots that count, and those that should.
+/// The roots of a kind that count, and those that should.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// Those that are there, readable or not.
@@ -45,12 +52,26 @@ pub(crate) struct Listing {
     sightings: Sightings,
 }
 
-/// All snapshots that were read, oldest first, and what is wrong.
-pub(crate) struct Survey {
-    pub(crate) candidates: Vec<Candidate>,
-    /// Snapshots that cannot be read or are missing, and ledgers that cannot be read: one of them may be newer than all others.
+/// A root that counts and was read.
+pub(crate) struct ReadRoot<T> {
+    pub(crate) name: RootName,
+    /// What it says.
+    pub(crate) says: T,
+    /// The key that signed it.
+    pub(crate) writer: VerifyKey,
+    pub(crate) role: Role,
+    pub(crate) seen: FirstSeen,
+    /// Number of the first ledger that states it.
+    pub(crate) stated: Option<u64>,
+}
+
+/// All roots of a kind that were read, and what is wrong; `R` is what is kept of each.
+pub(crate) struct Surveyed<R> {
+    /// Of snapshots: oldest first.
+    pub(crate) candidates: Vec<R>,
+    /// Roots that cannot be read or are missing, and ledgers that cannot be read: one of them may be newer than all others.
     pub(crate) problems: Problems,
-    /// Snapshots of others than owners and this client that cannot be read: none of them is the latest of theirs.
+    /// Roots of others than owners and this client that cannot be read: none of them is the latest of theirs.
     pub(crate) foreign: Problems,
     /// What counts for nobody, or counts though something about it is odd.
     pub(crate) ignored: Problems,
@@ -58,9 +79,15 @@ pub(crate) struct Survey {
     pub(crate) revoked: Vec<RootName>,
 }
 
-impl Survey {
-    /// The snapshots, and everything that is wrong with any.
-    pub(crate) fn told(self) -> (Vec<Candidate>, Problems) {
+/// All snapshots that were read.
+pub(crate) type Survey = Surveyed<Candidate>;
+
+/// All roots of a kind that were read.
+pub(crate) type RootSurvey<T> = Surveyed<ReadRoot<T>>;
+
+impl<R> Surveyed<R> {
+    /// The roots, and everything that is wrong with any.
+    pub(crate) fn told(self) -> (Vec<R>, Problems) {
         let mut problems = self.problems;
         problems.append(self.foreign);
         problems.append(self.ignored);
@@ -76,26 +103,29 @@ fn credible(seen: FirstSeen, now: i64) -> FirstSeen {
     }
 }
 
-/// Says that a snapshot was stated or seen before and is not there.
+/// Says that a root was stated or seen before and is not there.
 fn missed(root: &RootName) -> String {
-    let id = root.hash.short();
-    format!(
-        "owners or this machine know this snapshot, nobody has forgotten it, and no place that answered has it: lost, hidden, or rolled back \
-         (to give it up: drystone forget {id})"
-    )
+    let known = "nobody has forgotten it, and no place that answered has it: lost, hidden, or rolled back";
+    match root.kind {
+        RootKind::SNAPSHOT => format!(
+            "owners or this machine know this snapshot, {known} (to give it up: drystone forget {})",
+            root.hash.short()
+        ),
+        _ => format!("owners or this machine know this root, {known}"),
+    }
 }
 
 impl Vault {
-    /// Lists the snapshots, and notes on this machine which ones it has seen by now.
-    pub(crate) fn snapshot_listing(&self) -> Result<Listing> {
-        let mut there = self.root_names(&SNAPSHOTS)?;
+    /// Lists the roots of a kind, and notes on this machine which ones it has seen by now.
+    pub(crate) fn root_listing(&self, kind: RootKind) -> Result<Listing> {
+        let mut there = self.root_names(&Prefix::Roots(kind))?;
         // Read after: what is forgotten meanwhile is not listed.
         self.ledgers.refresh()?;
-        let missing = self.find_missing(&mut there, &|kind| kind == RootKind::SNAPSHOT)?;
+        let missing = self.find_missing(&mut there, &|found| found == kind)?;
         let view = self.ledgers.view();
         there.retain(|root| view.is_live(&root.numbered()));
         let revoked = self.take_revoked(&view, &mut there)?;
-        let sightings = self.note_seen(&view, &there)?;
+        let sightings = self.note_seen(&view, kind, &there)?;
         Ok(Listing {
             there,
             missing,
@@ -112,14 +142,17 @@ impl Vault {
         there: &mut Vec<RootName>,
         is_meant: &dyn Fn(RootKind) -> bool,
     ) -> Result<Vec<RootName>> {
-        let (view, sightings) = (self.ledgers.view(), self.sightings()?);
+        let (view, seen) = (self.ledgers.view(), self.seen_roots(is_meant)?);
         let found: BTreeSet<Numbered> = there.iter().map(RootName::numbered).collect();
         let mut missing = Vec::new();
-        for root in view.missing(&sightings.seen().keys().copied().collect(), &found) {
+        for root in view.missing(&seen.keys().copied().collect(), &found) {
             let stated = view.stated.live.get(&root);
-            let kind = stated.and_then(|live| RootKind::from_word(live.kind.as_str()));
+            let stated = stated.and_then(|live| RootKind::from_word(live.kind.as_str()));
+            let Some(kind) = stated.or_else(|| seen.get(&root).copied()) else {
+                continue;
+            };
             let root = RootName {
-                kind: kind.unwrap_or(RootKind::SNAPSHOT),
+                kind,
                 registration: root.registration,
                 number: root.number,
                 hash: root.hash,
@@ -182,6 +215,33 @@ impl Vault {
 
     /// The same; what counts for nobody apart from what may be a snapshot.
     pub(crate) fn survey(&self) -> Result<Survey> {
+        let found = self.survey_roots(RootKind::SNAPSHOT, &|root| self.opened_snapshot(root))?;
+        let candidates = found.candidates.into_iter().map(|one| Candidate {
+            id: one.name.hash,
+            identity: identity(self.id(), one.name.hash, &one.says),
+            snapshot: one.says,
+            writer: one.writer,
+            role: one.role,
+            seen: one.seen,
+            stated: one.stated,
+        });
+        let mut candidates: Vec<Candidate> = candidates.collect();
+        arrange(&mut candidates);
+        Ok(Survey {
+            candidates,
+            problems: found.problems,
+            foreign: found.foreign,
+            ignored: found.ignored,
+            revoked: found.revoked,
+        })
+    }
+
+    /// Reads all roots of a kind; `open` says what is kept of what each says.
+    pub(crate) fn survey_roots<T>(
+        &self,
+        kind: RootKind,
+        open: &dyn Fn(&SignedRoot) -> Result<T>,
+    ) -> Result<RootSurvey<T>> {
         let (mut candidates, mut signed) = (Vec::new(), Vec::new());
         let (mut foreign, mut ignored) = (Problems::default(), Problems::default());
         let Listing {
@@ -190,7 +250,7 @@ impl Vault {
             revoked,
             view,
             sightings,
-        } = self.snapshot_listing()?;
+        } = self.root_listing(kind)?;
         let (_, mut problems) = self.ledgers.problems();
         for root in missing {
             problems.push(Name::root(&root).as_str(), missed(&root));
@@ -200,18 +260,17 @@ impl Vault {
             let read = self.signed_root(&name);
             let certificate = read.as_ref().map(|root| root.certificate).ok();
             let is_foreign = certificate.is_some_and(|one| one.role != Role::Owner && !self.is_own(&one.writer));
-            match read.and_then(|root| Ok((self.opened_snapshot(&root)?, root))) {
-                Ok((snapshot, root)) => {
+            match read.and_then(|root| Ok((open(&root)?, root.certificate))) {
+                Ok((says, certificate)) => {
                     signed.push(name);
                     let own = sightings.get(&name).unwrap_or(FirstSeen { not_at: None, at: now });
                     let numbered = name.numbered();
                     let seen = times.get(&numbered).map_or(own, |time| first_seen(own, *time));
-                    candidates.push(Candidate {
-                        id: name.hash,
-                        identity: identity(self.id(), name.hash, &snapshot),
-                        snapshot,
-                        writer: root.certificate.writer,
-                        role: root.certificate.role,
+                    candidates.push(ReadRoot {
+                        name,
+                        says,
+                        writer: certificate.writer,
+                        role: certificate.role,
                         seen: credible(seen, now),
                         stated: view.stated.live.get(&numbered).map(|live| live.first),
                     });
@@ -226,8 +285,7 @@ impl Vault {
         }
         self.state_many(&view, &signed);
         report_doubles(signed, &mut ignored);
-        arrange(&mut candidates);
-        Ok(Survey {
+        Ok(RootSurvey {
             candidates,
             problems,
             foreign,
@@ -236,21 +294,31 @@ impl Vault {
         })
     }
 
-    /// Writes down which snapshots this machine has seen by now, outside of the cache; these are there.
-    pub(crate) fn note_seen(&self, view: &View, there: &[RootName]) -> Result<Sightings> {
+    /// Writes down which roots of a kind this machine has seen by now, outside of the cache; these are there.
+    pub(crate) fn note_seen(&self, view: &View, kind: RootKind, there: &[RootName]) -> Result<Sightings> {
         let now = self.context.clock.now();
-        self.update_sightings(|sightings| sightings.look(there, &|root| view.is_live(root), now))
+        self.update_sightings(kind, |sightings| sightings.look(there, &|root| view.is_live(root), now))
     }
 
-    /// Writes down that this machine has made a snapshot: it misses it from now on.
-    pub(crate) fn note_own(&self, root: Numbered) -> Result<()> {
-        let now = self.context.clock.now();
-        self.update_sightings(|sightings| sightings.add(root, now)).map(drop)
+    /// Writes down which roots of all kinds that count this machine has seen by now; these are there.
+    pub(crate) fn note_all_seen(&self, view: &View, there: &[RootName]) -> Result<()> {
+        for kind in self.listed_kinds() {
+            let its = there.iter().filter(|root| root.kind == kind);
+            self.note_seen(view, kind, &its.copied().collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 
-    fn update_sightings(&self, change: impl FnOnce(&mut Sightings)) -> Result<Sightings> {
+    /// Writes down that this machine has made a root: it misses the root from now on.
+    pub(crate) fn note_own(&self, root: &RootName) -> Result<()> {
+        let now = self.context.clock.now();
+        self.update_sightings(root.kind, |sightings| sightings.add(root.numbered(), now))
+            .map(drop)
+    }
+
+    fn update_sightings(&self, kind: RootKind, change: impl FnOnce(&mut Sightings)) -> Result<Sightings> {
         let mut sightings = Sightings::default();
-        self.known().update_section(&self.id(), SIGHTINGS, |before| {
+        self.known().update_section(&self.id(), &sightings_of(kind), |before| {
             sightings = Sightings::decode(&before.unwrap_or_default());
             change(&mut sightings);
             sightings.encode()
@@ -258,9 +326,27 @@ impl Vault {
         Ok(sightings)
     }
 
-    /// The snapshots that this machine has seen, by now or long ago.
-    pub(crate) fn sightings(&self) -> Result<Sightings> {
-        let seen = self.known().section(&self.id(), SIGHTINGS)?;
+    /// The roots of a kind that this machine has seen, by now or long ago.
+    fn sightings(&self, kind: RootKind) -> Result<Sightings> {
+        let seen = self.known().section(&self.id(), &sightings_of(kind))?;
         Ok(Sightings::decode(&seen.unwrap_or_default()))
+    }
+
+    /// The roots of these kinds that this machine has seen.
+    fn seen_roots(&self, is_meant: &dyn Fn(RootKind) -> bool) -> Result<BTreeMap<Numbered, RootKind>> {
+        let mut seen = BTreeMap::new();
+        for kind in self.listed_kinds().into_iter().filter(|kind| is_meant(*kind)) {
+            seen.extend(self.sightings(kind)?.seen().keys().map(|root| (*root, kind)));
+        }
+        Ok(seen)
+    }
+
+    /// When this machine saw the roots of all kinds that count first.
+    pub(crate) fn all_sightings(&self) -> Result<Times> {
+        let mut all = Times::new();
+        for kind in self.listed_kinds() {
+            all.extend(self.sightings(kind)?.seen());
+        }
+        Ok(all)
     }
 }

@@ -1,4 +1,4 @@
-//! Check: is everything there that the snapshots need? Reads metadata only; data is scrub's.
+//! Check: is everything there that the snapshots and other roots need? Reads metadata only; data is scrub's.
 //!
 //! - Names every file that lost something, in every snapshot; goes on after every problem.
 //! - What is stored as it should be, but is marked as not whole, is incomplete, not damaged.
@@ -13,14 +13,18 @@ use std::sync::Arc;
 use std::vec::IntoIter;
 
 use drystone_format::RootId;
+use drystone_format::kinds::Kept;
 use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::recipe::{Part, Recipe, decode_node};
+use drystone_format::root::{RootKind, RootName};
 use drystone_format::tree::{Entry, Kind};
 use drystone_store::Name;
 
+use crate::candidates::RootSurvey;
 use crate::catalog::Catalog;
 use crate::content::TreeReader;
 use crate::error::{Error, Result};
+use crate::kinds::root_path;
 use crate::order::Candidate;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
@@ -53,6 +57,8 @@ pub struct CheckOptions {
 pub struct CheckReport {
     /// Snapshots whose root could be read.
     pub snapshots: u64,
+    /// Roots of other kinds that could be read.
+    pub other_roots: u64,
     /// Files and directories looked at, shared trees once.
     pub entries: u64,
     /// Packs at the place that could be indexed.
@@ -63,6 +69,10 @@ pub struct CheckReport {
     pub problems: Problems,
     /// Snapshots that lost something, and how many of their files and directories.
     pub hit: Vec<(RootId, u64)>,
+    /// Roots of other kinds that lost something, and how many of the things that they keep.
+    pub other_hit: Vec<(RootName, u64)>,
+    /// Kinds of roots that count and that this program does not know: nothing that they need was looked at.
+    pub unknown_kinds: Vec<String>,
     /// What cannot be read while a place is away, and is not known to be lost.
     pub out_of_reach: Problems,
     /// Files and directories that are marked as not whole: bytes of them were lost, or mixed, before or when they were stored.
@@ -116,8 +126,12 @@ impl Vault {
     pub fn check(&self, options: &CheckOptions) -> Result<CheckReport> {
         // Snapshots first, packs after: of a backup that ends meanwhile nothing seems to be missing.
         let mut survey = self.survey()?;
-        let revoked = std::mem::take(&mut survey.revoked);
-        let (snapshots, problems) = survey.told();
+        let mut revoked = std::mem::take(&mut survey.revoked);
+        let (snapshots, mut problems) = survey.told();
+        let mut others = Others::default();
+        for (kind, survey) in self.survey_others()? {
+            others.add(kind, survey, &mut revoked, &mut problems);
+        }
         let catalog = self.fresh_catalog()?;
         catalog.reread()?;
         catalog.forget_missed();
@@ -161,9 +175,37 @@ impl Vault {
                 checker.report.hit.push((id, lost));
             }
         }
+        checker.others(others)?;
         let report = checker.finish();
         self.remember_altered()?;
         Ok(report)
+    }
+}
+
+/// Roots of other kinds than snapshots.
+#[derive(Default)]
+struct Others {
+    roots: Vec<(RootName, Vec<Kept>)>,
+    unknown_kinds: Vec<String>,
+}
+
+impl Others {
+    /// Takes in the roots of a kind; there is no survey of one that this program does not know.
+    fn add(
+        &mut self,
+        kind: RootKind,
+        survey: Option<RootSurvey<Vec<Kept>>>,
+        revoked: &mut Vec<RootName>,
+        problems: &mut Problems,
+    ) {
+        let Some(mut survey) = survey else {
+            self.unknown_kinds.push(kind.word().to_owned());
+            return;
+        };
+        revoked.append(&mut survey.revoked);
+        let (found, wrong) = survey.told();
+        problems.append(wrong);
+        self.roots.extend(found.into_iter().map(|root| (root.name, root.says)));
     }
 }
 
@@ -181,6 +223,26 @@ pub(crate) fn fingerprint(recipe: &Recipe) -> u128 {
 }
 
 impl Checker<'_> {
+    /// Looks at what roots of other kinds keep alive.
+    fn others(&mut self, others: Others) -> Result<()> {
+        self.report.unknown_kinds = others.unknown_kinds;
+        for (name, kept) in others.roots {
+            self.report.other_roots += 1;
+            let before = self.report.problems.count();
+            for kept in &kept {
+                match kept {
+                    Kept::Tree(recipe) => self.tree(recipe, root_path(&name))?,
+                    Kept::Stream(recipe) => self.file(recipe, &root_path(&name))?,
+                }
+            }
+            let lost = self.report.problems.count() - before;
+            if lost > 0 {
+                self.report.other_hit.push((name, lost));
+            }
+        }
+        Ok(())
+    }
+
     /// Walks the tree at `path`; an error is of this program's side, damage is a problem.
     fn tree(&mut self, recipe: &Recipe, mut path: Vec<u8>) -> Result<()> {
         let mut levels = Vec::new();

@@ -7,6 +7,7 @@
 //! - Worst first; a vault with nothing wrong gives notes at most.
 
 use drystone_format::keys::Role;
+use drystone_format::root::RootKind;
 use drystone_format::slot::Lock;
 use drystone_format::tree::Time;
 use drystone_store::{Kind, Name};
@@ -184,8 +185,15 @@ impl Vault {
         for problem in survey.problems.iter().chain(survey.foreign.iter()) {
             findings.push(Grade::Lost, problem.to_string(), &self.giving_up(&problem.path));
         }
-        let mut strange = Problems::default();
-        self.check_roots(&survey.revoked, &mut strange)?;
+        let (mut strange, mut revoked) = (Problems::default(), survey.revoked);
+        for other in self.survey_others()?.into_iter().filter_map(|(_, survey)| survey) {
+            for problem in other.problems.iter().chain(other.foreign.iter()) {
+                findings.push(Grade::Lost, problem.to_string(), &self.giving_up(&problem.path));
+            }
+            strange.append(other.ignored);
+            revoked.extend(other.revoked);
+        }
+        self.check_roots(&revoked, &mut strange)?;
         self.check_presences(&mut strange)?;
         strange.append(self.epochs.problems());
         for problem in strange.iter().chain(survey.ignored.iter()) {
@@ -202,7 +210,9 @@ impl Vault {
     fn giving_up(&self, path: &[u8]) -> String {
         let name = std::str::from_utf8(path).ok().and_then(|path| Name::parse(path).ok());
         let command = match name.map(|name| name.kind()) {
-            Some(Kind::Root(root)) => format!("drystone forget {}", root.hash.short()),
+            Some(Kind::Root(root)) if root.kind == RootKind::SNAPSHOT => {
+                format!("drystone forget {}", root.hash.short())
+            }
             Some(Kind::Ledger(number, hash)) => format!("drystone vault resolve --ledger {number}-{hash}"),
             Some(Kind::Config(..)) => "drystone vault resolve".to_owned(),
             Some(Kind::Key(slot)) => format!("drystone key remove {}", slot.short()),

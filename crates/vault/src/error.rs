@@ -239,6 +239,16 @@ pub enum Error {
         /// The kind.
         kind: String,
     },
+    /// Roots of this kind do not count in this vault, or this program does not know them; nothing was changed.
+    #[error(
+        "{place}: roots of the kind `{kind}` are not in use in this vault, or this program does not know them; nothing was changed"
+    )]
+    UnlistedRoots {
+        /// The vault's place.
+        place: String,
+        /// The kind.
+        kind: String,
+    },
     /// It is not certain which configuration is in force; nothing was changed.
     #[error("{place}: {why}; nothing was changed")]
     UncertainConfig {

@@ -128,7 +128,7 @@ impl Vault {
 
 /// gc would take what only such roots need for garbage.
 fn refuse_unknown_kinds(config: &Config, place: &str) -> Result<()> {
-    let is_known = |word: &String| RootKind::KNOWN.iter().any(|kind| kind.word() == word);
+    let is_known = |word: &String| RootKind::from_word(word).and_then(RootKind::known).is_some();
     let is_unknown = |word: &&String| !is_known(word);
     match config.root_kinds.iter().find(is_unknown) {
         None => Ok(()),

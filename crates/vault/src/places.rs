@@ -278,7 +278,7 @@ impl Vault {
     }
 
     /// The one in force, to be changed.
-    fn next_config(&self) -> Result<Config> {
+    pub(crate) fn next_config(&self) -> Result<Config> {
         self.standing().next(self.context.clock.now(), None)
     }
 
@@ -299,7 +299,7 @@ impl Vault {
     }
 
     /// Makes `config` with these places the one in force, and gives the vault back as it then lies.
-    fn switch(self, mut config: Config, sites: Vec<Site>) -> Result<Self> {
+    pub(crate) fn switch(self, mut config: Config, sites: Vec<Site>) -> Result<Self> {
         self.refuse_if_moved(&sites)?;
         config.places = sites.iter().map(|site| site.entry.clone()).collect();
         let place = if sites.is_empty() {

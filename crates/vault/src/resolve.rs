@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use drystone_format::RootId;
 use drystone_format::keys::{Role, VerifyKey};
+use drystone_format::root::RootKind;
 use drystone_format::snapshot::Snapshot;
 
 use crate::candidates::Survey;
@@ -178,7 +179,7 @@ impl Vault {
     /// Snapshots, readable or not, whose ids begin with `text`, if it is long enough.
     pub(crate) fn ids_beginning(&self, text: &str) -> Result<Vec<RootId>> {
         let matching = |id: &RootId| text.len() >= PREFIX_MIN && id.to_string().starts_with(text);
-        let listing = self.snapshot_listing()?;
+        let listing = self.root_listing(RootKind::SNAPSHOT)?;
         // One that is missing can be named as well, to be forgotten.
         let all = listing.there.iter().chain(&listing.missing);
         let ids: BTreeSet<RootId> = all.map(|root| root.hash).collect();

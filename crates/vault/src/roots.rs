@@ -37,11 +37,6 @@ impl RootNames {
 }
 
 impl Vault {
-    /// Returns true if roots of this kind count: owners have admitted it.
-    pub(crate) fn is_listed(&self, kind: RootKind) -> bool {
-        self.config().lists(kind.word())
-    }
-
     /// The names of all roots under `prefix`, in their order; those that count and those that do not.
     pub(crate) fn root_names(&self, prefix: &Prefix) -> Result<Vec<RootName>> {
         let mut names = Vec::new();
@@ -78,9 +73,7 @@ impl Vault {
 
     /// What a snapshot's root says.
     pub(crate) fn opened_snapshot(&self, root: &SignedRoot) -> Result<Snapshot> {
-        let damaged = |source| self.place.damaged(&Name::root(&root.name))(source);
-        let opened = root.open(&self.secrets).map_err(damaged)?;
-        Snapshot::decode(&opened.payload).map_err(damaged)
+        Snapshot::decode(&self.payload_of(root)?).map_err(self.place.damaged(&Name::root(&root.name)))
     }
 
     /// Reports roots that count for nobody: of kinds that are not in use in this vault, or of removed keys, which `revoked` are; and

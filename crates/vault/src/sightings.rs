@@ -1,15 +1,15 @@
-//! Which snapshots this machine has seen, and when for the first time. Kept outside of the cache, beside what else it knows.
+//! Which roots of a kind this machine has seen, and when for the first time. Kept outside of the cache, beside what else it knows.
 //!
-//! - A snapshot that was seen stays known until an owner forgets it, or gc finds that its writer was given up before it published it.
+//! - A root that was seen stays known until an owner forgets it, or gc finds that its writer was given up before it published it.
 //! - So one that a place hides or loses, and a whole place that was rolled back, are missed and not just absent.
 
 use std::collections::BTreeMap;
 
 use drystone_format::ledger::{FirstSeen, Numbered};
-use drystone_format::root::{RootKind, RootName};
+use drystone_format::root::RootName;
 use drystone_format::{RegistrationId, RootId, tree::Time};
 
-/// Records of first sightings: time of the last look; for each snapshot its registration, number, hash, look before, look that saw it.
+/// Records of first sightings: time of the last look; for each root its registration, number, hash, look before, look that saw it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sightings {
     last_look: Option<i64>,
@@ -68,7 +68,7 @@ impl Sightings {
             at: now.seconds,
         };
         let mut has_new = self.seen.len() != count;
-        for root in there.iter().filter(|root| root.kind == RootKind::SNAPSHOT) {
+        for root in there {
             self.seen.entry(root.numbered()).or_insert_with(|| {
                 has_new = true;
                 first
@@ -80,7 +80,7 @@ impl Sightings {
         }
     }
 
-    /// Takes in a snapshot that this machine has made itself.
+    /// Takes in a root that this machine has made itself.
     pub(crate) fn add(&mut self, root: Numbered, now: Time) {
         let first = FirstSeen {
             not_at: self.last_look,
@@ -93,7 +93,7 @@ impl Sightings {
         self.seen.get(&root.numbered()).copied()
     }
 
-    /// All snapshots that were seen.
+    /// All roots that were seen.
     pub(crate) fn seen(&self) -> &BTreeMap<Numbered, FirstSeen> {
         &self.seen
     }
@@ -103,6 +103,7 @@ impl Sightings {
 mod tests {
     use std::collections::BTreeSet;
 
+    use drystone_format::root::RootKind;
     use proptest::prelude::*;
 
     use super::*;

@@ -6,13 +6,10 @@ use std::collections::BTreeSet;
 
 use drystone_format::RootId;
 use drystone_format::keys::{Role, VerifyKey};
-use drystone_format::ledger::Numbered;
 use drystone_format::root::{RootKind, RootState};
 use drystone_format::snapshot::Snapshot;
 
-use crate::context::Source;
 use crate::error::Result;
-use crate::gc::registration::Publication;
 use crate::ingest::Finished;
 use crate::problem::Problems;
 use crate::vault::Vault;
@@ -22,39 +19,17 @@ impl Vault {
     ///
     /// After [`Error::GivenUp`](crate::Error::GivenUp) the run has to be repeated: while it was silent, gc may have deleted what it relied on.
     pub fn publish(&self, snapshot: &Snapshot, stored: &Finished) -> Result<RootId> {
-        self.publish_root(snapshot, stored, RootState::Last)
+        self.publish_root(RootKind::SNAPSHOT, &snapshot.encode(), stored, RootState::Last)
     }
 
     /// Makes a snapshot visible as [`Vault::publish`] does; the run stays registered, and [`Vault::ingest_on`] goes on with it.
     pub fn publish_open(&self, snapshot: &Snapshot, stored: &Finished) -> Result<RootId> {
-        self.publish_root(snapshot, stored, RootState::Open)
-    }
-
-    fn publish_root(&self, snapshot: &Snapshot, stored: &Finished, state: RootState) -> Result<RootId> {
-        let publication = Publication {
-            kind: RootKind::SNAPSHOT,
-            payload: &snapshot.encode(),
-            state,
-            work: &stored.work,
-            index_part: stored.index_part(),
-        };
-        let (registration, number, id) = stored.work.registration().publish(
-            &publication,
-            &|| self.follow_config(),
-            &mut Source(&*self.context.entropy),
-        )?;
-        // Whoever made it has seen it. That it cannot be written down makes the snapshot no less durable; the next look does.
-        let _ = self.note_own(Numbered {
-            registration,
-            number,
-            hash: id,
-        });
-        Ok(id)
+        self.publish_root(RootKind::SNAPSHOT, &snapshot.encode(), stored, RootState::Open)
     }
 
     /// The ids of all snapshots, in no order; without those that an owner has forgotten, wherever they come from.
     pub fn snapshot_ids(&self) -> Result<Vec<RootId>> {
-        let names = self.snapshot_listing()?.there;
+        let names = self.root_listing(RootKind::SNAPSHOT)?.there;
         let ids: BTreeSet<RootId> = names.into_iter().map(|root| root.hash).collect();
         Ok(ids.into_iter().collect())
     }

@@ -30,10 +30,10 @@ impl Vault {
     /// Puts the ledger that adds `change` to the newest ones, which were read just before; durable on return. Returns false if they state
     /// all of that already. Needs an owner's key.
     pub(crate) fn put_ledger(&self, change: &Change) -> Result<bool> {
-        let sightings = self.sightings()?;
+        let own = self.all_sightings()?;
         let mut random = Source(&*self.context.entropy);
         let now = self.context.clock.now();
-        let has_put = self.ledgers.put(change, sightings.seen(), now, &mut random)?;
+        let has_put = self.ledgers.put(change, &own, now, &mut random)?;
         self.epochs.follow(&self.ledgers);
         Ok(has_put)
     }
@@ -62,9 +62,9 @@ impl Vault {
         for root in names.iter().filter(|root| view.is_live(&root.numbered())) {
             let read = self.signed_root(root);
             // What nobody can read is not vouched for.
-            let read = read.and_then(|signed| match root.kind == RootKind::SNAPSHOT {
-                true => self.opened_snapshot(&signed).map(|_| signed),
-                false => Ok(signed),
+            let read = read.and_then(|signed| match root.kind.known() {
+                Some(_) => self.kept_by(&signed).map(|_| signed),
+                None => Ok(signed),
             });
             match read {
                 Ok(signed) if !self.is_revoked(&view, &signed) => {

@@ -13,6 +13,7 @@ use drystone_store::Name;
 use super::{Findings, Grade};
 use crate::check::CheckOptions;
 use crate::error::Result;
+use crate::kinds::root_path;
 use crate::order::Candidate;
 use crate::vault::Vault;
 
@@ -43,7 +44,7 @@ impl Vault {
             return Ok(true);
         }
         let report = self.check(options)?;
-        if report.out_of_reach.is_empty() && report.hit.is_empty() {
+        if report.out_of_reach.is_empty() && report.hit.is_empty() && report.other_hit.is_empty() {
             catalog.losses.clear_noted()?;
         }
         let candidates = self.candidates()?.0;
@@ -60,7 +61,14 @@ impl Vault {
             };
             findings.push(Grade::Lost, what, &next);
         }
-        if !report.hit.is_empty() {
+        for (root, count) in &report.other_hit {
+            let what = format!(
+                "{} {count} of the things that it keeps cannot be read whole (drystone check names them)",
+                String::from_utf8_lossy(&root_path(root))
+            );
+            findings.push(Grade::Lost, what, "bring it back from a copy of the vault");
+        }
+        if !report.hit.is_empty() || !report.other_hit.is_empty() {
             // What is known is named by what it costs.
             return Ok(true);
         }

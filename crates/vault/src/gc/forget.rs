@@ -1,11 +1,11 @@
-//! Forgetting snapshots: naming them in a ledger, then removing their roots. Frees nothing; that is gc's.
+//! Forgetting snapshots and other roots: naming them in a ledger, then removing them. Frees nothing; that is gc's.
 //!
 //! - A root that a ledger forgets counts for nobody from then on, also where a place that was away brings it back.
 
 use drystone_format::RootId;
 use drystone_format::root::RootName;
 use drystone_format::snapshot::Snapshot;
-use drystone_store::Name;
+use drystone_store::{Name, Prefix};
 
 use crate::error::Result;
 use crate::features::Act;
@@ -26,7 +26,7 @@ impl Vault {
         Ok((groups, problems))
     }
 
-    /// Drops snapshots; durable on return. Needs an owner's key. Nothing is freed before the next gc.
+    /// Drops snapshots, and roots of any other kind; durable on return. Needs an owner's key. Nothing is freed before the next gc.
     pub fn forget(&self, ids: &[RootId]) -> Result<()> {
         self.may_govern("forget snapshots")?;
         self.allow(Act::Forget)?;
@@ -37,23 +37,25 @@ impl Vault {
     }
 
     fn forget_now(&self, ids: &[RootId]) -> Result<()> {
-        let listing = self.snapshot_listing()?;
+        let mut there = self.root_names(&Prefix::AllRoots)?;
+        self.ledgers.refresh()?;
+        let missing = self.find_missing(&mut there, &|_| true)?;
         let mut names: Vec<RootName> = ids
             .iter()
             .map(|id| self.names_of(id))
             .collect::<Result<Vec<_>>>()?
             .concat();
         // One that no place has any more is forgotten by the name that a ledger or this machine knows.
-        let missing = listing.missing.iter().filter(|root| ids.contains(&root.hash));
+        let missing = missing.into_iter().filter(|root| ids.contains(&root.hash));
         names.extend(missing);
         self.put_ledger(&Change {
             forgotten: names.iter().map(RootName::numbered).collect(),
             ..Change::default()
         })?;
         // Also this machine misses them no more, whatever becomes of the ledger.
-        let (view, mut there) = (self.ledgers.view(), listing.there);
+        let view = self.ledgers.view();
         there.retain(|root| view.is_live(&root.numbered()));
-        self.note_seen(&view, &there)?;
+        self.note_all_seen(&view, &there)?;
         if self.place.is_stale() {
             // Who lists late might miss the ledger and not the roots. gc removes them, once every list shows it.
             return Ok(());

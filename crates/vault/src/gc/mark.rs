@@ -1,4 +1,4 @@
-//! Marking: which chunks do the roots need? Trees and recipes are read by several threads, each of them once.
+//! Marking: which chunks do the roots need, of whatever kind they are? Trees and recipes are read by several threads, each of them once.
 //!
 //! - What cannot be read stops it, with its name: nothing is deleted on incomplete knowledge.
 //! - Data is not read, and need not be there: what is lost already keeps nothing else.
@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use drystone_format::kinds::Kept;
 use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::recipe::{Part, Recipe, decode_node};
 use drystone_format::seal::PackKind;
@@ -39,9 +40,9 @@ pub(crate) struct Marker<'a> {
     pub(crate) entered_count: AtomicUsize,
 }
 
-/// A tree to walk, and how a person would name it.
+/// What a root or a directory keeps alive, and how a person would name it.
 pub(crate) struct Job {
-    pub(crate) tree: Recipe,
+    pub(crate) kept: Kept,
     pub(crate) path: Vec<u8>,
 }
 
@@ -53,7 +54,7 @@ struct Level {
 }
 
 impl Marker<'_> {
-    /// Marks everything that these trees need.
+    /// Marks everything that is kept alive.
     pub(crate) fn mark(&self, roots: Vec<Job>) -> Result<()> {
         let jobs = Jobs::new(roots);
         let failure = Mutex::new(None);
@@ -71,7 +72,16 @@ impl Marker<'_> {
     }
 
     fn walk(&self, job: Job, jobs: &Jobs) -> Result<()> {
-        let Job { tree, mut path } = job;
+        let (tree, mut path) = match job {
+            Job {
+                kept: Kept::Stream(recipe),
+                path,
+            } => return self.stream(&recipe, &path),
+            Job {
+                kept: Kept::Tree(tree),
+                path,
+            } => (tree, path),
+        };
         let mut levels = Vec::new();
         self.enter(&tree, &path, &mut levels)?;
         while let Some(level) = levels.last_mut() {
@@ -88,13 +98,16 @@ impl Marker<'_> {
             match &entry.kind {
                 Kind::Dir(recipe) if jobs.offer(recipe, &path) => {}
                 Kind::Dir(recipe) => self.enter(recipe, &path, &mut levels)?,
-                Kind::File(recipe) => self
-                    .recipe(recipe, PackKind::Data)
-                    .map_err(|error| unmarked(&path, error))?,
+                Kind::File(recipe) => self.stream(recipe, &path)?,
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn stream(&self, recipe: &Recipe, path: &[u8]) -> Result<()> {
+        self.recipe(recipe, PackKind::Data)
+            .map_err(|error| unmarked(path, error))
     }
 
     fn enter(&self, recipe: &Recipe, path: &[u8], levels: &mut Vec<Level>) -> Result<()> {
@@ -250,7 +263,7 @@ impl Jobs {
             return false;
         }
         state.jobs.push(Job {
-            tree: tree.clone(),
+            kept: Kept::Tree(tree.clone()),
             path: path.to_vec(),
         });
         self.wake.notify_one();

@@ -51,6 +51,8 @@ impl Default for GcOptions {
 pub struct GcReport {
     /// Snapshots that were marked from.
     pub snapshots: u64,
+    /// Roots of other kinds that were marked from.
+    pub other_roots: u64,
     /// Packs there were, and their bytes.
     pub packs: u64,
     /// Bytes of these.

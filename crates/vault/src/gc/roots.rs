@@ -3,7 +3,7 @@
 //! - A root that its writer has not signed counts for nobody and stops nothing; one that cannot be read stops gc.
 //! - A root of a kind that is not in use makes nothing live, but is part of its writer's chain of numbers.
 
-use drystone_format::root::{RootName, RootState};
+use drystone_format::root::{RootKind, RootName, RootState};
 use drystone_store::{Name, Prefix};
 
 use crate::candidates::REVOKED;
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::gc::mark::{Job, unmarked};
 use crate::gc::protocol::{Published, Registrations};
 use crate::gc::run::Run;
+use crate::kinds::root_path;
 use crate::ledger::View;
 use crate::roots::{UNLISTED, report_doubles};
 
@@ -27,8 +28,8 @@ pub(crate) fn counts_for_nobody(error: &Error) -> bool {
     is_foreign || matches!(source, E::Authentication { .. } | E::Signature { .. })
 }
 
-/// What a root says of its writer, and the tree that it makes live, if its kind counts.
-type Read = (Published, Option<Job>);
+/// What a root says of its writer, and what it makes live: nothing, if its kind does not count.
+type Read = (Published, Vec<Job>);
 
 impl Run<'_> {
     /// Lists the roots, and reads those that are new: their trees are to be marked, and what they say of their writers counts.
@@ -40,16 +41,17 @@ impl Run<'_> {
         let standing = self.vault.epochs.follow(&self.vault.ledgers);
         self.roots = names.into_iter().collect();
         self.read.retain(&self.roots.iter().map(RootName::numbered).collect());
-        for root in &self.roots {
+        for root in &self.roots.clone() {
             let name = Name::root(root);
             let is_void = self.forged.contains(&name) || self.revoked.contains(root);
             if self.read.has(root) || is_void || !standing.counts(root) {
                 continue;
             }
             match self.read_root(root, &view) {
-                Ok(Some((published, tree))) => {
+                Ok(Some((published, kept))) => {
                     self.read.insert(root, published);
-                    self.unmarked.extend(tree);
+                    self.unmarked.extend(kept);
+                    self.count(root);
                 }
                 Ok(None) => drop(self.revoked.insert(*root)),
                 // Removed since it was listed, by somebody who forgot it before.
@@ -73,12 +75,14 @@ impl Run<'_> {
         if !is_stated && self.vault.is_dismissed(view, &signed.certificate.writer) {
             return Ok(None);
         }
-        let mut job = None;
+        let mut jobs = Vec::new();
         if self.vault.is_listed(root.kind) {
-            let mut path = root.hash.short().into_bytes();
-            path.push(b':');
-            let tree = self.vault.opened_snapshot(&signed)?.tree;
-            job = Some(Job { tree, path });
+            let path = root_path(root);
+            let kept = self.vault.kept_by(&signed)?.into_iter();
+            jobs.extend(kept.map(|kept| Job {
+                kept,
+                path: path.clone(),
+            }));
         }
         let published = Published {
             previous: signed.previous,
@@ -86,7 +90,16 @@ impl Run<'_> {
             packs: signed.packs,
             is_last: signed.state == RootState::Last,
         };
-        Ok(Some((published, job)))
+        Ok(Some((published, jobs)))
+    }
+
+    /// Counts a root that is marked from.
+    fn count(&mut self, root: &RootName) {
+        if root.kind == RootKind::SNAPSHOT {
+            self.report.snapshots += 1;
+        } else if self.vault.is_listed(root.kind) {
+            self.report.other_roots += 1;
+        }
     }
 
     /// Puts together what presences and roots say.
@@ -111,10 +124,8 @@ impl Run<'_> {
                 why: missing.to_string(),
             });
         }
-        self.vault.note_seen(
-            &self.vault.ledgers.view(),
-            &self.roots.iter().copied().collect::<Vec<_>>(),
-        )?;
+        let roots: Vec<RootName> = self.roots.iter().copied().collect();
+        self.vault.note_all_seen(&self.vault.ledgers.view(), &roots)?;
         match self.missing.as_slice() {
             [] => Ok(()),
             [first, ..] => Err(Error::MissingRoots {

@@ -269,7 +269,8 @@ impl<'a> Run<'a> {
                 Err(Error::Unmarked { is_missing: true, .. }) => {
                     self.options.cancel.check()?;
                     self.marker.begin_again();
-                    (self.read, self.report.snapshots) = (Roots::default(), 0);
+                    self.read = Roots::default();
+                    (self.report.snapshots, self.report.other_roots) = (0, 0);
                     self.unmarked.clear();
                     self.read()?;
                 }
@@ -281,9 +282,7 @@ impl<'a> Run<'a> {
 
     /// Marks from the roots that are not marked yet.
     fn mark_new(&mut self) -> Result<()> {
-        let jobs = std::mem::take(&mut self.unmarked);
-        self.report.snapshots += jobs.len() as u64;
-        self.marker.mark(jobs)
+        self.marker.mark(std::mem::take(&mut self.unmarked))
     }
 
     pub(super) fn sweep(&self) -> Sweep<'_> {

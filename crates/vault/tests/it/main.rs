@@ -22,6 +22,7 @@ mod gc_model;
 mod gc_stress;
 mod golden;
 mod hostile;
+mod kinds;
 mod latest;
 mod ledger_model;
 mod ledgers;
