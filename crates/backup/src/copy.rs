@@ -1,5 +1,6 @@
 //! Copying snapshots into another vault, whose keys, chunk sizes and places are its own.
 //!
+//! - Roots of other kinds are not copied, since their payloads name chunks in ways that only their doors know; the report counts them.
 //! - A snapshot that the target has, or that was copied from it, is not copied again: copies carry where they come from.
 //! - A copy is published when everything that it needs is durable in the target; one that is no better than the copy that
 //!   is there is not published. Of copies that several runs publish at once one stays.
@@ -12,13 +13,14 @@ mod flow;
 mod memo;
 mod there;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use drystone_format::RootId;
 use drystone_format::codec::Compression;
 use drystone_format::keys::Role;
+use drystone_format::root::RootKind;
 use drystone_format::snapshot::{Origin, Snapshot, Totals};
 use drystone_vault::order::{Identity, identity};
 use drystone_vault::{Cancel, Finished, IngestOptions, Problems, Progress, Vault};
@@ -84,6 +86,8 @@ pub struct CopyReport {
     pub stored: Stored,
     /// What could not be read in the source; everything else was copied.
     pub problems: Problems,
+    /// Roots of other kinds that the source has, by kind: a copy takes snapshots alone.
+    pub left_roots: BTreeMap<RootKind, u64>,
 }
 
 /// Copies these snapshots, each durable in the target when it is published; all that came before an error are.
@@ -96,7 +100,11 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
             place: to.place().to_owned(),
         });
     }
-    let mut report = CopyReport::default();
+    let mut report = CopyReport {
+        left_roots: from.count_other_roots()?,
+        ..CopyReport::default()
+    };
+    report.left_roots.retain(|_, count| *count > 0);
     let mut plan = Plan::new(from, to, snapshots, &mut report)?;
     let totals = |of: fn(&Totals) -> u64| {
         let all = plan.due.iter().map(|due| of(&due.snapshot.totals));

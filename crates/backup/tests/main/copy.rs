@@ -12,7 +12,9 @@ use drystone_format::RootId;
 use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
 use drystone_format::keys::Role;
+use drystone_format::kinds::{Kept, TestRoot};
 use drystone_format::recipe::Recipe;
+use drystone_format::root::{RootKind, RootState};
 use drystone_format::snapshot::{Origin, Snapshot};
 use drystone_format::tree::{Entry, Kind, Marks};
 use drystone_store::fail::{Fail, Failure as Fails, Fault};
@@ -116,6 +118,30 @@ fn a_copy_with_other_keys_and_chunk_sizes_restores_the_same() {
     assert_eq!(copied, expected);
     assert_restores(&to, &copied, source.path());
     assert!(report.stored.new_bytes > 3 << 20 && report.read_bytes >= 3 << 20);
+}
+
+#[test]
+fn a_copy_says_which_roots_it_leaves() {
+    let (mut from, to, source) = (Fixture::new(), other(), tempfile::tempdir().unwrap());
+    fs::write(source.path().join("a"), noise(1, 100_000)).unwrap();
+    let id = take(&from, source.path()).snapshot.unwrap();
+    assert!(all(&from, &to).left_roots.is_empty());
+    from.vault = from.vault.admit_roots(RootKind::TEST).unwrap();
+    assert!(all(&from, &to).left_roots.is_empty(), "admitted, and there is none");
+    let tree = from.vault.snapshot(&id).unwrap().tree;
+    let options = IngestOptions {
+        compression: Compression::DEFAULT,
+        progress: Arc::default(),
+        cancel: Cancel::default(),
+    };
+    let run = from.vault.ingest(options).unwrap().finish().unwrap();
+    let kept = TestRoot(vec![Kept::Tree(tree)]).encode();
+    from.vault
+        .publish_root(RootKind::TEST, &kept, &run, RootState::Last)
+        .unwrap();
+    let report = all(&from, &to);
+    assert_eq!(report.left_roots, [(RootKind::TEST, 1)].into());
+    assert_eq!((report.skipped, report.copied.len()), (1, 0));
 }
 
 #[test]

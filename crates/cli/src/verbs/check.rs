@@ -37,14 +37,22 @@ impl Check {
         let (owed, owed_objects) = (report.redundancy.owed_packs, report.redundancy.owed_objects());
         let exit = match Exit::of_damage(&report.problems) {
             Exit::Done if is_altered(&vault) || owed + owed_objects > 0 => Exit::Incomplete,
+            Exit::Done if !report.unknown_kinds.is_empty() => Exit::Incomplete,
             Exit::Done => Exit::of_incomplete(&[&report.out_of_reach, &report.incomplete]),
             exit => exit,
         };
         app.out.problems(&report.problems);
         app.out.problems(&report.out_of_reach);
         app.out.problems(&report.incomplete);
+        for kind in &report.unknown_kinds {
+            app.out.warning(format!(
+                "roots of the kind `{kind}` were not looked at: this program does not know them; install a newer drystone"
+            ));
+        }
         let fields = json!({
             "snapshots": report.snapshots,
+            "other_roots": report.other_roots,
+            "unknown_kinds": report.unknown_kinds,
             "entries": report.entries,
             "packs": report.packs,
             "chunks": report.chunks,

@@ -1,5 +1,6 @@
 //! `copy`: copies snapshots into another vault.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -108,6 +109,16 @@ impl Copy {
             Exit::Incomplete
         };
         app.out.problems(&report.problems);
+        if self.snapshots.is_empty() {
+            for (kind, count) in &report.left_roots {
+                let (roots, kind) = (counted(*count, "root"), kind.word());
+                app.out.warning(format!(
+                    "{roots} of the kind `{kind}` not copied: a copy takes snapshots alone"
+                ));
+            }
+        }
+        let left = report.left_roots.iter();
+        let left: BTreeMap<&str, u64> = left.map(|(kind, count)| (kind.word(), *count)).collect();
         let copied = report.copied.iter().map(|(id, copy)| {
             json!({
                 "snapshot": id.to_string(),
@@ -119,6 +130,7 @@ impl Copy {
             "dry_run": self.dry_run,
             "copied": copied.collect::<Vec<_>>(),
             "skipped": report.skipped,
+            "left_roots": left,
             "files": report.files,
             "bytes": report.bytes,
             "read_bytes": report.read_bytes,

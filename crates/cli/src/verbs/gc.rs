@@ -82,6 +82,7 @@ impl Gc {
         let fields = json!({
             "dry_run": self.dry_run,
             "snapshots": report.snapshots,
+            "other_roots": report.other_roots,
             "packs": report.packs,
             "pack_bytes": report.pack_bytes,
             "live_chunks": report.live_chunks,
