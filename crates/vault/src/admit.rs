@@ -1,9 +1,10 @@
-//! Is it a duplicate? The only place that answers, for the index and for what is in flight in this run.
+//! Is it a duplicate? The only place that answers, for the index and for what is in flight.
 //!
-//! - A chunk is new to exactly one lane of a run; the others rely on that lane's frame landing in a durable pack.
-//! - [`Admit::unstored`] counts promises not kept: a run may publish only when there are none (I2).
+//! - A chunk is new to exactly one lane; the others rely on that lane's frame landing in a durable pack.
+//! - [`Admit::unstored`] counts promises not kept: a run that ends may publish only when there are none (I2).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use drystone_format::ChunkId;
@@ -11,13 +12,28 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::flights::FrameId;
 
 /// Independent locks, so that threads rarely wait for each other.
 const SHARDS: usize = 64;
 
 pub(crate) struct Admit {
     catalog: Arc<Catalog>,
-    in_flight: Vec<Mutex<HashSet<ChunkId>>>,
+    in_flight: Vec<Mutex<InFlight>>,
+}
+
+/// Chunks that are not in the index yet, and the frames that hold them.
+type InFlight = HashMap<ChunkId, FrameId>;
+
+/// The answer about one chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// The caller has promised to put the chunk into this frame.
+    New(FrameId),
+    /// A lane has promised to put it into this frame, which is not durable yet.
+    UnderWay(FrameId),
+    /// The chunk lies in a durable pack that may be relied on.
+    Durable,
 }
 
 impl Admit {
@@ -28,21 +44,31 @@ impl Admit {
         }
     }
 
-    fn shard(&self, id: &ChunkId) -> Option<&Mutex<HashSet<ChunkId>>> {
+    fn shard(&self, id: &ChunkId) -> Option<&Mutex<InFlight>> {
         // Not the first bytes: recipes cut their nodes by those.
         self.in_flight
             .get(usize::from(id.0.last().copied().unwrap_or(0)) % SHARDS)
     }
 
-    /// Whether the caller must store this chunk; if so, the caller has promised to.
-    pub(crate) fn is_new(&self, id: &ChunkId) -> Result<bool> {
-        let Some(shard) = self.shard(id) else { return Ok(true) };
+    /// Says where the chunk is, or will be. If it is new, it is promised to the frame that `frame` names, which takes no lock of the index.
+    pub(crate) fn claim(&self, id: &ChunkId, frame: impl FnOnce() -> FrameId) -> Result<Claim> {
+        let Some(shard) = self.shard(id) else {
+            return Ok(Claim::New(frame()));
+        };
         // The lock is held over the look into the index: what lands is put there first and leaves the set second.
         let mut shard = shard.lock();
-        if shard.contains(id) || self.catalog.contains(id)? {
-            return Ok(false);
+        match shard.entry(*id) {
+            Entry::Occupied(found) => Ok(Claim::UnderWay(*found.get())),
+            Entry::Vacant(_) if self.catalog.contains(id)? => Ok(Claim::Durable),
+            Entry::Vacant(free) => Ok(Claim::New(*free.insert(frame()))),
         }
-        Ok(shard.insert(*id))
+    }
+
+    /// Returns true if the chunk lies in a durable pack that may be relied on, or is on its way there. Promises nothing.
+    pub(crate) fn has(&self, id: &ChunkId) -> Result<bool> {
+        let Some(shard) = self.shard(id) else { return Ok(false) };
+        let shard = shard.lock();
+        Ok(shard.contains_key(id) || self.catalog.contains(id)?)
     }
 
     /// The chunk is in a durable pack and in the index.

@@ -305,6 +305,14 @@ pub enum Error {
         /// The vault's place.
         place: String,
     },
+    /// A chunk that was put as it is has no bytes, or more than the vault's chunks may have.
+    #[error("a chunk of {bytes} bytes cannot be stored: this vault's chunks have 1 to {max_bytes}")]
+    ChunkSize {
+        /// Its bytes.
+        bytes: usize,
+        /// The most that a chunk of file data has in this vault.
+        max_bytes: usize,
+    },
     /// No ledger that is missed has this name.
     #[error("no ledger that is missed or damaged has the name {text}")]
     NoLedger {

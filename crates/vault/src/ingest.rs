@@ -4,9 +4,11 @@
 //! - A pack's chunks enter the index only when the pack is durable, and leave the in-flight set after that (I1).
 //! - The first error stops the run; what was stored until then is found and reused by the next run.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -19,7 +21,7 @@ use drystone_format::limits::{DATA_FRAME_BYTES, INDEX_PART_INLINE_BYTES};
 use drystone_format::pack::PackedChunk;
 use drystone_format::seal::{Compressed, PackKind};
 use drystone_store::Name;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::admit::Admit;
 use crate::budget::Budget;
@@ -27,10 +29,12 @@ use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::features::Act;
+use crate::flights::{Flights, FrameId};
 use crate::flow::Flow;
 use crate::gc::registration::{Registration, Work};
 use crate::lane::{Lane, TreeWriter};
-use crate::packer::{MEMORY_BYTES, PackSeries, ReadyFrame, ReadyPack, data_pack_bytes, pack};
+use crate::open_frames::OpenFrames;
+use crate::packer::{MEMORY_BYTES, PackSeries, ReadyFrame, ReadyPack, ToPack, data_pack_bytes, pack};
 use crate::place::Place;
 use crate::progress::{Cancel, Progress};
 use crate::vault::Vault;
@@ -94,6 +98,7 @@ impl PartOfRun {
 
 /// A frame on its way to a compressor.
 pub(crate) struct FullFrame {
+    pub(crate) id: FrameId,
     pub(crate) kind: PackKind,
     pub(crate) plaintext: Vec<u8>,
     pub(crate) chunks: Vec<PackedChunk>,
@@ -109,13 +114,21 @@ pub(crate) struct Shared {
     pub(crate) new_chunks: AtomicU64,
     pub(crate) new_bytes: AtomicU64,
     pub(crate) budget: Arc<Budget>,
-    pub(crate) series: Arc<PackSeries>,
+    pub(crate) flights: Flights,
+    /// After what time a pack is closed that is not full.
+    pub(crate) pack_age: Option<Duration>,
+    /// The packs of the registration under which is stored.
+    series: RwLock<Arc<PackSeries>>,
     pub(crate) data_pack_bytes: usize,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) context: Context,
     flow: Flow,
     part: Mutex<PartOfRun>,
     frames: Mutex<Option<Sender<FullFrame>>>,
+    /// Where the packer is told who waits for what.
+    closings: Mutex<Option<Sender<ToPack>>>,
+    /// The open frames of all lanes, also of those that are gone with something in them.
+    lanes: Mutex<Vec<Arc<Mutex<OpenFrames>>>>,
     spare: Mutex<Vec<Vec<u8>>>,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
@@ -165,6 +178,49 @@ impl Shared {
         sender.send(frame).map_err(|_| self.failure())
     }
 
+    /// The packs of the registration under which is stored now.
+    pub(crate) fn series(&self) -> Arc<PackSeries> {
+        self.series.read().clone()
+    }
+
+    /// From now on packs are begun under another registration.
+    pub(crate) fn set_series(&self, series: Arc<PackSeries>) {
+        *self.series.write() = series;
+    }
+
+    /// Makes the open frames of a lane known to those who wait for chunks in them.
+    pub(crate) fn add_lane(&self, lane: &Arc<Mutex<OpenFrames>>) {
+        let mut lanes = self.lanes.lock();
+        lanes.retain(|lane| Arc::strong_count(lane) > 1 || !lane.lock().is_empty());
+        lanes.push(lane.clone());
+    }
+
+    /// Waits until these frames are durable and in the index; has them handed over and their packs closed, whoever fills them.
+    pub(crate) fn flush(&self, mut frames: BTreeSet<FrameId>) -> Result<()> {
+        self.flights.retain(&mut frames);
+        if frames.is_empty() {
+            return self.check();
+        }
+        let lanes = self.lanes.lock().clone();
+        for lane in lanes {
+            lane.lock().submit(self, |id| frames.contains(&id))?;
+        }
+        let closings = self.closings.lock().clone().ok_or(Error::Stopped)?;
+        closings
+            .send(ToPack::Close(frames.clone()))
+            .map_err(|_| self.failure())?;
+        self.flights.wait(&frames, &|| self.check())
+    }
+
+    /// The tails of the packs that were stored since this was asked last, for a root to carry; none if they are too many for that.
+    pub(crate) fn take_part(&self) -> Option<IndexPart> {
+        let part = std::mem::replace(&mut *self.part.lock(), PartOfRun::Inline(IndexPart::default()));
+        match part {
+            PartOfRun::Inline(part) => Some(part),
+            PartOfRun::TooLarge => None,
+        }
+    }
+
     /// An empty buffer, used before if there is one: fresh pages cost more than the copy into them.
     pub(crate) fn buffer(&self, capacity: usize) -> Vec<u8> {
         self.spare.lock().pop().unwrap_or_else(|| Vec::with_capacity(capacity))
@@ -179,11 +235,16 @@ impl Shared {
     }
 }
 
+/// What takes data in: the state that all threads share, and the threads behind the lanes.
+pub(crate) struct Pipeline {
+    pub(crate) shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
 /// A run that takes data in.
 pub struct Ingest {
-    shared: Arc<Shared>,
+    pipeline: Pipeline,
     work: Arc<Work>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Vault {
@@ -217,10 +278,24 @@ impl Vault {
         options: IngestOptions,
     ) -> Result<Ingest> {
         let work = Arc::new(registration.begin()?);
+        let pipeline = self.pipeline(registration.series.clone(), vault_bytes, options, None)?;
+        Ok(Ingest { pipeline, work })
+    }
+
+    /// Starts the threads that take data in, under the registration that `series` numbers the packs of. Packs that are not full are closed after
+    /// `pack_age`.
+    pub(crate) fn pipeline(
+        &self,
+        series: Arc<PackSeries>,
+        vault_bytes: u64,
+        options: IngestOptions,
+        pack_age: Option<Duration>,
+    ) -> Result<Pipeline> {
         let catalog = self.catalog()?.clone();
         let known_bytes = catalog.index.packs().iter().map(|pack| pack.pack_bytes).sum();
         let flow = Flow::new(self.context.threads, self.context.memory_bytes, options.compression);
         let (frames, full) = bounded(flow.waiting);
+        let (closings, told) = bounded(flow.waiting);
         let shared = Arc::new(Shared {
             admit: Admit::new(catalog.clone()),
             hasher: self.hasher.clone(),
@@ -230,10 +305,14 @@ impl Vault {
             new_chunks: AtomicU64::new(0),
             new_bytes: AtomicU64::new(0),
             budget: Budget::new(MEMORY_BYTES),
-            series: registration.series.clone(),
+            flights: Flights::default(),
+            pack_age,
+            series: RwLock::new(series),
             data_pack_bytes: data_pack_bytes(vault_bytes.max(known_bytes), self.place.held_while_put()),
             part: Mutex::new(PartOfRun::Inline(IndexPart::default())),
             frames: Mutex::new(Some(frames)),
+            closings: Mutex::new(Some(closings.clone())),
+            lanes: Mutex::default(),
             spare: Mutex::default(),
             failed: AtomicBool::new(false),
             failure: Mutex::default(),
@@ -247,10 +326,9 @@ impl Vault {
             flow,
             compression: options.compression,
         });
-        Ok(Ingest {
-            threads: start(&shared, &full),
+        Ok(Pipeline {
+            threads: start(&shared, &full, (closings, told)),
             shared,
-            work,
         })
     }
 }
@@ -259,7 +337,11 @@ impl Vault {
 type Task = Box<dyn Fn(&Shared) -> Result<()> + Send>;
 
 /// Starts the threads behind the lanes.
-fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>> {
+fn start(
+    shared: &Arc<Shared>,
+    full: &Receiver<FullFrame>,
+    (ready, frames): (Sender<ToPack>, Receiver<ToPack>),
+) -> Vec<JoinHandle<()>> {
     let mut threads = Vec::new();
     let mut spawn = |task: Task| {
         let shared = shared.clone();
@@ -276,7 +358,6 @@ fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>
         }
     };
     let (packs, sealed) = bounded(1);
-    let (ready, frames) = bounded(shared.flow.waiting);
     spawn(Box::new(move |shared| pack(shared, &frames, &packs)));
     for _ in 0..shared.flow.compressors {
         let (full, ready) = (full.clone(), ready.clone());
@@ -289,9 +370,10 @@ fn start(shared: &Arc<Shared>, full: &Receiver<FullFrame>) -> Vec<JoinHandle<()>
     threads
 }
 
-fn compress(shared: &Shared, full: &Receiver<FullFrame>, ready: &Sender<ReadyFrame>) -> Result<()> {
+fn compress(shared: &Shared, full: &Receiver<FullFrame>, ready: &Sender<ToPack>) -> Result<()> {
     let mut compressor = Compressor::new(shared.compression)?;
     for FullFrame {
+        id,
         kind,
         plaintext,
         chunks,
@@ -299,7 +381,13 @@ fn compress(shared: &Shared, full: &Receiver<FullFrame>, ready: &Sender<ReadyFra
     {
         let frame = Compressed::new(&mut compressor, &plaintext)?;
         shared.give_back(plaintext);
-        if ready.send(ReadyFrame { kind, frame, chunks }).is_err() {
+        let frame = ReadyFrame {
+            id,
+            kind,
+            frame,
+            chunks,
+        };
+        if ready.send(ToPack::Frame(frame)).is_err() {
             return Err(Error::Stopped);
         }
     }
@@ -307,7 +395,7 @@ fn compress(shared: &Shared, full: &Receiver<FullFrame>, ready: &Sender<ReadyFra
 }
 
 fn store(shared: &Shared, sealed: &Receiver<ReadyPack>) -> Result<()> {
-    for ReadyPack { pack, held } in sealed {
+    for ReadyPack { pack, frames, held } in sealed {
         let size = pack.bytes.len() as u64;
         let tail = PackTail::of(&pack);
         let stored = shared.catalog.own_entries(&pack);
@@ -320,6 +408,7 @@ fn store(shared: &Shared, sealed: &Receiver<ReadyPack>) -> Result<()> {
             shared.admit.landed(&chunk.id);
         }
         shared.part.lock().add(tail);
+        shared.flights.land(&frames);
         Progress::add(&shared.packs, 1);
         Progress::add(&shared.stored_bytes, size);
         Progress::add(&shared.progress.stored_bytes, size);
@@ -330,30 +419,30 @@ fn store(shared: &Shared, sealed: &Receiver<ReadyPack>) -> Result<()> {
 impl Ingest {
     /// How many lanes that take in files the run may have at once, whatever the number of threads: lanes take memory.
     pub fn lanes(&self) -> usize {
-        self.shared.flow.lanes
+        self.pipeline.shared.flow.lanes
     }
 
     /// A lane for one thread. Chunks of one lane share frames, so give it neighbouring files.
     pub fn lane(&self) -> Lane {
-        Lane::new(self.shared.clone())
+        Lane::new(self.pipeline.shared.clone(), None)
     }
 
     /// A writer of one directory's tree; its chunks go through whatever lane it is given.
     pub fn tree(&self) -> TreeWriter {
-        TreeWriter::new(&self.shared)
+        TreeWriter::new(&self.pipeline.shared)
     }
 
     /// Chunks so far that were new to the vault.
     pub fn new_chunks(&self) -> u64 {
-        self.shared.new_chunks.load(Ordering::Relaxed)
+        self.pipeline.shared.new_chunks.load(Ordering::Relaxed)
     }
 
     /// Waits until everything is durable. All lanes must be finished before.
     ///
     /// The first error of any thread; [`Error::Unstored`] if a lane was dropped with chunks in it.
     pub fn finish(mut self) -> Result<Finished> {
-        self.join();
-        let shared = &self.shared;
+        self.pipeline.join();
+        let shared = &self.pipeline.shared;
         shared.check()?;
         match shared.admit.unstored() {
             0 => {}
@@ -370,9 +459,12 @@ impl Ingest {
             part: Arc::new(std::mem::replace(&mut *shared.part.lock(), PartOfRun::TooLarge)),
         })
     }
+}
 
+impl Pipeline {
     fn join(&mut self) {
         self.shared.frames.lock().take();
+        self.shared.closings.lock().take();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 self.shared.fail(Error::Stopped);
@@ -381,7 +473,7 @@ impl Ingest {
     }
 }
 
-impl Drop for Ingest {
+impl Drop for Pipeline {
     /// Stops the threads; what is stored by then stays and is reused.
     fn drop(&mut self) {
         if !self.threads.is_empty() {

@@ -82,9 +82,7 @@ impl Vault {
     /// [`Error::UnlistedRoots`] unless the configuration lists the kind and this program knows it. After [`Error::GivenUp`] the run has
     /// to be repeated: while it was silent, gc may have deleted what it relied on.
     pub fn publish_root(&self, kind: RootKind, payload: &[u8], stored: &Finished, state: RootState) -> Result<RootId> {
-        if !self.is_listed(kind) || kind.known().is_none() {
-            return Err(self.unlisted(kind));
-        }
+        self.may_publish_kind(kind)?;
         self.publish_work(&Publication {
             kind,
             payload,
@@ -92,6 +90,14 @@ impl Vault {
             work: &stored.work,
             index_part: stored.index_part(),
         })
+    }
+
+    /// [`Error::UnlistedRoots`] unless the configuration lists the kind and this program knows it.
+    pub(crate) fn may_publish_kind(&self, kind: RootKind) -> Result<()> {
+        if !self.is_listed(kind) || kind.known().is_none() {
+            return Err(self.unlisted(kind));
+        }
+        Ok(())
     }
 
     /// Publishes a root that names work, and notes on this machine that it has seen the root.

@@ -10,15 +10,19 @@ use std::sync::atomic::Ordering;
 
 use drystone_format::ChunkId;
 use drystone_format::chunker::Chunker;
-use drystone_format::limits::{DATA_FRAME_BYTES, FRAME_CHUNKS_MAX, META_FRAME_BYTES};
-use drystone_format::pack::PackedChunk;
+use drystone_format::limits::{DATA_FRAME_BYTES, META_FRAME_BYTES};
 use drystone_format::recipe::{Part, Recipe, RecipeBuilder};
 use drystone_format::seal::PackKind;
 use drystone_format::tree::append_encoded;
+use parking_lot::Mutex;
 use thiserror::Error as ThisError;
 
+use crate::admit::Claim;
+use crate::commit::Relied;
 use crate::error::{Error, Result};
-use crate::ingest::{FullFrame, Shared};
+use crate::flights::Ticket;
+use crate::ingest::Shared;
+use crate::open_frames::OpenFrames;
 
 /// Bytes offered to one read.
 pub(crate) const READ_BYTES: usize = 1 << 20;
@@ -34,86 +38,56 @@ pub enum FillError {
     Vault(#[from] Error),
 }
 
-/// The frame that a lane is filling with chunks of one kind.
-struct Frame {
-    kind: PackKind,
-    limit_bytes: usize,
-    plaintext: Vec<u8>,
-    chunks: Vec<PackedChunk>,
-}
-
-impl Frame {
-    fn new(kind: PackKind, limit_bytes: usize) -> Self {
-        Self {
-            kind,
-            limit_bytes,
-            plaintext: Vec::new(),
-            chunks: Vec::new(),
-        }
-    }
-
-    fn submit(&mut self, shared: &Shared) -> Result<()> {
-        if self.chunks.is_empty() {
-            return Ok(());
-        }
-        let (plaintext, chunks) = (std::mem::take(&mut self.plaintext), std::mem::take(&mut self.chunks));
-        shared.submit(FullFrame {
-            kind: self.kind,
-            plaintext,
-            chunks,
-        })
-    }
-
-    fn push(&mut self, shared: &Shared, id: ChunkId, chunk: &[u8]) -> Result<()> {
-        if self.plaintext.len() + chunk.len() > self.limit_bytes || self.chunks.len() == FRAME_CHUNKS_MAX {
-            self.submit(shared)?;
-        }
-        if self.plaintext.capacity() == 0 {
-            self.plaintext = match self.kind {
-                PackKind::Data => shared.buffer(self.limit_bytes),
-                PackKind::Meta | PackKind::Mixed => Vec::with_capacity(self.limit_bytes),
-            };
-        }
-        self.plaintext.extend_from_slice(chunk);
-        self.chunks.push(PackedChunk {
-            id,
-            bytes: chunk.len() as u32,
-        });
-        Ok(())
-    }
-}
-
 /// The lane of one thread.
 pub struct Lane {
     shared: Arc<Shared>,
-    data: Frame,
-    meta: Frame,
+    /// Other threads hand its frames over where they wait for a chunk in them.
+    open: Arc<Mutex<OpenFrames>>,
+    /// What the commit relies on that the lane belongs to.
+    relied: Option<Arc<Relied>>,
     input: Vec<u8>,
 }
 
 impl Lane {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let data = Frame::new(PackKind::Data, DATA_FRAME_BYTES);
-        let meta = Frame::new(PackKind::Meta, META_FRAME_BYTES);
+    pub(crate) fn new(shared: Arc<Shared>, relied: Option<Arc<Relied>>) -> Self {
+        let open = Arc::new(Mutex::new(OpenFrames::new(DATA_FRAME_BYTES, META_FRAME_BYTES)));
+        shared.add_lane(&open);
         Self {
             shared,
-            data,
-            meta,
+            open,
+            relied,
             input: Vec::new(),
         }
     }
 
     /// Stores `chunk` unless the vault has it; returns its name.
     pub(crate) fn put(&mut self, kind: PackKind, chunk: &[u8]) -> Result<ChunkId> {
-        let Self { shared, data, meta, .. } = self;
+        Ok(self.put_chunk(kind, chunk)?.0)
+    }
+
+    /// The same; says also when the chunk is durable.
+    pub(crate) fn put_chunk(&mut self, kind: PackKind, chunk: &[u8]) -> Result<(ChunkId, Ticket)> {
+        let shared = &self.shared;
         let id = shared.hasher.id(chunk);
-        if shared.admit.is_new(&id)? {
+        let mut open = self.open.lock();
+        let frame = open.of(kind);
+        let claim = shared
+            .admit
+            .claim(&id, || frame.frame_for(chunk.len(), &shared.flights))?;
+        if let Claim::New(_) = claim {
             shared.new_chunks.fetch_add(1, Ordering::Relaxed);
             shared.new_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            let frame = if kind == PackKind::Data { data } else { meta };
             frame.push(shared, id, chunk)?;
         }
-        Ok(id)
+        drop(open);
+        if let Some(relied) = &self.relied {
+            relied.add(&id, claim, &shared.flights);
+        }
+        let ticket = match claim {
+            Claim::New(frame) | Claim::UnderWay(frame) => Some(frame),
+            Claim::Durable => None,
+        };
+        Ok((id, Ticket(ticket)))
     }
 
     /// Takes in one file.
@@ -131,9 +105,8 @@ impl Lane {
     }
 
     /// Hands over what is left in the open frames.
-    pub fn finish(mut self) -> Result<()> {
-        self.data.submit(&self.shared)?;
-        self.meta.submit(&self.shared)
+    pub fn finish(self) -> Result<()> {
+        self.open.lock().submit(&self.shared, |_| true)
     }
 }
 

@@ -4,10 +4,14 @@
 //!   whether more comes.
 //! - Otherwise file data and metadata go to packs of their own.
 //! - Packs of one registration are numbered without gaps in the order in which they are begun.
+//! - Open packs are closed before they are full where somebody waits for what is in them, or once they are old enough. What comes after that begins
+//!   anew, as a small commit.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use drystone_format::limits::{
     FRAME_MAX_BYTES, PACK_BYTES, PACK_LARGE_BYTES, PACK_MIXED_BYTES, PACK_STEP_BYTES, PACK_STEPS_FROM_BYTES,
 };
@@ -17,6 +21,7 @@ use drystone_format::seal::{Compressed, PackKind, Suite};
 use crate::budget::Held;
 use crate::context::Source;
 use crate::error::{Error, Result};
+use crate::flights::{Arrived, FrameId};
 use crate::ingest::Shared;
 
 /// Bytes that packs may take in memory: with caches of 64 MiB and some 50 MiB of lanes and frames the program stays below 256.
@@ -68,19 +73,28 @@ impl PackSeries {
 
 /// A frame on its way into a pack.
 pub(crate) struct ReadyFrame {
+    pub(crate) id: FrameId,
     pub(crate) kind: PackKind,
     pub(crate) frame: Compressed,
     pub(crate) chunks: Vec<PackedChunk>,
 }
 
-/// A pack on its way to the place, and the memory that it holds.
+/// What the packer is told.
+pub(crate) enum ToPack {
+    Frame(ReadyFrame),
+    /// Somebody waits for these frames: the packs that hold them are closed as soon as all of them have come.
+    Close(BTreeSet<FrameId>),
+}
+
+/// A pack on its way to the place, the frames in it, and the memory that it holds.
 pub(crate) struct ReadyPack {
     pub(crate) pack: SealedPack,
+    pub(crate) frames: Vec<FrameId>,
     pub(crate) held: Held,
 }
 
 /// Puts frames into packs until there are no more.
-pub(crate) fn pack(shared: &Shared, frames: &Receiver<ReadyFrame>, packs: &Sender<ReadyPack>) -> Result<()> {
+pub(crate) fn pack(shared: &Shared, told: &Receiver<ToPack>, packs: &Sender<ReadyPack>) -> Result<()> {
     let mut packer = Packer {
         shared,
         packs,
@@ -89,17 +103,26 @@ pub(crate) fn pack(shared: &Shared, frames: &Receiver<ReadyFrame>, packs: &Sende
         waiting_chunks: 0,
         data: None,
         meta: None,
+        oldest: None,
+        arrived: Arrived::default(),
+        wanted: Vec::new(),
     };
-    for frame in frames {
-        packer.push(frame)?;
+    loop {
+        match packer.receive(told) {
+            Ok(ToPack::Frame(frame)) => packer.take(frame)?,
+            Ok(ToPack::Close(frames)) => packer.want(frames)?,
+            Err(RecvTimeoutError::Timeout) => packer.close_all()?,
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
     // The lanes are done, or the run has failed: then a last pack would only delay the news.
-    if shared.is_over() { Ok(()) } else { packer.finish() }
+    if shared.is_over() { Ok(()) } else { packer.close_all() }
 }
 
 /// A pack that is being filled.
 struct Building {
     pack: PackBuilder,
+    frames: Vec<FrameId>,
     chunks: usize,
     held: Held,
 }
@@ -113,9 +136,48 @@ struct Packer<'a> {
     waiting_chunks: usize,
     data: Option<Building>,
     meta: Option<Building>,
+    /// When the first of the frames came that no closed pack holds.
+    oldest: Option<Instant>,
+    arrived: Arrived,
+    /// For each who waits, the frames that have not come yet.
+    wanted: Vec<BTreeSet<FrameId>>,
 }
 
 impl Packer<'_> {
+    /// The next frame or wish; a timeout once the open packs are old enough.
+    fn receive(&self, told: &Receiver<ToPack>) -> Result<ToPack, RecvTimeoutError> {
+        let closes_at = self.shared.pack_age.and_then(|age| self.oldest?.checked_add(age));
+        match closes_at {
+            Some(at) => told.recv_deadline(at),
+            None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// Takes in a frame. Closes the open packs if it is the last that somebody waits for.
+    fn take(&mut self, frame: ReadyFrame) -> Result<()> {
+        let id = frame.id;
+        self.oldest.get_or_insert_with(Instant::now);
+        self.arrived.insert(id);
+        self.push(frame)?;
+        let mut is_last = false;
+        self.wanted.retain_mut(|frames| {
+            let is_complete = frames.remove(&id) && frames.is_empty();
+            is_last |= is_complete;
+            !is_complete
+        });
+        if is_last { self.close_all() } else { Ok(()) }
+    }
+
+    /// Closes the open packs once these frames have come.
+    fn want(&mut self, mut frames: BTreeSet<FrameId>) -> Result<()> {
+        frames.retain(|id| !self.arrived.has(*id));
+        if frames.is_empty() {
+            return self.close_all();
+        }
+        self.wanted.push(frames);
+        Ok(())
+    }
+
     fn push(&mut self, frame: ReadyFrame) -> Result<()> {
         let Some(waiting) = &mut self.waiting else {
             return self.place(frame);
@@ -131,7 +193,8 @@ impl Packer<'_> {
     }
 
     /// Puts a frame into the pack of its kind.
-    fn place(&mut self, ReadyFrame { kind, frame, chunks }: ReadyFrame) -> Result<()> {
+    fn place(&mut self, ready: ReadyFrame) -> Result<()> {
+        let (kind, frame, chunks) = (ready.kind, &ready.frame, &ready.chunks);
         let full_bytes = match kind {
             PackKind::Data => self.shared.data_pack_bytes,
             PackKind::Meta | PackKind::Mixed => PACK_BYTES,
@@ -144,7 +207,7 @@ impl Packer<'_> {
             Some(building) => building,
             None => self.begin(kind, full_bytes)?,
         };
-        self.append(&mut building, &frame, chunks)?;
+        self.append(&mut building, ready)?;
         if building.pack.len_bytes() >= full_bytes || building.chunks >= PACK_CHUNKS {
             return self.close(building);
         }
@@ -172,55 +235,77 @@ impl Packer<'_> {
             PackKind::Data => full_bytes + FRAME_MAX_BYTES / 2 + PACK_STEPS_FROM_BYTES,
             PackKind::Meta | PackKind::Mixed => 0,
         };
+        let series = shared.series();
         let options = PackOptions {
             kind,
             suite,
-            registration: shared.series.nonce,
-            number: shared.series.take(),
+            registration: series.nonce,
+            number: series.take(),
             capacity_bytes,
         };
         let pack = PackBuilder::new(&shared.secrets, &options, &mut Source(&*shared.context.entropy))?;
         let held = shared.budget.hold();
-        Ok(Building { pack, chunks: 0, held })
+        Ok(Building {
+            pack,
+            frames: Vec::new(),
+            chunks: 0,
+            held,
+        })
     }
 
-    fn append(&self, building: &mut Building, frame: &Compressed, chunks: Vec<PackedChunk>) -> Result<()> {
+    fn append(&self, building: &mut Building, ready: ReadyFrame) -> Result<()> {
+        let ReadyFrame { id, frame, chunks, .. } = ready;
         let bytes = frame.bytes().len() as u64 + chunks.len() as u64 * CHUNK_BYTES;
         building.held.grow(bytes, &|| self.shared.is_over())?;
         building.chunks += chunks.len();
-        Ok(building.pack.push(frame, chunks)?)
+        building.frames.push(id);
+        Ok(building.pack.push(&frame, chunks)?)
     }
 
     fn close(&self, building: Building) -> Result<()> {
-        let Building { pack, chunks, mut held } = building;
+        let Building {
+            pack,
+            frames,
+            chunks,
+            mut held,
+        } = building;
         let pack = pack.finish(&self.shared.secrets)?;
         held.seal(pack.bytes.len() as u64 + chunks as u64 * CHUNK_BYTES);
-        self.packs.send(ReadyPack { pack, held }).map_err(|_| Error::Stopped)
+        self.packs
+            .send(ReadyPack { pack, frames, held })
+            .map_err(|_| Error::Stopped)
     }
 
-    fn finish(mut self) -> Result<()> {
-        if let Some(mut frames) = self.waiting.take() {
-            frames.sort_by_key(|frame| frame.kind);
-            let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
-                return Ok(());
-            };
-            let kind = if first.kind == last.kind {
-                first.kind
-            } else {
-                PackKind::Mixed
-            };
-            let mut building = self.begin(kind, PACK_STEP_BYTES)?;
-            for ReadyFrame { frame, chunks, .. } in frames {
-                if !building.pack.has_room(frame.bytes().len(), chunks.len()) {
-                    let full = std::mem::replace(&mut building, self.begin(kind, PACK_STEP_BYTES)?);
-                    self.close(full)?;
-                }
-                self.append(&mut building, &frame, chunks)?;
-            }
-            return self.close(building);
+    /// Closes all open packs; what waits becomes one mixed pack.
+    fn close_all(&mut self) -> Result<()> {
+        self.oldest = None;
+        (self.waiting_bytes, self.waiting_chunks) = (0, 0);
+        if let Some(frames) = self.waiting.replace(Vec::new()) {
+            return self.close_mixed(frames);
         }
         let left = [self.data.take(), self.meta.take()];
         left.into_iter().flatten().try_for_each(|building| self.close(building))
+    }
+
+    fn close_mixed(&self, mut frames: Vec<ReadyFrame>) -> Result<()> {
+        frames.sort_by_key(|frame| frame.kind);
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+            return Ok(());
+        };
+        let kind = if first.kind == last.kind {
+            first.kind
+        } else {
+            PackKind::Mixed
+        };
+        let mut building = self.begin(kind, PACK_STEP_BYTES)?;
+        for frame in frames {
+            if !building.pack.has_room(frame.frame.bytes().len(), frame.chunks.len()) {
+                let full = std::mem::replace(&mut building, self.begin(kind, PACK_STEP_BYTES)?);
+                self.close(full)?;
+            }
+            self.append(&mut building, frame)?;
+        }
+        self.close(building)
     }
 }
 

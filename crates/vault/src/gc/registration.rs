@@ -37,7 +37,7 @@ use crate::place::Place;
 use crate::vault::Vault;
 
 /// How often a run renews its presence: rarely enough to cost nothing.
-const BEAT: Duration = Duration::from_secs(300);
+pub(crate) const BEAT: Duration = Duration::from_secs(300);
 
 pub(crate) struct Registration {
     id: RegistrationId,
@@ -172,6 +172,14 @@ impl Registration {
 
     /// Begins work that one root will name. Lists the packs before that if an epoch was found that the writer did not know.
     pub(crate) fn begin(self: &Arc<Self>) -> Result<Work> {
+        self.catch_up()?;
+        let group = self.writer.lock().begin(self.series.begun());
+        let registration = self.clone();
+        Ok(Work { registration, group })
+    }
+
+    /// Lists the packs again if an epoch was found that the writer did not know, and honours all epochs that were read before that.
+    fn catch_up(&self) -> Result<()> {
         if self.is_behind.load(Ordering::Acquire) {
             self.catalog.refresh()?;
             let synced = self.catalog.synced_with();
@@ -180,9 +188,39 @@ impl Registration {
             writer.forget_gone(&synced);
             self.is_behind.store(false, Ordering::Release);
         }
-        let group = self.writer.lock().begin(self.series.begun());
-        let registration = self.clone();
-        Ok(Work { registration, group })
+        Ok(())
+    }
+
+    /// Returns true if nothing more can be published under this registration.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// Looks at the epochs, honours them, and puts a presence that claims what all work under way honours.
+    ///
+    /// [`Error::GivenUp`] if gc took the run for dead: nothing more can be published then.
+    pub(crate) fn move_on(&self, follow_config: &dyn Fn() -> Result<()>) -> Result<()> {
+        let _one_at_a_time = self.publishing.lock();
+        if self.has_ended() {
+            return Err(Error::Published);
+        }
+        let standing = self.look(follow_config)?;
+        if self.writer.lock().is_fenced(&standing) {
+            return Err(self.end_given_up());
+        }
+        self.catch_up()?;
+        self.pulse.claim(&self.writer.lock());
+        self.pulse.put_next(WriterState::AtWork)
+    }
+
+    /// Ends a registration of which nothing counts any more.
+    fn end_given_up(&self) -> Error {
+        self.has_ended.store(true, Ordering::Release);
+        self.pulse.stop();
+        Error::GivenUp {
+            id: self.id,
+            place: self.pulse.place.name().to_owned(),
+        }
     }
 
     pub(crate) fn id(&self) -> RegistrationId {
@@ -328,12 +366,17 @@ impl Pulse {
         self.wake.notify_all();
     }
 
-    /// From now on the presence says this.
+    /// From now on the presence says that this was published.
     fn advance(&self, writer: &Writer, packs: u64) {
+        self.claim(writer);
         let presence = &mut self.said.lock().presence;
-        presence.epochs = writer.claims(&[]);
         presence.advance = writer.advance();
         presence.packs = packs;
+    }
+
+    /// From now on the presence claims what all work under way honours.
+    fn claim(&self, writer: &Writer) {
+        self.said.lock().presence.epochs = writer.claims(&[]);
     }
 
     /// Removes the presences; says whether they are gone everywhere. Where one is not, gc sees that the run is over or gives it up.

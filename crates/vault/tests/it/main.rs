@@ -23,6 +23,7 @@ mod gc_stress;
 mod golden;
 mod hostile;
 mod kinds;
+mod lasting;
 mod latest;
 mod ledger_model;
 mod ledgers;
