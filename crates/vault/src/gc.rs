@@ -4,6 +4,7 @@
 //!   no run that is registered (I5).
 
 pub(crate) mod epochs;
+mod fold;
 mod forget;
 mod ledgers;
 mod live;

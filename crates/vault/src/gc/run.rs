@@ -15,17 +15,18 @@ use drystone_format::{PackId, RegistrationId};
 use drystone_index::PackInfo;
 use drystone_store::{Kind, Name, Prefix};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, pack_kind};
 use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::features::Act;
+use crate::gc::fold::{Small, folded, is_small};
 use crate::gc::live::Keys;
 use crate::gc::mark::{Job, Marker};
 use crate::gc::options::{GcOptions, GcReport};
 use crate::gc::protocol::{self, GcStep, Registered, Registrations, Roots, Standing};
 use crate::gc::registration::Registration;
 use crate::gc::reserve::Room;
-use crate::gc::sweep::{Copied, Sweep, Uses};
+use crate::gc::sweep::{Copied, Sweep, Use, Uses};
 use crate::parallel::each;
 use crate::vault::Vault;
 
@@ -318,11 +319,34 @@ impl<'a> Run<'a> {
         *registration != self.own() && self.at_work.is_unsettled(registration, *number)
     }
 
-    /// Packs with nothing live in them, and those with most garbage as far as may be copied.
+    /// Small packs that become fewer by copying what is live in them, if copying is possible and frees anything.
+    fn foldable(&self, uses: &Uses) -> BTreeSet<PackId> {
+        if self.is_partial || self.room == Room::Little || !self.vault.place.removes() {
+            return BTreeSet::new();
+        }
+        let is_meant = |found: &&Use| {
+            found.is_trusted()
+                && found.live_bytes > 0
+                && is_small(found.info.pack_bytes)
+                && !self.is_unsettled(&found.info)
+        };
+        let small = uses.values().filter(is_meant).filter_map(|found| {
+            Some(Small {
+                pack: found.info.pack,
+                bytes: found.info.pack_bytes,
+                kind: pack_kind(&found.info)?,
+            })
+        });
+        let small: Vec<Small> = small.collect();
+        folded(&small).iter().map(|small| small.pack).collect()
+    }
+
+    /// Packs with nothing live in them, small ones that are folded, and those with most garbage as far as may be copied.
     fn choose(&mut self, uses: &Uses) {
-        let mut worth = Vec::new();
+        let (mut worth, foldable) = (Vec::new(), self.foldable(uses));
         for found in uses.values().filter(|found| !found.is_condemned()) {
-            if found.unused() <= self.options.max_unused && found.live_bytes > 0 {
+            let is_used = found.unused() <= self.options.max_unused && found.live_bytes > 0;
+            if is_used && !foldable.contains(&found.info.pack) {
                 self.holders.push(found.info.pack);
             } else if self.is_unsettled(&found.info) {
                 self.report.spared_packs += 1;

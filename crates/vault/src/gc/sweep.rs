@@ -62,6 +62,11 @@ impl Use {
     pub(crate) fn is_condemned(&self) -> bool {
         self.trust == Trust::Condemned
     }
+
+    /// Returns true if new snapshots rely on it.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trust == Trust::Full
+    }
 }
 
 pub(crate) type Uses = HashMap<PackId, Use>;

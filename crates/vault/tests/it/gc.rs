@@ -424,8 +424,10 @@ fn what_comes_back_is_deleted_again_while_its_epoch_stands() {
         assert!(finished.new_bytes >= 120_000 || machine.cache.path() != fixture.cache.path());
     }
     let report = gc(&fixture.open(store.clone()).unwrap());
-    assert_eq!(report.deleted_packs, 1, "{report:?}");
-    assert!(names(&store, Prefix::Packs).is_superset(&after));
+    let of_before = names(&before, Prefix::Packs);
+    let mut back = of_before.difference(&after);
+    assert!(report.deleted_packs > 0 && of_before != after, "{report:?}");
+    assert!(back.all(|name| !names(&store, Prefix::Packs).contains(name)));
     assert_eq!(files(&vault, &id).unwrap()[0].1, kept);
 }
 
@@ -461,7 +463,12 @@ fn copies_out_of_mixed_packs_go_to_packs_of_their_kind() {
     };
     vault.gc(&options).unwrap();
     let stats = vault.stats().unwrap();
-    assert_eq!((stats.data_packs, stats.mixed_packs), (1, 4), "{stats:?}");
+    // Those without garbage are small, and folded with the others.
+    assert_eq!(
+        (stats.data_packs, stats.meta_packs, stats.mixed_packs),
+        (1, 1, 0),
+        "{stats:?}"
+    );
     // The rest goes too, now with trees in it.
     let all: Vec<_> = names(&store, Prefix::Packs).into_iter().collect();
     vault.forget(&[kept[0].0]).unwrap();

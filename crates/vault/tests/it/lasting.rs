@@ -266,3 +266,46 @@ fn a_chunk_that_no_vault_would_have_is_refused() {
     let unlisted = commit.publish(RootKind::HEAD, b"");
     assert!(matches!(unlisted, Err(Error::UnlistedRoots { .. })), "{unlisted:?}");
 }
+
+/// A month of commits, one gc a day, while the handle stays open.
+#[test]
+fn small_packs_of_a_handle_that_stays_open_are_folded() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = opened(&fixture, store.clone());
+    let owner = fixture.elsewhere().open(store.clone()).unwrap();
+    let writer = writer(&vault);
+    let packs = || {
+        store
+            .contents()
+            .keys()
+            .filter(|name| Prefix::Packs.covers(name))
+            .count()
+    };
+    let (mut kept, mut most) = (Vec::new(), 0);
+    for day in 0..30 {
+        for number in 0..10 {
+            let chunk = noise(day * 100 + number, 4096);
+            kept.push((commit(&writer, &[&chunk]).unwrap().1[0], chunk));
+        }
+        most = most.max(packs());
+        owner.gc(&GcOptions::default()).unwrap();
+        writer.advance().unwrap();
+    }
+    // What the first run has copied is deleted once the handle has said that it knows.
+    owner.gc(&GcOptions::default()).unwrap();
+    assert_whole(&fixture, store.clone(), &kept);
+    let other = Arc::new(Memory::new());
+    let fresh = fixture.elsewhere().create(other.clone()).unwrap();
+    let all: Vec<u8> = kept.iter().flat_map(|(_, chunk)| chunk.clone()).collect();
+    back_up(&fresh, &[("all", &all)]).unwrap();
+    let of_backup = other
+        .contents()
+        .keys()
+        .filter(|name| Prefix::Packs.covers(name))
+        .count();
+    assert!(
+        5 * packs() <= 6 * of_backup,
+        "{} packs, of a backup {of_backup}, most {most}",
+        packs()
+    );
+}
