@@ -4,6 +4,8 @@
 //! - Nodes are cut by content, so that an edit in a long file changes one node of each level.
 //! - Runs of zeros and holes are described, never stored.
 //! - The parts of a recipe cover exactly `size_bytes`.
+//! - Where a node ends depends on nothing but the parts in it, unless it is the last one of its depth. So a node of one recipe can be
+//!   reused in another without being read (`RecipeBuilder::push_whole`).
 
 use crate::cbor::{Reader, Writer};
 use crate::error::{Error, Result, within};
@@ -185,6 +187,40 @@ impl RecipeBuilder {
         }
     }
 
+    /// Appends a part of `depth`: at 0 the same as [`push`](Self::push), above it a node of another recipe with everything below it.
+    ///
+    /// The result is what the pushes of all its leaves would give, if `depth` is at most [`whole_depth`](Self::whole_depth), and if the
+    /// node, where it was the last one of its depth, will be the last one here too. Otherwise the recipe is valid, but not the one
+    /// that its leaves would give.
+    pub fn push_whole<E: From<Error>>(
+        &mut self,
+        depth: u8,
+        part: Part,
+        store: &mut dyn FnMut(&[u8]) -> Result<ChunkId, E>,
+    ) -> Result<(), E> {
+        if depth == 0 {
+            return self.push(part, store);
+        }
+        if depth > self.whole_depth() || part.bytes() == 0 {
+            return Err(Error::malformed(OBJECT, 0, "a node amid the leaves of another, or of no bytes").into());
+        }
+        self.size_bytes = self.size_bytes.saturating_add(part.bytes());
+        self.push_at(depth.into(), part, store)
+    }
+
+    /// Greatest depth of a part that can be appended whole now: no node that would hold leaves of it is begun.
+    pub fn whole_depth(&self) -> u8 {
+        let begun = self.levels.iter().position(|parts| !parts.is_empty());
+        begun.map_or(RECIPE_DEPTH_MAX, |level| level as u8)
+    }
+
+    /// Returns true if a run of zeros that is pushed next ends a node with its first part: it matters then in which parts the run is pushed.
+    pub fn splits_zeros(&self) -> bool {
+        self.levels.first().is_some_and(|parts| {
+            parts.len() + 1 >= RECIPE_NODE_MAX_PARTS && !matches!(parts.last(), Some(Part::Zeros(_)))
+        })
+    }
+
     fn push_at<E: From<Error>>(
         &mut self,
         level: usize,
@@ -295,6 +331,63 @@ mod tests {
             let bytes = writer.finish();
             prop_assert_eq!(Recipe::decode(&mut Reader::new("test", &bytes)).unwrap(), recipe);
         }
+    }
+
+    /// The leaves of a recipe in order, and nodes in their place where the builder takes them whole and `dice` says so.
+    fn rebuild(
+        (parts, depth): (&[Part], u8),
+        nodes: &HashMap<ChunkId, Vec<u8>>,
+        dice: &mut dyn FnMut() -> bool,
+        (builder, reused): (&mut RecipeBuilder, &mut usize),
+    ) {
+        let mut store = |bytes: &[u8]| -> Result<ChunkId> { Ok(ChunkId(pack_id(bytes).0)) };
+        for part in parts {
+            match part {
+                Part::Chunk { id, bytes } if depth > 0 && !(depth <= builder.whole_depth() && dice()) => {
+                    let below = decode_node(&nodes[id], depth, *bytes).unwrap();
+                    rebuild((&below, depth - 1), nodes, dice, (builder, reused));
+                }
+                part => {
+                    *reused += usize::from(depth > 0);
+                    builder.push_whole(depth, *part, &mut store).unwrap();
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn nodes_pushed_whole_give_what_their_leaves_give(count in 0u64..40_000, seed in any::<u32>(), zeros in 2u64..9) {
+            let part = |at| match chunk(at + u64::from(seed)) {
+                part if part.bytes() % 9 > zeros => Part::Zeros(part.bytes()),
+                part => part,
+            };
+            let (recipe, nodes) = build(&(0..count).map(part).collect::<Vec<_>>());
+            let mut state = u64::from(seed) | 1;
+            let mut dice = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % 3 > 0
+            };
+            let (mut builder, mut reused) = (RecipeBuilder::default(), 0);
+            rebuild((&recipe.parts, recipe.depth), &nodes, &mut dice, (&mut builder, &mut reused));
+            let again = builder.finish(&mut |bytes| Ok::<_, Error>(ChunkId(pack_id(bytes).0))).unwrap();
+            prop_assert_eq!(&again, &recipe);
+            prop_assert!(reused > 0 || count < 20_000);
+        }
+    }
+
+    #[test]
+    fn a_node_is_not_pushed_amid_another() {
+        let mut builder = RecipeBuilder::default();
+        let mut store = |_: &[u8]| -> Result<ChunkId> { Ok(ChunkId([1; 32])) };
+        assert_eq!(builder.whole_depth(), RECIPE_DEPTH_MAX);
+        builder.push(chunk(1), &mut store).unwrap();
+        assert_eq!(builder.whole_depth(), 0);
+        assert!(builder.push_whole(1, chunk(2), &mut store).is_err());
+        builder.push_whole(0, chunk(2), &mut store).unwrap();
     }
 
     #[test]
