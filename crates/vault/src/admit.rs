@@ -64,11 +64,19 @@ impl Admit {
         }
     }
 
-    /// Returns true if the chunk lies in a durable pack that may be relied on, or is on its way there. Promises nothing.
-    pub(crate) fn has(&self, id: &ChunkId) -> Result<bool> {
-        let Some(shard) = self.shard(id) else { return Ok(false) };
+    /// Says where a chunk is that a new root may rely on: in a durable pack, or on its way there. Promises nothing.
+    pub(crate) fn find(&self, id: &ChunkId) -> Result<Option<Claim>> {
+        let Some(shard) = self.shard(id) else { return Ok(None) };
         let shard = shard.lock();
-        Ok(shard.contains_key(id) || self.catalog.contains(id)?)
+        match shard.get(id) {
+            Some(frame) => Ok(Some(Claim::UnderWay(*frame))),
+            None => Ok(self.catalog.contains(id)?.then_some(Claim::Durable)),
+        }
+    }
+
+    /// Returns true if a new root may rely on the chunk.
+    pub(crate) fn has(&self, id: &ChunkId) -> Result<bool> {
+        Ok(self.find(id)?.is_some())
     }
 
     /// The chunk is in a durable pack and in the index.

@@ -66,6 +66,11 @@ impl Relied {
         self.remember(|all| all.chunks.push(*id));
     }
 
+    /// Remembers all that a recipe leads to.
+    pub(crate) fn add_recipe(&self, recipe: Recipe) {
+        self.remember(|all| all.recipes.push(recipe));
+    }
+
     fn remember(&self, add: impl FnOnce(&mut Everything)) {
         let mut all = self.all.lock();
         if let Some(known) = &mut *all {
@@ -127,7 +132,7 @@ impl Commit {
 
     /// Relies on all that a recipe leads to, which some root names by now. The recipe of a directory stands for its own stream alone.
     pub fn rely_on(&self, recipe: &Recipe) {
-        self.relied.remember(|all| all.recipes.push(recipe.clone()));
+        self.relied.add_recipe(recipe.clone());
     }
 
     /// Returns true if the chunk of this ticket is durable and in the index.
@@ -197,7 +202,7 @@ impl Commit {
             if !reader.contains_all(&recipe)? {
                 return Err(self.shop.given_up(&self.work));
             }
-            relied.remember(|all| all.recipes.push(recipe));
+            relied.add_recipe(recipe);
         }
         lane.finish()?;
         self.relied = relied;

@@ -171,6 +171,11 @@ impl Shared {
         }
     }
 
+    /// Grows whenever packs turn out lost or damaged, or are condemned.
+    pub(crate) fn loss_epoch(&self) -> u64 {
+        self.catalog.losses.epoch()
+    }
+
     /// Hands a frame to the compressors; waits if they are behind.
     pub(crate) fn submit(&self, frame: FullFrame) -> Result<()> {
         self.check()?;

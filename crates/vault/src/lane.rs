@@ -40,12 +40,13 @@ pub enum FillError {
 
 /// The lane of one thread.
 pub struct Lane {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// Other threads hand its frames over where they wait for a chunk in them.
     open: Arc<Mutex<OpenFrames>>,
     /// What the commit relies on that the lane belongs to.
     relied: Option<Arc<Relied>>,
-    input: Vec<u8>,
+    /// For what is read: a mebibyte and a chunk's lookahead.
+    pub(crate) input: Vec<u8>,
 }
 
 impl Lane {
@@ -92,16 +93,44 @@ impl Lane {
 
     /// Takes in one file.
     pub fn content(&mut self) -> Content<'_> {
-        let cutter = Cutter::new(PackKind::Data, self.shared.data_chunker);
-        if self.input.is_empty() {
-            // Less than a chunk's lookahead is left when more is read.
-            self.input.resize(READ_BYTES + cutter.chunker.lookahead_bytes(), 0);
-        }
+        self.input = self.take_input();
         Content {
+            cutter: Cutter::new(PackKind::Data, self.shared.data_chunker),
             lane: self,
-            cutter,
             filled: 0,
         }
+    }
+
+    /// Takes note that the commit of this lane relies on a part of an old recipe, which is of this depth.
+    pub(crate) fn take_over(&self, depth: u8, part: Part) -> Result<()> {
+        let (Some(relied), Part::Chunk { id, .. }) = (&self.relied, part) else {
+            return Ok(());
+        };
+        if depth > 0 {
+            relied.add_recipe(Recipe {
+                size_bytes: part.bytes(),
+                depth,
+                parts: vec![part],
+            });
+        } else if let Some(claim) = self.shared.admit.find(&id)? {
+            relied.add(&id, claim, &self.shared.flights);
+        }
+        Ok(())
+    }
+
+    /// Bytes from the beginning of a chunk of file data that decide where it ends, unless its stretch ends earlier.
+    pub fn lookahead_bytes(&self) -> u64 {
+        self.shared.data_chunker.lookahead_bytes() as u64
+    }
+
+    /// Returns the lane's buffer for what it reads, to be given back.
+    pub(crate) fn take_input(&mut self) -> Vec<u8> {
+        let mut input = std::mem::take(&mut self.input);
+        if input.is_empty() {
+            // Less than a chunk's lookahead is left when more is read.
+            input.resize(READ_BYTES + self.shared.data_chunker.lookahead_bytes(), 0);
+        }
+        input
     }
 
     /// Hands over what is left in the open frames.
@@ -111,13 +140,19 @@ impl Lane {
 }
 
 /// Cuts one stream into chunks and writes down its recipe.
-struct Cutter {
+pub(crate) struct Cutter {
     kind: PackKind,
-    chunker: Chunker,
-    recipe: RecipeBuilder,
+    pub(crate) chunker: Chunker,
+    pub(crate) recipe: RecipeBuilder,
     size_bytes: u64,
-    /// Every stretch as it was cut, where somebody wants to know.
-    kept: Option<Vec<Part>>,
+    kept: Option<Kept>,
+}
+
+/// The parts of a stream without its nodes, for a caller that keeps them itself.
+struct Kept {
+    parts: Vec<Part>,
+    /// With more parts than this none are kept: they are held in memory.
+    max: usize,
 }
 
 /// Whether more of a stream follows.
@@ -128,7 +163,7 @@ enum More {
 }
 
 impl Cutter {
-    fn new(kind: PackKind, chunker: Chunker) -> Self {
+    pub(crate) fn new(kind: PackKind, chunker: Chunker) -> Self {
         Self {
             kind,
             chunker,
@@ -148,8 +183,19 @@ impl Cutter {
         Ok(ahead.len() - rest.len())
     }
 
-    /// Takes in the first chunk of `ahead`; returns how many bytes it had.
-    fn cut_first(&mut self, lane: &mut Lane, ahead: &[u8]) -> Result<usize> {
+    /// Keeps the parts from now on, runs of zeros as one each, as long as there are at most `max`.
+    pub(crate) fn keep_parts(&mut self, max: usize) {
+        self.kept = Some(Kept { parts: Vec::new(), max });
+    }
+
+    /// Returns true if the parts are being kept.
+    pub(crate) fn keeps_parts(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Takes in the first chunk of `ahead`, which is the rest of a stretch without holes or at least the chunker's lookahead of it;
+    /// returns how many bytes the chunk had.
+    pub(crate) fn cut_first(&mut self, lane: &mut Lane, ahead: &[u8]) -> Result<usize> {
         let (chunk, _) = ahead.split_at(self.chunker.next(ahead).min(ahead.len()));
         let bytes = chunk.len() as u64;
         let is_zero = self.kind == PackKind::Data && chunk.iter().all(|byte| *byte == 0);
@@ -165,16 +211,35 @@ impl Cutter {
         Ok(chunk.len())
     }
 
-    fn push(&mut self, lane: &mut Lane, part: Part) -> Result<()> {
-        self.size_bytes += part.bytes();
-        if let Some(kept) = &mut self.kept {
-            kept.push(part);
-        }
-        self.recipe.push(part, &mut |node| lane.put(PackKind::Meta, node))
+    /// Appends a leaf of the recipe.
+    pub(crate) fn push(&mut self, lane: &mut Lane, part: Part) -> Result<()> {
+        self.push_whole(lane, 0, part)
     }
 
-    fn finish(self, lane: &mut Lane) -> Result<Recipe> {
-        self.recipe.finish(&mut |node| lane.put(PackKind::Meta, node))
+    /// Appends a part of `depth`, as [`RecipeBuilder::push_whole`] does.
+    pub(crate) fn push_whole(&mut self, lane: &mut Lane, depth: u8, part: Part) -> Result<()> {
+        self.size_bytes += part.bytes();
+        self.keep(part);
+        self.recipe
+            .push_whole(depth, part, &mut |node| lane.put(PackKind::Meta, node))
+    }
+
+    fn keep(&mut self, part: Part) {
+        let Some(kept) = &mut self.kept else { return };
+        if let (Part::Zeros(bytes), Some(Part::Zeros(before))) = (part, kept.parts.last_mut()) {
+            *before += bytes;
+        } else if kept.parts.len() < kept.max {
+            kept.parts.push(part);
+        } else {
+            self.kept = None;
+        }
+    }
+
+    /// Returns the recipe, and the parts if they were kept.
+    pub(crate) fn finish(mut self, lane: &mut Lane) -> Result<(Recipe, Option<Vec<Part>>)> {
+        let kept = self.kept.take().map(|kept| kept.parts);
+        let recipe = self.recipe.finish(&mut |node| lane.put(PackKind::Meta, node))?;
+        Ok((recipe, kept))
     }
 }
 
@@ -222,7 +287,7 @@ impl Content<'_> {
 
     /// Keeps every stretch as it is cut from now on, for [`Content::finish_kept`].
     pub fn keep_parts(&mut self) {
-        self.cutter.kept = Some(Vec::new());
+        self.cutter.keep_parts(usize::MAX);
     }
 
     /// Bytes from the beginning of a chunk that decide where it ends, unless the stream ends earlier.
@@ -249,16 +314,15 @@ impl Content<'_> {
     }
 
     /// The recipe of the file.
-    pub fn finish(mut self) -> Result<Recipe> {
-        self.cut(More::Ends)?;
-        self.cutter.finish(self.lane)
+    pub fn finish(self) -> Result<Recipe> {
+        Ok(self.finish_kept()?.0)
     }
 
-    /// The recipe of the file, and the stretches that were kept, in order.
+    /// The recipe of the file, and the parts that were kept, in order.
     pub fn finish_kept(mut self) -> Result<(Recipe, Vec<Part>)> {
         self.cut(More::Ends)?;
-        let kept = self.cutter.kept.take().unwrap_or_default();
-        Ok((self.cutter.finish(self.lane)?, kept))
+        let (recipe, kept) = self.cutter.finish(self.lane)?;
+        Ok((recipe, kept.unwrap_or_default()))
     }
 
     fn cut(&mut self, more: More) -> Result<()> {
@@ -304,6 +368,6 @@ impl TreeWriter {
     /// The recipe of the directory.
     pub fn finish(mut self, lane: &mut Lane) -> Result<Recipe> {
         self.cutter.cut(lane, &self.stream, More::Ends)?;
-        self.cutter.finish(lane)
+        Ok(self.cutter.finish(lane)?.0)
     }
 }

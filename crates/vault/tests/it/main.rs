@@ -16,6 +16,7 @@ mod cost;
 mod crash;
 mod damage;
 mod damage_bits;
+mod edit;
 mod endless;
 mod gc;
 mod gc_model;
