@@ -47,7 +47,7 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         Mode::Store => Some(start_ingest(vault, options)?),
         Mode::DryRun => None,
     };
-    let loss_epoch = vault.loss_epoch()? as u32;
+    let loss_epoch = vault.loss_epoch()?;
     let rules = rules(vault, options, &sources, loss_epoch)?;
     let last_key = Last::key(&options.host, &sources);
     let last = Last::get(vault, &last_key)?;
@@ -87,7 +87,7 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
     );
     let id = vault.publish(&snapshot, &finished)?;
     // From here on the snapshot is there: what fails now costs the next run time, nothing else.
-    let epoch = u64::from(loss_epoch) << 32 | u64::from(run);
+    let epoch = loss_epoch << 32 | u64::from(run);
     let (counts, spared) = (assembled.counts, assembled.spared);
     let now = Last {
         snapshot: id,
@@ -133,7 +133,7 @@ fn keep(assembled: Assembled, rules: &Rules<'_>, epoch: u64, dirs: u64) -> Resul
     rules.tracker.keep(state, assembled.rows, epoch, dirs)
 }
 
-fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, loss_epoch: u32) -> Result<Rules<'a>> {
+fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, loss_epoch: u64) -> Result<Rules<'a>> {
     Ok(Rules {
         vault,
         filters: &options.filters,
@@ -146,7 +146,7 @@ fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, lo
         reads_cache: options.parent == Parent::Cached,
         problems: Mutex::default(),
         unsettled: Mutex::default(),
-        tracker: Tracker::new(vault, options, sources, loss_epoch)?,
+        tracker: Tracker::new(vault, options, sources, loss_epoch as u32)?,
         progress: options.progress.clone(),
     })
 }
@@ -327,6 +327,7 @@ impl Run<'_> {
             xattrs: XattrReader::new(),
             uid: geteuid().as_raw(),
             state: if reads { Some(state.reader()?) } else { None },
+            loss_epoch: self.rules.loss_epoch,
         })
     }
 

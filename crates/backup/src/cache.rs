@@ -190,16 +190,17 @@ pub(crate) enum Lookup {
 pub(crate) struct Cache<'a> {
     vault: &'a Vault,
     reader: Option<StateReader>,
+    /// Its lower half.
     loss_epoch: u32,
 }
 
 impl<'a> Cache<'a> {
     /// `reader` is none for a run that looks at every file anew.
-    pub(crate) fn new(vault: &'a Vault, reader: Option<StateReader>, loss_epoch: u32) -> Self {
+    pub(crate) fn new(vault: &'a Vault, reader: Option<StateReader>, loss_epoch: u64) -> Self {
         Self {
             vault,
             reader,
-            loss_epoch,
+            loss_epoch: loss_epoch as u32,
         }
     }
 

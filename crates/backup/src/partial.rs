@@ -1,20 +1,19 @@
-//! Reading a large file again where it changed: what comes of it is what reading all of it would give.
+//! A large file that changed, as an edit of the vault asks for it: where it lies elsewhere, where its holes are, its bytes.
 //!
-//! - Where a chunk ends is decided by the bytes from its beginning on, as many as a chunk may have, and by the end of its stretch
-//!   without holes. A chunk is taken over if it begins where one began, and all of that is as it was; else it is read and cut.
-//! - Which bytes are as they were is told by where they lie; a change of the file meanwhile is noticed by who called.
+//! - Which bytes are as they were is told by where they lie, and by where holes are. A change of the file meanwhile is noticed by the caller.
+//! - The kernel is told of changes before they are read.
 
+use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use crossbeam_channel::{Sender, unbounded};
-use drystone_vault::{Cancel, Content, FillError, Progress};
+use drystone_vault::{Edited, Progress, Stretch};
 use rustix::fs::{Advice, fadvise};
-use rustix::io::{Errno, pread, retry_on_intr};
+use rustix::io::{pread, retry_on_intr};
 
 use crate::error::spawn_some;
-use crate::tracked::{Map, Pages};
 
 /// Changes that the kernel is told of before they are read.
 const TOLD_AHEAD: usize = 256;
@@ -24,15 +23,16 @@ const TOLD_MAX_BYTES: u64 = 64 << 10;
 /// Threads that tell it: each waits for where the bytes lie, and for their checksums.
 const TELLERS: usize = 4;
 
-/// Does `work`, which sends offsets and lengths of what it will read of the file: the kernel reads that ahead.
+/// Does `work`, which sends ranges of what it will read of the file: the kernel reads that ahead.
 ///
 /// Else each of many small changes would wait for the disk by itself, and nothing of a new snapshot is in memory.
-pub(crate) fn with_ahead<R>(file: &OwnedFd, work: impl FnOnce(Sender<(u64, u64)>) -> R) -> R {
-    let (ahead, told) = unbounded();
+pub(crate) fn with_ahead<R>(file: &OwnedFd, work: impl FnOnce(Sender<Range<u64>>) -> R) -> R {
+    let (ahead, told) = unbounded::<Range<u64>>();
     std::thread::scope(|scope| {
         let tell = move || {
-            for (start, bytes) in told {
-                let _ = fadvise(file, start, NonZeroU64::new(bytes), Advice::WillNeed);
+            for range in told {
+                let bytes = NonZeroU64::new(range.end - range.start);
+                let _ = fadvise(file, range.start, bytes, Advice::WillNeed);
             }
         };
         // Only speed hangs on it, and on what it does.
@@ -41,129 +41,113 @@ pub(crate) fn with_ahead<R>(file: &OwnedFd, work: impl FnOnce(Sender<(u64, u64)>
     })
 }
 
+/// What may differ in a file: the ranges in `changed`, and what is in a stretch of data in only one of two states.
+pub(crate) fn differences(changed: &[(u64, u64)], before: &[Range<u64>], now: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut ends: Vec<u64> = before
+        .iter()
+        .chain(now)
+        .flat_map(|stretch| [stretch.start, stretch.end])
+        .collect();
+    ends.sort_unstable();
+    let (of_one, _) = ends.as_chunks::<2>();
+    let of_one = of_one.iter().map(|[start, end]| *start..*end);
+    let changed = changed.iter().map(|(start, bytes)| *start..start + bytes);
+    let mut all: Vec<Range<u64>> = of_one.chain(changed).filter(|range| !range.is_empty()).collect();
+    all.sort_unstable_by_key(|range| range.start);
+    all
+}
+
 /// A file that is read again.
-pub(crate) struct Again<'a, P> {
+pub(crate) struct Again<'a> {
     pub(crate) file: &'a OwnedFd,
-    pub(crate) map: Map<P>,
-    /// Offset and length of what may have changed, in order.
-    pub(crate) changed: Vec<(u64, u64)>,
+    pub(crate) size_bytes: u64,
+    /// Its stretches without holes, in order.
+    pub(crate) stretches: &'a [Range<u64>],
+    /// What may have changed, in order of the beginnings.
+    pub(crate) changed: &'a [Range<u64>],
+    /// What a chunk may need of its surroundings, bytes.
+    pub(crate) lookahead: u64,
+    /// Hears what will be read.
+    pub(crate) ahead: Sender<Range<u64>>,
     pub(crate) progress: &'a Progress,
-    pub(crate) cancel: &'a Cancel,
-    /// Bytes that were not read.
-    pub(crate) unread_bytes: u64,
-    /// The first of `changed` that is not behind.
-    next: usize,
-    /// The first of `changed` that the kernel was not told of.
-    untold: usize,
-    ahead: Sender<(u64, u64)>,
-    window: Window,
+    /// What of all this is behind.
+    pub(crate) behind: Behind,
 }
 
-/// Bytes of the file from some offset on.
+/// How far a file was read again.
 #[derive(Default)]
-struct Window {
-    start: u64,
-    bytes: Vec<u8>,
+pub(crate) struct Behind {
+    offset: u64,
+    stretches: usize,
+    changed: usize,
+    /// Changes that the kernel was told of.
+    told: usize,
 }
 
-impl Window {
-    /// The bytes of a range, which begins no earlier than any before; fewer if the file ends.
-    fn read(&mut self, file: &OwnedFd, range: &Range<u64>) -> Result<&[u8], Errno> {
-        let gone = range.start.saturating_sub(self.start);
-        if gone >= self.bytes.len() as u64 {
-            self.bytes.clear();
-        } else {
-            self.bytes.drain(..gone as usize);
-        }
-        self.start = range.start;
-        let wanted = (range.end - range.start) as usize;
-        let mut filled = self.bytes.len();
-        self.bytes.resize(filled.max(wanted), 0);
-        while filled < wanted {
-            let room = self.bytes.get_mut(filled..wanted).unwrap_or_default();
-            match retry_on_intr(|| pread(file, &mut *room, range.start + filled as u64))? {
-                0 => break,
-                count => filled += count,
-            }
-        }
-        self.bytes.truncate(filled);
-        Ok(self.bytes.get(..wanted.min(filled)).unwrap_or_default())
+/// Moves `behind` past all ranges that end at or before `offset`; returns the next one.
+fn pass<'a>(ranges: &'a [Range<u64>], behind: &mut usize, offset: u64) -> Option<&'a Range<u64>> {
+    while ranges.get(*behind).is_some_and(|range| range.end <= offset) {
+        *behind += 1;
     }
+    ranges.get(*behind)
 }
 
-impl<'a, P: Pages> Again<'a, P> {
-    pub(crate) fn new(
-        file: &'a OwnedFd,
-        (map, changed): (Map<P>, Vec<(u64, u64)>),
-        (progress, cancel): (&'a Progress, &'a Cancel),
-        ahead: Sender<(u64, u64)>,
-    ) -> Self {
-        Self {
-            file,
-            map,
-            changed,
-            progress,
-            cancel,
-            unread_bytes: 0,
-            next: 0,
-            untold: 0,
-            ahead,
-            window: Window::default(),
-        }
-    }
-
-    /// Whether anything in a range may have changed. Never asked for an earlier one than before.
-    fn is_changed(&mut self, range: &Range<u64>) -> bool {
-        let behind = |(from, len): &(u64, u64)| from + len <= range.start;
-        while self.changed.get(self.next).is_some_and(behind) {
-            self.next += 1;
-        }
-        self.tell_ahead(range.end - range.start);
-        self.changed.get(self.next).is_some_and(|(from, _)| *from < range.end)
-    }
-
-    /// Has the kernel told what is read next, with what a chunk there may need of its surroundings.
-    fn tell_ahead(&mut self, reach: u64) {
-        while self.untold < self.next + TOLD_AHEAD
-            && let Some((from, len)) = self.changed.get(self.untold)
+impl Again<'_> {
+    /// Has the kernel told what is read next.
+    fn tell_ahead(&mut self) {
+        while self.behind.told < self.behind.changed + TOLD_AHEAD
+            && let Some(change) = self.changed.get(self.behind.told)
         {
-            let start = from.saturating_sub(reach);
+            let end = change.end.min(change.start + TOLD_MAX_BYTES);
             // Only speed hangs on it.
             let _ = self
                 .ahead
-                .send((start, from - start + len.min(&TOLD_MAX_BYTES) + reach));
-            self.untold += 1;
+                .send(change.start.saturating_sub(self.lookahead)..end + self.lookahead);
+            self.behind.told += 1;
         }
     }
+}
 
-    /// A stretch without holes, to its end or to that of the file.
-    pub(crate) fn stretch(&mut self, content: &mut Content<'_>, stretch: Range<u64>) -> Result<(), FillError> {
-        let reach = content.lookahead_bytes() as u64;
-        let mut at = stretch.start;
-        while at < stretch.end {
-            let ahead = at..stretch.end.min(at.saturating_add(reach));
-            let had = self.map.at(at);
-            let is_as_long = |end: u64| end.min(at.saturating_add(reach)) == ahead.end;
-            let had = had.filter(|had| is_as_long(had.stretch_end) && had.part.bytes() <= ahead.end - at);
-            let bytes = match had {
-                Some(had) if !self.is_changed(&ahead) => {
-                    content.take_over(had.part)?;
-                    self.unread_bytes += had.part.bytes();
-                    had.part.bytes()
-                }
-                _ => {
-                    self.cancel.check()?;
-                    let bytes = self.window.read(self.file, &ahead);
-                    let bytes = bytes.map_err(|error| FillError::Read(error.into()))?;
-                    if bytes.is_empty() {
-                        return Ok(());
-                    }
-                    content.cut_first(bytes)? as u64
-                }
-            };
-            Progress::add(&self.progress.bytes, bytes);
-            at += bytes;
-        }
-        Ok(())
+impl Edited for Again<'_> {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn edit(&mut self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let next = pass(self.changed, &mut self.behind.changed, offset);
+        self.tell_ahead();
+        Ok(next.cloned())
+    }
+
+    fn stretch(&mut self, offset: u64) -> io::Result<Stretch> {
+        let next = pass(self.stretches, &mut self.behind.stretches, offset);
+        Ok(match next {
+            Some(stretch) if stretch.start <= offset => Stretch::Data(stretch.end),
+            Some(stretch) => Stretch::Hole(stretch.start),
+            None => Stretch::Hole(self.size_bytes),
+        })
+    }
+
+    fn read_at(&mut self, offset: u64, room: &mut [u8]) -> io::Result<usize> {
+        Ok(retry_on_intr(|| pread(self.file, &mut *room, offset))?)
+    }
+
+    fn done(&mut self, offset: u64) {
+        Progress::add(&self.progress.bytes, offset - self.behind.offset);
+        self.behind.offset = offset;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_hole_in_one_state_only_differs() {
+        let found = differences(&[(3, 4), (90, 5)], &[0..10, 20..30, 50..60], &[0..10, 20..25, 40..60]);
+        assert_eq!(found, [3..7, 25..30, 40..50, 90..95]);
+        let same = [0..8, 9..10];
+        assert_eq!(differences(&[], &same, &same), []);
+        assert_eq!(differences(&[], &[], &same), same);
     }
 }

@@ -11,10 +11,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
-use drystone_format::recipe::Recipe;
+use drystone_format::recipe::{Part, Recipe};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_index::StateReader;
-use drystone_vault::{Cancel, Content, FillError, Lane, Progress};
+use drystone_vault::{Cancel, Content, EditOptions, FillError, Lane, Progress, Reliance};
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom, openat, readlinkat, seek};
 use rustix::io::{Errno, read, retry_on_intr};
 
@@ -24,8 +24,8 @@ use crate::dir::{Dir, Stat};
 use crate::error::{Error, Result, is_exhausted};
 use crate::job::{Item, Job, Taken};
 use crate::names::Names;
-use crate::partial::{Again, with_ahead};
-use crate::tracked::{FILE_MIN_BYTES, NewMap, Tracked};
+use crate::partial::{Again, Behind, differences, with_ahead};
+use crate::tracked::{FILE_MIN_BYTES, Known, NewMap, PARTS_MAX, Tracked};
 
 /// Times a file is read.
 const ATTEMPTS: u32 = 2;
@@ -44,6 +44,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) uid: u32,
     /// What large files were made of; none for a run that reads every file.
     pub(crate) state: Option<StateReader>,
+    /// In which nothing that those files were made of was lost.
+    pub(crate) loss_epoch: u64,
 }
 
 /// Why a file was not taken.
@@ -162,40 +164,29 @@ impl Reader<'_> {
         let file = self.open(&item.dir, &item.name, before)?;
         let tracked = item.dir.tracked.as_deref().filter(|_| before.size >= FILE_MIN_BYTES);
         let layout = tracked.and_then(|tracked| tracked.layout(before.ino));
-        let map = tracked.and_then(|tracked| tracked.map(self.state.as_ref()?, before.ino));
-        let mut content = self.lane.content();
-        if layout.is_some() {
-            content.keep_parts();
-        }
         let source = Source {
             file: &file,
             size: before.size,
+            is_sparse: before.disk_bytes < before.size,
             progress: &self.progress,
             cancel: &self.cancel,
         };
-        let is_sparse = before.disk_bytes < before.size;
-        let mut unread_bytes = 0;
-        let filled = match (tracked, &layout, map) {
-            (Some(tracked), Some(layout), Some(map)) => with_ahead(&file, |ahead| {
-                let changed = tracked.changed(&map, layout);
-                let mut again = Again::new(&file, (map, changed), (&self.progress, &self.cancel), ahead);
-                let filled = source.each_stretch(&mut content, is_sparse, &mut |content, stretch| {
-                    again.stretch(content, stretch)
-                });
-                unread_bytes = again.unread_bytes;
-                filled
-            }),
-            _ => source.each_stretch(&mut content, is_sparse, &mut |content, stretch| {
-                source.fill(content, stretch)
-            }),
+        let known = tracked
+            .zip(layout.as_ref())
+            .and_then(|(tracked, layout)| tracked.known(self.state.as_ref()?, before.ino, layout));
+        let filled = match known {
+            Some(known) => source.edit(&mut self.lane, known, self.loss_epoch),
+            None => source.read(&mut self.lane, layout.as_ref().map(|_| PARTS_MAX)),
         };
-        match filled {
-            Ok(()) => {}
-            Err(FillError::Read(error)) => return Err(Failure::File(format!("cannot be read: {error}"))),
-            Err(FillError::Vault(error)) => return Err(Failure::Run(error.into())),
-        }
-        let (recipe, parts) = content.finish_kept().map_err(|error| Failure::Run(error.into()))?;
-        let new_map = |(tracked, layout): (&Tracked, _)| tracked.new_map(before.ino, layout, &parts);
+        let Filled {
+            recipe,
+            parts,
+            unread_bytes,
+        } = filled.map_err(|error| match error {
+            FillError::Read(error) => Failure::File(format!("cannot be read: {error}")),
+            FillError::Vault(error) => Failure::Run(error.into()),
+        })?;
+        let new_map = |(tracked, layout): (&Tracked, _)| tracked.new_map(before.ino, layout, parts.as_deref()?);
         let map = tracked.zip(layout.as_ref()).and_then(new_map);
         let after = Stat::of(&file).map_err(|error| Failure::new("cannot be looked at", error))?;
         let after = item.dir.in_place(after);
@@ -252,22 +243,82 @@ impl Reader<'_> {
     }
 }
 
-/// Takes in a stretch of a file.
-type Fill<'a> = &'a mut dyn FnMut(&mut Content<'_>, Range<u64>) -> Result<(), FillError>;
+/// A file that was taken in.
+struct Filled {
+    recipe: Recipe,
+    /// What it is made of, if that is to be kept.
+    parts: Option<Vec<Part>>,
+    unread_bytes: u64,
+}
 
 /// An open file on its way into the vault.
 struct Source<'a> {
     file: &'a OwnedFd,
     size: u64,
+    is_sparse: bool,
     progress: &'a Progress,
     cancel: &'a Cancel,
 }
 
 impl Source<'_> {
-    /// All of a stretch; the file must stand at its beginning.
-    fn fill(&self, content: &mut Content<'_>, stretch: Range<u64>) -> Result<(), FillError> {
-        while content.size_bytes() < stretch.end {
-            let wanted = stretch.end - content.size_bytes();
+    /// Takes in all of it; keeps the parts if there is a limit to their number.
+    fn read(&self, lane: &mut Lane, keep_parts: Option<usize>) -> Result<Filled, FillError> {
+        let mut content = lane.content();
+        if let Some(max) = keep_parts {
+            content.keep_parts(max);
+        }
+        while content.size_bytes() < self.size {
+            let at = content.size_bytes();
+            let stretch = self.next_stretch(at)?;
+            if stretch.start > at {
+                content.hole(stretch.start - at)?;
+                Progress::add(&self.progress.bytes, stretch.start - at);
+            }
+            self.fill(&mut content, stretch.end)?;
+            if content.size_bytes() < stretch.end {
+                break;
+            }
+        }
+        let (recipe, parts) = content.finish_kept()?;
+        Ok(Filled {
+            recipe,
+            parts,
+            unread_bytes: 0,
+        })
+    }
+
+    /// Takes in what changed of it.
+    fn edit(&self, lane: &mut Lane, mut known: Known<'_>, loss_epoch: u64) -> Result<Filled, FillError> {
+        let stretches = self.stretches()?;
+        let changed = differences(&known.changed, &known.map.stretches, &stretches);
+        let edited = with_ahead(self.file, |ahead| {
+            let mut again = Again {
+                file: self.file,
+                size_bytes: self.size,
+                stretches: &stretches,
+                changed: &changed,
+                lookahead: lane.lookahead_bytes(),
+                ahead,
+                progress: self.progress,
+                behind: Behind::default(),
+            };
+            let options = EditOptions {
+                reliance: Reliance::SinceLoss(loss_epoch),
+                keep_parts: Some(PARTS_MAX),
+            };
+            lane.edit(&mut known.map, &mut again, options)
+        })?;
+        Ok(Filled {
+            recipe: edited.recipe,
+            parts: edited.parts,
+            unread_bytes: edited.reused_bytes,
+        })
+    }
+
+    /// Takes in bytes up to an offset; the file must stand where the content does.
+    fn fill(&self, content: &mut Content<'_>, end: u64) -> Result<(), FillError> {
+        while content.size_bytes() < end {
+            let wanted = end - content.size_bytes();
             let count = content.fill(&mut |room| {
                 let length = room.len().min(usize::try_from(wanted).unwrap_or(usize::MAX));
                 let room = room.get_mut(..length).unwrap_or_default();
@@ -284,35 +335,38 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// Holes as holes, where there are any, and `fill` for what lies between, the file standing at its beginning.
-    fn each_stretch(&self, content: &mut Content<'_>, is_sparse: bool, fill: Fill<'_>) -> Result<(), FillError> {
-        if !is_sparse {
-            return fill(content, 0..self.size);
+    /// All stretches between holes, for a file whose extents are few enough to be known.
+    fn stretches(&self) -> Result<Vec<Range<u64>>, FillError> {
+        let (mut all, mut at) = (Vec::new(), 0);
+        while at < self.size {
+            let stretch = self.next_stretch(at)?;
+            at = stretch.end;
+            if !stretch.is_empty() {
+                all.push(stretch);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The first stretch from `at` on that is no hole, the file standing at its beginning; empty at the end of the file if there is none.
+    fn next_stretch(&self, at: u64) -> Result<Range<u64>, FillError> {
+        if !self.is_sparse {
+            return Ok(at..self.size);
         }
         let seek = |to| seek(self.file, to);
-        loop {
-            let at = content.size_bytes();
-            if at >= self.size {
-                return Ok(());
-            }
-            let data = match seek(SeekFrom::Data(at)) {
-                Ok(data) => data.min(self.size),
-                Err(Errno::NXIO) => self.size,
-                // A file system that knows of no holes.
-                Err(Errno::INVAL | Errno::NOTSUP) => return fill(content, at..self.size),
-                Err(error) => return Err(FillError::Read(error.into())),
-            };
-            if data > at {
-                content.hole(data - at)?;
-                Progress::add(&self.progress.bytes, data - at);
-                continue;
-            }
-            let hole = seek(SeekFrom::Hole(at)).map_err(|error| FillError::Read(error.into()))?;
-            seek(SeekFrom::Start(at)).map_err(|error| FillError::Read(error.into()))?;
-            fill(content, at..hole.min(self.size))?;
-            if content.size_bytes() < hole.min(self.size) {
-                return Ok(());
-            }
+        let failed = |error: Errno| FillError::Read(error.into());
+        let data = match seek(SeekFrom::Data(at)) {
+            Ok(data) => data.min(self.size),
+            Err(Errno::NXIO) => self.size,
+            // A file system that knows of no holes.
+            Err(Errno::INVAL | Errno::NOTSUP) => return Ok(at..self.size),
+            Err(error) => return Err(failed(error)),
+        };
+        if data == self.size {
+            return Ok(data..data);
         }
+        let hole = seek(SeekFrom::Hole(data)).map_err(failed)?;
+        seek(SeekFrom::Start(data)).map_err(failed)?;
+        Ok(data..hole.min(self.size))
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Rules<'a> {
     /// Where in the cache files are.
     pub(crate) slots: Slots,
     pub(crate) systems: Systems,
-    pub(crate) loss_epoch: u32,
+    pub(crate) loss_epoch: u64,
     pub(crate) reads_cache: bool,
     pub(crate) problems: Mutex<Problems>,
     /// Directories that must be looked at again even if nothing changes in them.

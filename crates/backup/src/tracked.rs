@@ -40,7 +40,8 @@ use crate::rules::Slots;
 use crate::sources::Sources;
 use home::{FIRST_INODE, Home};
 use map::Kept;
-pub(crate) use map::{FILE_MIN_BYTES, Map, Pages};
+use map::Map;
+pub(crate) use map::{FILE_MIN_BYTES, PARTS_MAX};
 use memory::{Identity, Memory, Seen};
 use mounts::Mounts;
 pub(crate) use mounts::NamesThere;
@@ -152,23 +153,20 @@ impl Tracked {
         self.fs.layout(self.snapshot_id, inode, map::EXTENTS_MAX).ok()?
     }
 
-    /// What a file was made of in the last run, if that is known.
-    pub(crate) fn map<'a>(&self, reader: &'a StateReader, inode: u64) -> Option<Map<Kept<'a>>> {
+    /// What a file was made of in the last run and where it may have changed since, if that is known.
+    pub(crate) fn known<'a>(&self, reader: &'a StateReader, inode: u64, layout: &Layout) -> Option<Known<'a>> {
         self.touched.as_ref()?;
-        Map::open(Kept {
+        let map = Map::open(Kept {
             reader,
             maps: self.maps(),
             file: Row::key(inode),
             epoch: None,
-        })
-    }
-
-    /// What may have changed of a file since its map was made.
-    pub(crate) fn changed(&self, map: &Map<Kept<'_>>, layout: &Layout) -> Vec<(u64, u64)> {
+        })?;
         let starts = shared_starts(&map.layout, layout);
         // What cannot be asked is read.
         let same = self.fs.made_by(&starts, map.generation).unwrap_or_default();
-        changed_ranges(&map.layout, layout, |start| same.contains(&start))
+        let changed = changed_ranges(&map.layout, layout, |start| same.contains(&start));
+        Some(Known { map, changed })
     }
 
     /// Where in the state the maps of files are.
@@ -189,6 +187,14 @@ impl Tracked {
     pub(crate) fn holds(&self, row: &Row, path: &Key) -> bool {
         row.path == *path && (self.is_same_device || !row.sum.has_links)
     }
+}
+
+/// What is known of a large file from the last run.
+pub(crate) struct Known<'a> {
+    /// What it was made of.
+    pub(crate) map: Map<Kept<'a>>,
+    /// Offset and length of what lies elsewhere now, in order.
+    pub(crate) changed: Vec<(u64, u64)>,
 }
 
 /// What a file is made of, to be kept.

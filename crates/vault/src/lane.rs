@@ -285,27 +285,9 @@ impl Content<'_> {
         self.cutter.push(self.lane, Part::Hole(bytes))
     }
 
-    /// Keeps every stretch as it is cut from now on, for [`Content::finish_kept`].
-    pub fn keep_parts(&mut self) {
-        self.cutter.keep_parts(usize::MAX);
-    }
-
-    /// Bytes from the beginning of a chunk that decide where it ends, unless the stream ends earlier.
-    pub fn lookahead_bytes(&self) -> usize {
-        self.cutter.chunker.lookahead_bytes()
-    }
-
-    /// Takes in the first chunk of `ahead`, which is the rest of a stretch without holes, or at least
-    /// [`lookahead_bytes`](Self::lookahead_bytes) of it; returns its length. What was filled in before ends where it is.
-    pub fn cut_first(&mut self, ahead: &[u8]) -> Result<usize> {
-        self.cut(More::Ends)?;
-        self.cutter.cut_first(self.lane, ahead)
-    }
-
-    /// Takes over a stretch that is known to be what would be cut here, and stored. What was filled in before ends where it is.
-    pub fn take_over(&mut self, part: Part) -> Result<()> {
-        self.cut(More::Ends)?;
-        self.cutter.push(self.lane, part)
+    /// Keeps the parts of the file in memory, for [`Content::finish_kept`], as long as there are at most `max`.
+    pub fn keep_parts(&mut self, max: usize) {
+        self.cutter.keep_parts(max);
     }
 
     /// Bytes taken in so far.
@@ -318,11 +300,10 @@ impl Content<'_> {
         Ok(self.finish_kept()?.0)
     }
 
-    /// The recipe of the file, and the parts that were kept, in order.
-    pub fn finish_kept(mut self) -> Result<(Recipe, Vec<Part>)> {
+    /// The recipe of the file, and its parts in order, if they were to be kept and are not too many.
+    pub fn finish_kept(mut self) -> Result<(Recipe, Option<Vec<Part>>)> {
         self.cut(More::Ends)?;
-        let (recipe, kept) = self.cutter.finish(self.lane)?;
-        Ok((recipe, kept.unwrap_or_default()))
+        self.cutter.finish(self.lane)
     }
 
     fn cut(&mut self, more: More) -> Result<()> {

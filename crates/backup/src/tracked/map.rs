@@ -1,28 +1,33 @@
 //! What a large file was made of, and where it lay: when it changes, only what lies elsewhere is read again.
 //!
-//! - Records of one size: the head, a record for each extent, then, for each stretch without holes, where it ends and its chunks.
+//! - Records of one size: the head, a record for each extent, one for each stretch without holes, then the chunks of all stretches.
+//!   Extents and stretches are held in memory, chunks are read as the edit comes to them.
 //! - True of the very state that a snapshot had, for extents are never written again, and such as take their place are made in a
 //!   generation later than the snapshot's, which the head has. That does not hold for files that are written in place, which have no map.
 //! - It is a cache: what cannot be decoded is not there.
+
+use std::ops::Range;
 
 use drystone_extents::Layout;
 use drystone_extents::items::{FileExtent, Form};
 use drystone_format::ChunkId;
 use drystone_format::recipe::Part;
 use drystone_index::StateReader;
+use drystone_vault::{OldPart, OldParts, Whole};
 
 use crate::cache::Key;
 
 /// Smallest file that has a map, bytes.
 pub(crate) const FILE_MIN_BYTES: u64 = 8 << 20;
-/// Extents and chunks of a file that has one at most: 100 GiB with common chunks, and 90 MB of memory while it is read.
+/// Extents of a file that has one at most, and stretches between holes.
 pub(crate) const EXTENTS_MAX: usize = 128 << 10;
-const PARTS_MAX: usize = 800_000;
+/// Chunks, runs of zeros and holes of a file that has one at most: 100 GiB with common chunks, and 90 MB of memory while it is read.
+pub(crate) const PARTS_MAX: usize = 800_000;
 const RECORD_BYTES: usize = 1 + 32 + 8;
 /// Records in a page of the state.
 const PAGE_RECORDS: usize = 1536;
 
-const HEAD: u8 = 6;
+const HEAD: u8 = 7;
 const EXTENT: u8 = 2;
 const STRETCH: u8 = 3;
 const CHUNK: u8 = 4;
@@ -53,24 +58,22 @@ fn words(id: &[u8; 32]) -> [u64; 4] {
     std::array::from_fn(|_| words.next().unwrap_or_default())
 }
 
-/// Pages for the state; `None` if the file is too large to have a map.
+/// Pages for the state; `None` if the file is too large to have a map, or was not read as it lay.
 pub(crate) fn encode(layout: &Layout, generation: u64, parts: &[Part]) -> Option<Vec<Vec<u8>>> {
-    if layout.extents.len() > EXTENTS_MAX || parts.len() > PARTS_MAX {
+    let (stretches, size_bytes) = stretches(parts);
+    let counts = [layout.extents.len(), stretches.len()];
+    if counts.iter().any(|count| *count > EXTENTS_MAX) || parts.len() > PARTS_MAX || size_bytes != layout.len {
         return None;
     }
-    let head = record(HEAD, [layout.len, layout.extents.len() as u64, generation, 0], 0);
-    let extents = layout.extents.iter().map(of_extent);
-    let (mut records, mut at) = (vec![head], 0);
-    records.extend(extents);
-    let is_hole = |part: &Part| matches!(part, Part::Hole(_));
-    for stretch in parts.chunk_by(|one, two| is_hole(one) == is_hole(two)) {
-        let bytes: u64 = stretch.iter().map(Part::bytes).sum();
-        if !stretch.first().is_some_and(is_hole) {
-            records.push(record(STRETCH, [at, 0, 0, 0], at + bytes));
-            records.extend(stretch.iter().filter_map(of_part));
-        }
-        at += bytes;
-    }
+    let [extents, of_data] = counts.map(|count| count as u64);
+    let mut records = vec![record(HEAD, [layout.len, extents, generation, of_data], 0)];
+    records.extend(layout.extents.iter().map(of_extent));
+    records.extend(
+        stretches
+            .iter()
+            .map(|stretch| record(STRETCH, [stretch.start, 0, 0, 0], stretch.end)),
+    );
+    records.extend(parts.iter().filter_map(of_part));
     Some(
         records
             .chunks(PAGE_RECORDS)
@@ -78,6 +81,21 @@ pub(crate) fn encode(layout: &Layout, generation: u64, parts: &[Part]) -> Option
             .map(<[u8]>::to_vec)
             .collect(),
     )
+}
+
+/// The stretches between holes, and where the last part ends.
+fn stretches(parts: &[Part]) -> (Vec<Range<u64>>, u64) {
+    let (mut stretches, mut at) = (Vec::<Range<u64>>::new(), 0);
+    for part in parts {
+        let end = at + part.bytes();
+        match stretches.last_mut() {
+            _ if matches!(part, Part::Hole(_)) => {}
+            Some(last) if last.end == at => last.end = end,
+            _ => stretches.push(at..end),
+        }
+        at = end;
+    }
+    (stretches, at)
 }
 
 fn of_part(part: &Part) -> Option<Record> {
@@ -144,16 +162,6 @@ impl Pages for Kept<'_> {
     }
 }
 
-/// A chunk that a file had, or zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Had {
-    /// Where it began, bytes.
-    pub(crate) start: u64,
-    pub(crate) part: Part,
-    /// Where the stretch without holes ended that it was in.
-    pub(crate) stretch_end: u64,
-}
-
 /// A map that is read from its beginning to its end.
 pub(crate) struct Map<P> {
     pages: P,
@@ -163,11 +171,14 @@ pub(crate) struct Map<P> {
     place: usize,
     /// Where the file lay.
     pub(crate) layout: Layout,
+    /// Its stretches without holes, in order.
+    pub(crate) stretches: Vec<Range<u64>>,
     /// Of the snapshot in which it lay there.
     pub(crate) generation: u64,
-    at: u64,
-    stretch_end: u64,
-    next: Option<Had>,
+    /// The part that was read last, and the number of its stretch.
+    last: Option<OldPart>,
+    stretch: usize,
+    is_over: bool,
 }
 
 impl<P: Pages> Map<P> {
@@ -179,19 +190,30 @@ impl<P: Pages> Map<P> {
             page: Vec::new(),
             place: 0,
             layout: Layout::default(),
+            stretches: Vec::new(),
             generation: 0,
-            at: 0,
-            stretch_end: 0,
-            next: None,
+            last: None,
+            stretch: 0,
+            is_over: false,
         };
         let (HEAD, head, _) = map.record()? else { return None };
-        let [len, count, generation, _] = words(&head);
+        let [len, extents, generation, stretches] = words(&head);
         (map.layout.len, map.generation) = (len, generation);
-        for _ in 0..count.min(EXTENTS_MAX as u64) {
+        for _ in 0..extents.min(EXTENTS_MAX as u64) {
             let (EXTENT, id, number) = map.record()? else {
                 return None;
             };
             map.layout.extents.push(to_extent(&id, number));
+        }
+        for _ in 0..stretches.min(EXTENTS_MAX as u64) {
+            let (STRETCH, id, end) = map.record()? else {
+                return None;
+            };
+            let [start, ..] = words(&id);
+            if start >= end || map.stretches.last().is_some_and(|last| last.end >= start) {
+                return None;
+            }
+            map.stretches.push(start..end);
         }
         Some(map)
     }
@@ -208,38 +230,40 @@ impl<P: Pages> Map<P> {
         }
     }
 
-    /// The chunk that began at `start`, if one did. Never asked for an earlier one than before.
-    pub(crate) fn at(&mut self, start: u64) -> Option<Had> {
-        while self.next.is_none_or(|had| had.start < start) {
-            self.next = Some(self.advance()?);
+    /// The part behind the last one.
+    fn advance(&mut self) -> Option<OldPart> {
+        let mut stretch = self.stretches.get(self.stretch)?;
+        let mut start = self.last.map_or(stretch.start, |last| last.start + last.part.bytes());
+        if start >= stretch.end {
+            self.stretch += 1;
+            stretch = self.stretches.get(self.stretch)?;
+            start = stretch.start;
         }
-        self.next.filter(|had| had.start == start)
+        let room = stretch.end - start;
+        let part = match self.record()? {
+            (CHUNK, id, bytes) => Part::Chunk { id: ChunkId(id), bytes },
+            (ZEROS, _, bytes) => Part::Zeros(bytes),
+            _ => return None,
+        };
+        (1..=room)
+            .contains(&part.bytes())
+            .then_some(OldPart { start, part, depth: 0 })
+    }
+}
+
+impl<P: Pages> OldParts for Map<P> {
+    fn size_bytes(&self) -> u64 {
+        self.layout.len
     }
 
-    fn advance(&mut self) -> Option<Had> {
-        loop {
-            let (kind, id, number) = self.record()?;
-            let part = match kind {
-                STRETCH => {
-                    (self.at, self.stretch_end) = (*words(&id).first()?, number);
-                    continue;
-                }
-                CHUNK => Part::Chunk {
-                    id: ChunkId(id),
-                    bytes: number,
-                },
-                ZEROS => Part::Zeros(number),
-                _ => return None,
-            };
-            let start = self.at;
-            self.at = start.checked_add(part.bytes())?;
-            let had = Had {
-                start,
-                part,
-                stretch_end: self.stretch_end,
-            };
-            return (self.at <= self.stretch_end && part.bytes() > 0).then_some(had);
+    fn at(&mut self, offset: u64, _: Whole) -> drystone_vault::Result<Option<OldPart>> {
+        while !self.is_over && self.last.is_none_or(|last| last.start + last.part.bytes() <= offset) {
+            match self.advance() {
+                None => self.is_over = true,
+                next => self.last = next,
+            }
         }
+        Ok(self.last.filter(|last| !self.is_over && last.start <= offset))
     }
 }
 
@@ -287,37 +311,32 @@ mod tests {
         fn maps_come_back(
             parts in proptest::collection::vec(part(), 0..4000),
             extents in proptest::collection::vec(extent(), 0..50),
-            (len, generation) in any::<(u64, u64)>(),
+            generation in any::<u64>(),
         ) {
-            let layout = Layout { len, extents };
+            let layout = Layout { len: parts.iter().map(Part::bytes).sum(), extents };
             let pages = encode(&layout, generation, &parts).unwrap();
             let mut map = Map::open(InMemory(pages)).unwrap();
             prop_assert_eq!((&map.layout, map.generation), (&layout, generation));
-            let (mut at, mut before) = (0, 0);
-            for (number, part) in parts.iter().enumerate() {
-                let had = map.at(at);
-                if matches!(part, Part::Hole(_)) {
-                    prop_assert_eq!(had, None);
-                } else {
-                    let rest = parts[number..].iter().take_while(|part| !matches!(part, Part::Hole(_)));
-                    let stretch_end = at + rest.map(Part::bytes).sum::<u64>();
-                    prop_assert_eq!(had, Some(Had { start: at, part: *part, stretch_end }));
-                    if part.bytes() > 1 {
-                        prop_assert_eq!(map.at(at + 1), None);
-                    }
+            prop_assert!(map.stretches.windows(2).all(|pair| pair[0].end < pair[1].start));
+            let mut start = 0;
+            for part in parts {
+                let is_hole = matches!(part, Part::Hole(_));
+                let had = (!is_hole).then_some(OldPart { start, part, depth: 0 });
+                let end = start + part.bytes();
+                for offset in [start, end - 1] {
+                    prop_assert_eq!(map.at(offset, Whole::LEAVES).unwrap(), had);
+                    prop_assert_eq!(map.stretches.iter().any(|stretch| stretch.contains(&offset)), !is_hole);
                 }
-                before = at;
-                at += part.bytes();
+                start = end;
             }
-            prop_assert!(before <= at);
-            prop_assert_eq!(map.at(at), None);
+            prop_assert_eq!(map.at(start, Whole::LEAVES).unwrap(), None);
         }
 
         #[test]
         fn damage_is_absence(pages in proptest::collection::vec(proptest::collection::vec(0u8..7, 0..500), 0..3), start in any::<u64>()) {
             if let Some(mut map) = Map::open(InMemory(pages)) {
-                map.at(start / 2);
-                map.at(start);
+                map.at(start / 2, Whole::LEAVES).unwrap();
+                map.at(start, Whole::LEAVES).unwrap();
             }
         }
     }
