@@ -71,6 +71,8 @@ pub(crate) struct Catalog {
     syncing: Mutex<()>,
     /// When the packs were last listed for a chunk that was missed, and there was no new one.
     looked_in_vain: Mutex<Option<Instant>>,
+    /// When the last list was begun that somebody waited for.
+    list_begun: Mutex<Option<Instant>>,
 }
 
 /// How long nobody lists the packs again for a chunk that is missed, after that was of no use.
@@ -107,6 +109,7 @@ impl Catalog {
             dropped: AtomicU64::new(0),
             syncing: Mutex::new(()),
             looked_in_vain: Mutex::new(None),
+            list_begun: Mutex::new(None),
         };
         catalog.sync()?;
         catalog.load_verified()?;
@@ -233,6 +236,17 @@ impl Catalog {
         let is_new = self.index.packs().iter().any(|pack| !before.contains(&pack.pack));
         *useless = (!is_new).then(Instant::now);
         Ok(is_new)
+    }
+
+    /// Lists the packs, unless a list was begun since then. One thread lists for all that wait here.
+    pub(crate) fn look_since(&self, then: Instant) -> Result<()> {
+        let mut begun = self.list_begun.lock();
+        if begun.is_none_or(|begun| begun < then) {
+            let now = Instant::now();
+            self.refresh()?;
+            *begun = Some(now);
+        }
+        Ok(())
     }
 
     /// Of packs that a listing lacks, those that are really not there: a list may lag, or come from places that are behind.

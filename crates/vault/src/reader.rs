@@ -4,6 +4,7 @@
 //! - Where a chunk lies in several packs, damage of one costs nothing.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use drystone_format::ChunkId;
 use drystone_format::id::ChunkHasher;
@@ -22,7 +23,18 @@ pub struct Reader {
     catalog: Arc<Catalog>,
     frames: Arc<Frames>,
     hasher: ChunkHasher,
-    looks_again: bool,
+    misses: Misses,
+}
+
+/// What a chunk is worth that no pack of the list holds: another list?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Misses {
+    /// No: gc must not learn of packs later than of the roots that it judges them by.
+    Taken,
+    /// Yes, unless the last one was of no use a moment ago: what misses one chunk may miss thousands.
+    Doubted,
+    /// Yes, one that was begun after the chunk was asked for.
+    LookedFor,
 }
 
 impl Reader {
@@ -31,25 +43,42 @@ impl Reader {
             catalog,
             frames,
             hasher,
-            looks_again: true,
+            misses: Misses::Doubted,
         }
     }
 
-    /// The same, for gc: it must not learn of packs later than of the roots that it judges them by.
+    /// The same, for gc: it takes what it misses for missing.
     pub(crate) fn steady(mut self) -> Self {
-        self.looks_again = false;
+        self.misses = Misses::Taken;
+        self
+    }
+
+    /// The same, for what other processes store at this moment: a chunk that is missed is looked for in a list of packs that was begun after
+    /// the chunk was asked for. So a chunk is found that anybody kept before, except where lists lag. Threads that miss something share lists.
+    pub fn following(mut self) -> Self {
+        self.misses = Misses::LookedFor;
         self
     }
 
     /// The plaintext of a chunk.
     pub fn chunk(&self, id: &ChunkId) -> Result<ChunkBytes> {
+        let asked = Instant::now();
         let known = self.catalog.synced_with();
         match self.known_chunk(id) {
             // What is not where it was may have been moved by gc.
             Err(error) if error.is_damage() && matches!(self.catalog.follow(&known), Ok(true)) => self.known_chunk(id),
             // A snapshot may be newer than the list of packs: of a backup that ended in between.
-            Err(Error::MissingChunk { .. }) if self.looks_again && self.catalog.look_again()? => self.known_chunk(id),
+            Err(Error::MissingChunk { .. }) if self.is_looked_for(asked)? => self.known_chunk(id),
             found => found,
+        }
+    }
+
+    /// Lists the packs again for a chunk that was asked for then and missed; says whether there may be more of them now.
+    fn is_looked_for(&self, asked: Instant) -> Result<bool> {
+        match self.misses {
+            Misses::Taken => Ok(false),
+            Misses::Doubted => self.catalog.look_again(),
+            Misses::LookedFor => self.catalog.look_since(asked).map(|()| true),
         }
     }
 

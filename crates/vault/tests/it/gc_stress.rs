@@ -27,10 +27,10 @@ const CONTENTS: u64 = 14;
 const MACHINES: u64 = 3;
 
 /// A small generator (xorshift), so that a seed repeats the choices.
-struct Choices(u64);
+pub(crate) struct Choices(pub(crate) u64);
 
 impl Choices {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -100,7 +100,7 @@ fn source(contents: &[u64]) -> Vec<(String, Vec<u8>)> {
     contents.iter().map(file).collect()
 }
 
-fn open(dir: &Path, machine: u64) -> Vault {
+pub(crate) fn open(dir: &Path, machine: u64) -> Vault {
     let key = std::fs::read_to_string(dir.join(format!("key{machine}"))).unwrap();
     let unlock = Unlock::key_file(&key, "test", None).unwrap();
     let mut tries = 0;
@@ -164,14 +164,18 @@ fn collect(vault: &Vault, lies: Lies) {
     }
 }
 
+/// The directory and the numbers that a child was started with.
+pub(crate) fn arguments() -> Option<(PathBuf, Vec<u64>)> {
+    let dir = env::var_os(DIR).map(PathBuf::from)?;
+    let arguments = env::var(ARGUMENTS).unwrap();
+    let numbers = arguments.split(' ').map(|number| number.parse().unwrap());
+    Some((dir, numbers.collect()))
+}
+
 #[test]
 #[ignore = "started by the stress test"]
 fn child() {
-    let Some(dir) = env::var_os(DIR).map(PathBuf::from) else {
-        return;
-    };
-    let arguments = env::var(ARGUMENTS).unwrap();
-    let numbers: Vec<u64> = arguments.split(' ').map(|number| number.parse().unwrap()).collect();
+    let Some((dir, numbers)) = arguments() else { return };
     let (machine, mut choices) = (numbers[0], Choices(numbers[1]));
     for _ in 0..4 {
         let (vault, lies) = (open(&dir, machine), Lies::of(&dir));
@@ -184,7 +188,7 @@ fn child() {
 }
 
 /// A child that does not outlive the test.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -194,16 +198,15 @@ impl Drop for Running {
 }
 
 fn start(dir: &Path, machine: u64, seed: u64, lines: &Sender<String>) -> Running {
+    start_test("gc_stress::child", (dir, format!("{machine} {seed}")), lines)
+}
+
+/// Runs an ignored test in a process of its own.
+pub(crate) fn start_test(test: &str, (dir, arguments): (&Path, String), lines: &Sender<String>) -> Running {
     let mut child = Command::new(env::current_exe().unwrap())
-        .args([
-            "--ignored",
-            "--exact",
-            "gc_stress::child",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--ignored", "--exact", test, "--nocapture", "--test-threads=1"])
         .env(DIR, dir)
-        .env(ARGUMENTS, format!("{machine} {seed}"))
+        .env(ARGUMENTS, arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
@@ -306,12 +309,29 @@ fn what_was_reported_survives_them_and_places_that_come_and_go() {
     assert_survival(Lies::InThree);
 }
 
-fn assert_survival(lies: Lies) -> BTreeMap<String, u64> {
+/// Gives each machine a cache and a key; two of them share one.
+pub(crate) fn furnish(dir: &Path, fixture: &Fixture, vault: &Vault) {
+    for machine in 0..MACHINES {
+        std::fs::create_dir(dir.join(format!("cache{machine}"))).unwrap();
+        let key = match machine {
+            0 | 1 => fixture.key.clone(),
+            _ => add_key(vault, Role::Owner).key,
+        };
+        std::fs::write(dir.join(format!("key{machine}")), key).unwrap();
+    }
+}
+
+/// How long to go on, in seconds, and the seed of the choices.
+pub(crate) fn settings() -> (u64, u64) {
     let number = |name: &str| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seconds = number("DRYSTONE_STRESS_SECONDS").unwrap_or(20);
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed = number("DRYSTONE_STRESS_SEED").unwrap_or(now) | 1;
     println!("DRYSTONE_STRESS_SEED={seed}");
+    (number("DRYSTONE_STRESS_SECONDS").unwrap_or(20), seed)
+}
+
+fn assert_survival(lies: Lies) -> BTreeMap<String, u64> {
+    let (seconds, seed) = settings();
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::new();
     let create = |name: &str| Arc::new(Local::create(&dir.path().join(name)).unwrap()) as Arc<dyn Store>;
@@ -322,15 +342,7 @@ fn assert_survival(lies: Lies) -> BTreeMap<String, u64> {
             create_over(&fixture, places.into(), (2, 3))
         }
     };
-    for machine in 0..MACHINES {
-        std::fs::create_dir(dir.path().join(format!("cache{machine}"))).unwrap();
-        // Two machines share a key.
-        let key = match machine {
-            0 | 1 => fixture.key.clone(),
-            _ => add_key(&vault, Role::Owner).key,
-        };
-        std::fs::write(dir.path().join(format!("key{machine}")), key).unwrap();
-    }
+    furnish(dir.path(), &fixture, &vault);
     drop(vault);
     let (sender, said) = channel();
     let mut choices = Choices(seed);

@@ -25,6 +25,7 @@ mod golden;
 mod hostile;
 mod kinds;
 mod lasting;
+mod lasting_stress;
 mod latest;
 mod ledger_model;
 mod ledgers;
