@@ -3,7 +3,7 @@
 //! - An object appears whole or not at all, and never changes once it is there.
 //! - [`Store::put`] returns when the bytes are as durable as [`Traits::durable_on_return`] says.
 //! - A listing is complete or an error; names that are not drystone's are left out of it.
-//! - Behaviour is added by decorators with the same interface: [`Retry`], [`Limit`], [`Record`], [`Fail`], [`Crash`], [`Spares`], [`Stoppable`].
+//! - Behaviour is added by decorators with the same interface: [`Retry`], [`Limit`], [`Record`], [`Fail`], [`Delay`], [`Crash`], [`Spares`], [`Stoppable`].
 //! - [`Spread`] makes one store of several places, any k of which are enough.
 //! - Object names are made and parsed in `name.rs` only, the order of fsync and rename is kept in `atomic.rs` only.
 
@@ -12,6 +12,7 @@ mod beneath;
 #[cfg(feature = "testing")]
 pub mod conformance;
 pub mod crash;
+mod delay;
 pub mod erasure;
 mod error;
 pub mod fail;
@@ -39,6 +40,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use crash::Crash;
+pub use delay::Delay;
 pub use error::{Error, Result};
 pub use fail::Fail;
 pub use limit::Limit;

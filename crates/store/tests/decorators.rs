@@ -10,7 +10,7 @@ use drystone_store::fail::{Failure, Fault};
 use drystone_store::limit::Limits;
 use drystone_store::record::Call;
 use drystone_store::retry::Policy;
-use drystone_store::{Error, Fail, Limit, Memory, Name, Op, Prefix, Put, Range, Record, Retry, Store};
+use drystone_store::{Delay, Error, Fail, Limit, Memory, Name, Op, Prefix, Put, Range, Record, Retry, Store};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -340,4 +340,24 @@ async fn the_wish_to_stop_ends_every_call_within_a_second() {
     let store = drystone_store::Stoppable::new(Arc::new(Memory::new()), stop.clone());
     stop.ask();
     assert_eq!(store.put(&name, "x".into()).await.unwrap(), Put::Created);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delay_makes_every_call_wait_however_many_there_are_at_once() {
+    let round_trip = Duration::from_millis(20);
+    let store = Arc::new(Delay::new(Arc::new(Memory::new()), round_trip));
+    assert!(store.traits().slow && !Memory::new().traits().slow);
+    let start = Instant::now();
+    let mut calls = JoinSet::new();
+    for seed in 0..100 {
+        let (store, (name, bytes)) = (store.clone(), pack(seed, 10));
+        calls.spawn(async move {
+            store.put(&name, bytes.clone()).await.unwrap();
+            assert_eq!(store.get(&name, Range::All).await.unwrap(), bytes);
+        });
+    }
+    calls.join_all().await;
+    assert_eq!(store.list(&Prefix::Packs, None, 1000).await.unwrap().len(), 100);
+    let took = start.elapsed();
+    assert!(took >= 3 * round_trip && took < 4 * round_trip, "{took:?}");
 }
