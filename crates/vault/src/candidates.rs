@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use drystone_format::config::Removed;
-use drystone_format::keys::{Role, VerifyKey};
+use drystone_format::keys::{Certificate, Role, VerifyKey};
 use drystone_format::ledger::{FirstSeen, Numbered};
 use drystone_format::root::{RootKind, RootName, SignedRoot};
 use drystone_store::{Name, Prefix};
@@ -20,8 +20,9 @@ use crate::gc::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::ledger::{View, first_seen};
 use crate::ledgers::Times;
 use crate::order::{Candidate, arrange, identity};
+use crate::parallel;
 use crate::problem::Problems;
-use crate::roots::report_doubles;
+use crate::roots::{RootSource, report_doubles};
 use crate::sightings::Sightings;
 use crate::vault::Vault;
 
@@ -119,6 +120,9 @@ impl Vault {
     /// Lists the roots of a kind, and notes on this machine which ones it has seen by now.
     pub(crate) fn root_listing(&self, kind: RootKind) -> Result<Listing> {
         let mut there = self.root_names(&Prefix::Roots(kind))?;
+        if let Some(cache) = &self.root_cache {
+            cache.retain(kind, &there);
+        }
         // Read after: what is forgotten meanwhile is not listed.
         self.ledgers.refresh()?;
         let missing = self.find_missing(&mut there, &|found| found == kind)?;
@@ -198,7 +202,7 @@ impl Vault {
         }
         for root in std::mem::take(there) {
             let is_stated = view.stated.live.contains_key(&root.numbered());
-            match if is_stated { None } else { Some(self.signed_root(&root)) } {
+            match if is_stated { None } else { Some(self.listed_root(&root)) } {
                 Some(Ok(signed)) if self.is_revoked(view, &signed) => revoked.push(root),
                 Some(Err(error)) if !error.is_damage() => return Err(error),
                 _ => there.push(root),
@@ -210,12 +214,13 @@ impl Vault {
     /// Reads all snapshots with what is known of where and when they came from, oldest first. Reports those that are damaged or missing,
     /// and ledgers that cannot be read.
     pub fn candidates(&self) -> Result<(Vec<Candidate>, Problems)> {
-        Ok(self.survey()?.told())
+        Ok(self.survey(RootSource::Cache)?.told())
     }
 
     /// The same; what counts for nobody apart from what may be a snapshot.
-    pub(crate) fn survey(&self) -> Result<Survey> {
-        let found = self.survey_roots(RootKind::SNAPSHOT, &|root| self.opened_snapshot(root))?;
+    pub(crate) fn survey(&self, source: RootSource) -> Result<Survey> {
+        let open = |root: &SignedRoot| self.opened_snapshot(root);
+        let found = self.survey_roots(RootKind::SNAPSHOT, source, &open)?;
         let candidates = found.candidates.into_iter().map(|one| Candidate {
             id: one.name.hash,
             identity: identity(self.id(), one.name.hash, &one.says),
@@ -236,11 +241,12 @@ impl Vault {
         })
     }
 
-    /// Reads all roots of a kind; `open` says what is kept of what each says.
-    pub(crate) fn survey_roots<T>(
+    /// Reads all roots of a kind, many at once; `open` says what is kept of what each says.
+    pub(crate) fn survey_roots<T: Send>(
         &self,
         kind: RootKind,
-        open: &dyn Fn(&SignedRoot) -> Result<T>,
+        source: RootSource,
+        open: &(dyn Fn(&SignedRoot) -> Result<T> + Sync),
     ) -> Result<RootSurvey<T>> {
         let (mut candidates, mut signed) = (Vec::new(), Vec::new());
         let (mut foreign, mut ignored) = (Problems::default(), Problems::default());
@@ -256,18 +262,28 @@ impl Vault {
             problems.push(Name::root(&root).as_str(), missed(&root));
         }
         let (now, times) = (self.context.clock.now().seconds, self.ledgers.times());
-        for name in there {
-            let read = self.signed_root(&name);
-            let certificate = read.as_ref().map(|root| root.certificate).ok();
-            let is_foreign = certificate.is_some_and(|one| one.role != Role::Owner && !self.is_own(&one.writer));
-            match read.and_then(|root| Ok((open(&root)?, root.certificate))) {
+        let read = |name: &RootName| {
+            let root = match self.root_from(source, name) {
+                Err(error) if error.is_damage() => return Ok(Err((None, error))),
+                read => read?,
+            };
+            match open(&root) {
+                Err(error) if error.is_damage() => Ok(Err((Some(root.certificate), error))),
+                says => Ok(Ok((says?, root.certificate))),
+            }
+        };
+        let is_foreign = |one: &Certificate| one.role != Role::Owner && !self.is_own(&one.writer);
+        let reads = self.place.small_reads(self.context.threads);
+        for (name, read) in there.iter().zip(parallel::map(reads, &there, &read)?) {
+            let object = Name::root(name);
+            match read {
                 Ok((says, certificate)) => {
-                    signed.push(name);
-                    let own = sightings.get(&name).unwrap_or(FirstSeen { not_at: None, at: now });
+                    signed.push(*name);
+                    let own = sightings.get(name).unwrap_or(FirstSeen { not_at: None, at: now });
                     let numbered = name.numbered();
                     let seen = times.get(&numbered).map_or(own, |time| first_seen(own, *time));
                     candidates.push(ReadRoot {
-                        name,
+                        name: *name,
                         says,
                         writer: certificate.writer,
                         role: certificate.role,
@@ -275,12 +291,11 @@ impl Vault {
                         stated: view.stated.live.get(&numbered).map(|live| live.first),
                     });
                 }
-                Err(error) if certificate.is_none() && counts_for_nobody(&error) => {
-                    ignored.push(Name::root(&name).as_str(), format!("{error}; {COUNTS_FOR_NOBODY}"));
+                Err((None, error)) if counts_for_nobody(&error) => {
+                    ignored.push(object.as_str(), format!("{error}; {COUNTS_FOR_NOBODY}"));
                 }
-                Err(error) if error.is_damage() && is_foreign => foreign.push(Name::root(&name).as_str(), error),
-                Err(error) if error.is_damage() => problems.push(Name::root(&name).as_str(), error),
-                Err(error) => return Err(error),
+                Err((Some(by), error)) if is_foreign(&by) => foreign.push(object.as_str(), error),
+                Err((_, error)) => problems.push(object.as_str(), error),
             }
         }
         self.state_many(&view, &signed);

@@ -30,6 +30,7 @@ use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::reader::Reader;
 use crate::repair::Redundancy;
+use crate::roots::RootSource;
 use crate::vault::Vault;
 
 /// Trees remembered as sound, so that they are not walked again: 16 bytes each.
@@ -125,7 +126,7 @@ impl Vault {
     /// Checks header, key slots, snapshots, trees, and that every chunk they name is in a pack that is there.
     pub fn check(&self, options: &CheckOptions) -> Result<CheckReport> {
         // Snapshots first, packs after: of a backup that ends meanwhile nothing seems to be missing.
-        let mut survey = self.survey()?;
+        let mut survey = self.survey(RootSource::Place)?;
         let mut revoked = std::mem::take(&mut survey.revoked);
         let (snapshots, mut problems) = survey.told();
         let mut others = Others::default();

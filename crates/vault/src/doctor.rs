@@ -18,6 +18,7 @@ use crate::features::Act;
 use crate::gc::COUNTS_FOR_NOBODY;
 use crate::order::Candidate;
 use crate::problem::Problems;
+use crate::roots::RootSource;
 use crate::vault::Vault;
 
 mod losses;
@@ -181,7 +182,7 @@ impl Vault {
 
     /// Names roots, ledgers, configurations and presences that are lost or count for nobody; gives the snapshots that can be read.
     fn look_at_snapshots(&self, findings: &mut Findings) -> Result<Vec<Candidate>> {
-        let survey = self.survey()?;
+        let survey = self.survey(RootSource::Place)?;
         for problem in survey.problems.iter().chain(survey.foreign.iter()) {
             findings.push(Grade::Lost, problem.to_string(), &self.giving_up(&problem.path));
         }

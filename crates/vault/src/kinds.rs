@@ -20,6 +20,7 @@ use crate::features::Act;
 use crate::gc::registration::Publication;
 use crate::ingest::Finished;
 use crate::problem::Problems;
+use crate::roots::RootSource;
 use crate::slots::owner_key;
 use crate::vault::Vault;
 
@@ -39,6 +40,9 @@ pub struct FoundRoot {
     /// Number of the first ledger that states it: the order among roots; `None` if none does yet.
     pub stated: Option<u64>,
 }
+
+/// The roots of a kind with what they keep alive; `None` if this program does not know the kind.
+pub(crate) type OfKind = (RootKind, Option<RootSurvey<Vec<Kept>>>);
 
 /// How a problem names a root: snapshots by their ids alone, as people do, others by kind and id.
 pub(crate) fn root_path(root: &RootName) -> Vec<u8> {
@@ -121,7 +125,7 @@ impl Vault {
     /// an owner has forgotten are left out, wherever they come from. A writer's credential cannot read them.
     pub fn roots(&self, kind: RootKind) -> Result<(Vec<FoundRoot>, Problems)> {
         let opened = |root: &SignedRoot| self.payload_of(root);
-        let (found, problems) = self.survey_roots(kind, &opened)?.told();
+        let (found, problems) = self.survey_roots(kind, RootSource::Cache, &opened)?.told();
         let found = found.into_iter().map(|one| FoundRoot {
             name: one.name,
             payload: one.says,
@@ -172,8 +176,8 @@ impl Vault {
         (known.marker)(&payload).map_err(self.place.damaged(&Name::root(&root.name)))
     }
 
-    /// What the roots of all kinds but snapshots keep alive, by kind; `None` for a kind that this program does not know.
-    pub(crate) fn survey_others(&self) -> Result<Vec<(RootKind, Option<RootSurvey<Vec<Kept>>>)>> {
+    /// What the roots of all kinds but snapshots keep alive, as their place gives them.
+    pub(crate) fn survey_others(&self) -> Result<Vec<OfKind>> {
         let mut surveys = Vec::new();
         for kind in self
             .listed_kinds()
@@ -181,7 +185,7 @@ impl Vault {
             .filter(|kind| *kind != RootKind::SNAPSHOT)
         {
             let survey = match kind.known() {
-                Some(_) => Some(self.survey_roots(kind, &|root| self.kept_by(root))?),
+                Some(_) => Some(self.survey_roots(kind, RootSource::Place, &|root| self.kept_by(root))?),
                 None => None,
             };
             surveys.push((kind, survey));

@@ -50,6 +50,7 @@ mod reader;
 mod repair;
 mod resolve;
 pub mod retention;
+mod root_cache;
 mod roots;
 mod scrub;
 mod sightings;

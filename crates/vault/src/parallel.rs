@@ -30,6 +30,27 @@ pub(crate) fn each<T: Sync>(threads: usize, items: &[T], work: &(dyn Fn(&T) -> R
     workers(threads.min(items.len()), run).into_iter().collect()
 }
 
+/// Does `work` on each of `items` and returns what came of each, in their order; errors as [`each`] has them.
+pub(crate) fn map<T: Sync, R: Send>(
+    threads: usize,
+    items: &[T],
+    work: &(dyn Fn(&T) -> Result<R> + Sync),
+) -> Result<Vec<R>> {
+    let next = AtomicUsize::new(0);
+    let run = || -> Result<Vec<(usize, R)>> {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return Ok(done) };
+            done.push((at, work(item)?));
+        }
+    };
+    let done: Result<Vec<Vec<(usize, R)>>> = workers(threads.min(items.len()), run).into_iter().collect();
+    let mut done: Vec<(usize, R)> = done?.into_iter().flatten().collect();
+    done.sort_unstable_by_key(|(at, _)| *at);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
+}
+
 /// Does `work` in so many threads, and returns what each of them did. Where no more can be started those that could do it all,
 /// at worst this one.
 pub(crate) fn workers<R: Send>(count: usize, work: impl Fn() -> R + Sync) -> Vec<R> {

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::known::hex;
 use crate::latest::{Latest, NoLatest, latest};
 use crate::order::Candidate;
+use crate::roots::RootSource;
 use crate::vault::Vault;
 
 /// The word that means the newest snapshot.
@@ -76,7 +77,7 @@ impl Vault {
             mut problems,
             foreign,
             ..
-        } = self.survey()?;
+        } = self.survey(RootSource::Cache)?;
         let is_trusted = |one: &Candidate| one.role == Role::Owner || self.is_own(&one.writer);
         if signer.is_some() || !candidates.iter().any(is_trusted) {
             problems.append(foreign);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use drystone_format::keys::Certificate;
+use drystone_format::keys::{Certificate, Secrets};
 use drystone_format::presence::Presence;
 use drystone_format::root::{RootKind, RootName, SignedRoot, doubles, verify_root};
 use drystone_format::snapshot::Snapshot;
@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use crate::candidates::REVOKED;
 use crate::error::{Error, Result};
 use crate::gc::{COUNTS_FOR_NOBODY, counts_for_nobody};
+use crate::place::Place;
 use crate::problem::Problems;
+use crate::root_cache::RootCache;
 use crate::vault::Vault;
 
 /// The names of roots that were listed, by their hashes. Bytes may lie under several names, of which at most one is theirs.
@@ -34,6 +36,39 @@ impl RootNames {
     fn get(&self, id: &RootId) -> Vec<RootName> {
         self.0.lock().get(id).into_iter().flatten().copied().collect()
     }
+}
+
+/// Reads a root that a list has just shown: from the cache if it is there, else from the place.
+pub(crate) fn listed_root(
+    place: &Place,
+    secrets: &Secrets,
+    cache: Option<&RootCache>,
+    root: &RootName,
+) -> Result<SignedRoot> {
+    if let Some(cache) = cache
+        && let Some(kept) = cache.get(root)
+    {
+        match verify_root(secrets, root, &kept) {
+            Ok(signed) => return Ok(signed),
+            Err(_) => cache.remove(root),
+        }
+    }
+    let name = Name::root(root);
+    let object = place.get(&name, Range::All)?;
+    let signed = verify_root(secrets, root, &object).map_err(place.damaged(&name))?;
+    if let Some(cache) = cache {
+        cache.put(root, &object);
+    }
+    Ok(signed)
+}
+
+/// Where roots are read that a list shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RootSource {
+    /// On this machine, if it has read them before: for whoever looks at what they say.
+    Cache,
+    /// At the place, in any case: for whoever looks whether they are sound there, or decides what can be spared.
+    Place,
 }
 
 impl Vault {
@@ -69,6 +104,20 @@ impl Vault {
         let name = Name::root(root);
         let object = self.place.get(&name, Range::All)?;
         verify_root(&self.secrets, root, &object).map_err(self.place.damaged(&name))
+    }
+
+    /// Reads a root that a list has just shown, as [`signed_root`](Self::signed_root) does, from this machine if it was read before.
+    /// That its place has it still, and sound, is not looked at.
+    pub(crate) fn listed_root(&self, root: &RootName) -> Result<SignedRoot> {
+        listed_root(&self.place, &self.secrets, self.root_cache.as_deref(), root)
+    }
+
+    /// Reads a root that a list has just shown, from where it is to be read.
+    pub(crate) fn root_from(&self, source: RootSource, root: &RootName) -> Result<SignedRoot> {
+        match source {
+            RootSource::Cache => self.listed_root(root),
+            RootSource::Place => self.signed_root(root),
+        }
     }
 
     /// What a snapshot's root says.
@@ -127,7 +176,7 @@ impl Vault {
         let names = self.names_of(id)?;
         let mut failure = None;
         for name in names.iter().filter(|name| name.kind == RootKind::SNAPSHOT) {
-            let read = self.signed_root(name);
+            let read = self.listed_root(name);
             match read.and_then(|root| Ok((self.opened_snapshot(&root)?, root.certificate))) {
                 Ok(found) => return Ok(found),
                 Err(error) => failure = failure.or(Some(error)),

@@ -35,6 +35,7 @@ use crate::open::{Unlocked, unlock_named, vaults_at};
 use crate::place::Place;
 use crate::reach::{Reach, Reached, Site, reach_all};
 use crate::reader::Reader;
+use crate::root_cache::RootCache;
 use crate::roots::RootNames;
 use crate::slots::SlotSource;
 
@@ -51,6 +52,8 @@ pub struct Vault {
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) ledgers: Arc<Ledgers>,
     pub(crate) root_names: RootNames,
+    /// Roots of slow places; none where they are read as quickly as a cache.
+    pub(crate) root_cache: Option<Arc<RootCache>>,
     header: Header,
     header_bytes: Bytes,
     warnings: Vec<String>,
@@ -148,6 +151,7 @@ impl Vault {
             epochs,
             ledgers: Arc::new(ledgers),
             root_names: RootNames::default(),
+            root_cache: place.is_slow().then(|| Arc::new(RootCache::in_dir(&dir.join("roots")))),
             place,
             context,
             secrets,

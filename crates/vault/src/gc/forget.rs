@@ -12,12 +12,14 @@ use crate::features::Act;
 use crate::ledger::Change;
 use crate::problem::Problems;
 use crate::retention::{Group, Keep, plan};
+use crate::roots::RootSource;
 use crate::vault::Vault;
 
 impl Vault {
     /// Plans which of the snapshots that are meant the rules keep, and why; those that cannot be read stay, and are reported.
     pub fn plan_forget(&self, keep: &Keep, is_meant: &dyn Fn(&Snapshot) -> bool) -> Result<(Vec<Group>, Problems)> {
-        let (mut candidates, problems) = self.candidates()?;
+        // One that cannot be read where it lies must not be the one that is kept.
+        let (mut candidates, problems) = self.survey(RootSource::Place)?.told();
         candidates.retain(|candidate| is_meant(&candidate.snapshot));
         let clock = &*self.context.clock;
         let groups = plan(candidates, keep, clock.now().seconds, &|seconds| {

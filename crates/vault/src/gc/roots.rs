@@ -13,7 +13,9 @@ use crate::gc::protocol::{Published, Registrations};
 use crate::gc::run::Run;
 use crate::kinds::root_path;
 use crate::ledger::View;
+use crate::parallel;
 use crate::roots::{UNLISTED, report_doubles};
+use crate::vault::Vault;
 
 /// What is said of objects that their writers have not signed.
 pub(crate) const COUNTS_FOR_NOBODY: &str = "it counts for nobody; remove it from the place if you do not know it";
@@ -31,6 +33,31 @@ pub(crate) fn counts_for_nobody(error: &Error) -> bool {
 /// What a root says of its writer, and what it makes live: nothing, if its kind does not count.
 type Read = (Published, Vec<Job>);
 
+/// Reads a root at its place; returns nothing if the key that signed it was removed, and no ledger states it.
+fn read_root(vault: &Vault, root: &RootName, view: &View) -> Result<Option<Read>> {
+    let signed = vault.signed_root(root)?;
+    let is_stated = view.stated.live.contains_key(&root.numbered());
+    if !is_stated && vault.is_dismissed(view, &signed.certificate.writer) {
+        return Ok(None);
+    }
+    let mut jobs = Vec::new();
+    if vault.is_listed(root.kind) {
+        let path = root_path(root);
+        let kept = vault.kept_by(&signed)?.into_iter();
+        jobs.extend(kept.map(|kept| Job {
+            kept,
+            path: path.clone(),
+        }));
+    }
+    let published = Published {
+        previous: signed.previous,
+        seen: signed.epochs,
+        packs: signed.packs,
+        is_last: signed.state == RootState::Last,
+    };
+    Ok(Some((published, jobs)))
+}
+
 impl Run<'_> {
     /// Lists the roots, and reads those that are new: their trees are to be marked, and what they say of their writers counts.
     pub(super) fn list_roots(&mut self) -> Result<()> {
@@ -41,13 +68,18 @@ impl Run<'_> {
         let standing = self.vault.epochs.follow(&self.vault.ledgers);
         self.roots = names.into_iter().collect();
         self.read.retain(&self.roots.iter().map(RootName::numbered).collect());
-        for root in &self.roots.clone() {
+        let is_void = |root: &RootName| self.forged.contains(&Name::root(root)) || self.revoked.contains(root);
+        let is_new = |root: &&RootName| !self.read.has(root) && !is_void(root) && standing.counts(root);
+        let new: Vec<RootName> = self.roots.iter().filter(is_new).copied().collect();
+        let reads = self.vault.place.small_reads(self.vault.context.threads);
+        let vault = self.vault;
+        let read = parallel::map(reads, &new, &|root| match read_root(vault, root, &view) {
+            Err(error) if !error.is_damage() => Err(error),
+            read => Ok(read),
+        })?;
+        for (root, read) in new.iter().zip(read) {
             let name = Name::root(root);
-            let is_void = self.forged.contains(&name) || self.revoked.contains(root);
-            if self.read.has(root) || is_void || !standing.counts(root) {
-                continue;
-            }
-            match self.read_root(root, &view) {
+            match read {
                 Ok(Some((published, kept))) => {
                     self.read.insert(root, published);
                     self.unmarked.extend(kept);
@@ -66,31 +98,6 @@ impl Run<'_> {
         }
         self.put_together();
         Ok(())
-    }
-
-    /// Reads a root; returns nothing if the key that signed it was removed, and no ledger states it.
-    fn read_root(&self, root: &RootName, view: &View) -> Result<Option<Read>> {
-        let signed = self.vault.signed_root(root)?;
-        let is_stated = view.stated.live.contains_key(&root.numbered());
-        if !is_stated && self.vault.is_dismissed(view, &signed.certificate.writer) {
-            return Ok(None);
-        }
-        let mut jobs = Vec::new();
-        if self.vault.is_listed(root.kind) {
-            let path = root_path(root);
-            let kept = self.vault.kept_by(&signed)?.into_iter();
-            jobs.extend(kept.map(|kept| Job {
-                kept,
-                path: path.clone(),
-            }));
-        }
-        let published = Published {
-            previous: signed.previous,
-            seen: signed.epochs,
-            packs: signed.packs,
-            is_last: signed.state == RootState::Last,
-        };
-        Ok(Some((published, jobs)))
     }
 
     /// Counts a root that is marked from.

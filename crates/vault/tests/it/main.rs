@@ -10,6 +10,7 @@
 mod altered;
 mod attack;
 mod beside;
+mod cold;
 mod concurrent;
 mod config;
 mod cost;
