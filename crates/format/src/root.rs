@@ -13,6 +13,7 @@ use crate::cbor::{Reader, Writer, required};
 use crate::error::{Error, Result, within};
 use crate::header::{body_up_to, sign, split_signature, verify};
 use crate::id::{RegistrationId, RootId, VaultId, object_hash};
+use crate::index_part::{self, IndexPart};
 use crate::keys::{Certificate, Secrets, VerifyKey};
 use crate::ledger::Numbered;
 use crate::limits::{FORMAT_VERSION, ROOT_MAX_BYTES};
@@ -148,6 +149,7 @@ pub struct SignedRoot {
     pub packs: u64,
     /// The part of the index that lists the packs of this root, sealed under the index key.
     pub index_part: Option<Vec<u8>>,
+    nonce: [u8; 16],
     version: u8,
     epoch: u64,
     sealed: Vec<u8>,
@@ -267,6 +269,7 @@ fn verify_up_to(newest: u8, secrets: &Secrets, name: &RootName, object: &[u8]) -
         ledgers: fields.ledgers,
         packs: fields.packs,
         index_part: fields.index_part,
+        nonce,
         version,
         epoch: required(OBJECT, "key epoch", fields.epoch)?,
         sealed: required(OBJECT, "sealed part", fields.sealed)?,
@@ -327,6 +330,19 @@ impl SignedRoot {
             certificate: self.certificate,
             payload,
         })
+    }
+}
+
+impl SignedRoot {
+    /// Opens the index part that the root carries; `None` if it carries none. Any credential can. Of each pack that the part lists
+    /// [`PackTail::open`](crate::index_part::PackTail::open) tells whether the root's signer wrote it.
+    pub fn open_index_part(&self, secrets: &Secrets) -> Result<Option<IndexPart>> {
+        let of = index_part::Numbered {
+            registration: self.nonce,
+            number: self.name.number,
+        };
+        let open = |part: &Vec<u8>| index_part::open_part(secrets, self.version, &of, part);
+        self.index_part.as_ref().map(open).transpose()
     }
 }
 

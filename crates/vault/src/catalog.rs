@@ -1,7 +1,7 @@
 //! The index and what is known about packs: kept in step with the place, and asked before anything is relied on.
 //!
-//! - Opening compares the packs at the place with those in the index: new ones are read (their tails only), vanished or
-//!   truncated ones are forgotten. The same happens again when a part of the index turns out to be damaged.
+//! - Opening compares the packs at the place with those in the index: new ones are read (their tails only, or the index parts that list
+//!   them), vanished or truncated ones are forgotten. The same happens again when a part of the index turns out to be damaged.
 //! - A pack found damaged stays readable as far as it goes, but nothing new relies on it.
 //! - No object that somebody put at the place keeps the catalog from opening: what cannot be read is a problem.
 
@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 
 use drystone_format::config::Trust;
 use drystone_format::keys::Secrets;
-use drystone_format::notice::open_verified;
-use drystone_format::pack::SealedPack;
+use drystone_format::pack::{SealedPack, Tail};
 use drystone_format::seal::PackKind;
 use drystone_format::{ChunkId, PackId};
 use drystone_index::{Index, Location, Options, PackEntries, PackInfo};
-use drystone_store::{Kind, Name, Prefix, Range};
+use drystone_store::{Kind, Name, Prefix};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
@@ -32,8 +31,11 @@ use crate::problem::Problems;
 use crate::unreadable::{Unreadable, is_final, is_no_pack};
 use crate::vault::Vault;
 
+mod parts;
 mod tails;
+mod trust;
 
+use parts::Parts;
 use tails::{entries, owner_bit, read_tail, spans};
 
 /// Set in the index's pack kind when an owner wrote the pack.
@@ -44,6 +46,8 @@ pub(crate) struct Catalog {
     pub(crate) losses: Losses,
     place: Place,
     parallel: usize,
+    /// None for whoever wants every pack's own word.
+    parts: Option<Parts>,
     secrets: Arc<Secrets>,
     trust: Trust,
     /// Keys of removed credentials.
@@ -83,7 +87,17 @@ const WORTHLESS_MAX: usize = 10_000;
 const STATS_MAX: usize = 1000;
 
 impl Catalog {
+    /// Opens the index in `dir`, and brings it in step with the place.
     pub(crate) fn open(vault: &Vault, dir: &Path) -> Result<Self> {
+        Self::open_with(vault, dir, Some(Parts::new(vault)))
+    }
+
+    /// The same, from the ends of the packs alone.
+    pub(crate) fn open_without_parts(vault: &Vault, dir: &Path) -> Result<Self> {
+        Self::open_with(vault, dir, None)
+    }
+
+    fn open_with(vault: &Vault, dir: &Path, parts: Option<Parts>) -> Result<Self> {
         let memory_bytes = vault.context.memory_bytes / 2;
         let index = Arc::new(Index::open(dir, Options { memory_bytes })?);
         vault.place.hint_sizes(&index);
@@ -92,7 +106,8 @@ impl Catalog {
             index,
             losses: Losses::open(vault.state().clone(), dir, vault.context.clock.clone())?,
             place: vault.place.clone(),
-            parallel: vault.place.parallel(vault.context.threads),
+            parallel: vault.place.small_reads(vault.context.threads),
+            parts,
             secrets: vault.secrets.clone(),
             trust: vault.config().trust,
             revoked: vault.revoked().map(|key| key.0).collect(),
@@ -172,7 +187,11 @@ impl Catalog {
         *self.unreadable.lock() = unreadable;
         *self.doubtful.lock() = doubtful;
         if !new.is_empty() {
-            self.learn_all(&new)?;
+            let new = match &self.parts {
+                Some(parts) => parts.give(new, &|pack, size, tail| self.insert(pack, size, tail))?,
+                None => new,
+            };
+            each(self.parallel, &new, &|(id, size)| self.learn(id, *size))?;
             self.index.flush()?;
         }
         self.known_bad.save()?;
@@ -298,14 +317,14 @@ impl Catalog {
             .remember(self.index.packs().into_iter().map(|pack| pack.pack))
     }
 
-    fn learn_all(&self, packs: &[(PackId, u64)]) -> Result<()> {
-        each(self.parallel, packs, &|(id, size)| self.learn(id, *size))
+    fn insert(&self, pack: &PackId, size: u64, tail: &Tail) -> Result<()> {
+        Ok(self.index.insert(entries(*pack, size, tail))?)
     }
 
     /// Reads the tail of one pack into the index; whatever is wrong with the pack is noted, not fatal.
     fn learn(&self, id: &PackId, size: u64) -> Result<()> {
-        let learned = read_tail(&self.place, &self.secrets, id, size)
-            .and_then(|(tail, size)| Ok(self.index.insert(entries(*id, size, &tail))?));
+        let learned =
+            read_tail(&self.place, &self.secrets, id, size).and_then(|(tail, size)| self.insert(id, size, &tail));
         if let Err(error) = &learned {
             self.known_bad.add(id, size, error);
             if is_final(error) {
@@ -324,45 +343,6 @@ impl Catalog {
             }
             other => other,
         }
-    }
-
-    /// Which packs of other writers an owner has verified; asked only where it matters.
-    fn load_verified(&self) -> Result<()> {
-        let own = self.secrets.certificate.writer.0;
-        let foreign = |pack: &PackInfo| !is_by_owner(pack) && pack.writer != own;
-        if self.trust == Trust::Everyone || !self.index.packs().iter().any(foreign) {
-            return Ok(());
-        }
-        let names = self.place.names(&Prefix::Verified)?;
-        self.bad_lists.lock().clear();
-        for name in names {
-            let list = self.place.get(&name, Range::All);
-            match list.and_then(|list| open_verified(&self.secrets, &list).map_err(self.place.damaged(&name))) {
-                Ok(packs) => self.verified.write().extend(packs),
-                Err(error) if error.is_absence() => return Err(error),
-                Err(error) if error.is_damage() => self.bad_lists.lock().push((name, error.to_string())),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a new snapshot may rely on what this pack holds.
-    pub(crate) fn is_reliable(&self, pack: &PackInfo) -> bool {
-        let is_trusted =
-            self.trust == Trust::Everyone || is_by_owner(pack) || pack.writer == self.secrets.certificate.writer.0;
-        let trusted = is_trusted && !self.revoked.contains(&pack.writer) || self.verified.read().contains(&pack.pack);
-        trusted && !self.losses.is_damaged(&pack.pack) && !self.is_condemned(&pack.pack)
-    }
-
-    /// Packs that an owner has to vouch for before others rely on them, and has not.
-    pub(crate) fn is_unverified(&self, pack: &PackInfo) -> bool {
-        self.trust != Trust::Everyone && !is_by_owner(pack) && !self.verified.read().contains(&pack.pack)
-    }
-
-    /// An owner's list with these packs is published.
-    pub(crate) fn add_verified(&self, packs: &[PackId]) {
-        self.verified.write().extend(packs);
     }
 
     /// The first place of a chunk in a pack that is `wanted`, even if a part of the index is found damaged meanwhile.
@@ -447,21 +427,6 @@ impl Catalog {
         self.unreadable.lock().clone()
     }
 
-    /// Lists of verified packs that could not be read.
-    pub(crate) fn bad_lists(&self) -> Problems {
-        let mut problems = Problems::default();
-        for (name, what) in self.bad_lists.lock().iter() {
-            problems.push(name.as_str(), format!("{what}; a full `drystone scrub` replaces it"));
-        }
-        problems
-    }
-
-    /// The same, and forgets them: whoever asks has published better ones.
-    pub(crate) fn take_bad_lists(&self) -> Vec<Name> {
-        let lists = std::mem::take(&mut *self.bad_lists.lock());
-        lists.into_iter().map(|(name, _)| name).collect()
-    }
-
     /// How many chunks there are in all packs, and their bytes.
     pub(crate) fn count(&self) -> Result<(u64, u64)> {
         let count = || {
@@ -491,10 +456,6 @@ impl Catalog {
             chunks: spans(&pack.frames),
         }
     }
-}
-
-fn is_by_owner(pack: &PackInfo) -> bool {
-    pack.kind & BY_OWNER != 0
 }
 
 /// What a pack of the index holds, if this program knows the kind.

@@ -147,7 +147,7 @@ impl Vault {
         let dir = self.index_dir();
         Index::clear(&dir)?;
         Unreadable::forget(self.state())?;
-        let catalog = Catalog::open(self, &dir)?;
+        let catalog = Catalog::open_without_parts(self, &dir)?;
         let stats = catalog.index.stats();
         Ok(RepairReport {
             packs: stats.packs,

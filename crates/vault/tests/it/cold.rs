@@ -1,5 +1,7 @@
 //! Opening over a network: what is read, how often, by how many at once, and that no shortcut changes what is true.
 
+mod figures;
+mod parts;
 mod roots;
 
 use std::sync::Arc;
