@@ -1,5 +1,7 @@
 //! The one error of this crate: what a door does differently has a variant of its own.
 
+mod damage;
+
 use drystone_format::{ChunkId, RegistrationId};
 use thiserror::Error;
 
@@ -7,9 +9,6 @@ use crate::known::VaultPin;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// How Linux reports bytes that the medium or its file system lost: EIO, EBADMSG, EUCLEAN.
-const MEDIUM_ERRORS: [i32; 3] = [5, 74, 117];
 
 /// Why the vault could not do what was asked.
 #[derive(Debug, Error)]
@@ -471,68 +470,5 @@ fn unread(first: &str, count: u64) -> String {
         0 | 1 => format!("{first}; name a snapshot by its id"),
         2 => format!("{first}; 1 more cannot be read either; name a snapshot by its id"),
         more => format!("{first}; {} more cannot be read; name a snapshot by its id", more - 1),
-    }
-}
-
-impl Error {
-    /// Whether the bytes may well be there, at places that are not, or under keys that this one does not know: no reason to
-    /// count them as lost.
-    pub fn is_absence(&self) -> bool {
-        matches!(
-            self,
-            Self::Store(drystone_store::Error::TooFew { .. })
-                | Self::NewerKeys { .. }
-                | Self::Format(drystone_format::Error::Epoch { .. })
-        )
-    }
-
-    /// Whether stored bytes are missing or altered, so that other objects may still be fine.
-    pub fn is_damage(&self) -> bool {
-        match self {
-            Self::Damaged { .. } | Self::WrongChunk { .. } | Self::MissingChunk { .. } | Self::NewerKeys { .. } => true,
-            Self::Format(error) => !matches!(
-                error,
-                drystone_format::Error::WriterKey { .. }
-                    | drystone_format::Error::Right { .. }
-                    | drystone_format::Error::Epoch { .. }
-                    | drystone_format::Error::Crypto(_)
-            ),
-            Self::Store(error) => match error {
-                drystone_store::Error::NotFound { .. }
-                | drystone_store::Error::Short { .. }
-                | drystone_store::Error::TooLarge { .. }
-                | drystone_store::Error::Unsound { .. }
-                | drystone_store::Error::Foreign { .. }
-                | drystone_store::Error::Lost { .. }
-                | drystone_store::Error::TooFew { .. } => true,
-                drystone_store::Error::Io { source, .. } => {
-                    source.raw_os_error().is_some_and(|code| MEDIUM_ERRORS.contains(&code))
-                }
-                _ => false,
-            },
-            _ => false,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn reading(source: std::io::Error) -> Error {
-        let (name, place) = ("packs/ab".to_owned(), "/backup".to_owned());
-        Error::Store(drystone_store::Error::Io {
-            name,
-            place,
-            during: "reading",
-            source,
-        })
-    }
-
-    #[test]
-    fn a_bad_sector_is_damage_of_one_object_but_a_lack_of_file_handles_is_not() {
-        assert!(reading(std::io::Error::from_raw_os_error(5)).is_damage());
-        assert!(!reading(std::io::Error::from_raw_os_error(24)).is_damage());
-        assert!(!reading(std::io::Error::other("unknown")).is_damage());
     }
 }
