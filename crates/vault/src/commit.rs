@@ -20,8 +20,9 @@ use crate::admit::Claim;
 use crate::error::{Error, Result};
 use crate::flights::{Flights, FrameId, Ticket};
 use crate::gc::registration::{Publication, Work};
+use crate::handle::Home;
 use crate::lane::{Lane, TreeWriter};
-use crate::writer::Shop;
+use crate::writer::{Shop, Writer};
 
 /// Chunks that a commit remembers, 32 bytes each. A commit that relies on more is given up with its writer.
 const RELIED_MAX: usize = 1 << 20;
@@ -88,6 +89,8 @@ impl Relied {
 
 /// A commit under way. May be used from many threads; dropping it gives its work up.
 pub struct Commit {
+    /// The handle that the commit belongs to, if there is one: it knows what to do when places have moved.
+    home: Option<Arc<Home>>,
     shop: Arc<Shop>,
     work: Work,
     relied: Arc<Relied>,
@@ -99,11 +102,18 @@ impl Commit {
         let relied = Arc::new(Relied::default());
         let lane = Lane::new(shop.shared().clone(), Some(relied.clone()));
         Self {
+            home: None,
             shop,
             work,
             relied,
             lane: Mutex::new(lane),
         }
+    }
+
+    /// The same, as a commit of a handle.
+    pub(crate) fn at(mut self, home: Arc<Home>) -> Self {
+        self.home = Some(home);
+        self
     }
 
     /// A lane of one thread for files and trees of this commit. It must be finished, or dropped, before the commit is published.
@@ -156,8 +166,8 @@ impl Commit {
     /// returns. If gc has given the writer up, it registers anew, stores again what is gone meanwhile, and publishes again.
     ///
     /// [`Error::GivenUp`] if that did not help, or if the commit relies on too much to remember. [`Error::KeyRemoved`] and [`Error::PlacesMoved`]
-    /// if an owner has removed the key or a place: the vault must be opened again. After any error nothing was acknowledged, and the root
-    /// may be there all the same.
+    /// if an owner has removed the key or a place: the vault must be opened again, which a commit of a [`Handle`](crate::Handle) does itself
+    /// where a place is gone. After any error nothing was acknowledged, and the root may be there all the same.
     pub fn publish(mut self, kind: RootKind, payload: &[u8]) -> Result<RootId> {
         self.shop.vault().may_publish_kind(kind)?;
         self.flush()?;
@@ -172,27 +182,37 @@ impl Commit {
                 index_part: part.as_ref(),
             });
             match published {
-                Err(Error::GivenUp { .. } | Error::Published) if anew < ANEW_MAX => {
-                    anew += 1;
-                    self.begin_anew()?;
-                }
+                Err(Error::GivenUp { .. } | Error::Published) if anew < ANEW_MAX => self.begin_anew(None)?,
+                Err(Error::PlacesMoved { place }) if anew < ANEW_MAX => match self.home.clone() {
+                    Some(home) => self.begin_anew(Some(Home::writer_after(&home, &self.shop)?))?,
+                    None => return Err(Error::PlacesMoved { place }),
+                },
                 other => return other,
             }
+            anew += 1;
         }
     }
 
-    /// Begins the work of this commit again under another registration: looks for all that it relies on, and stores again what is gone.
-    fn begin_anew(&mut self) -> Result<()> {
+    /// Begins the work of this commit again under another registration, or by another writer: looks for all that it relies on, and stores again
+    /// what is gone.
+    fn begin_anew(&mut self, writer: Option<Arc<Writer>>) -> Result<()> {
         let all = self.relied.all.lock().take();
         let Everything { chunks, recipes } = all.ok_or_else(|| self.shop.given_up(&self.work))?;
-        self.work = self.shop.begin_anew(&self.work)?;
+        let before = self.shop.vault().reader()?;
+        match writer {
+            Some(writer) => {
+                self.shop = writer.shop().clone();
+                self.work = self.shop.begin()?;
+            }
+            None => self.work = self.shop.begin_anew(&self.work)?,
+        }
         let (reader, shared) = (self.shop.vault().reader()?, self.shop.shared().clone());
         let relied = Arc::new(Relied::default());
         let mut lane = Lane::new(shared.clone(), Some(relied.clone()));
         for id in &chunks {
             if !shared.admit.has(id)? {
-                // It may still be there, in a pack that is condemned.
-                let chunk = reader.chunk(id)?;
+                // It may still be there, in a pack that is condemned, or at a place that was given up.
+                let chunk = reader.chunk(id).or_else(|_| before.chunk(id))?;
                 lane.put_chunk(PackKind::Data, &chunk)?;
             } else {
                 relied.remember(|all| all.chunks.push(*id));

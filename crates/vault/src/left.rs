@@ -32,12 +32,17 @@ impl Used<'_> {
 }
 
 impl Vault {
+    /// Returns true if an owner has changed the configuration since the vault was opened.
+    pub(crate) fn has_new_config(&self) -> Result<bool> {
+        let is_new = |name: &Name| matches!(name.kind(), Kind::Config(_, hash) if !self.standing().knows(&hash));
+        Ok(self.place.names(&Prefix::Config)?.iter().any(is_new))
+    }
+
     /// Follows what an owner has changed since the vault was opened, as far as an open vault can: it learns new key epochs.
     ///
     /// [`Error::KeyRemoved`] if this key was removed. [`Error::PlacesMoved`] if a place was taken out: what was stored there may be lost with it.
     pub(crate) fn follow_config(&self) -> Result<()> {
-        let is_new = |name: &Name| matches!(name.kind(), Kind::Config(_, hash) if !self.standing().knows(&hash));
-        if !self.place.names(&Prefix::Config)?.iter().any(is_new) {
+        if !self.has_new_config()? {
             return Ok(());
         }
         // A removed key changes the configuration too: what is sealed from now on is sealed in the key epoch that is in force.

@@ -106,6 +106,10 @@ impl Writer {
         Ok(Commit::new(self.shop.clone(), work))
     }
 
+    pub(crate) fn shop(&self) -> &Arc<Shop> {
+        &self.shop
+    }
+
     /// Moves the presence of this writer on, and registers anew if gc has given it up. Happens by itself every few minutes.
     pub fn advance(&self) -> Result<()> {
         self.shop.advance()
@@ -137,7 +141,7 @@ impl Shop {
     }
 
     /// Begins work under the registration as it is now, or under a new one if nothing more can be published under it.
-    fn begin(&self) -> Result<Work> {
+    pub(crate) fn begin(&self) -> Result<Work> {
         let registration = self.registration.lock().clone();
         if registration.has_ended() {
             return self.register_anew(&registration)?.begin();

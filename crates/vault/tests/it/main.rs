@@ -23,6 +23,7 @@ mod gc;
 mod gc_model;
 mod gc_stress;
 mod golden;
+mod handles;
 mod hostile;
 mod kinds;
 mod lasting;
