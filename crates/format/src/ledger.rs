@@ -131,7 +131,7 @@ impl<T: Ord + Clone> InForce<T> {
     pub fn join(&mut self, other: &Self) {
         self.heads.extend(other.heads.iter().cloned());
         self.superseded.extend(other.superseded.iter().cloned());
-        self.settle();
+        self.drop_superseded();
     }
 
     /// Puts `head` in force in the place of all that are.
@@ -139,10 +139,10 @@ impl<T: Ord + Clone> InForce<T> {
         self.heads.remove(&head);
         self.superseded.append(&mut self.heads);
         self.heads.insert(head);
-        self.settle();
+        self.drop_superseded();
     }
 
-    fn settle(&mut self) {
+    fn drop_superseded(&mut self) {
         let Self { heads, superseded } = self;
         heads.retain(|head| !superseded.contains(head));
     }

@@ -412,7 +412,7 @@ impl Space for BtrfsSpace {
         join_own(&self.open(file)?)
     }
 
-    fn settle(&self) -> Result<()> {
+    fn commit(&self) -> Result<()> {
         self.fs.commit()?;
         Ok(())
     }

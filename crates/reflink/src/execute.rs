@@ -187,7 +187,7 @@ fn count_freed(space: &dyn Space, extents: &[Extent], outcome: &mut Outcome) -> 
     if extents.is_empty() {
         return Ok(());
     }
-    space.settle()?;
+    space.commit()?;
     outcome.freed_bytes = space.freed(extents)?.saturating_sub(outcome.rewritten_bytes);
     Ok(())
 }

@@ -93,7 +93,7 @@ pub fn run(
         _ => 0,
     };
     if options.flush {
-        space.settle()?;
+        space.commit()?;
     }
     // What is noted of a time to come is of another file system, or of this one before it was set back; and once it was not mounted,
     // it may have been set back, and gone on since.
@@ -199,7 +199,7 @@ impl Worker<'_> {
             report.passes += 1;
             if std::mem::take(&mut may_join) && self.join_sources(&plan)? > 0 {
                 // They lie elsewhere now.
-                space.settle()?;
+                space.commit()?;
                 continue;
             }
             report.guarded = report.guarded.max(plan.guarded);

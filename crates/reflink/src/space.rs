@@ -158,7 +158,7 @@ pub trait Space: Sync {
     fn join(&self, file: FileId) -> Result<bool>;
 
     /// Makes what was done visible to [`Space::freed`].
-    fn settle(&self) -> Result<()>;
+    fn commit(&self) -> Result<()>;
 
     /// Bytes of `extents` (in the order of the disk) that were taken when they were looked at, and no longer are.
     fn freed(&self, extents: &[Extent]) -> Result<u64>;

@@ -317,7 +317,7 @@ impl Space for WalkedSpace {
         Ok(false)
     }
 
-    fn settle(&self) -> Result<()> {
+    fn commit(&self) -> Result<()> {
         // Sharing is on the map at once.
         Ok(())
     }

@@ -112,7 +112,7 @@ fn write_direct<'a>(file: &mut File, bytes: &'a [u8]) -> io::Result<&'a [u8]> {
 pub(crate) struct Directory {
     root: OwnedFd,
     /// Directories whose entries in their parents are known to be durable.
-    settled: Mutex<HashSet<String>>,
+    durable_directories: Mutex<HashSet<String>>,
 }
 
 impl Directory {
@@ -122,7 +122,7 @@ impl Directory {
         let root = rustix::fs::open(path, flags, Mode::empty())?;
         let directory = Self {
             root,
-            settled: Mutex::default(),
+            durable_directories: Mutex::default(),
         };
         // A place that may only be read is still worth opening, and leftovers do no harm.
         let _ = directory.remove_leftovers();
@@ -140,7 +140,7 @@ impl Directory {
         loop {
             match self.try_put(path, bytes, existing) {
                 Err(failure) if failure.is_missing() && attempt < ATTEMPTS => {
-                    self.settled.lock().clear();
+                    self.durable_directories.lock().clear();
                     attempt += 1;
                 }
                 outcome => return outcome,
@@ -155,9 +155,9 @@ impl Directory {
             found => found.is_some(),
         };
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        self.settle(TMP)
+        self.make_durable(TMP)
             .during("making the directory for temporary files for")?;
-        self.settle(parent).during("making the directory of")?;
+        self.make_durable(parent).during("making the directory of")?;
         let mut temporary = Temporary::create(self.root()).during("making a temporary file for")?;
         write(&mut temporary.file, bytes).during("writing")?;
         rustix::fs::fdatasync(&temporary.file).during("syncing")?;
@@ -179,7 +179,7 @@ impl Directory {
         let file = beneath::open(self.root(), path, flags, Mode::empty()).during("opening")?;
         rustix::fs::fdatasync(&file).during("syncing")?;
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        self.settle(parent).during("syncing the directories above")?;
+        self.make_durable(parent).during("syncing the directories above")?;
         self.sync_directory(parent).during("syncing the directory of")?;
         Ok(Put::Existed)
     }
@@ -216,11 +216,11 @@ impl Directory {
     }
 
     /// Makes a directory and those above it, if missing, with durable entries.
-    fn settle(&self, path: &str) -> io::Result<()> {
-        if path.is_empty() || self.settled.lock().contains(path) {
+    fn make_durable(&self, path: &str) -> io::Result<()> {
+        if path.is_empty() || self.durable_directories.lock().contains(path) {
             return Ok(());
         }
-        self.settle(path.rsplit_once('/').map_or("", |(parent, _)| parent))?;
+        self.make_durable(path.rsplit_once('/').map_or("", |(parent, _)| parent))?;
         let (parent, name) = beneath::parent(self.root(), path)?;
         match rustix::fs::mkdirat(&parent, name, DIRECTORY_MODE) {
             // That it is a directory shows when it is opened.
@@ -228,7 +228,7 @@ impl Directory {
             Err(errno) => return Err(errno.into()),
         }
         rustix::fs::fsync(&parent)?;
-        self.settled.lock().insert(path.to_string());
+        self.durable_directories.lock().insert(path.to_string());
         Ok(())
     }
 
@@ -365,7 +365,7 @@ mod tests {
     fn the_link_fallback_has_one_winner_and_leaves_no_temporary_name() {
         let place = tempfile::tempdir().unwrap();
         let directory = Directory::open(place.path()).unwrap();
-        directory.settle(TMP).unwrap();
+        directory.make_durable(TMP).unwrap();
         let mut wins = 0;
         for text in ["first", "second"] {
             let mut temporary = Temporary::create(directory.root()).unwrap();
@@ -381,7 +381,7 @@ mod tests {
     fn leftovers_go_at_open_and_files_being_written_stay() {
         let place = tempfile::tempdir().unwrap();
         let directory = Directory::open(place.path()).unwrap();
-        directory.settle(TMP).unwrap();
+        directory.make_durable(TMP).unwrap();
         let alive = Temporary::create(directory.root()).unwrap();
         std::fs::write(place.path().join(TMP).join("999999-0"), b"left by a dead writer").unwrap();
         Directory::open(place.path()).unwrap();

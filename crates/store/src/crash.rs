@@ -126,7 +126,7 @@ impl Crash {
             && state.answered == cut.after_changes
         {
             state.is_down = true;
-            self.settle(std::mem::take(&mut state.in_flight), cut.in_flight);
+            self.apply_kept(std::mem::take(&mut state.in_flight), cut.in_flight);
             return Err(self.down(&name));
         }
         state.answered += 1;
@@ -148,7 +148,7 @@ impl Crash {
     }
 
     /// Does what the cut leaves of the changes in flight.
-    fn settle(&self, in_flight: Vec<(u64, Change)>, fate: InFlight) {
+    fn apply_kept(&self, in_flight: Vec<(u64, Change)>, fate: InFlight) {
         for (bit, (_, change)) in in_flight.into_iter().enumerate() {
             let is_kept = match fate {
                 InFlight::Lost => false,

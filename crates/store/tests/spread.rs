@@ -3,7 +3,7 @@
 mod costs;
 mod faults;
 mod lies;
-mod settling;
+mod rebalancing;
 mod simulation;
 mod spares;
 mod suite;
@@ -18,7 +18,7 @@ use drystone_format::keys::Secrets;
 use drystone_format::shard::ShardKeys;
 use drystone_format::{PlaceId, Random, RegistrationId, VaultId, id};
 use drystone_store::record::Call;
-use drystone_store::spread::{Access, Judge, PackHoldings, Settled, Verify};
+use drystone_store::spread::{Access, Judge, PackHoldings, Rebalanced, Verify};
 use drystone_store::{
     Fail, Kind, Memory, Name, Op, Prefix, Range, Record, RootKind, RootName, ShardId, Spread, SpreadOptions,
     SpreadPlace, Store,
@@ -149,13 +149,13 @@ impl World {
     }
 
     /// Settles everything.
-    async fn settle(&self, verify: Verify) -> Vec<Settled> {
-        let mut settled = Vec::new();
+    async fn rebalance(&self, verify: Verify) -> Vec<Rebalanced> {
+        let mut rebalanced = Vec::new();
         for holdings in self.holdings().await {
-            settled.push(self.spread.settle(&holdings, verify).await.unwrap());
+            rebalanced.push(self.spread.rebalance(&holdings, verify).await.unwrap());
         }
-        self.spread.settle_small(&Prefix::All).await.unwrap();
-        settled
+        self.spread.replicate_small(&Prefix::All).await.unwrap();
+        rebalanced
     }
 
     /// Asserts that every object can be read in every way and is listed with its length.

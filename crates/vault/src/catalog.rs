@@ -160,7 +160,7 @@ impl Catalog {
         gone.extend(self.confirm_gone(unlisted)?);
         let is_condemned = |pack: &PackId| condemned.contains(pack);
         self.losses
-            .settle(&indexed, &gone, &|pack| live.contains_key(pack), &is_condemned)?;
+            .reconcile(&indexed, &gone, &|pack| live.contains_key(pack), &is_condemned)?;
         if !gone.is_empty() {
             self.index.retain(&|pack| !gone.contains(pack))?;
         }

@@ -99,7 +99,7 @@ impl Ledgers {
                 read.insert_unreadable(name, why.to_owned());
             }
         }
-        self.settle(&mut read)
+        self.remember_newest(&mut read)
     }
 
     fn list(&self) -> Result<BTreeSet<LedgerName>> {
@@ -148,7 +148,7 @@ impl Ledgers {
     }
 
     /// Makes what was read the view, and remembers it.
-    fn settle(&self, read: &mut Read) -> Result<Arc<View>> {
+    fn remember_newest(&self, read: &mut Read) -> Result<Arc<View>> {
         read.known.forget_superseded();
         let view = Arc::new(read.known.view());
         read.times.retain(|name, _| view.newest.contains(name));
@@ -200,7 +200,7 @@ impl Ledgers {
         for given_up in &change.given_up {
             read.unreadable.remove(given_up);
         }
-        self.settle(&mut read)?;
+        self.remember_newest(&mut read)?;
         Ok(true)
     }
 

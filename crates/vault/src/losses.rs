@@ -112,7 +112,7 @@ impl Losses {
 
     /// Compares the packs that the index came up with to those it had, and to those at the place: `gone` are not there.
     /// A damaged pack that is not even `listed` is damaged no more.
-    pub(crate) fn settle(
+    pub(crate) fn reconcile(
         &self,
         indexed: &[PackId],
         gone: &HashSet<PackId>,

@@ -13,7 +13,7 @@ use drystone_format::keys::{Secrets, VerifyKey};
 use drystone_format::places::{PlaceEntry, PlaceMarks};
 use drystone_format::shard::ShardKeys;
 use drystone_index::Index;
-use drystone_store::spread::{Access, PlaceTroubles, SettledSmall, Spread, SpreadOptions, SpreadPlace};
+use drystone_store::spread::{Access, PlaceTroubles, Replicated, Spread, SpreadOptions, SpreadPlace};
 use drystone_store::{Kind, Listed, Name, Prefix, Put, Range, Store};
 use tokio::runtime::Handle;
 
@@ -201,10 +201,10 @@ impl Place {
     }
 
     /// Copies small objects to the places that lack them, or have them altered; for one place there is nothing to do.
-    pub(crate) fn settle_small(&self) -> Result<SettledSmall> {
+    pub(crate) fn replicate_small(&self) -> Result<Replicated> {
         match &self.spread {
-            Some(spread) => self.wait(spread.settle_small(&Prefix::All)),
-            None => Ok(SettledSmall::default()),
+            Some(spread) => self.wait(spread.replicate_small(&Prefix::All)),
+            None => Ok(Replicated::default()),
         }
     }
 
@@ -275,7 +275,7 @@ impl Place {
 
     /// Waits until every list shows what was put or deleted before, by this machine or by one that listed before it put. Says meanwhile
     /// what it waits for: at Swift that takes two hours.
-    pub(crate) fn settle(&self, progress: &Progress, cancel: &Cancel) -> Result<()> {
+    pub(crate) fn wait_for_lists(&self, progress: &Progress, cancel: &Cancel) -> Result<()> {
         let mut left = self.shown_after();
         let mut said = Duration::MAX;
         while !left.is_zero() {

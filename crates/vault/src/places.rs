@@ -348,7 +348,7 @@ impl Vault {
             self.place.wait(old.drop_spares())?;
         }
         // That a new place lacks everything before this is no trouble to tell of afterwards.
-        first.settle_small()?;
+        first.replicate_small()?;
         spread()
     }
 

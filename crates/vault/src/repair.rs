@@ -9,7 +9,7 @@ use std::sync::Arc;
 use drystone_format::PackId;
 use drystone_format::keys::Role;
 use drystone_index::Index;
-use drystone_store::spread::{Lacking, PackHoldings, SettlePlan, Settled, SettledSmall, Spread, Transfer, Verify};
+use drystone_store::spread::{Lacking, PackHoldings, RebalancePlan, Rebalanced, Replicated, Spread, Transfer, Verify};
 use drystone_store::{Kind, Name, ShardId};
 use parking_lot::Mutex;
 
@@ -191,7 +191,7 @@ impl Vault {
         self.for_each_page(spread, &mut |page| {
             for holdings in page {
                 let is_unsound = unsound.contains(&holdings.pack);
-                let (mut plan, is_bare) = (spread.plan_settle(holdings), self.is_bare(holdings));
+                let (mut plan, is_bare) = (spread.plan_rebalance(holdings), self.is_bare(holdings));
                 // Enough is listed, and was read in vain.
                 plan.is_lost |= catalog.losses.is_damaged(&holdings.pack);
                 found.add(&plan, is_unsound, is_bare);
@@ -238,7 +238,7 @@ impl Vault {
             self.keep_reserve();
             return Ok(repaired);
         };
-        let small = self.place.settle_small()?;
+        let small = self.place.replicate_small()?;
         repaired.mended_objects = small.copied + small.replaced;
         repaired.written_bytes = small.written_bytes;
         push_unsound(&mut repaired.problems, &small);
@@ -265,7 +265,7 @@ impl Vault {
                 } else {
                     Verify::Trust
                 };
-                let mended = self.settle_pack(spread, holdings, verify)?;
+                let mended = self.rebalance_pack(spread, holdings, verify)?;
                 Progress::add(&options.progress.files, 1);
                 Progress::add(&options.progress.stored_bytes, mended.written_bytes);
                 Progress::add(&options.progress.bytes, mended.written_bytes);
@@ -291,17 +291,22 @@ impl Vault {
     }
 
     /// Brings one pack to where it belongs; a pack that is whole afterwards is no longer noted as unsound.
-    pub(crate) fn settle_pack(&self, spread: &Spread, holdings: &PackHoldings, verify: Verify) -> Result<Settled> {
-        if verify == Verify::Trust && spread.plan_settle(holdings).is_settled() {
-            return Ok(Settled::default());
+    pub(crate) fn rebalance_pack(
+        &self,
+        spread: &Spread,
+        holdings: &PackHoldings,
+        verify: Verify,
+    ) -> Result<Rebalanced> {
+        if verify == Verify::Trust && spread.plan_rebalance(holdings).is_balanced() {
+            return Ok(Rebalanced::default());
         }
-        let settled = self.place.wait(spread.settle(holdings, verify))?;
-        if verify == Verify::All && settled.owed.is_empty() && !settled.is_lost {
+        let rebalanced = self.place.wait(spread.rebalance(holdings, verify))?;
+        if verify == Verify::All && rebalanced.owed.is_empty() && !rebalanced.is_lost {
             self.note_unsound(&holdings.pack, false)?;
             let _one_at_a_time = self.noting.lock();
             forget_forged(self.state(), &holdings.pack)?;
         }
-        Ok(settled)
+        Ok(rebalanced)
     }
 
     /// What is held of all packs, a page at a time.
@@ -354,7 +359,7 @@ impl Vault {
     }
 
     /// Remembers which copies are altered, after all of them were read.
-    pub(crate) fn note_unsound_small(&self, small: &SettledSmall) -> Result<()> {
+    pub(crate) fn note_unsound_small(&self, small: &Replicated) -> Result<()> {
         self.set_unsound_small(&small.unmended)
     }
 
@@ -402,14 +407,14 @@ fn add_lacking(lacking: &mut Vec<Lacking>, place: &str, names: impl Iterator<Ite
 }
 
 /// Names the small objects that cannot be mended from any place.
-pub(crate) fn push_unsound(problems: &mut Problems, small: &SettledSmall) {
+pub(crate) fn push_unsound(problems: &mut Problems, small: &Replicated) {
     for name in &small.unsound.named {
         problems.push(name.as_str(), "no place has a sound copy of it");
     }
 }
 
 impl Repaired {
-    fn add(&mut self, pack: &PackId, settled: &Settled, fate: Option<Fate>) {
+    fn add(&mut self, pack: &PackId, rebalanced: &Rebalanced, fate: Option<Fate>) {
         let what = match fate {
             Some(Fate::Lost) => Some("too few of its shards are left; see `drystone check`"),
             Some(Fate::OutOfReach) => Some("too few of its shards can be read; bring back the place that is away"),
@@ -418,15 +423,15 @@ impl Repaired {
         if let Some(what) = what {
             self.problems.push(Name::pack(pack).as_str(), what);
         }
-        if settled.is_foreign {
+        if rebalanced.is_foreign {
             let what = "made with another key; repair with that key, or with an owner's: a signature of this one would not count";
             self.problems.push(Name::pack(pack).as_str(), what);
         }
-        if settled.writes > 0 || settled.removed > 0 {
+        if rebalanced.writes > 0 || rebalanced.removed > 0 {
             self.mended_packs += 1;
         }
-        self.read_bytes += settled.read_bytes;
-        self.written_bytes += settled.written_bytes;
+        self.read_bytes += rebalanced.read_bytes;
+        self.written_bytes += rebalanced.written_bytes;
     }
 }
 
@@ -436,12 +441,12 @@ impl Redundancy {
         self.lacking.iter().map(|lacking| lacking.objects.count).sum()
     }
 
-    fn add(&mut self, plan: &SettlePlan, is_unsound: bool, is_bare: bool) {
+    fn add(&mut self, plan: &RebalancePlan, is_unsound: bool, is_bare: bool) {
         self.packs += 1;
         if plan.is_lost {
             return;
         }
-        if plan.is_settled() && !is_unsound {
+        if plan.is_balanced() && !is_unsound {
             return;
         }
         self.owed_packs += 1;

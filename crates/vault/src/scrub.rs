@@ -214,7 +214,7 @@ impl Vault {
             return Ok(());
         };
         let small = if options.repair {
-            self.place.settle_small()?
+            self.place.replicate_small()?
         } else {
             self.place.wait(spread.verify_small(&Prefix::All))?
         };
@@ -249,19 +249,19 @@ impl Vault {
             return Ok(());
         };
         let holdings = self.place.block_on(spread.holdings_of(pack));
-        let settled = if options.repair {
-            self.settle_pack(spread, &holdings, Verify::All)?
+        let rebalanced = if options.repair {
+            self.rebalance_pack(spread, &holdings, Verify::All)?
         } else {
             self.place.block_on(spread.verify(&holdings))
         };
-        let rotten = settled.rotten.len() as u64;
-        if !options.repair && rotten == 0 && !spread.plan_settle(&holdings).is_settled() {
+        let rotten = rebalanced.rotten.len() as u64;
+        if !options.repair && rotten == 0 && !spread.plan_rebalance(&holdings).is_balanced() {
             report.lock().missing += 1;
         }
         if rotten == 0 {
             return Ok(());
         }
-        let mended = if options.repair && !settled.is_lost && settled.owed.is_empty() {
+        let mended = if options.repair && !rebalanced.is_lost && rebalanced.owed.is_empty() {
             rotten
         } else {
             0

@@ -18,7 +18,7 @@ const MIB: usize = 1 << 20;
 /// Bytes of data that the file system holds, by its extent tree.
 fn taken(disk: &Disk) -> u64 {
     let space = disk.space();
-    space.settle().unwrap();
+    space.commit().unwrap();
     let mut bytes = 0;
     space
         .fs()
@@ -498,7 +498,7 @@ fn a_file_system_that_was_set_back_and_went_on_is_looked_at_again() {
     let go_on = |commits| {
         for at in 0..commits {
             disk.write("inline", format!("{at}").as_bytes());
-            disk.space().settle().unwrap();
+            disk.space().commit().unwrap();
         }
     };
     let mount = || {

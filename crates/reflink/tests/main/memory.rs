@@ -118,7 +118,7 @@ impl Space for Told {
         Ok(false)
     }
 
-    fn settle(&self) -> Result<()> {
+    fn commit(&self) -> Result<()> {
         Ok(())
     }
 

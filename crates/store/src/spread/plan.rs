@@ -1,4 +1,4 @@
-//! What it takes to bring one pack to the present k, n and placement; decided here, done in `settle.rs`.
+//! What it takes to bring one pack to the present k, n and placement; decided here, done in `rebalance.rs`.
 //!
 //! - What exists is copied or kept, what is lost is rebuilt from the shards that are cheapest to read: of a lost place
 //!   k shards of a pack at most.
@@ -26,7 +26,7 @@ pub struct Transfer {
 
 /// What it takes to bring one pack to where and how it should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SettlePlan {
+pub struct RebalancePlan {
     /// What to read.
     pub reads: Vec<Transfer>,
     /// What to write.
@@ -66,16 +66,16 @@ pub(super) struct Doubts {
     pub(super) down: HashSet<usize>,
 }
 
-impl SettlePlan {
+impl RebalancePlan {
     /// Whether all is as it should be.
-    pub fn is_settled(&self) -> bool {
+    pub fn is_balanced(&self) -> bool {
         !self.is_lost && !self.is_doubtful && self.writes.is_empty() && self.owed.is_empty() && self.surplus.is_empty()
     }
 }
 
 impl Spread {
     /// What it takes to bring a pack to the present k, n and placement. Nothing is read or written.
-    pub fn plan_settle(&self, holdings: &PackHoldings) -> SettlePlan {
+    pub fn plan_rebalance(&self, holdings: &PackHoldings) -> RebalancePlan {
         let size = self.core.size(&holdings.pack);
         let mut plan = self.core.plan(holdings, &self.core.wrong_lengths(holdings, size));
         plan.is_doubtful = size.is_none() && holdings.is_contradictory();
@@ -94,7 +94,7 @@ struct Planner<'a> {
     kept: HashSet<(usize, Name)>,
     /// Shards to write, and where.
     wanted: Vec<(u8, usize)>,
-    plan: SettlePlan,
+    plan: RebalancePlan,
 }
 
 impl Core {
@@ -122,7 +122,7 @@ impl Core {
         doubts
     }
 
-    pub(super) fn plan(&self, holdings: &PackHoldings, doubts: &Doubts) -> SettlePlan {
+    pub(super) fn plan(&self, holdings: &PackHoldings, doubts: &Doubts) -> RebalancePlan {
         let mut sound = holdings.clone();
         let is_reachable = |place: usize| self.is_up(place, doubts);
         let is_sound = |place: usize, name: Name| is_reachable(place) && !doubts.rotten.contains(&(place, name));
@@ -146,7 +146,7 @@ impl Core {
             shard_bytes: cut.map(|shape| shape.object_bytes(0)).or(shard_bytes).unwrap_or(0),
             kept: HashSet::new(),
             wanted: Vec::new(),
-            plan: SettlePlan::default(),
+            plan: RebalancePlan::default(),
         };
         planner.place_shards();
         planner.choose_reads();
@@ -261,7 +261,7 @@ impl Planner<'_> {
         }));
     }
 
-    fn finish(mut self, holdings: &PackHoldings) -> SettlePlan {
+    fn finish(mut self, holdings: &PackHoldings) -> RebalancePlan {
         if self.plan.is_lost {
             self.plan.owed.clear();
             return self.plan;

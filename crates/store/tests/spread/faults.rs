@@ -129,7 +129,7 @@ async fn whatever_befalls_any_places_that_may_be_lost_everything_is_read() {
 }
 
 #[tokio::test]
-async fn whatever_befalls_any_places_that_may_be_lost_everything_is_stored_and_settled_later() {
+async fn whatever_befalls_any_places_that_may_be_lost_everything_is_stored_and_rebalanced_later() {
     for (needed, total) in [(1, 2), (2, 3), (4, 6)] {
         let objects = objects();
         for ill_places in choices(total.into(), (total - needed).into()) {
@@ -151,11 +151,14 @@ async fn whatever_befalls_any_places_that_may_be_lost_everything_is_stored_and_s
 
                 // The places are well again: everything owed is paid, and others may go.
                 let world = world.reopened(&[]);
-                for settled in world.settle(Verify::All).await {
-                    assert!(settled.owed.is_empty() && !settled.is_lost, "{what}: {settled:?}");
+                for rebalanced in world.rebalance(Verify::All).await {
+                    assert!(
+                        rebalanced.owed.is_empty() && !rebalanced.is_lost,
+                        "{what}: {rebalanced:?}"
+                    );
                 }
-                for settled in world.settle(Verify::All).await {
-                    assert_eq!((settled.writes, settled.removed), (0, 0), "{what}");
+                for rebalanced in world.rebalance(Verify::All).await {
+                    assert_eq!((rebalanced.writes, rebalanced.removed), (0, 0), "{what}");
                 }
                 let others = (0..usize::from(total)).filter(|place| !ill_places.contains(place));
                 let gone: Vec<usize> = others.take((total - needed).into()).collect();
@@ -334,7 +337,7 @@ async fn a_power_cut_everywhere_at_any_moment_keeps_what_was_acknowledged() {
             }
             // What was not acknowledged can be stored now, whatever is left of it.
             world.put_all(&objects).await;
-            world.settle(Verify::Trust).await;
+            world.rebalance(Verify::Trust).await;
             for gone in 0..3 {
                 world.reopened(&[gone]).assert_whole(&objects, "stored again").await;
             }
@@ -367,13 +370,13 @@ async fn many_tasks_do_not_mind_a_place_that_comes_and_goes() {
             ended.unwrap();
         }
     }
-    world.settle(Verify::All).await;
+    world.rebalance(Verify::All).await;
     assert_eq!(world.spread.list(&Prefix::Packs, None, 1000).await.unwrap().len(), 200);
     assert!(
         world
             .holdings()
             .await
             .iter()
-            .all(|held| world.spread.plan_settle(held).is_settled())
+            .all(|held| world.spread.plan_rebalance(held).is_balanced())
     );
 }

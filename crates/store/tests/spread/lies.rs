@@ -113,12 +113,12 @@ async fn lies_of_one_place_in_listings_cost_nothing() {
             let what = format!("{lie:?} at {place}");
             let liar = lying(&world, place, lie);
             liar.assert_whole(&objects, &what).await;
-            // Believing it, one settles in vain; nothing is lost by that.
+            // Believing it, one rebalances in vain; nothing is lost by that.
             for holdings in liar.holdings().await {
-                liar.spread.settle(&holdings, Verify::All).await.unwrap();
+                liar.spread.rebalance(&holdings, Verify::All).await.unwrap();
             }
             let world = world.reopened(&[]);
-            world.settle(Verify::All).await;
+            world.rebalance(Verify::All).await;
             let after: Vec<_> = world.memories.iter().map(|memory| memory.contents()).collect();
             assert!(before == after, "{what}");
             world.assert_whole(&objects, &what).await;
@@ -143,8 +143,8 @@ async fn invented_packs_are_listed_and_found_to_be_none() {
         assert!(matches!(error, Error::Lost { .. } | Error::NotFound { .. }), "{error}");
     }
     for holdings in liar.holdings().await {
-        let settled = liar.spread.settle(&holdings, Verify::Trust).await.unwrap();
-        assert_eq!(settled.is_lost, holdings.pack.0[0] >= 0xfe);
+        let rebalanced = liar.spread.rebalance(&holdings, Verify::Trust).await.unwrap();
+        assert_eq!(rebalanced.is_lost, holdings.pack.0[0] >= 0xfe);
     }
 }
 
@@ -184,7 +184,7 @@ async fn swapped_and_copied_shards_are_told_from_real_ones() {
         second.overwrite(&other, bytes.clone());
         let again = world.reopened(&[]);
         again.assert_readable(&objects).await;
-        again.settle(Verify::All).await;
+        again.rebalance(Verify::All).await;
         assert!(first.contents()[&one] == bytes && second.contents()[&other] == others);
     }
 }

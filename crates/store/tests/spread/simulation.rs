@@ -1,6 +1,6 @@
 //! A random life of a spread: places fall ill and recover, objects come and go; a failing run prints its seed.
 //!
-//! - At no time have more than n - k places something wrong with them, as long as they were not settled.
+//! - At no time have more than n - k places something wrong with them, as long as they were not rebalanced.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -194,22 +194,22 @@ impl Life {
                 .collect();
             self.world = World::over(self.world.needed, self.world.total, places);
         }
-        for settled in self.world.settle(Verify::All).await {
+        for rebalanced in self.world.rebalance(Verify::All).await {
             assert!(
-                !settled.is_lost && settled.owed.is_empty(),
-                "{}: {settled:?}",
-                self.what("settle")
+                !rebalanced.is_lost && rebalanced.owed.is_empty(),
+                "{}: {rebalanced:?}",
+                self.what("rebalance")
             );
         }
         self.ill.clear();
         let objects: Vec<(Name, Bytes)> = self.objects.clone().into_iter().collect();
-        self.world.assert_whole(&objects, &self.what("settled")).await;
+        self.world.assert_whole(&objects, &self.what("rebalanced")).await;
         assert!(
             self.world
                 .holdings()
                 .await
                 .iter()
-                .all(|held| self.world.spread.plan_settle(held).is_settled())
+                .all(|held| self.world.spread.plan_rebalance(held).is_balanced())
         );
     }
 }

@@ -93,7 +93,7 @@ async fn any_sound_copy_is_read_listed_and_mended_from() {
         let bad = (0..3).filter(|number| *number != sound && *number != 1);
         let bad: Vec<String> = bad.map(|number| root().spare(number).to_string()).collect();
         assert_eq!((&found.rotten.named, found.unsound.count), (&bad, 0));
-        let mended = again.spread.settle_small(&Prefix::All).await.unwrap();
+        let mended = again.spread.replicate_small(&Prefix::All).await.unwrap();
         let rotten = bad.len() as u64;
         assert_eq!((mended.replaced, mended.copied), (rotten, 2 - rotten));
         assert_eq!(world.memories[0].contents(), whole);
@@ -133,8 +133,8 @@ async fn the_only_place_can_be_left_for_another() {
     world.spread.put(&root(), "x".into()).await.unwrap();
     world.memories[1].remove(&root());
     let leaving = World::with(2, 3, world.memories.clone(), |options| options.places[0].weight = None);
-    let settled = leaving.spread.settle_small(&Prefix::All).await.unwrap();
-    assert_eq!((settled.copied, settled.unsound.count), (2, 0));
+    let rebalanced = leaving.spread.replicate_small(&Prefix::All).await.unwrap();
+    assert_eq!((rebalanced.copied, rebalanced.unsound.count), (2, 0));
     assert_eq!(names(&world, 1), [root(), root().spare(1)]);
     assert_eq!(names(&world, 0), [root()]);
 }

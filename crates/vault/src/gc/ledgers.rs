@@ -76,7 +76,7 @@ impl Run<'_> {
         }
         // What protects may show late; what gc is about to act upon may not.
         if must_show {
-            self.settle()?;
+            self.wait_for_lists()?;
             self.vault.follow_notices()?;
         }
         self.put_together();

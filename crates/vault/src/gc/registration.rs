@@ -306,7 +306,7 @@ impl Registration {
         } = publication;
         let writer = self.writer.lock().clone();
         let (nonce, number) = (self.pulse.said.lock().presence.nonce, writer.next_number());
-        let packs = writer.settled_packs(&[work.group], self.series.begun());
+        let packs = writer.published_packs(&[work.group], self.series.begun());
         let of = Numbered {
             registration: nonce,
             number,

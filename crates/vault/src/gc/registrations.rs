@@ -99,7 +99,7 @@ struct Known {
     is_cut: bool,
     life: u64,
     published: u64,
-    settled_packs: u64,
+    published_packs: u64,
     missing: Option<u64>,
 }
 
@@ -161,9 +161,9 @@ impl Registrations {
     }
 
     /// Returns true if a writer at work may not have published the pack with this number: gc leaves it alone.
-    pub fn is_unsettled(&self, writer: &RegistrationId, pack: u64) -> bool {
+    pub fn may_be_unpublished(&self, writer: &RegistrationId, pack: u64) -> bool {
         let known = self.0.get(writer);
-        known.is_some_and(|known| !known.is_over && pack >= known.settled_packs)
+        known.is_some_and(|known| !known.is_over && pack >= known.published_packs)
     }
 
     /// Writers with roots that say only by a presence that they are over.
@@ -219,7 +219,7 @@ impl Chain<'_> {
         let mut state = |advance: Option<(u64, RootId)>, seen: &BTreeSet<EpochName>, packs: u64, is_over: bool| {
             if advance.is_none_or(|advance| is_complete(&advance)) {
                 known.aware.extend(seen);
-                known.settled_packs = known.settled_packs.max(packs);
+                known.published_packs = known.published_packs.max(packs);
                 known.says_over |= is_over;
             }
         };
@@ -384,12 +384,12 @@ mod tests {
         let all = judged(&[presence(Some(2), false)], &roots(&[0, 1, 2], None), &standing);
         assert!((0..3).all(|number| is_aware(&all, number)) && is_aware(&all, 100) && !is_aware(&all, 3));
         assert_eq!((all.missing().count(), all.published(&WRITER)), (0, 3));
-        assert!(!all.is_unsettled(&WRITER, 2) && all.is_unsettled(&WRITER, 3));
+        assert!(!all.may_be_unpublished(&WRITER, 2) && all.may_be_unpublished(&WRITER, 3));
 
         let gap = judged(&[presence(Some(2), false)], &roots(&[0, 2], None), &standing);
         assert!(is_aware(&gap, 0) && !is_aware(&gap, 2) && !is_aware(&gap, 100));
         assert_eq!(gap.missing().collect::<Vec<_>>(), [(&WRITER, 1)]);
-        assert!(!gap.is_unsettled(&WRITER, 0) && gap.is_unsettled(&WRITER, 1));
+        assert!(!gap.may_be_unpublished(&WRITER, 0) && gap.may_be_unpublished(&WRITER, 1));
         let behind = judged(&[presence(Some(3), false)], &roots(&[0, 1, 2], None), &standing);
         assert!(is_aware(&behind, 2) && !is_aware(&behind, 100));
         assert_eq!(behind.missing().collect::<Vec<_>>(), [(&WRITER, 3)]);

@@ -200,7 +200,7 @@ impl<'a> Run<'a> {
             GcStep::Fence => self.fence(),
             GcStep::ListRoots => {
                 // A presence that was seen to be gone: the root that was put before it went must be listed.
-                self.settle()?;
+                self.wait_for_lists()?;
                 self.list_roots()?;
                 self.refuse_missing()
             }
@@ -234,13 +234,15 @@ impl<'a> Run<'a> {
         self.vault
             .epochs
             .put(epoch, &mut Source(&*self.vault.context.entropy))?;
-        self.settle()?;
+        self.wait_for_lists()?;
         self.vault.follow_notices()
     }
 
     /// Waits until every list shows what was put or removed before, and says so meanwhile.
-    pub(super) fn settle(&self) -> Result<()> {
-        self.vault.place.settle(&self.options.progress, &self.options.cancel)
+    pub(super) fn wait_for_lists(&self) -> Result<()> {
+        self.vault
+            .place
+            .wait_for_lists(&self.options.progress, &self.options.cancel)
     }
 
     fn read(&mut self) -> Result<()> {
@@ -314,9 +316,9 @@ impl<'a> Run<'a> {
     }
 
     /// Returns true if a run that is under way may have stored this pack just now.
-    fn is_unsettled(&self, info: &PackInfo) -> bool {
+    fn may_be_unpublished(&self, info: &PackInfo) -> bool {
         let (registration, number) = &info.registration;
-        *registration != self.own() && self.at_work.is_unsettled(registration, *number)
+        *registration != self.own() && self.at_work.may_be_unpublished(registration, *number)
     }
 
     /// Small packs that become fewer by copying what is live in them, if copying is possible and frees anything.
@@ -328,7 +330,7 @@ impl<'a> Run<'a> {
             found.is_trusted()
                 && found.live_bytes > 0
                 && is_small(found.info.pack_bytes)
-                && !self.is_unsettled(&found.info)
+                && !self.may_be_unpublished(&found.info)
         };
         let small = uses.values().filter(is_meant).filter_map(|found| {
             Some(Small {
@@ -348,7 +350,7 @@ impl<'a> Run<'a> {
             let is_used = found.unused() <= self.options.max_unused && found.live_bytes > 0;
             if is_used && !foldable.contains(&found.info.pack) {
                 self.holders.push(found.info.pack);
-            } else if self.is_unsettled(&found.info) {
+            } else if self.may_be_unpublished(&found.info) {
                 self.report.spared_packs += 1;
                 self.holders.push(found.info.pack);
             } else if (self.is_partial || self.room == Room::Little) && found.live_bytes > 0 {

@@ -127,7 +127,7 @@ impl Writer {
     }
 
     /// The number below which all packs are published or abandoned once a statement names these groups; `packs` is that of the next pack.
-    pub fn settled_packs(&self, named: &[Group], packs: u64) -> u64 {
+    pub fn published_packs(&self, named: &[Group], packs: u64) -> u64 {
         self.oldest(named).map_or(packs, |begun| begun.packs)
     }
 

@@ -1,4 +1,4 @@
-//! Settling: what is lost, owed, rotten or in the wrong place ends where it should be, at the stated cost.
+//! Rebalancing: what is lost, owed, rotten or in the wrong place ends where it should be, at the stated cost.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use drystone_format::limits::SHARD_BLOCK_BYTES;
 use drystone_store::crash::{Cut, InFlight};
 use drystone_store::fail::{Failure, Fault};
-use drystone_store::spread::{Access, Settled, Verify};
+use drystone_store::spread::{Access, Rebalanced, Verify};
 use drystone_store::{Crash, Error, Kind, Memory, Name, Op, Prefix, Put, Range, RootKind, Spread, Store};
 
 use super::{World, from, objects, options, pack, place, root};
@@ -16,8 +16,8 @@ fn packs() -> Vec<(Name, Bytes)> {
     (0..20).map(|n| pack(n, 50_000 + n as usize)).collect()
 }
 
-fn total(settled: &[Settled], of: impl Fn(&Settled) -> u64) -> u64 {
-    settled.iter().map(of).sum()
+fn total(rebalanced: &[Rebalanced], of: impl Fn(&Rebalanced) -> u64) -> u64 {
+    rebalanced.iter().map(of).sum()
 }
 
 /// Bytes of shards at all places.
@@ -40,29 +40,34 @@ async fn a_lost_place_costs_k_shards_of_a_pack_and_nothing_costs_nothing() {
             .holdings()
             .await
             .iter()
-            .map(|held| world.spread.plan_settle(held))
+            .map(|held| world.spread.plan_rebalance(held))
             .collect();
-        let settled = world.settle(Verify::Trust).await;
-        let read = total(&settled, |settled| settled.read_bytes);
+        let rebalanced = world.rebalance(Verify::Trust).await;
+        let read = total(&rebalanced, |rebalanced| rebalanced.read_bytes);
         assert!(
             read <= whole * u64::from(needed) / u64::from(total_shards) + 1000,
             "{read} of {whole}"
         );
-        assert_eq!(total(&settled, |settled| settled.reads), 20 * u64::from(needed));
-        assert_eq!(total(&settled, |settled| settled.writes), 20);
-        for (plan, settled) in plans.iter().zip(&settled) {
+        assert_eq!(
+            total(&rebalanced, |rebalanced| rebalanced.reads),
+            20 * u64::from(needed)
+        );
+        assert_eq!(total(&rebalanced, |rebalanced| rebalanced.writes), 20);
+        for (plan, rebalanced) in plans.iter().zip(&rebalanced) {
             let planned: u64 = plan.reads.iter().map(|read| read.bytes).sum();
-            assert_eq!((planned, plan.writes.len()), (settled.read_bytes, 1));
+            assert_eq!((planned, plan.writes.len()), (rebalanced.read_bytes, 1));
             let planned: u64 = plan.writes.iter().map(|write| write.bytes).sum();
             assert!(
-                planned.abs_diff(settled.written_bytes) < u64::from(needed) + 1,
-                "{plan:?} {settled:?}"
+                planned.abs_diff(rebalanced.written_bytes) < u64::from(needed) + 1,
+                "{plan:?} {rebalanced:?}"
             );
         }
         assert_eq!(stored(&world), whole);
-        let idle = world.settle(Verify::Trust).await;
+        let idle = world.rebalance(Verify::Trust).await;
         assert_eq!(
-            total(&idle, |settled| settled.reads + settled.writes + settled.removed),
+            total(&idle, |rebalanced| rebalanced.reads
+                + rebalanced.writes
+                + rebalanced.removed),
             0
         );
         assert!(
@@ -70,7 +75,7 @@ async fn a_lost_place_costs_k_shards_of_a_pack_and_nothing_costs_nothing() {
                 .holdings()
                 .await
                 .iter()
-                .all(|held| world.spread.plan_settle(held).is_settled())
+                .all(|held| world.spread.plan_rebalance(held).is_balanced())
         );
         world.reopened(&[0]).assert_whole(&objects, "repaired").await;
     }
@@ -85,21 +90,21 @@ async fn an_added_place_gets_copies_and_one_that_leaves_is_emptied() {
     memories.push(Arc::new(Memory::new()));
     let grown = World::over(2, 3, memories.clone());
     grown.assert_whole(&objects, "before moving").await;
-    let settled = grown.settle(Verify::Trust).await;
-    let moved = total(&settled, |settled| settled.writes);
+    let rebalanced = grown.rebalance(Verify::Trust).await;
+    let moved = total(&rebalanced, |rebalanced| rebalanced.writes);
     assert!(moved > 5 && moved < 40, "{moved}");
     assert_eq!(
-        total(&settled, |settled| settled.reads),
+        total(&rebalanced, |rebalanced| rebalanced.reads),
         moved,
         "a moved shard is one read"
     );
-    assert_eq!(total(&settled, |settled| settled.removed), moved);
+    assert_eq!(total(&rebalanced, |rebalanced| rebalanced.removed), moved);
     let grown = grown.reopened(&[]);
     grown.assert_whole(&objects, "after moving").await;
     assert!(grown.spread.troubles().is_none());
 
     let leaving = World::with(2, 3, memories, |options| options.places[0].weight = None);
-    leaving.settle(Verify::Trust).await;
+    leaving.rebalance(Verify::Trust).await;
     assert!(leaving.memories[0].contents().is_empty());
     leaving.assert_whole(&objects, "after leaving").await;
 }
@@ -112,11 +117,11 @@ async fn another_k_cuts_packs_anew_and_another_n_only_adds() {
     for (needed, total_shards, reads, writes) in [(2, 5, 2, 2), (4, 6, 2, 6), (1, 2, 4, 2), (1, 2, 0, 0)] {
         let world = World::over(needed, total_shards, world.memories.clone());
         world.assert_whole(&objects, "of another k").await;
-        let settled = world.settle(Verify::Trust).await;
+        let rebalanced = world.rebalance(Verify::Trust).await;
         // Another n may move shards besides.
-        assert!(total(&settled, |settled| settled.writes) >= writes * 20);
-        assert!(total(&settled, |settled| settled.reads) >= reads * 20);
-        assert!(total(&settled, |settled| settled.reads) <= (reads + 1) * 20);
+        assert!(total(&rebalanced, |rebalanced| rebalanced.writes) >= writes * 20);
+        assert!(total(&rebalanced, |rebalanced| rebalanced.reads) >= reads * 20);
+        assert!(total(&rebalanced, |rebalanced| rebalanced.reads) <= (reads + 1) * 20);
         let count: usize = world.memories.iter().map(|memory| memory.contents().len()).sum();
         assert_eq!(count, 20 * usize::from(total_shards));
         world.reopened(&[]).assert_whole(&objects, "cut anew").await;
@@ -124,7 +129,7 @@ async fn another_k_cuts_packs_anew_and_another_n_only_adds() {
 }
 
 #[tokio::test]
-async fn a_vault_that_was_not_spread_is_read_as_it_is_and_spread_by_settling() {
+async fn a_vault_that_was_not_spread_is_read_as_it_is_and_spread_by_rebalancing() {
     let old = Arc::new(Memory::new());
     let objects = objects();
     for (name, bytes) in &objects {
@@ -138,11 +143,11 @@ async fn a_vault_that_was_not_spread_is_read_as_it_is_and_spread_by_settling() {
     assert_eq!(world.spread.get(name, from(5, 7)).await.unwrap(), bytes.slice(5..12));
     assert_eq!(world.calls(Op::Get).len(), 1);
 
-    let settled = world.settle(Verify::Trust).await;
+    let rebalanced = world.rebalance(Verify::Trust).await;
     assert!(
-        settled
+        rebalanced
             .iter()
-            .all(|settled| (settled.reads, settled.writes, settled.removed) == (1, 3, 1))
+            .all(|rebalanced| (rebalanced.reads, rebalanced.writes, rebalanced.removed) == (1, 3, 1))
     );
     for gone in [0, 1, 2] {
         world.reopened(&[gone]).assert_whole(&objects, "spread now").await;
@@ -160,9 +165,9 @@ async fn a_whole_pack_that_is_rotten_is_not_spread() {
         world.spread.get(&name, Range::All).await,
         Err(Error::Lost { .. })
     ));
-    let settled = world.settle(Verify::Trust).await;
-    assert!(settled[0].is_lost);
-    assert_eq!(settled[0].rotten, [(0, name.clone())]);
+    let rebalanced = world.rebalance(Verify::Trust).await;
+    assert!(rebalanced[0].is_lost);
+    assert_eq!(rebalanced[0].rotten, [(0, name.clone())]);
     assert!(
         world.memories[0].contents().contains_key(&name),
         "what cannot be replaced is left for others to judge"
@@ -170,7 +175,7 @@ async fn a_whole_pack_that_is_rotten_is_not_spread() {
 }
 
 #[tokio::test]
-async fn every_flipped_bit_of_every_shard_is_detected_read_around_and_settled() {
+async fn every_flipped_bit_of_every_shard_is_detected_read_around_and_rebalanced() {
     for (needed, total_shards) in [(1, 2), (2, 3)] {
         let world = World::new(needed, total_shards, total_shards.into());
         let objects = vec![pack(1, 61)];
@@ -185,9 +190,9 @@ async fn every_flipped_bit_of_every_shard_is_detected_read_around_and_settled() 
                 let world = world.reopened(&[]);
                 let read = world.spread.get(&objects[0].0, Range::All).await;
                 assert!(read.unwrap() == objects[0].1, "{place}, bit {bit}");
-                let settled = world.settle(Verify::All).await;
-                assert_eq!(settled[0].rotten, [(place, name.clone())], "bit {bit}");
-                assert_eq!(settled[0].writes, 1);
+                let rebalanced = world.rebalance(Verify::All).await;
+                assert_eq!(rebalanced[0].rotten, [(place, name.clone())], "bit {bit}");
+                assert_eq!(rebalanced[0].writes, 1);
                 assert!(world.spread.troubles().places[place].unsound.count > 0);
                 assert_eq!(world.memories[place].contents(), *contents, "bit {bit}");
             }
@@ -205,15 +210,15 @@ async fn every_length_of_a_cut_shard_is_noticed_without_reading_it() {
         for len in (0..sound.len()).step_by(501).chain([sound.len() - 1]) {
             world.memories[place].overwrite(&name, sound.slice(..len));
             let world = world.reopened(&[]);
-            let settled = world.settle(Verify::Trust).await;
-            assert_eq!(settled[0].rotten, [(place, name.clone())], "{len}");
+            let rebalanced = world.rebalance(Verify::Trust).await;
+            assert_eq!(rebalanced[0].rotten, [(place, name.clone())], "{len}");
             assert_eq!(world.memories[place].contents()[&name], sound, "{len}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_place_that_comes_back_stale_is_settled_small_objects_too() {
+async fn a_place_that_comes_back_stale_is_rebalanced_small_objects_too() {
     let world = World::new(2, 3, 3);
     let (early, late) = (objects(), pack(5, 3000));
     world.put_all(&early).await;
@@ -229,11 +234,11 @@ async fn a_place_that_comes_back_stale_is_settled_small_objects_too() {
     let world = world.reopened(&[]);
     let all: Vec<(Name, Bytes)> = early.into_iter().chain(late).collect();
     world.assert_whole(&all, "one is stale").await;
-    world.settle(Verify::Trust).await;
+    world.rebalance(Verify::Trust).await;
     for gone in [0, 1] {
-        world.reopened(&[gone]).assert_whole(&all, "settled").await;
+        world.reopened(&[gone]).assert_whole(&all, "rebalanced").await;
     }
-    let again = world.spread.settle_small(&Prefix::All).await.unwrap();
+    let again = world.spread.replicate_small(&Prefix::All).await.unwrap();
     assert_eq!((again.copied, again.replaced, again.objects), (0, 0, 5));
 }
 
@@ -256,10 +261,10 @@ async fn unsound_and_missing_copies_are_replaced_and_differing_ones_named() {
         world.spread.get(&name(3), Range::All).await,
         Err(Error::Lost { .. })
     ));
-    let settled = world.spread.settle_small(&Prefix::Keys).await.unwrap();
-    assert_eq!((settled.objects, settled.replaced, settled.copied), (4, 1, 1));
-    assert_eq!(settled.differing.named, [name(2).to_string()]);
-    assert_eq!(settled.unsound.named, [name(3).to_string()]);
+    let rebalanced = world.spread.replicate_small(&Prefix::Keys).await.unwrap();
+    assert_eq!((rebalanced.objects, rebalanced.replaced, rebalanced.copied), (4, 1, 1));
+    assert_eq!(rebalanced.differing.named, [name(2).to_string()]);
+    assert_eq!(rebalanced.unsound.named, [name(3).to_string()]);
     assert_eq!(world.memories[0].contents()[&name(0)], "key 0");
     assert_eq!(world.memories[1].contents()[&name(1)], "key 1");
 }
@@ -304,22 +309,22 @@ async fn what_a_medium_cannot_read_is_written_anew() {
         .find(|held| Name::pack(&held.pack) == *name)
         .unwrap();
     world.fails[place].add(Fault::error(Op::Get, Failure::Io).nth(1));
-    let settled = world.spread.settle(&held, Verify::All).await.unwrap();
-    assert_eq!(settled.rotten, [(place, super::shard(name, 2, 0))]);
-    assert_eq!((settled.writes, settled.owed.len()), (1, 0));
+    let rebalanced = world.spread.rebalance(&held, Verify::All).await.unwrap();
+    assert_eq!(rebalanced.rotten, [(place, super::shard(name, 2, 0))]);
+    assert_eq!((rebalanced.writes, rebalanced.owed.len()), (1, 0));
     world.fails[place].clear();
     world.fails[place].add(Fault::error(Op::Get, Failure::Io).nth(1));
-    let settled = world
+    let rebalanced = world
         .spread
-        .settle_small(&Prefix::Roots(RootKind::SNAPSHOT))
+        .replicate_small(&Prefix::Roots(RootKind::SNAPSHOT))
         .await
         .unwrap();
-    assert_eq!((settled.replaced, settled.objects), (1, 3));
+    assert_eq!((rebalanced.replaced, rebalanced.objects), (1, 3));
     world.reopened(&[]).assert_whole(&objects, "written anew").await;
 }
 
 #[tokio::test]
-async fn settling_can_be_cut_off_anywhere_and_started_again() {
+async fn rebalancing_can_be_cut_off_anywhere_and_started_again() {
     let objects = vec![pack(1, 40_000), pack(2, 33)];
     // From 2/3 on three places to 3/5 on the last five of six.
     let first = World::new(2, 3, 3);
@@ -354,16 +359,19 @@ async fn settling_can_be_cut_off_anywhere_and_started_again() {
                 }
             });
             for holdings in world.holdings().await {
-                world.spread.settle(&holdings, Verify::Trust).await.unwrap();
+                world.spread.rebalance(&holdings, Verify::Trust).await.unwrap();
             }
             is_down |= crashes.iter().any(|crash| crash.is_down());
 
             let left = crashes.iter().map(|crash| Arc::new(crash.reopen())).collect();
             let world = World::with(3, 5, left, |options| options.places[0].weight = None);
             world.assert_readable(&objects).await;
-            world.settle(Verify::All).await;
-            let settled = world.settle(Verify::All).await;
-            assert_eq!(total(&settled, |settled| settled.writes + settled.removed), 0);
+            world.rebalance(Verify::All).await;
+            let rebalanced = world.rebalance(Verify::All).await;
+            assert_eq!(
+                total(&rebalanced, |rebalanced| rebalanced.writes + rebalanced.removed),
+                0
+            );
             for gone in super::choices(6, 2) {
                 world.reopened(&gone).assert_readable(&objects).await;
             }
@@ -390,8 +398,11 @@ async fn nothing_is_removed_from_a_place_that_is_only_added_to() {
     let mut flipped = sound.to_vec();
     flipped[3] ^= 1;
     world.memories[1].overwrite(name, flipped.clone().into());
-    let settled = world.settle(Verify::All).await;
-    assert_eq!(settled.iter().map(|settled| settled.owed.len()).sum::<usize>(), 1);
+    let rebalanced = world.rebalance(Verify::All).await;
+    assert_eq!(
+        rebalanced.iter().map(|rebalanced| rebalanced.owed.len()).sum::<usize>(),
+        1
+    );
     assert_eq!(
         world.memories[1].contents()[name],
         flipped,
@@ -423,19 +434,19 @@ async fn a_full_place_is_stood_in_for_where_there_are_more_places_than_shards() 
     }
     // There is space again: what stood in goes home.
     let world = world.reopened(&[]);
-    let settled = world.settle(Verify::Trust).await;
-    assert!(total(&settled, |settled| settled.writes) > 5);
+    let rebalanced = world.rebalance(Verify::Trust).await;
+    assert!(total(&rebalanced, |rebalanced| rebalanced.writes) > 5);
     assert!(
         world
             .holdings()
             .await
             .iter()
-            .all(|held| world.spread.plan_settle(held).is_settled())
+            .all(|held| world.spread.plan_rebalance(held).is_balanced())
     );
 }
 
 #[tokio::test]
-async fn a_place_with_shards_of_another_vault_is_named_and_settled() {
+async fn a_place_with_shards_of_another_vault_is_named_and_rebalanced() {
     let ours = World::new(2, 3, 3);
     let objects = packs();
     ours.put_all(&objects).await;
@@ -453,8 +464,8 @@ async fn a_place_with_shards_of_another_vault_is_named_and_settled() {
     let troubles = mixed.spread.troubles();
     assert!(troubles.places[1].unsound.count > 0 && troubles.places[0].is_none() && troubles.places[2].is_none());
     assert_eq!(troubles.places[1].unsound.named.len(), 8, "only the first are named");
-    let settled = mixed.settle(Verify::All).await;
-    assert_eq!(total(&settled, |settled| settled.rotten.len() as u64), 20);
+    let rebalanced = mixed.rebalance(Verify::All).await;
+    assert_eq!(total(&rebalanced, |rebalanced| rebalanced.rotten.len() as u64), 20);
     assert_eq!(mixed.memories[1].contents(), ours.memories[1].contents());
 }
 

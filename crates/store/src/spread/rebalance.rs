@@ -13,14 +13,14 @@ use super::gather::all;
 use super::list::PackHoldings;
 use super::pack::delete_at;
 use super::place::Place;
-use super::plan::{Doubts, Origin, SettlePlan};
+use super::plan::{Doubts, Origin, RebalancePlan};
 use super::shards::Found;
 use super::trial::{AllLoaded, Truth};
 use super::{Core, Spread};
 use crate::local::blocking;
 use crate::{Error, Kind, Name, Result, ShardId};
 
-/// What to read of a pack that is being settled.
+/// What to read of a pack that is being rebalanced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
     /// Only what is needed to make what is missing.
@@ -31,7 +31,7 @@ pub enum Verify {
 
 /// What was done for one pack.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settled {
+pub struct Rebalanced {
     /// Objects read, and their bytes.
     pub reads: u64,
     /// Bytes read.
@@ -53,43 +53,43 @@ pub struct Settled {
 }
 
 impl Spread {
-    /// Brings one pack to the present k, n and placement, as `plan_settle` would plan it.
+    /// Brings one pack to the present k, n and placement, as `plan_rebalance` would plan it.
     ///
     /// Afterwards the new shards are durable and what is not needed any more is removed, except from places that are
     /// never deleted from. Can be repeated at any time; places that fail are told in `owed` and in `troubles`.
-    pub async fn settle(&self, holdings: &PackHoldings, verify: Verify) -> Result<Settled> {
-        let mut settling = self.settling(holdings).await;
+    pub async fn rebalance(&self, holdings: &PackHoldings, verify: Verify) -> Result<Rebalanced> {
+        let mut rebalancing = self.rebalancing(holdings).await;
         if verify == Verify::All {
-            settling.try_all().await;
+            rebalancing.try_all().await;
         }
-        settling.run().await
+        rebalancing.run().await
     }
 
     /// Reads all shards and copies of a pack and changes nothing; `rotten` tells which are not what was stored, or are not
     /// signed by anybody who may.
-    pub async fn verify(&self, holdings: &PackHoldings) -> Settled {
-        let mut settling = self.settling(holdings).await;
-        settling.try_all().await;
-        settling.note_missing();
-        settling.finish()
+    pub async fn verify(&self, holdings: &PackHoldings) -> Rebalanced {
+        let mut rebalancing = self.rebalancing(holdings).await;
+        rebalancing.try_all().await;
+        rebalancing.note_missing();
+        rebalancing.finish()
     }
 
-    async fn settling<'a>(&self, holdings: &'a PackHoldings) -> Settling<'a> {
+    async fn rebalancing<'a>(&self, holdings: &'a PackHoldings) -> Rebalancing<'a> {
         let pack_bytes = self.core.length_of(holdings).await;
-        Settling {
+        Rebalancing {
             core: Arc::clone(&self.core),
             holdings,
             doubts: self.core.wrong_lengths(holdings, pack_bytes),
             loaded: AllLoaded::new(),
             truth: None,
             is_tried: false,
-            settled: Settled::default(),
+            rebalanced: Rebalanced::default(),
         }
     }
 }
 
-/// A pack being settled.
-struct Settling<'a> {
+/// A pack being rebalanced.
+struct Rebalancing<'a> {
     core: Arc<Core>,
     holdings: &'a PackHoldings,
     doubts: Doubts,
@@ -99,7 +99,7 @@ struct Settling<'a> {
     truth: Option<Truth>,
     /// Everything was read and tried.
     is_tried: bool,
-    settled: Settled,
+    rebalanced: Rebalanced,
 }
 
 /// An object to write.
@@ -126,7 +126,7 @@ impl Core {
     }
 }
 
-impl Settling<'_> {
+impl Rebalancing<'_> {
     /// Reads every shard and copy, and tries them against the name of the pack.
     ///
     /// Those that belong where they are come first; others are read one by one, however many somebody has put there.
@@ -193,7 +193,7 @@ impl Settling<'_> {
         }
     }
 
-    async fn run(mut self) -> Result<Settled> {
+    async fn run(mut self) -> Result<Rebalanced> {
         let plan = loop {
             let plan = self.core.plan(self.holdings, &self.doubts);
             if plan.is_lost && !self.is_tried {
@@ -202,7 +202,7 @@ impl Settling<'_> {
                 continue;
             }
             if plan.is_lost {
-                self.settled.is_lost = true;
+                self.rebalanced.is_lost = true;
                 return Ok(self.finish());
             }
             if plan.writes.is_empty() || self.may_sign() {
@@ -226,7 +226,7 @@ impl Settling<'_> {
                 }
                 None if !self.is_tried => self.try_all().await,
                 None => {
-                    self.settled.is_lost = true;
+                    self.rebalanced.is_lost = true;
                     return Ok(self.finish());
                 }
             }
@@ -238,24 +238,24 @@ impl Settling<'_> {
             let fresh = self.make(&plan).await?;
             self.write(fresh).await?;
         }
-        if self.settled.owed.is_empty() {
+        if self.rebalanced.owed.is_empty() {
             self.remove(&plan.surplus).await;
         }
         self.core.forget(&self.holdings.pack);
         Ok(self.finish())
     }
 
-    fn finish(mut self) -> Settled {
-        self.settled.rotten = self.doubts.rotten.into_iter().collect();
-        self.settled.rotten.sort();
-        self.settled
+    fn finish(mut self) -> Rebalanced {
+        self.rebalanced.rotten = self.doubts.rotten.into_iter().collect();
+        self.rebalanced.rotten.sort();
+        self.rebalanced
     }
 
     fn owe(&mut self, position: usize, name: Name) {
         if let Some(place) = self.core.place(position) {
             place.note(|troubles| troubles.owed.add(&name));
         }
-        self.settled.owed.push((position, name));
+        self.rebalanced.owed.push((position, name));
     }
 
     /// Reads and verifies objects that are not loaded yet; whether all are what they should be.
@@ -277,8 +277,8 @@ impl Settling<'_> {
         for (position, name, outcome) in answers.unwrap_or_default() {
             match outcome {
                 Ok(loaded) => {
-                    self.settled.reads += 1;
-                    self.settled.read_bytes += loaded.object.len() as u64;
+                    self.rebalanced.reads += 1;
+                    self.rebalanced.read_bytes += loaded.object.len() as u64;
                     self.loaded.insert((position, name), loaded);
                     continue;
                 }
@@ -296,7 +296,7 @@ impl Settling<'_> {
     }
 
     /// Makes what the plan writes: from the pack, or as it is elsewhere, signature included.
-    async fn make(&mut self, plan: &SettlePlan) -> Result<Vec<Fresh>> {
+    async fn make(&mut self, plan: &RebalancePlan) -> Result<Vec<Fresh>> {
         let (pack, needed) = (self.holdings.pack, self.core.needed);
         let number = |name: &Name| match name.kind() {
             Kind::Shard(ShardId { number, .. }) => number,
@@ -311,7 +311,7 @@ impl Settling<'_> {
                 match held.map(|(_, loaded)| loaded.object.clone()) {
                     Some(object) => fresh.push(Fresh { place, name, object }),
                     None => {
-                        self.settled.is_foreign = true;
+                        self.rebalanced.is_foreign = true;
                         self.owe(place, name);
                     }
                 }
@@ -347,8 +347,8 @@ impl Settling<'_> {
         for (place, name, written) in written {
             match written {
                 Some(bytes) => {
-                    self.settled.writes += 1;
-                    self.settled.written_bytes += bytes;
+                    self.rebalanced.writes += 1;
+                    self.rebalanced.written_bytes += bytes;
                 }
                 None => self.owe(place, name),
             }
@@ -368,7 +368,7 @@ impl Settling<'_> {
             })
         });
         let removed = all(removals).await.unwrap_or_default();
-        self.settled.removed += removed.into_iter().filter(|is_removed| *is_removed).count() as u64;
+        self.rebalanced.removed += removed.into_iter().filter(|is_removed| *is_removed).count() as u64;
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::gather::all;
 use super::place::Place;
-use super::settle::replace;
+use super::rebalance::replace;
 use super::troubles::Objects;
 use super::{Core, Spread};
 use crate::{Error, Kind, Listed, Name, Prefix, Result};
@@ -18,7 +18,7 @@ const PAGE: usize = 1000;
 
 /// What was done for small objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SettledSmall {
+pub struct Replicated {
     /// Objects looked at.
     pub objects: u64,
     /// Copies made where there were none.
@@ -44,7 +44,7 @@ pub struct SettledSmall {
 /// Copies that are named as still altered.
 const UNMENDED_MAX: usize = 1000;
 
-impl SettledSmall {
+impl Replicated {
     fn remain(&mut self, place: &Place, name: &Name) {
         if self.unmended.len() < UNMENDED_MAX {
             let name = name.spare(place.spare).to_string();
@@ -71,13 +71,13 @@ enum Copy {
 impl Spread {
     /// Reads all copies of the small objects under `prefix`, and makes those that are missing or unsound anew.
     ///
-    /// Packs and shards are left alone, see `settle`. Fails only if too few places can be listed.
-    pub async fn settle_small(&self, prefix: &Prefix) -> Result<SettledSmall> {
+    /// Packs and shards are left alone, see `rebalance`. Fails only if too few places can be listed.
+    pub async fn replicate_small(&self, prefix: &Prefix) -> Result<Replicated> {
         self.small(prefix, Mend::Yes).await
     }
 
     /// Reads all copies of the small objects under `prefix` and changes nothing.
-    pub async fn verify_small(&self, prefix: &Prefix) -> Result<SettledSmall> {
+    pub async fn verify_small(&self, prefix: &Prefix) -> Result<Replicated> {
         self.small(prefix, Mend::No).await
     }
 
@@ -109,28 +109,28 @@ impl Spread {
         Ok(dropped)
     }
 
-    async fn small(&self, prefix: &Prefix, mend: Mend) -> Result<SettledSmall> {
-        let mut settled = SettledSmall::default();
+    async fn small(&self, prefix: &Prefix, mend: Mend) -> Result<Replicated> {
+        let mut replicated = Replicated::default();
         let mut after: Option<Name> = match prefix {
-            Prefix::Packs | Prefix::Shards => return Ok(settled),
+            Prefix::Packs | Prefix::Shards => return Ok(replicated),
             _ => None,
         };
         loop {
             let page = self.core.list_copied(prefix, after.as_ref(), PAGE).await?;
             for listed in &page {
-                self.core.settle_object(&listed.name, mend, &mut settled).await?;
+                self.core.replicate_object(&listed.name, mend, &mut replicated).await?;
             }
             match page.into_iter().next_back() {
                 Some(last) => after = Some(last.name),
-                None => return Ok(settled),
+                None => return Ok(replicated),
             }
         }
     }
 }
 
 impl Core {
-    async fn settle_object(self: &Arc<Self>, name: &Name, mend: Mend, settled: &mut SettledSmall) -> Result<()> {
-        settled.objects += 1;
+    async fn replicate_object(self: &Arc<Self>, name: &Name, mend: Mend, replicated: &mut Replicated) -> Result<()> {
+        replicated.objects += 1;
         let lying = self.copies_of(name);
         let reads = lying.iter().map(|place| {
             let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
@@ -151,9 +151,9 @@ impl Core {
         let copies = all(reads).await.ok_or_else(|| self.ending())?;
         let is_unsound = |(_, copy): &(_, &Copy)| matches!(copy, Copy::Unsound);
         for (place, _) in lying.iter().zip(&copies).filter(is_unsound) {
-            settled.rotten.add(&name.spare(place.spare));
+            replicated.rotten.add(&name.spare(place.spare));
             if mend == Mend::No {
-                settled.remain(place, name);
+                replicated.remain(place, name);
             }
         }
         let is_worthless = |bytes: &Bytes| !self.judge.is_sound(name, bytes);
@@ -166,17 +166,17 @@ impl Core {
             // A presence that was cut short is nobody's loss: gc tells it, and gives its writer up.
             let is_presence = matches!(name.kind(), Kind::Writer(..));
             if !is_presence && !copies.iter().all(|copy| matches!(copy, Copy::Missing)) {
-                settled.unsound.add(name);
+                replicated.unsound.add(name);
             }
             return Ok(());
         };
         if is_worthless(&good) {
             // The bytes are what the name says, and count for nobody: they are told, and not spread.
-            settled.unsound.add(name);
+            replicated.unsound.add(name);
             return Ok(());
         }
         if sound.any(|other| other != good) {
-            settled.differing.add(name);
+            replicated.differing.add(name);
         }
         if mend == Mend::No {
             let lacks = |(_, copy): &(_, &Copy)| matches!(copy, Copy::Missing);
@@ -184,35 +184,35 @@ impl Core {
             let is_due = !matches!(name.kind(), Kind::Writer(..));
             for (place, _) in lying.iter().zip(&copies).filter(lacks).filter(|_| is_due) {
                 place.note(|troubles| troubles.missing.add(&name.spare(place.spare)));
-                settled.missing.add(&name.spare(place.spare));
+                replicated.missing.add(&name.spare(place.spare));
             }
             return Ok(());
         }
         for (place, copy) in lying.iter().zip(copies) {
-            mend_copy(place, name, copy, &good, settled).await;
+            mend_copy(place, name, copy, &good, replicated).await;
         }
         Ok(())
     }
 }
 
 /// Makes one copy of an object sound, from a `good` one.
-async fn mend_copy(place: &Place, name: &Name, copy: Copy, good: &Bytes, settled: &mut SettledSmall) {
+async fn mend_copy(place: &Place, name: &Name, copy: Copy, good: &Bytes, replicated: &mut Replicated) {
     let own = name.spare(place.spare);
     let is_rotten = match copy {
         Copy::Sound(_) => return,
         Copy::Missing => false,
         Copy::Unsound => true,
         Copy::Unknown if place.is_leaving() => return,
-        Copy::Unknown => return settled.owed.add(&own),
+        Copy::Unknown => return replicated.owed.add(&own),
     };
     if is_rotten && place.is_append_only() || replace(place, name, good.clone(), is_rotten).await.is_err() {
         place.note(|troubles| troubles.owed.add(&own));
         if is_rotten {
-            settled.remain(place, name);
+            replicated.remain(place, name);
         }
-        return settled.owed.add(&own);
+        return replicated.owed.add(&own);
     }
-    settled.written_bytes += good.len() as u64;
-    settled.replaced += u64::from(is_rotten);
-    settled.copied += u64::from(!is_rotten);
+    replicated.written_bytes += good.len() as u64;
+    replicated.replaced += u64::from(is_rotten);
+    replicated.copied += u64::from(!is_rotten);
 }
