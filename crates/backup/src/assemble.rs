@@ -14,7 +14,7 @@ use drystone_index::Seen;
 use drystone_vault::Progress;
 
 use crate::cache::{Cache, Key, Page, Record, append, is_full};
-use crate::error::Result;
+use crate::error::{Result, stopped};
 use crate::found::Cached;
 use crate::job::{Event, Taken};
 use crate::journal::Journal;
@@ -22,7 +22,6 @@ use crate::last::SourceSeen;
 use crate::levels::{Levels, Target};
 use crate::rules::Rules;
 use crate::tracked::{Row, Sum, rows_slot};
-use crate::walk::stopped;
 
 /// How files compare with the run before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use rustix::process::geteuid;
 use crate::assemble::{Assembled, Assembler, Counts, Spared};
 use crate::attributes::XattrReader;
 use crate::descriptors::Allowed;
-use crate::error::{Error, Result, spawn};
+use crate::error::{Error, Result, spawn, stopped};
 use crate::journal::Journal;
 use crate::last::{Last, SourceSeen, remembered};
 use crate::levels::Target;
@@ -29,7 +29,7 @@ use crate::rules::{Rules, Scope, Slots};
 use crate::sources::Sources;
 use crate::system::Systems;
 use crate::tracked::Tracker;
-use crate::walk::{Outlets, Walk, stopped};
+use crate::walk::{Outlets, Walk};
 
 /// Batches of steps that the walk may be ahead of the tree that is put together.
 const EVENTS_AHEAD: usize = 32;

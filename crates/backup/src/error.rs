@@ -171,6 +171,11 @@ pub(crate) fn spawn_some<'scope, T: Send + 'scope>(
     Ok(())
 }
 
+/// The error of a thread that finds the others gone; one of them knows why.
+pub(crate) fn stopped() -> Error {
+    Error::Vault(drystone_vault::Error::Stopped)
+}
+
 /// Whether an error says nothing about the file that it was met at.
 pub(crate) fn is_exhausted(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)

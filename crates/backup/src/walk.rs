@@ -13,7 +13,7 @@ use drystone_vault::Cancel;
 
 use crate::descriptors::Allowed;
 use crate::dir::{Dir, Stat};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, stopped};
 use crate::found::{Below, Found, Order, Rest, Scanned};
 use crate::job::{Event, Item, Job};
 use crate::options::Mode;
@@ -330,9 +330,4 @@ impl<'a> Walk<'a> {
 /// The tracked subvolume that a directory is in, and its inode.
 fn tracked(dir: &Dir) -> Option<(usize, u64)> {
     Some((dir.tracked.as_ref()?.number, dir.stat.ino))
-}
-
-/// The other threads are gone; one of them knows why.
-pub(crate) fn stopped() -> Error {
-    Error::Vault(drystone_vault::Error::Stopped)
 }

@@ -21,9 +21,8 @@ use crate::backup::Failure;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::cache::Key;
 use crate::causes::Causes;
-use crate::error::{Result, spawn, spawn_some};
+use crate::error::{Result, spawn, spawn_some, stopped};
 use crate::levels::{Levels, Target};
-use crate::walk::stopped;
 
 /// Entries that one thread takes at once, at most.
 const BATCH_ENTRIES: usize = 64;

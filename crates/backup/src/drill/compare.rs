@@ -26,10 +26,9 @@ use crate::attributes::XattrReader;
 use crate::backup::Failure as Failures;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::dir::{Dir, Follow, Stat};
-use crate::error::{Error, Result, spawn_some};
+use crate::error::{Error, Result, spawn_some, stopped};
 use crate::restore::tally::Failure;
 use crate::restore::{NotSet, Sample};
-use crate::walk::stopped;
 
 /// Entries that one thread takes at once.
 const BATCH_ENTRIES: usize = 64;
