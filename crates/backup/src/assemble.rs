@@ -20,32 +20,9 @@ use crate::job::{Event, Taken};
 use crate::journal::Journal;
 use crate::last::SourceSeen;
 use crate::levels::{Levels, Target};
+use crate::report::{Counts, Spared};
 use crate::rules::Rules;
 use crate::tracked::{Row, Sum, rows_slot};
-
-/// How files compare with the run before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Not in the cache.
-    pub new: u64,
-    /// Looked different from what the cache said.
-    pub changed: u64,
-    /// Looked the same, and were not opened.
-    pub unchanged: u64,
-}
-
-/// What was taken over as it was, by what the file system says, without being looked at.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Spared {
-    /// Directories, with those in them.
-    pub dirs: u64,
-    /// Files in them.
-    pub files: u64,
-    /// Bytes of files in them.
-    pub bytes: u64,
-    /// Bytes of other files that were not read since only parts of them had changed.
-    pub unread_bytes: u64,
-}
 
 /// What a run has put together.
 pub(crate) struct Assembled {

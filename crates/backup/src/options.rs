@@ -1,18 +1,14 @@
-//! What a backup is told, and what it reports.
+//! What a backup is told.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use drystone_format::RootId;
 use drystone_format::codec::Compression;
-use drystone_format::snapshot::Totals;
-use drystone_vault::{Cancel, Problems, Progress};
+use drystone_vault::{Cancel, Progress};
 
-use crate::assemble::{Counts, Spared};
 use crate::filters::Filters;
 use crate::names::Names;
 use crate::own::OwnDirs;
-use crate::tracked::Distrust;
 
 /// Whether file systems mounted below a source belong to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,23 +85,4 @@ pub struct BackupOptions {
     pub progress: Arc<Progress>,
     /// Stops the run.
     pub cancel: Cancel,
-}
-
-/// What a run did.
-#[derive(Debug)]
-pub struct BackupReport {
-    /// The snapshot; none of a dry run.
-    pub snapshot: Option<RootId>,
-    /// What was seen and stored. Of a dry run: what would be read.
-    pub totals: Totals,
-    /// How files compare with the run before.
-    pub counts: Counts,
-    /// What was taken over without being looked at.
-    pub spared: Spared,
-    /// Why Btrfs was not asked what changed, where there was a last run.
-    pub distrust: Vec<Distrust>,
-    /// Where file systems are mounted that the kernel makes up, of which nothing was taken.
-    pub left_out: Vec<Vec<u8>>,
-    /// What could not be read, or changed meanwhile; everything else is in the snapshot.
-    pub problems: Problems,
 }

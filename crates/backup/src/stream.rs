@@ -11,10 +11,10 @@ use drystone_format::tree::{Entry, Kind, Marks, Time, is_name};
 use drystone_vault::{Content, FillError, Problems, Progress, Vault};
 use rustix::process::{getegid, geteuid};
 
-use crate::assemble::{Counts, Spared};
 use crate::backup::{snapshot, start_ingest, totals};
 use crate::error::{Error, Result};
-use crate::options::{BackupOptions, BackupReport, Mode};
+use crate::options::{BackupOptions, Mode};
+use crate::report::{BackupReport, Counts, Spared};
 
 /// Mode of the file: what is worth a backup is nobody else's business.
 const FILE_MODE: u32 = 0o600;

@@ -36,6 +36,7 @@ use crate::dir::{Dir, Stat};
 use crate::error::Result;
 use crate::journal::Journal;
 use crate::options::{BackupOptions, Look, Mode, OneFileSystem, Parent};
+use crate::report::Distrust;
 use crate::rules::Slots;
 use crate::sources::Sources;
 use home::{FIRST_INODE, Home};
@@ -55,15 +56,6 @@ const CHANGED_MAX: usize = 1 << 20;
 const PLACEHOLDER_INODE: u64 = 2;
 /// Directories that the caches may hold beyond twice those that there are.
 const CACHED_DIRS_SPARE: u64 = 10_000;
-
-/// Why every file was looked at although there was a last run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Distrust {
-    /// Where.
-    pub path: Vec<u8>,
-    /// Why.
-    pub why: String,
-}
 
 /// A subvolume that is read through a snapshot.
 #[derive(Debug)]

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use drystone_index::State;
 
 use super::memory::{Memory, Seen};
-use super::{Distrust, Row, Tracked, Tracker, maps_of};
+use super::{Row, Tracked, Tracker, maps_of};
 use crate::cache::Key;
 use crate::error::Result;
 use crate::journal::Journal;
+use crate::report::Distrust;
 
 /// Subvolumes that are remembered.
 const REMEMBERED_MAX: usize = 1024;
