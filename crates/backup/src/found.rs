@@ -8,7 +8,7 @@ use crate::cache::{Cursor, Key, Lookup, Record};
 use crate::dir::{Dir, Stat};
 use crate::listing::Listing;
 use crate::prefetch::Task;
-use crate::rules::Scope;
+use crate::scope::Scope;
 use crate::tracked::Row;
 
 /// A directory to be looked at.

@@ -44,6 +44,8 @@ mod report;
 mod restore;
 mod rules;
 mod scan;
+mod scope;
+mod slots;
 mod sources;
 mod stream;
 mod system;

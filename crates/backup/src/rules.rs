@@ -8,17 +8,16 @@ use drystone_vault::{Problems, Progress, Vault};
 use parking_lot::Mutex;
 
 use crate::cache::{Key, key};
-use crate::dir::{Dir, Follow};
+use crate::dir::Dir;
 use crate::filters::Filters;
 use crate::names::Names;
 use crate::options::OneFileSystem;
 use crate::own::OwnDirs;
+use crate::scope::Scope;
+use crate::slots::Slots;
 use crate::sources::Named;
 use crate::system::Systems;
 use crate::tracked::Tracker;
-
-/// Most sources that have a key of their own.
-const SLOTS_MAX: usize = 64;
 
 /// What all scanning threads share.
 pub(crate) struct Rules<'a> {
@@ -75,84 +74,6 @@ impl Rules<'_> {
             slot: self.slots.of(source),
             device: Dir::root().map_or(0, |root| root.stat.device),
             named: Some(named),
-        }
-    }
-}
-
-/// Keys of the cache: one for each source, and one for files that are sources themselves.
-///
-/// A long list of sources shares one, so that it costs no more than one source.
-pub(crate) struct Slots {
-    pub(crate) keys: Vec<Key>,
-}
-
-impl Slots {
-    /// For these sources of this host.
-    pub(crate) fn new(host: &str, paths: &[Vec<u8>]) -> Self {
-        if paths.len() > SLOTS_MAX {
-            return Self {
-                keys: vec![key(&[host.as_bytes()])],
-            };
-        }
-        let host = host.as_bytes();
-        let mut keys: Vec<Key> = paths.iter().map(|path| key(&[host, path])).collect();
-        let all: Vec<&[u8]> = std::iter::once(host)
-            .chain(paths.iter().map(Vec::as_slice))
-            .chain([&b"files"[..]])
-            .collect();
-        keys.push(key(&all));
-        Self { keys }
-    }
-
-    /// Number of the key of a source.
-    pub(crate) fn of(&self, source: usize) -> usize {
-        source.min(self.keys.len() - 1)
-    }
-
-    /// Number of the key of files that are sources.
-    pub(crate) fn files(&self) -> usize {
-        self.keys.len() - 1
-    }
-}
-
-/// Why a directory is looked at.
-#[derive(Debug, Clone)]
-pub(crate) enum Scope {
-    /// All of it belongs to a source.
-    Whole {
-        /// Where in the cache its files are.
-        slot: usize,
-        /// Device of the source's own directory.
-        device: u64,
-        /// Sources below.
-        named: Option<Arc<Named>>,
-    },
-    /// Only what is named in it.
-    Listed(Arc<Named>),
-}
-
-impl Scope {
-    /// Whether the directory may be what a link leads to: what leads to a source, and a source that asks for it.
-    pub(crate) fn follow(&self) -> Follow {
-        match self {
-            Self::Whole { named, .. } => named.as_ref().map_or(Follow::No, |named| named.follow),
-            Self::Listed(_) => Follow::Yes,
-        }
-    }
-
-    /// The source that the directory itself is, by number.
-    pub(crate) fn source(&self) -> Option<usize> {
-        match self {
-            Self::Whole { named, .. } => named.as_ref().and_then(|named| named.source),
-            Self::Listed(_) => None,
-        }
-    }
-
-    /// What is named in the directory.
-    pub(crate) fn named(&self) -> Option<&Arc<Named>> {
-        match self {
-            Self::Whole { named, .. } => named.as_ref(),
-            Self::Listed(named) => Some(named),
         }
     }
 }

@@ -19,7 +19,8 @@ use crate::found::{Below, Cached, Found, Order, Rest, Scanned};
 use crate::listing::{Lister, Listing};
 use crate::options::OneFileSystem;
 use crate::place::Place;
-use crate::rules::{Rules, Scope};
+use crate::rules::Rules;
+use crate::scope::Scope;
 use crate::sources::Named;
 use crate::tracked::{Row, is_home};
 

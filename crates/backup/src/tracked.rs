@@ -37,7 +37,7 @@ use crate::error::Result;
 use crate::journal::Journal;
 use crate::options::{BackupOptions, Look, Mode, OneFileSystem, Parent};
 use crate::report::Distrust;
-use crate::rules::Slots;
+use crate::slots::Slots;
 use crate::sources::Sources;
 use home::{FIRST_INODE, Home};
 use map::Kept;

@@ -18,8 +18,9 @@ use crate::found::{Below, Found, Order, Rest, Scanned};
 use crate::job::{Event, Item, Job};
 use crate::options::Mode;
 use crate::prefetch::Prefetch;
-use crate::rules::{Rules, Scope};
+use crate::rules::Rules;
 use crate::scan::Scanner;
+use crate::scope::Scope;
 
 /// Bytes of files after which a job is closed: a frame's worth.
 const JOB_BYTES: u64 = 1 << 20;
