@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use drystone_format::tree::Entry;
+use parking_lot::{Condvar, Mutex};
 
 use crate::cache::{Cursor, Key, Lookup, Record};
 use crate::dir::{Dir, Stat};
+use crate::error::Result;
 use crate::listing::Listing;
-use crate::prefetch::Task;
 use crate::scope::Scope;
 use crate::tracked::Row;
 
@@ -140,5 +141,59 @@ impl Below {
             scope: self.scope.clone(),
             depth: parent_depth + 1,
         }
+    }
+}
+
+/// A directory that may be looked at ahead of the walk. Whoever comes to it first looks at it.
+pub(crate) struct Task {
+    state: Mutex<Ahead>,
+    done: Condvar,
+}
+
+/// How far a directory was looked at ahead.
+pub(crate) enum Ahead {
+    /// Nobody has begun.
+    Order(Order),
+    /// Somebody is at it.
+    Running,
+    /// This came of it.
+    Done(Result<Option<Box<Scanned>>>),
+    /// The walk has it.
+    Taken,
+}
+
+impl Task {
+    pub(crate) fn new(order: Order) -> Self {
+        Self {
+            state: Mutex::new(Ahead::Order(order)),
+            done: Condvar::new(),
+        }
+    }
+
+    /// Begins to look at it ahead, to be ended with [`finish`](Self::finish); `None` if the walk came first.
+    pub(crate) fn begin(&self) -> Option<Order> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, Ahead::Running) {
+            Ahead::Order(order) => Some(order),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Hands over what was found.
+    pub(crate) fn finish(&self, result: Result<Option<Box<Scanned>>>) {
+        *self.state.lock() = Ahead::Done(result);
+        self.done.notify_one();
+    }
+
+    /// Waits for whoever has begun; returns what is left to do, or what was found.
+    pub(crate) fn take(&self) -> Ahead {
+        let mut state = self.state.lock();
+        while matches!(*state, Ahead::Running) {
+            self.done.wait(&mut state);
+        }
+        std::mem::replace(&mut *state, Ahead::Taken)
     }
 }

@@ -10,39 +10,12 @@ use parking_lot::{Condvar, Mutex};
 use crate::descriptors::Allowed;
 use crate::dir::Dir;
 use crate::error::Result;
-use crate::found::{Found, Order, Scanned};
+use crate::found::{Ahead, Found, Scanned, Task};
 use crate::rules::Rules;
 use crate::scan::Scanner;
 
 /// What a directory counts for beside its names: it keeps a descriptor open.
 const DIR_WEIGHT: usize = 512;
-
-/// A directory that may be looked at ahead.
-pub(crate) struct Task {
-    state: Mutex<State>,
-    done: Condvar,
-}
-
-enum State {
-    Waiting(Order),
-    Running,
-    Done(Result<Option<Box<Scanned>>>),
-    Taken,
-}
-
-impl Task {
-    /// What to do, unless the walk has done it.
-    fn begin(&self) -> Option<Order> {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut *state, State::Running) {
-            State::Waiting(order) => Some(order),
-            other => {
-                *state = other;
-                None
-            }
-        }
-    }
-}
 
 #[derive(Default)]
 struct Queue {
@@ -82,8 +55,7 @@ impl Prefetch {
                 self.announce(&order.path, order.depth, scanned);
             }
             self.queue.lock().ready += weight(&result);
-            *task.state.lock() = State::Done(result);
-            task.done.notify_one();
+            task.finish(result);
         }
         Ok(())
     }
@@ -124,10 +96,7 @@ impl Prefetch {
             if below.stat.is_some() {
                 continue;
             }
-            let task = Arc::new(Task {
-                state: Mutex::new(State::Waiting(below.order(dir, path, depth))),
-                done: Condvar::new(),
-            });
+            let task = Arc::new(Task::new(below.order(dir, path, depth)));
             tasks.push(task.clone());
             below.task = Some(task);
         }
@@ -144,21 +113,15 @@ impl Prefetch {
 
     /// What was found, or will be by `scanner` at once.
     pub(crate) fn take(&self, task: &Task, scanner: &mut Scanner<'_>) -> Result<Option<Box<Scanned>>> {
-        let mut state = task.state.lock();
-        while matches!(*state, State::Running) {
-            task.done.wait(&mut state);
-        }
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Waiting(order) => {
-                drop(state);
+        match task.take() {
+            Ahead::Order(order) => {
                 let mut result = scanner.scan(&order);
                 if let Ok(Some(scanned)) = &mut result {
                     self.announce(&order.path, order.depth, scanned);
                 }
                 result
             }
-            State::Done(result) => {
-                drop(state);
+            Ahead::Done(result) => {
                 let mut queue = self.queue.lock();
                 let was_full = queue.ready >= self.ready_max;
                 queue.ready -= weight(&result).min(queue.ready);
@@ -167,7 +130,7 @@ impl Prefetch {
                 }
                 result
             }
-            State::Running | State::Taken => Ok(None),
+            Ahead::Running | Ahead::Taken => Ok(None),
         }
     }
 }
