@@ -5,7 +5,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::Edited;
+use super::edited::Edited;
 use crate::lane::READ_BYTES;
 
 /// Bytes of a file around one offset, which only grows.
