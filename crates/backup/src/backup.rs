@@ -329,6 +329,7 @@ impl Run<'_> {
             cancel: self.options.cancel.clone(),
             xattrs: XattrReader::new(),
             uid: geteuid().as_raw(),
+            tracker: &self.rules.tracker,
             state: if reads { Some(state.reader()?) } else { None },
             loss_epoch: self.rules.loss_epoch,
         })

@@ -3,13 +3,10 @@
 //! - Nothing is opened through a symbolic link, but for what leads to a named source, and a source that was named with a final `/`.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
 use drystone_format::tree::Time;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, makedev, openat, statx};
 use rustix::io::{Errno, Result};
-
-use crate::tracked::Tracked;
 
 /// Whether a last symbolic link is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,8 +92,28 @@ fn time(stamp: StatxTimestamp) -> Time {
     }
 }
 
-fn device_of(tracked: Option<&Tracked>, device: u64) -> u64 {
-    tracked.map_or(device, |tracked| tracked.in_place(device))
+/// A snapshot that is read in the place of a subvolume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StandIn {
+    /// The subvolume among those of the run.
+    pub(crate) number: usize,
+    /// Raw device number of the snapshot.
+    pub(crate) snapshot_device: u64,
+    /// Raw device number of the subvolume.
+    pub(crate) device: u64,
+}
+
+impl StandIn {
+    /// Returns true if whatever has this raw device number is in the snapshot.
+    fn has(&self, device: u64) -> bool {
+        device == self.snapshot_device
+    }
+}
+
+/// The device number that something has in the subvolume.
+fn device_of(stand_in: Option<StandIn>, device: u64) -> u64 {
+    let inside = stand_in.filter(|stand_in| stand_in.has(device));
+    inside.map_or(device, |stand_in| stand_in.device)
 }
 
 /// An open directory.
@@ -104,8 +121,8 @@ fn device_of(tracked: Option<&Tracked>, device: u64) -> u64 {
 pub(crate) struct Dir {
     pub(crate) fd: OwnedFd,
     pub(crate) stat: Stat,
-    /// Set if it is that of a snapshot, in the place of the one in the subvolume.
-    pub(crate) tracked: Option<Arc<Tracked>>,
+    /// The snapshot that it is in, if it is read in the place of that of a subvolume.
+    pub(crate) stand_in: Option<StandIn>,
 }
 
 impl Dir {
@@ -121,11 +138,11 @@ impl Dir {
     }
 
     /// What an open descriptor is; `within` is the snapshot that it may be in.
-    pub(crate) fn new(fd: OwnedFd, within: Option<&Arc<Tracked>>) -> Result<Self> {
+    pub(crate) fn new(fd: OwnedFd, within: Option<StandIn>) -> Result<Self> {
         let mut stat = Stat::of(&fd)?;
-        let tracked = within.filter(|tracked| tracked.has(stat.device)).cloned();
-        stat.device = device_of(tracked.as_deref(), stat.device);
-        Ok(Self { fd, stat, tracked })
+        let stand_in = within.filter(|stand_in| stand_in.has(stat.device));
+        stat.device = device_of(stand_in, stat.device);
+        Ok(Self { fd, stat, stand_in })
     }
 
     /// What the kernel knows about a name in it, as it would be told in the subvolume itself.
@@ -137,7 +154,7 @@ impl Dir {
     /// What was told about something in it, as it would be told in the subvolume itself.
     pub(crate) fn in_place(&self, stat: Stat) -> Stat {
         Stat {
-            device: device_of(self.tracked.as_deref(), stat.device),
+            device: device_of(self.stand_in, stat.device),
             ..stat
         }
     }
@@ -156,14 +173,14 @@ impl Dir {
             Err(Errno::PERM) => openat(&self.fd, name, flags, Mode::empty())?,
             other => other?,
         };
-        Self::new(fd, self.tracked.as_ref())
+        Self::new(fd, self.stand_in)
     }
 
     /// The directory `name` in this one, for what is named in it; needs no right to read it.
     pub(crate) fn pass(&self, name: &[u8]) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(&self.fd, name, flags, Mode::empty())?;
-        Self::new(fd, self.tracked.as_ref())
+        Self::new(fd, self.stand_in)
     }
 
     /// The directory that this one is in, if it is still the one that `stat` describes.

@@ -9,11 +9,14 @@ use rustix::fs::FileType;
 use rustix::io::{Errno, Result};
 
 use crate::dir::{Dir, Follow, Stat};
-use crate::tracked::{NamesThere, Tracker, is_home, is_placeholder};
+use crate::tracked::{NamesThere, Tracked, Tracker, is_home, is_placeholder};
 
 /// A directory whose names are looked at.
 pub(crate) struct Place<'a> {
     pub(crate) dir: &'a Dir,
+    tracker: &'a Tracker,
+    /// The subvolume, if the directory is that of a snapshot.
+    tracked: Option<Arc<Tracked>>,
     /// Absolute.
     pub(crate) path: &'a [u8],
     /// What is mounted on names in it, and so not in the snapshot that it may be in.
@@ -25,19 +28,22 @@ pub(crate) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    pub(crate) fn new(dir: &'a Dir, path: &'a [u8]) -> Self {
+    pub(crate) fn new(tracker: &'a Tracker, dir: &'a Dir, path: &'a [u8]) -> Self {
+        let tracked = tracker.of(dir);
         Self {
             dir,
             path,
-            mounted: dir.tracked.as_ref().and_then(|tracked| tracked.mounted_in(path)),
+            mounted: tracked.as_ref().and_then(|tracked| tracked.mounted_in(path)),
+            tracker,
+            tracked,
             live: OnceCell::new(),
             inside: OnceCell::new(),
         }
     }
 
     /// A file that is a source, as a snapshot has it, where there is one.
-    pub(crate) fn look_inside(&self, tracker: &Tracker, name: &[u8], stat: Stat) -> (Stat, Option<Arc<Dir>>) {
-        if !tracker.is_on() || self.dir.tracked.is_some() || self.dir.stat.device != stat.device {
+    pub(crate) fn look_inside(&self, name: &[u8], stat: Stat) -> (Stat, Option<Arc<Dir>>) {
+        if !self.tracker.is_on() || self.dir.stand_in.is_some() || self.dir.stat.device != stat.device {
             return (stat, None);
         }
         let inside = match self.inside.get() {
@@ -46,11 +52,11 @@ impl<'a> Place<'a> {
                 let Ok(dir) = self.dir.open(b".") else {
                     return (stat, None);
                 };
-                self.inside.get_or_init(|| Arc::new(tracker.enter(dir, self.path)))
+                self.inside.get_or_init(|| Arc::new(self.tracker.enter(dir, self.path)))
             }
         };
         match inside.look(name, Follow::No) {
-            Ok(found) if inside.tracked.is_some() && found.ino == stat.ino => (found, Some(inside.clone())),
+            Ok(found) if inside.stand_in.is_some() && found.ino == stat.ino => (found, Some(inside.clone())),
             _ => (stat, None),
         }
     }
@@ -64,7 +70,7 @@ impl<'a> Place<'a> {
     /// What is at a name; with the directory that it is in, if that is not the one that is listed.
     pub(crate) fn look(&self, name: &[u8], follow: Follow) -> Result<(Stat, Option<Arc<Dir>>)> {
         let found = self.dir.look(name, follow);
-        let Some(tracked) = &self.dir.tracked else {
+        let Some(tracked) = &self.tracked else {
             return Ok((found?, None));
         };
         let is_mounted = self.mounted.as_ref().is_some_and(|names| names.contains(name));

@@ -25,7 +25,7 @@ use crate::error::{Error, Result, is_exhausted};
 use crate::job::{Item, Job, Taken};
 use crate::names::Names;
 use crate::partial::{Again, Behind, differences, with_ahead};
-use crate::tracked::{FILE_MIN_BYTES, Known, NewMap, PARTS_MAX, Tracked};
+use crate::tracked::{FILE_MIN_BYTES, Known, NewMap, PARTS_MAX, Tracked, Tracker};
 
 /// Times a file is read.
 const ATTEMPTS: u32 = 2;
@@ -42,6 +42,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) xattrs: XattrReader,
     /// Whose files may be read without a trace.
     pub(crate) uid: u32,
+    pub(crate) tracker: &'a Tracker,
     /// What large files were made of; none for a run that reads every file.
     pub(crate) state: Option<StateReader>,
     /// In which nothing that those files were made of was lost.
@@ -162,7 +163,8 @@ impl Reader<'_> {
 
     fn attempt(&mut self, item: &Item, before: &Stat) -> Result<Attempt, Failure> {
         let file = self.open(&item.dir, &item.name, before)?;
-        let tracked = item.dir.tracked.as_deref().filter(|_| before.size >= FILE_MIN_BYTES);
+        let tracked = self.tracker.of(&item.dir).filter(|_| before.size >= FILE_MIN_BYTES);
+        let tracked = tracked.as_deref();
         let layout = tracked.and_then(|tracked| tracked.layout(before.ino));
         let source = Source {
             file: &file,

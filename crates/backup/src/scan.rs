@@ -161,7 +161,7 @@ impl<'a> Scanner<'a> {
     /// What the last run made of a directory in which nothing has changed since: the inode in the same subvolume as `beside`.
     fn spared(&self, beside: Option<&Dir>, inode: u64, path: &[u8]) -> Result<Option<Box<Row>>> {
         let Some(tracked) = beside
-            .and_then(|dir| dir.tracked.as_deref())
+            .and_then(|dir| self.rules.tracker.of(dir))
             .filter(|_| !path.is_empty())
         else {
             return Ok(None);
@@ -223,7 +223,7 @@ impl<'a> Scanner<'a> {
         self.path.extend_from_slice(path);
         self.path.push(b'/');
         let prefix = self.path.len();
-        let place = Place::new(dir, path);
+        let place = Place::new(&self.rules.tracker, dir, path);
         for number in (rest.next..rest.listing.len()).take(BATCH_NAMES) {
             rest.next = number + 1;
             if let Some((name, kind)) = rest.listing.get(number) {
@@ -301,7 +301,7 @@ impl<'a> Scanner<'a> {
             return Ok(());
         }
         let (stat, live) = match (live, scope) {
-            (None, Scope::Listed(_)) => place.look_inside(&self.rules.tracker, name, stat),
+            (None, Scope::Listed(_)) => place.look_inside(name, stat),
             (live, _) => (stat, live),
         };
         let print = Print::new(&stat);

@@ -32,7 +32,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::cache::{Key, key};
-use crate::dir::{Dir, Stat};
+use crate::dir::{Dir, StandIn, Stat};
 use crate::error::Result;
 use crate::journal::Journal;
 use crate::options::{BackupOptions, Look, Mode, OneFileSystem, Parent};
@@ -60,14 +60,12 @@ const CACHED_DIRS_SPARE: u64 = 10_000;
 /// A subvolume that is read through a snapshot.
 #[derive(Debug)]
 pub(crate) struct Tracked {
-    /// Among those of the run.
-    pub(crate) number: usize,
+    /// What its directories are told apart by.
+    stand_in: StandIn,
     fs: Btrfs,
     /// Removes itself in the end.
     _snapshot: Snapshot,
     snapshot_id: u64,
-    /// Raw device numbers of the snapshot and of the subvolume.
-    devices: (u64, u64),
     home: Home,
     now: Seen,
     /// What changed since the last run; `None` if that is not known.
@@ -80,22 +78,12 @@ pub(crate) struct Tracked {
 }
 
 impl Tracked {
-    /// Whether what has this raw device number is in the snapshot.
-    pub(crate) fn has(&self, device: u64) -> bool {
-        device == self.devices.0
-    }
-
-    /// The device number that it has in the subvolume.
-    pub(crate) fn in_place(&self, device: u64) -> u64 {
-        if self.has(device) { self.devices.1 } else { device }
-    }
-
     /// The snapshot's directory with this number.
-    fn open(self: &Arc<Self>, inode: u64) -> Option<Dir> {
+    fn open(&self, inode: u64) -> Option<Dir> {
         let fd = self.fs.open_file(self.snapshot_id, inode).ok()?;
-        Dir::new(fd, Some(self))
+        Dir::new(fd, Some(self.stand_in))
             .ok()
-            .filter(|dir| dir.stat.is_dir() && dir.tracked.is_some())
+            .filter(|dir| dir.stat.is_dir() && dir.stand_in.is_some())
     }
 
     fn add_way(&self, dir: &Dir, path: &[u8], all: &[PathBuf]) -> std::io::Result<()> {
@@ -169,7 +157,7 @@ impl Tracked {
     /// A map for the next run; `None` if the file is too large for one.
     pub(crate) fn new_map(&self, inode: u64, layout: &Layout, parts: &[Part]) -> Option<NewMap> {
         map::encode(layout, self.now.generation, parts).map(|pages| NewMap {
-            tracked: self.number,
+            tracked: self.stand_in.number,
             inode,
             pages,
         })
@@ -230,6 +218,23 @@ pub(crate) fn is_home(name: &[u8], stat: &Stat) -> bool {
     name == home::NAME && stat.is_dir() && matches!(stat.ino, FIRST_INODE | PLACEHOLDER_INODE)
 }
 
+/// The subvolumes that a run has come to.
+#[derive(Default)]
+struct Subvolumes {
+    /// The number of each by its device; none if it cannot be tracked.
+    by_device: HashMap<u64, Option<usize>>,
+    /// Those that are tracked, by number.
+    tracked: Vec<Arc<Tracked>>,
+}
+
+impl Subvolumes {
+    /// The one with this device; `None` if it is not known yet.
+    fn of_device(&self, device: u64) -> Option<Option<Arc<Tracked>>> {
+        let number = self.by_device.get(&device)?;
+        Some(number.and_then(|number| self.tracked.get(number).cloned()))
+    }
+}
+
 /// The tracked subvolumes of a run.
 pub(crate) struct Tracker {
     is_on: bool,
@@ -246,7 +251,7 @@ pub(crate) struct Tracker {
     options: Key,
     loss_epoch: u32,
     run: Key,
-    known: RwLock<HashMap<u64, Option<Arc<Tracked>>>>,
+    known: RwLock<Subvolumes>,
     making: Mutex<()>,
     told: Mutex<Vec<Distrust>>,
     mounts: Vec<PathBuf>,
@@ -317,9 +322,15 @@ impl Tracker {
         Ok(None)
     }
 
+    /// The subvolume that a directory is read in the place of, if it is that of a snapshot.
+    pub(crate) fn of(&self, dir: &Dir) -> Option<Arc<Tracked>> {
+        let number = dir.stand_in?.number;
+        self.known.read().tracked.get(number).cloned()
+    }
+
     /// The directory as its subvolume's snapshot has it, if it is in one that can be tracked.
     pub(crate) fn enter(&self, dir: Dir, path: &[u8]) -> Dir {
-        if !self.is_on || dir.tracked.is_some() {
+        if !self.is_on || dir.stand_in.is_some() {
             return dir;
         }
         let Some(tracked) = self.tracked(&dir, path) else {
@@ -333,20 +344,22 @@ impl Tracker {
     }
 
     fn tracked(&self, dir: &Dir, path: &[u8]) -> Option<Arc<Tracked>> {
-        if let Some(known) = self.known.read().get(&dir.stat.device) {
-            return known.clone();
+        if let Some(known) = self.known.read().of_device(dir.stat.device) {
+            return known;
         }
         let _making = self.making.lock();
-        if let Some(known) = self.known.read().get(&dir.stat.device) {
-            return known.clone();
+        if let Some(known) = self.known.read().of_device(dir.stat.device) {
+            return known;
         }
-        let number = self.known.read().values().flatten().count();
+        let number = self.known.read().tracked.len();
         let made = self.make(dir, path, number).unwrap_or_else(|why| {
             self.tell(path, why);
             None
         });
         let made = made.map(Arc::new);
-        self.known.write().insert(dir.stat.device, made.clone());
+        let mut known = self.known.write();
+        known.by_device.insert(dir.stat.device, made.as_ref().map(|_| number));
+        known.tracked.extend(made.clone());
         made
     }
 
@@ -395,9 +408,12 @@ impl Tracker {
             _ => key(&[&self.run, &about.uuid]),
         };
         Ok(Some(Tracked {
-            number,
+            stand_in: StandIn {
+                number,
+                snapshot_device: device,
+                device: dir.stat.device,
+            },
             snapshot_id: inside.id,
-            devices: (device, dir.stat.device),
             now: Seen {
                 id,
                 generation: inside.made,

@@ -330,5 +330,5 @@ impl<'a> Walk<'a> {
 
 /// The tracked subvolume that a directory is in, and its inode.
 fn tracked(dir: &Dir) -> Option<(usize, u64)> {
-    Some((dir.tracked.as_ref()?.number, dir.stat.ino))
+    Some((dir.stand_in?.number, dir.stat.ino))
 }

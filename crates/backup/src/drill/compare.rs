@@ -165,7 +165,7 @@ impl Found {
         let dir = Dir {
             fd,
             stat: of_dir,
-            tracked: None,
+            stand_in: None,
         };
         Ok(Self { dir, name, stat })
     }

@@ -18,13 +18,6 @@ use crate::report::Distrust;
 const REMEMBERED_MAX: usize = 1024;
 
 impl Tracker {
-    /// The subvolumes of the run by their numbers.
-    fn all(&self) -> Vec<Arc<Tracked>> {
-        let mut all: Vec<_> = self.known.read().values().flatten().cloned().collect();
-        all.sort_by_key(|tracked| tracked.number);
-        all
-    }
-
     /// Why what was there was looked at all the same.
     pub(crate) fn told(&self) -> Vec<Distrust> {
         self.told.lock().clone()
@@ -34,7 +27,7 @@ impl Tracker {
     ///
     /// `dirs` is how many directories there were in all.
     pub(crate) fn keep(&self, state: &State, rows: Journal, epoch: u64, dirs: u64) -> Result<()> {
-        let all = self.all();
+        let all = self.known.read().tracked.clone();
         if all.is_empty() {
             return Ok(());
         }
