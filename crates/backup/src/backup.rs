@@ -18,7 +18,7 @@ use rustix::process::geteuid;
 use crate::assemble::{Assembled, Assembler};
 use crate::attributes::XattrReader;
 use crate::descriptors::Allowed;
-use crate::error::{Error, Result, spawn, stopped};
+use crate::error::{Error, FirstError, Result, spawn, stopped};
 use crate::journal::Journal;
 use crate::last::{Last, SourceSeen, remembered};
 use crate::levels::Target;
@@ -52,7 +52,7 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
     };
     let loss_epoch = vault.loss_epoch()?;
     let rules = rules(vault, options, &sources, loss_epoch)?;
-    let last_key = Last::key(&options.host, &sources);
+    let last_key = Last::key(&options.host, &sources.paths);
     let last = Last::get(vault, &last_key)?;
     if let Some(last) = &last {
         options.progress.total_files.store(last.files, Ordering::Relaxed);
@@ -248,36 +248,12 @@ struct Run<'a> {
     started: Time,
 }
 
-/// The first error of a run that is not the consequence of another.
-#[derive(Default)]
-pub(crate) struct Failure(Mutex<Option<Error>>);
-
-impl Failure {
-    /// The value; an error is kept.
-    pub(crate) fn note<T>(&self, result: Result<T>) -> Option<T> {
-        let error = match result {
-            Ok(value) => return Some(value),
-            Err(error) => error,
-        };
-        let mut first = self.0.lock();
-        if matches!(*first, None | Some(Error::Vault(drystone_vault::Error::Stopped))) {
-            *first = Some(error);
-        }
-        None
-    }
-
-    /// What was kept.
-    pub(crate) fn into_error(self) -> Option<Error> {
-        self.0.into_inner()
-    }
-}
-
 impl Run<'_> {
     fn all(&self, sources: &Sources, journals: (Journal, Journal)) -> Result<Assembled> {
         let threads = self.options.threads.max(1);
         let readers = self.ingest.map_or(0, |ingest| threads.min(ingest.lanes()));
         let allowed = Allowed::now();
-        let (prefetch, failure) = (Prefetch::new(allowed), Failure::default());
+        let (prefetch, failure) = (Prefetch::new(allowed), FirstError::default());
         let (job_sender, jobs) = bounded(readers.max(1));
         let (event_sender, events) = bounded(EVENTS_AHEAD);
         let outlets = Outlets {

@@ -3,6 +3,7 @@
 use std::io;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -147,6 +148,30 @@ impl Error {
 impl From<drystone_index::Error> for Error {
     fn from(error: drystone_index::Error) -> Self {
         Self::Vault(error.into())
+    }
+}
+
+/// The first error of a run that is not the consequence of another.
+#[derive(Default)]
+pub(crate) struct FirstError(Mutex<Option<Error>>);
+
+impl FirstError {
+    /// The value; an error is kept.
+    pub(crate) fn note<T>(&self, result: Result<T>) -> Option<T> {
+        let error = match result {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        let mut first = self.0.lock();
+        if matches!(*first, None | Some(Error::Vault(drystone_vault::Error::Stopped))) {
+            *first = Some(error);
+        }
+        None
+    }
+
+    /// What was kept.
+    pub(crate) fn into_error(self) -> Option<Error> {
+        self.0.into_inner()
     }
 }
 

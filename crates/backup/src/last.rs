@@ -10,7 +10,6 @@ use drystone_vault::Vault;
 
 use crate::cache::{Key, key};
 use crate::error::Result;
-use crate::sources::Sources;
 
 /// Bytes of what is remembered of a source.
 const SOURCE_BYTES: usize = 4 + 8 + 8;
@@ -37,9 +36,10 @@ pub(crate) struct Last {
 }
 
 impl Last {
-    pub(crate) fn key(host: &str, sources: &Sources) -> String {
+    /// The key in the state of a run over these paths.
+    pub(crate) fn key(host: &str, paths: &[Vec<u8>]) -> String {
         let parts: Vec<&[u8]> = std::iter::once(host.as_bytes())
-            .chain(sources.paths.iter().map(Vec::as_slice))
+            .chain(paths.iter().map(Vec::as_slice))
             .collect();
         let key: Key = key(&parts);
         format!("last/{:032x}", u128::from_be_bytes(key))

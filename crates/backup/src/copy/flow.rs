@@ -17,11 +17,10 @@ use parking_lot::Mutex;
 
 use super::memo::{Lookup, Memo, Of, bare};
 use crate::allowance::Allowance;
-use crate::backup::Failure;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::cache::Key;
 use crate::causes::Causes;
-use crate::error::{Result, spawn, spawn_some, stopped};
+use crate::error::{FirstError, Result, spawn, spawn_some, stopped};
 use crate::levels::{Levels, Target};
 
 /// Entries that one thread takes at once, at most.
@@ -92,7 +91,7 @@ enum Event {
 impl Flow<'_> {
     /// Copies the tree of a snapshot; nothing is given with an error.
     pub(crate) fn run(&self, id: RootId, tree: &Recipe, allowance: Option<Allowance>) -> (Option<Copied>, Result<()>) {
-        let failure = Failure::default();
+        let failure = FirstError::default();
         let (job_sender, jobs) = bounded(self.threads);
         let (event_sender, events) = bounded(STEPS_AHEAD);
         let (tree_sender, trees) = bounded(1);

@@ -23,10 +23,9 @@ use rustix::process::geteuid;
 
 use crate::apply::MTIME;
 use crate::attributes::XattrReader;
-use crate::backup::Failure as Failures;
 use crate::browse_walk::{Step, TreeWalk};
 use crate::dir::{Dir, Follow, Stat};
-use crate::error::{Error, Result, spawn_some, stopped};
+use crate::error::{Error, FirstError, Result, spawn_some, stopped};
 use crate::restore::tally::Failure;
 use crate::restore::{NotSet, Sample};
 
@@ -104,7 +103,7 @@ impl Comparison<'_> {
         failed: &HashSet<Vec<u8>>,
         threads: usize,
     ) -> Result<()> {
-        let failures = Failures::default();
+        let failures = FirstError::default();
         let (sender, receiver) = bounded(threads);
         std::thread::scope(|scope| {
             let failures = &failures;
