@@ -19,9 +19,9 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
-use crate::accounts::Accounts;
-use crate::acl::{ACCESS, Acl, is_acl, is_copy, name_of};
-use crate::attributes::has_proc;
+use crate::local::accounts::Accounts;
+use crate::local::acl::{ACCESS, Acl, is_acl, is_copy, name_of};
+use crate::local::attributes::has_proc;
 use crate::restore::tally::Tally;
 
 /// Longest list of attribute names and longest value that Linux has, bytes.

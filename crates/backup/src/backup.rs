@@ -15,24 +15,24 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::process::geteuid;
 
-use crate::assemble::{Assembled, Assembler};
-use crate::attributes::XattrReader;
-use crate::descriptors::Allowed;
+use crate::cache::journal::Journal;
+use crate::cache::last::{Last, SourceSeen, remembered};
+use crate::cache::slots::Slots;
 use crate::error::{Error, FirstError, Result, spawn, stopped};
-use crate::journal::Journal;
-use crate::last::{Last, SourceSeen, remembered};
-use crate::levels::Target;
+use crate::local::attributes::XattrReader;
+use crate::local::descriptors::Allowed;
+use crate::local::system::Systems;
 use crate::options::{BackupOptions, Mode, Parent};
-use crate::prefetch::Prefetch;
 use crate::read::Reader;
 use crate::report::{BackupReport, Counts, Spared};
-use crate::rules::Rules;
+use crate::scan::prefetch::Prefetch;
+use crate::scan::rules::Rules;
+use crate::scan::walk::{Outlets, Walk};
 use crate::scope::Scope;
-use crate::slots::Slots;
-use crate::sources::Sources;
-use crate::system::Systems;
+use crate::scope::sources::Sources;
 use crate::tracked::Tracker;
-use crate::walk::{Outlets, Walk};
+use crate::tree::assemble::{Assembled, Assembler};
+use crate::tree::levels::Target;
 
 /// Batches of steps that the walk may be ahead of the tree that is put together.
 const EVENTS_AHEAD: usize = 32;
@@ -314,7 +314,7 @@ impl Run<'_> {
     fn assemble(
         &self,
         journals: (Journal, Journal),
-        events: &crossbeam_channel::Receiver<Vec<crate::job::Event>>,
+        events: &crossbeam_channel::Receiver<Vec<crate::scan::job::Event>>,
     ) -> Result<Option<Assembled>> {
         let target = self.ingest.map(|ingest| Target {
             ingest,

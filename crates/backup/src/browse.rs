@@ -3,12 +3,17 @@
 //! - Paths are those of the backed-up system, from its root; symbolic links are not followed.
 //! - Listings stream: memory does not grow with the tree.
 
+pub(crate) mod allowance;
+pub(crate) mod diff;
+pub(crate) mod find;
+pub(crate) mod walk;
+
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::Snapshot;
 use drystone_format::tree::{Entry, Kind};
 use drystone_vault::Reader;
 
-use crate::browse_walk::{Entries, Step, TreeWalk};
+use crate::browse::walk::{Entries, Step, TreeWalk};
 use crate::error::{Error, Result};
 
 /// What was chosen of a snapshot: the place where listing, restoring, comparing or dumping begins.

@@ -6,6 +6,10 @@
 //! - Records of an older loss epoch are trusted only as far as their chunks are still there.
 //! - It is a cache: what cannot be decoded is not there.
 
+pub(crate) mod journal;
+pub(crate) mod last;
+pub(crate) mod slots;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,8 +18,8 @@ use drystone_format::tree::{Entry, Time};
 use drystone_index::StateReader;
 use drystone_vault::Vault;
 
-use crate::dir::Stat;
 use crate::error::Result;
+use crate::local::dir::Stat;
 
 /// Bytes after which a page is closed.
 const PAGE_BYTES: usize = 64 << 10;

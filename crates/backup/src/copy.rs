@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use self::flow::{Copied, Flow};
 use self::memo::Memo;
 use self::there::There;
-use crate::allowance::Allowance;
+use crate::browse::allowance::Allowance;
 use crate::causes::Causes;
 use crate::error::{Error, Result};
 

@@ -25,11 +25,11 @@ pub use self::choice::Share;
 use self::compare::{Attributes, Comparison, open_source};
 pub use self::record::{Drilled, LastDrills, last_drills, record_drill};
 use self::scratch::Scratch;
-use crate::allowance::Allowance;
 use crate::browse::Selection;
+use crate::browse::allowance::Allowance;
 use crate::error::Result;
-use crate::patterns::Patterns;
 use crate::restore::{NotSet, Overwrite, Owner, RestoreMode, RestoreOptions, Sample, Sparse, Special, restore_sample};
+use crate::scope::patterns::Patterns;
 
 /// What becomes of what was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

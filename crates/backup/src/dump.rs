@@ -6,6 +6,8 @@
 //! - Its names are relative to the directory that was selected, which itself is `./`.
 //! - Memory: one record per file that has several names.
 
+mod header;
+
 use std::collections::HashMap;
 use std::io::{self, Write};
 
@@ -13,12 +15,12 @@ use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_vault::{Cancel, PieceData, Problems, Progress, Reader};
 
-use crate::acl::{self, Acl};
 use crate::browse::Selection;
-use crate::browse_walk::{Step, TreeWalk};
+use crate::browse::walk::{Step, TreeWalk};
 use crate::causes::Causes;
-use crate::dump_header::{Header, record, write_padding};
+use crate::dump::header::{Header, record, write_padding};
 use crate::error::{Error, Result};
+use crate::local::acl::{self, Acl};
 use crate::restore::LOST;
 use crate::restore::links::{Identity, identity};
 

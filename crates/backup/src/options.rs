@@ -6,9 +6,9 @@ use std::sync::Arc;
 use drystone_format::codec::Compression;
 use drystone_vault::{Cancel, Progress};
 
-use crate::filters::Filters;
-use crate::names::Names;
-use crate::own::OwnDirs;
+use crate::local::names::Names;
+use crate::scope::filters::Filters;
+use crate::scope::own::OwnDirs;
 
 /// Whether file systems mounted below a source belong to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

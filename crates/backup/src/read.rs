@@ -5,6 +5,8 @@
 //! - For a small file four system calls: open, read, stat, extended attributes (and close).
 //! - Never more than the file's size is read: of a file that grows, a state that it once had.
 
+mod partial;
+
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -18,13 +20,13 @@ use drystone_vault::{Cancel, Content, EditOptions, FillError, Lane, Progress, Re
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom, openat, readlinkat, seek};
 use rustix::io::{Errno, read, retry_on_intr};
 
-use crate::attributes::{self, Found, XattrReader, entry};
 use crate::cache::Print;
-use crate::dir::{Dir, Stat};
 use crate::error::{Error, Result, is_exhausted};
-use crate::job::{Item, Job, Taken};
-use crate::names::Names;
-use crate::partial::{Again, Behind, differences, with_ahead};
+use crate::local::attributes::{self, Found, XattrReader, entry};
+use crate::local::dir::{Dir, Stat};
+use crate::local::names::Names;
+use crate::read::partial::{Again, Behind, differences, with_ahead};
+use crate::scan::job::{Item, Job, Taken};
 use crate::tracked::{FILE_MIN_BYTES, Known, NewMap, PARTS_MAX, Tracked, Tracker};
 
 /// Times a file is read.

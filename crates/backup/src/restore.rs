@@ -35,9 +35,9 @@ use self::tally::{Tally, add};
 use self::write::Work;
 pub use crate::apply::{Owner, Special};
 use crate::browse::Selection;
-use crate::browse_walk::{Step, TreeWalk};
+use crate::browse::walk::{Step, TreeWalk};
 use crate::error::{Error, Result, spawn_some};
-use crate::patterns::{Patterns, Unmatched};
+use crate::scope::patterns::{Patterns, Unmatched};
 
 /// Entries that one thread takes at once, at most.
 const RUN_ENTRIES: usize = 64;

@@ -3,6 +3,14 @@
 //! - Done in batches of names in their order, so that a directory of any size takes bounded memory beyond its names.
 //! - Nothing but directories is opened here.
 
+pub(crate) mod count;
+pub(crate) mod found;
+pub(crate) mod job;
+mod place;
+pub(crate) mod prefetch;
+pub(crate) mod rules;
+pub(crate) mod walk;
+
 use std::sync::Arc;
 
 use drystone_format::recipe::Recipe;
@@ -10,18 +18,18 @@ use drystone_format::tree::{Entry, Kind, Marks};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::attributes::{self, XattrReader, entry};
 use crate::cache::{Cache, Cursor, Lookup, Print, key};
-use crate::dir::{Dir, Follow, Stat};
 use crate::error::{Error, Result, is_exhausted};
-use crate::filters::Marker;
-use crate::found::{Below, Cached, Found, Order, Rest, Scanned};
-use crate::listing::{Lister, Listing};
+use crate::local::attributes::{self, XattrReader, entry};
+use crate::local::dir::{Dir, Follow, Stat};
+use crate::local::listing::{Lister, Listing};
 use crate::options::OneFileSystem;
-use crate::place::Place;
-use crate::rules::Rules;
+use crate::scan::found::{Below, Cached, Found, Order, Rest, Scanned};
+use crate::scan::place::Place;
+use crate::scan::rules::Rules;
 use crate::scope::Scope;
-use crate::sources::Named;
+use crate::scope::filters::Marker;
+use crate::scope::sources::Named;
 use crate::tracked::{Row, is_home};
 
 /// Names looked at in one go.

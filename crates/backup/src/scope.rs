@@ -1,9 +1,14 @@
 //! Why a directory is looked at, and which of the names in it are meant.
 
+pub(crate) mod filters;
+pub(crate) mod own;
+pub(crate) mod patterns;
+pub(crate) mod sources;
+
 use std::sync::Arc;
 
-use crate::dir::Follow;
-use crate::sources::Named;
+use crate::local::dir::Follow;
+use crate::scope::sources::Named;
 
 /// Why a directory is looked at.
 #[derive(Debug, Clone)]

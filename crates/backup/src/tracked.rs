@@ -31,14 +31,14 @@ use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use crate::cache::journal::Journal;
+use crate::cache::slots::Slots;
 use crate::cache::{Key, key};
-use crate::dir::{Dir, StandIn, Stat};
 use crate::error::Result;
-use crate::journal::Journal;
+use crate::local::dir::{Dir, StandIn, Stat};
 use crate::options::{BackupOptions, Look, Mode, OneFileSystem, Parent};
 use crate::report::Distrust;
-use crate::slots::Slots;
-use crate::sources::Sources;
+use crate::scope::sources::Sources;
 use home::{FIRST_INODE, Home};
 use map::Kept;
 use map::Map;

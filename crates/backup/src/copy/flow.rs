@@ -16,12 +16,12 @@ use drystone_vault::{Cancel, Ingest, Lane, PieceData, Problems, Progress, Reader
 use parking_lot::Mutex;
 
 use super::memo::{Lookup, Memo, Of, bare};
-use crate::allowance::Allowance;
-use crate::browse_walk::{Step, TreeWalk};
+use crate::browse::allowance::Allowance;
+use crate::browse::walk::{Step, TreeWalk};
 use crate::cache::Key;
 use crate::causes::Causes;
 use crate::error::{FirstError, Result, spawn, spawn_some, stopped};
-use crate::levels::{Levels, Target};
+use crate::tree::levels::{Levels, Target};
 
 /// Entries that one thread takes at once, at most.
 const BATCH_ENTRIES: usize = 64;

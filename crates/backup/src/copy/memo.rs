@@ -15,9 +15,9 @@ use drystone_index::{StateReader, StateWriter};
 use drystone_vault::{Reader, Vault};
 use parking_lot::Mutex;
 
+use crate::cache::journal::Journal;
 use crate::cache::{Key, key};
 use crate::error::Result;
-use crate::journal::Journal;
 
 /// Memory for what this run has copied, bytes.
 const FRESH_BYTES: usize = 16 << 20;

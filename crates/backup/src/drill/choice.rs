@@ -8,8 +8,8 @@ use drystone_format::recipe::{Part, Recipe};
 use drystone_format::tree::{Entry, Kind};
 use drystone_vault::{Cancel, Reader};
 
-use crate::allowance::Allowance;
-use crate::browse_walk::{Step, TreeWalk};
+use crate::browse::allowance::Allowance;
+use crate::browse::walk::{Step, TreeWalk};
 use crate::error::Result;
 
 /// Small files that are always restored.

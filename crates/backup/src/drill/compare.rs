@@ -22,10 +22,10 @@ use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::process::geteuid;
 
 use crate::apply::MTIME;
-use crate::attributes::XattrReader;
-use crate::browse_walk::{Step, TreeWalk};
-use crate::dir::{Dir, Follow, Stat};
+use crate::browse::walk::{Step, TreeWalk};
 use crate::error::{Error, FirstError, Result, spawn_some, stopped};
+use crate::local::attributes::XattrReader;
+use crate::local::dir::{Dir, Follow, Stat};
 use crate::restore::tally::Failure;
 use crate::restore::{NotSet, Sample};
 

@@ -19,7 +19,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::listing::Lister;
+use crate::local::listing::Lister;
 use crate::restore::DIR;
 
 /// What files are restored into, in the directory.

@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags, RawDir, openat};
 use rustix::io::{Errno, Result};
 
 use super::tally::Failure;
-use crate::descriptors::for_restore;
+use crate::local::descriptors::for_restore;
 
 /// Descriptors kept for directories, where so many may be open.
 const OPEN_DIRS: usize = 256;

@@ -10,8 +10,8 @@ use drystone_index::State;
 use super::memory::{Memory, Seen};
 use super::{Row, Tracked, Tracker, maps_of};
 use crate::cache::Key;
+use crate::cache::journal::Journal;
 use crate::error::Result;
-use crate::journal::Journal;
 use crate::report::Distrust;
 
 /// Subvolumes that are remembered.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use drystone_format::limits::SNAPSHOT_LIST_MAX;
 use drystone_format::tree::is_name;
 
-use crate::dir::Follow;
 use crate::error::{Error, Result};
+use crate::local::dir::Follow;
 
 /// Longest path of a source, bytes: Linux PATH_MAX. What is below may be longer.
 const SOURCE_MAX_BYTES: usize = 4096;

@@ -8,8 +8,8 @@ use crossbeam_channel::{Receiver, Sender};
 use drystone_format::tree::Entry;
 
 use crate::cache::{Print, Record};
-use crate::dir::{Dir, Stat};
-use crate::found::Cached;
+use crate::local::dir::{Dir, Stat};
+use crate::scan::found::Cached;
 use crate::tracked::{NewMap, Row};
 
 /// Files to be read by one thread, one after the other: neighbours share frames.

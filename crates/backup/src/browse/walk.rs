@@ -10,7 +10,7 @@ use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind};
 use drystone_vault::{Reader, TreeReader};
 
-use crate::allowance::Allowance;
+use crate::browse::allowance::Allowance;
 use crate::error::{Error, Result};
 
 /// Directories that keep their streams open, each up to about 60 KiB.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::descriptors::Allowed;
-use crate::dir::Dir;
 use crate::error::Result;
-use crate::found::{Ahead, Found, Scanned, Task};
-use crate::rules::Rules;
+use crate::local::descriptors::Allowed;
+use crate::local::dir::Dir;
 use crate::scan::Scanner;
+use crate::scan::found::{Ahead, Found, Scanned, Task};
+use crate::scan::rules::Rules;
 
 /// What a directory counts for beside its names: it keeps a descriptor open.
 const DIR_WEIGHT: usize = 512;

@@ -11,9 +11,9 @@ use drystone_format::tree::{AclId, Entry, Kind, Marks};
 use rustix::fs::{fgetxattr, flistxattr, getxattr, lgetxattr, listxattr, llistxattr};
 use rustix::io::{Errno, Result};
 
-use crate::acl::{Acl, is_acl, is_copy};
-use crate::dir::{Dir, Stat};
-use crate::names::Names;
+use crate::local::acl::{Acl, is_acl, is_copy};
+use crate::local::dir::{Dir, Stat};
+use crate::local::names::Names;
 
 /// Bytes of a list of names that is read at once; the kernel's limit is 64 KiB.
 const LIST_BYTES: usize = 64 << 10;

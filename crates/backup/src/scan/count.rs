@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use drystone_vault::{Cancel, Progress};
 
-use crate::filters::Filters;
+use crate::local::system::Systems;
 use crate::options::{BackupOptions, OneFileSystem};
-use crate::own::OwnDirs;
-use crate::system::Systems;
+use crate::scope::filters::Filters;
+use crate::scope::own::OwnDirs;
 
 /// Time that a backup gets to be done, or to know the end itself, before anything is counted.
 const HEAD_START: Duration = Duration::from_millis(300);
@@ -188,9 +188,9 @@ mod tests {
     use drystone_format::codec::Compression;
 
     use super::*;
-    use crate::filters::{FiltersBuilder, Marker};
-    use crate::names::Names;
+    use crate::local::names::Names;
     use crate::options::{Look, Mode, Parent};
+    use crate::scope::filters::{FiltersBuilder, Marker};
 
     fn options(sources: &[PathBuf], filters: &Filters, one_file_system: OneFileSystem) -> BackupOptions {
         BackupOptions {

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use drystone_vault::{Problems, Progress, Vault};
 use parking_lot::Mutex;
 
+use crate::cache::slots::Slots;
 use crate::cache::{Key, key};
-use crate::dir::Dir;
-use crate::filters::Filters;
-use crate::names::Names;
+use crate::local::dir::Dir;
+use crate::local::names::Names;
+use crate::local::system::Systems;
 use crate::options::OneFileSystem;
-use crate::own::OwnDirs;
 use crate::scope::Scope;
-use crate::slots::Slots;
-use crate::sources::Named;
-use crate::system::Systems;
+use crate::scope::filters::Filters;
+use crate::scope::own::OwnDirs;
+use crate::scope::sources::Named;
 use crate::tracked::Tracker;
 
 /// What all scanning threads share.

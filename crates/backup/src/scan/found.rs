@@ -6,9 +6,9 @@ use drystone_format::tree::Entry;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cache::{Cursor, Key, Lookup, Record};
-use crate::dir::{Dir, Stat};
 use crate::error::Result;
-use crate::listing::Listing;
+use crate::local::dir::{Dir, Stat};
+use crate::local::listing::Listing;
 use crate::scope::Scope;
 use crate::tracked::Row;
 

@@ -10,7 +10,7 @@ use drystone_format::tree::{Entry, Kind};
 use drystone_vault::{Cancel, Reader};
 
 use crate::browse::Selection;
-use crate::browse_walk::Entries;
+use crate::browse::walk::Entries;
 use crate::error::{Error, Result};
 
 /// Pairs of directories whose streams stay open.

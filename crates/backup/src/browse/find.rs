@@ -5,7 +5,7 @@ use drystone_vault::{Cancel, Reader};
 
 use crate::browse::{Depth, List, Listed, Selection};
 use crate::error::Result;
-use crate::patterns::{Patterns, Unmatched};
+use crate::scope::patterns::{Patterns, Unmatched};
 
 /// Types of entries, as `find -type` names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

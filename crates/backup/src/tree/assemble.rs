@@ -13,16 +13,16 @@ use drystone_format::tree::Entry;
 use drystone_index::Seen;
 use drystone_vault::Progress;
 
+use crate::cache::journal::Journal;
+use crate::cache::last::SourceSeen;
 use crate::cache::{Cache, Key, Page, Record, append, is_full};
 use crate::error::{Result, stopped};
-use crate::found::Cached;
-use crate::job::{Event, Taken};
-use crate::journal::Journal;
-use crate::last::SourceSeen;
-use crate::levels::{Levels, Target};
 use crate::report::{Counts, Spared};
-use crate::rules::Rules;
+use crate::scan::found::Cached;
+use crate::scan::job::{Event, Taken};
+use crate::scan::rules::Rules;
 use crate::tracked::{Row, Sum, rows_slot};
+use crate::tree::levels::{Levels, Target};
 
 /// What a run has put together.
 pub(crate) struct Assembled {

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{Key, key};
-use crate::dir::Stat;
+use crate::local::dir::Stat;
 
 /// Directories that a run does not enter.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +68,7 @@ mod tests {
     use rustix::fs::CWD;
 
     use super::*;
-    use crate::dir::Follow;
+    use crate::local::dir::Follow;
 
     #[test]
     fn a_directory_is_known_by_whatever_name_it_has() {

@@ -11,15 +11,15 @@ use drystone_format::limits::TREE_DEPTH_MAX;
 use drystone_format::tree::Marks;
 use drystone_vault::Cancel;
 
-use crate::descriptors::Allowed;
-use crate::dir::{Dir, Stat};
 use crate::error::{Error, Result, stopped};
-use crate::found::{Below, Found, Order, Rest, Scanned};
-use crate::job::{Event, Item, Job};
+use crate::local::descriptors::Allowed;
+use crate::local::dir::{Dir, Stat};
 use crate::options::Mode;
-use crate::prefetch::Prefetch;
-use crate::rules::Rules;
 use crate::scan::Scanner;
+use crate::scan::found::{Below, Found, Order, Rest, Scanned};
+use crate::scan::job::{Event, Item, Job};
+use crate::scan::prefetch::Prefetch;
+use crate::scan::rules::Rules;
 use crate::scope::Scope;
 
 /// Bytes of files after which a job is closed: a frame's worth.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 use rustix::io::{Errno, Result};
 
-use crate::dir::{Dir, Follow, Stat};
+use crate::local::dir::{Dir, Follow, Stat};
 use crate::tracked::{NamesThere, Tracked, Tracker, is_home, is_placeholder};
 
 /// A directory whose names are looked at.
