@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use drystone_format::index_part::IndexPart;
 use drystone_format::recipe::Recipe;
 use drystone_format::root::{RootKind, RootState};
 use drystone_format::seal::PackKind;
@@ -172,32 +173,32 @@ impl Commit {
         self.shop.vault().may_publish_kind(kind)?;
         self.flush()?;
         let part = self.shop.shared().take_part();
-        let mut anew = 0;
-        loop {
-            let published = self.shop.vault().publish_work(&Publication {
-                kind,
-                payload,
-                state: RootState::Open,
-                work: &self.work,
-                index_part: part.as_ref(),
-            });
-            match published {
-                Err(Error::GivenUp { .. } | Error::Published) if anew < ANEW_MAX => self.begin_anew(None)?,
-                Err(Error::PlacesMoved { place }) if anew < ANEW_MAX => match self.home.clone() {
-                    Some(home) => self.begin_anew(Some(Home::writer_after(&home, &self.shop)?))?,
-                    None => return Err(Error::PlacesMoved { place }),
-                },
-                other => return other,
-            }
-            anew += 1;
+        let mut published = self.publish_once(kind, payload, part.as_ref());
+        for _ in 0..ANEW_MAX {
+            let writer = match (published, &self.home) {
+                (Err(Error::GivenUp { .. } | Error::Published), _) => None,
+                (Err(Error::PlacesMoved { .. }), Some(home)) => Some(Home::writer_after(home, &self.shop)?),
+                (published, _) => return published,
+            };
+            let begun = self.begin_anew(writer);
+            published = begun.and_then(|()| self.publish_once(kind, payload, part.as_ref()));
         }
+        published
+    }
+
+    fn publish_once(&self, kind: RootKind, payload: &[u8], index_part: Option<&IndexPart>) -> Result<RootId> {
+        self.shop.vault().publish_work(&Publication {
+            kind,
+            payload,
+            state: RootState::Open,
+            work: &self.work,
+            index_part,
+        })
     }
 
     /// Begins the work of this commit again under another registration, or by another writer: looks for all that it relies on, and stores again
     /// what is gone.
     fn begin_anew(&mut self, writer: Option<Arc<Writer>>) -> Result<()> {
-        let all = self.relied.all.lock().take();
-        let Everything { chunks, recipes } = all.ok_or_else(|| self.shop.given_up(&self.work))?;
         let before = self.shop.vault().reader()?;
         match writer {
             Some(writer) => {
@@ -206,6 +207,8 @@ impl Commit {
             }
             None => self.work = self.shop.begin_anew(&self.work)?,
         }
+        let all = self.relied.all.lock().take();
+        let Everything { chunks, recipes } = all.ok_or_else(|| self.shop.given_up(&self.work))?;
         let (reader, shared) = (self.shop.vault().reader()?, self.shop.shared().clone());
         let relied = Arc::new(Relied::default());
         let mut lane = Lane::new(shared.clone(), Some(relied.clone()));

@@ -91,15 +91,16 @@ impl Handle {
 
     /// Begins a commit. The first one registers the handle as a writer.
     pub fn commit(&self) -> Result<Commit> {
-        let writer = match Home::writer(&self.home) {
+        let begin = || Home::writer(&self.home)?.commit();
+        let commit = match begin() {
             // The vault was opened before an owner changed it.
             Err(Error::PlacesMoved { .. }) => {
                 self.home.reopen(&self.vault())?;
-                Home::writer(&self.home)?
+                begin()
             }
-            writer => writer?,
+            commit => commit,
         };
-        Ok(writer.commit()?.at(self.home.clone()))
+        Ok(commit?.at(self.home.clone()))
     }
 
     /// Learns of what others have put and changed: epochs, ledgers, keys, the configuration, packs. Opens the vault anew if owners have changed the
