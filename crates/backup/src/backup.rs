@@ -10,7 +10,7 @@ use drystone_format::RootId;
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::Time;
-use drystone_vault::{Finished, Ingest, IngestOptions, Problems, Vault};
+use drystone_vault::{Finished, FrameSize, Ingest, IngestOptions, Problems, Vault};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::process::geteuid;
@@ -179,6 +179,7 @@ fn report(
 pub(crate) fn start_ingest(vault: &Vault, options: &BackupOptions) -> Result<Ingest> {
     Ok(vault.ingest(IngestOptions {
         compression: options.compression,
+        frames: FrameSize::default(),
         progress: options.progress.clone(),
         cancel: options.cancel.clone(),
     })?)

@@ -23,7 +23,7 @@ use drystone_format::keys::Role;
 use drystone_format::root::RootKind;
 use drystone_format::snapshot::{Origin, Snapshot, Totals};
 use drystone_vault::order::{Identity, identity};
-use drystone_vault::{Cancel, Finished, IngestOptions, Problems, Progress, Vault};
+use drystone_vault::{Cancel, Finished, FrameSize, IngestOptions, Problems, Progress, Vault};
 use parking_lot::Mutex;
 
 use self::flow::{Copied, Flow};
@@ -291,6 +291,7 @@ fn copy_tree<'a>(from: &Vault, to: &'a Vault, due: &Due, (options, problems, cau
     let memo = Memo::open(from, to)?;
     let ingest = to.ingest(IngestOptions {
         compression: options.compression,
+        frames: FrameSize::default(),
         progress: options.progress.clone(),
         // The flow stops by itself, in good order.
         cancel: Cancel::default(),

@@ -6,12 +6,15 @@
 //!   differs is read from the vault.
 //! - A damaged chunk costs the files that it is in; all others are restored.
 //! - Memory is bounded: directories are streamed, queues hold runs of files up to about 1 MiB.
+//! - From a place far away, what is read is planned ahead of the threads ([`plan`]): neighbouring frames come in one request.
 
 mod before;
 mod content;
 mod dir;
 mod enter;
 pub(crate) mod links;
+mod plan;
+mod sending;
 mod share;
 pub(crate) mod tally;
 mod write;
@@ -20,16 +23,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use drystone_format::recipe::Recipe;
+use crossbeam_channel::{Receiver, bounded};
 use drystone_format::tree::{Entry, Kind};
 use drystone_vault::{Cancel, Progress, Reader, Vault};
 use rustix::fs::Stat;
 
-use self::content::{Filler, SHARE_BYTES};
+use self::content::Filler;
 pub(crate) use self::dir::DIR;
 use self::dir::{Dir, Ongoing};
-use self::share::Share;
+use self::plan::{Job, Task};
+use self::sending::Sending;
 pub use self::tally::{NotSet, RestoreReport};
 use self::tally::{Tally, add};
 use self::write::Work;
@@ -39,14 +42,8 @@ use crate::browse::walk::{Step, TreeWalk};
 use crate::error::{Error, Result, spawn_some};
 use crate::scope::patterns::{Patterns, Unmatched};
 
-/// Entries that one thread takes at once, at most.
-const RUN_ENTRIES: usize = 64;
-/// Bytes of files and attributes after which such a run is closed.
-const RUN_BYTES: u64 = 1 << 20;
-/// Runs that wait for each thread.
-const RUNS_WAITING: usize = 3;
-/// Size from which several threads work on one file, bytes.
-const SHARED_BYTES: u64 = 4 * SHARE_BYTES;
+/// Jobs that wait for each thread.
+const JOBS_WAITING: usize = 3;
 
 /// The word about a copy that has lost more than its entries say.
 pub(crate) const LOST: &str = "more was lost when this snapshot was copied than the entries above: the copy's root directory could not be read to \
@@ -109,12 +106,6 @@ pub struct RestoreOptions {
     pub cancel: Cancel,
 }
 
-/// Work for one thread.
-enum Job {
-    Run(Vec<(Arc<Ongoing>, Entry)>),
-    Share(Arc<Share>),
-}
-
 /// Restores what was selected: the content of a directory into the target, which gets the directory's attributes
 /// (not for a whole snapshot), or one file into it.
 ///
@@ -155,16 +146,11 @@ pub(crate) fn restore_sample(
     };
     let work = Work::new(options, filler);
     let threads = options.threads.max(1);
-    let (sender, receiver) = bounded(threads * RUNS_WAITING);
+    let (sender, receiver) = bounded(threads * JOBS_WAITING);
     std::thread::scope(|scope| {
         let work = &work;
         let started = spawn_some(scope, threads, move || serve(work, &receiver));
-        let sender = Sending {
-            work,
-            sender,
-            run: Vec::new(),
-            run_bytes: 0,
-        };
+        let sender = Sending::new(work, sender);
         let walker = Walker::new(&reader, options, sample);
         let walked = started.and_then(|()| walker.walk(selection, (target, &stat), sender));
         if let Err(error) = walked {
@@ -188,62 +174,20 @@ fn note_lost(selection: &Selection, (options, sample): (&RestoreOptions, Option<
 }
 
 /// One thread of a restore.
-fn serve(work: &Work<'_>, receiver: &Receiver<Job>) {
+fn serve(work: &Work<'_>, receiver: &Receiver<Task>) {
     let mut buffer = Vec::new();
-    for job in receiver {
+    // What was fetched for a task is let go of when it is done; after a stop at once, since the plan may wait for that.
+    for Task { job, fetched: _held } in receiver {
+        if work.is_stopped() {
+            continue;
+        }
         match job {
             Job::Run(run) => run
                 .into_iter()
                 .for_each(|(ongoing, entry)| work.item(ongoing, entry, &mut buffer)),
-            Job::Share(share) => work.share(share, &mut buffer),
+            Job::Share(share) => work.share(share, None, &mut buffer),
+            Job::Piece(share, start) => work.share(share, Some(start), &mut buffer),
         }
-        if work.is_stopped() {
-            return;
-        }
-    }
-}
-
-/// Gathers entries into runs for the threads.
-struct Sending<'a> {
-    work: &'a Work<'a>,
-    sender: Sender<Job>,
-    run: Vec<(Arc<Ongoing>, Entry)>,
-    run_bytes: u64,
-}
-
-impl Sending<'_> {
-    fn push(&mut self, ongoing: &Arc<Ongoing>, entry: Entry) {
-        let size = match &entry.kind {
-            Kind::File(Recipe { size_bytes, .. }) => *size_bytes,
-            _ => 0,
-        };
-        if size >= SHARED_BYTES && links::identity(&entry).is_none() {
-            self.flush();
-            let share = Arc::new(Share::new(ongoing.clone(), entry));
-            for _ in 1..self.work.options.threads {
-                self.send(Job::Share(share.clone()));
-            }
-            return self.send(Job::Share(share));
-        }
-        let attributes: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.run_bytes = self.run_bytes.saturating_add(size).saturating_add(attributes as u64);
-        self.run.push((ongoing.clone(), entry));
-        if self.run.len() >= RUN_ENTRIES || self.run_bytes >= RUN_BYTES {
-            self.flush();
-        }
-    }
-
-    fn flush(&mut self) {
-        self.run_bytes = 0;
-        if !self.run.is_empty() {
-            let run = std::mem::take(&mut self.run);
-            self.send(Job::Run(run));
-        }
-    }
-
-    fn send(&self, job: Job) {
-        // Fails only when all threads have stopped, and then the error is known.
-        let _ = self.sender.send(job);
     }
 }
 
@@ -306,7 +250,7 @@ impl<'a> Walker<'a> {
             let mut top = self.top(work, None, target);
             if let (Some(entry), Some(ongoing)) = (selection.entry(), top.ongoing.take()) {
                 sending.push(&ongoing, entry.clone());
-                sending.flush();
+                sending.finish();
                 work.release(ongoing);
             }
             return Ok(());
@@ -350,7 +294,7 @@ impl<'a> Walker<'a> {
                 Err(error) => note_damage(error, &work.filler, walk.path())?,
             }
         }
-        sending.flush();
+        sending.finish();
         while let Some(level) = levels.pop() {
             level.ongoing.into_iter().for_each(|ongoing| work.release(ongoing));
         }

@@ -20,6 +20,8 @@ pub const CHUNK_MAX_BYTES: u32 = 1 << 20;
 /// Plaintext bytes after which a frame of file data is closed: a doubling saves a hundredth of the space and doubles what
 /// must be decompressed for one chunk (docs/decisions/0001-chunking.md).
 pub const DATA_FRAME_BYTES: usize = 2 << 20;
+/// The same where reads are random: what a read of 4 KiB costs at least (docs/decisions/0023-random-reads.md).
+pub const RANDOM_FRAME_BYTES: usize = 128 << 10;
 /// Plaintext bytes after which a frame of trees is closed: metadata is read in small pieces.
 pub const META_FRAME_BYTES: usize = 256 << 10;
 /// Largest plaintext of any frame, bytes. Bounds what a reader must decompress to get one chunk.

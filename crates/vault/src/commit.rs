@@ -101,7 +101,7 @@ pub struct Commit {
 impl Commit {
     pub(crate) fn new(shop: Arc<Shop>, work: Work) -> Self {
         let relied = Arc::new(Relied::default());
-        let lane = Lane::new(shop.shared().clone(), Some(relied.clone()));
+        let lane = shop.lane(&relied);
         Self {
             home: None,
             shop,
@@ -119,7 +119,7 @@ impl Commit {
 
     /// A lane of one thread for files and trees of this commit. It must be finished, or dropped, before the commit is published.
     pub fn lane(&self) -> Lane {
-        Lane::new(self.shop.shared().clone(), Some(self.relied.clone()))
+        self.shop.lane(&self.relied)
     }
 
     /// A writer of one directory's tree; its chunks go through whatever lane of this commit it is given.
@@ -211,7 +211,7 @@ impl Commit {
         let Everything { chunks, recipes } = all.ok_or_else(|| self.shop.given_up(&self.work))?;
         let (reader, shared) = (self.shop.vault().reader()?, self.shop.shared().clone());
         let relied = Arc::new(Relied::default());
-        let mut lane = Lane::new(shared.clone(), Some(relied.clone()));
+        let mut lane = self.shop.lane(&relied);
         for id in &chunks {
             if !shared.admit.has(id)? {
                 // It may still be there, in a pack that is condemned, or at a place that was given up.
@@ -229,7 +229,7 @@ impl Commit {
         }
         lane.finish()?;
         self.relied = relied;
-        self.lane = Mutex::new(Lane::new(shared, Some(self.relied.clone())));
+        self.lane = Mutex::new(self.shop.lane(&self.relied));
         self.flush()
     }
 }

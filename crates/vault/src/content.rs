@@ -13,6 +13,7 @@ use drystone_format::tree::{Entry, TreeDecoder};
 use crate::error::{Error, Result};
 use crate::frames::ChunkBytes;
 use crate::reader::Reader;
+use crate::reading::nodes::check_length;
 
 /// The stretches of a file in order; reads recipe nodes as it comes to them. After an error it goes on behind what is lost.
 pub struct Parts {
@@ -153,14 +154,7 @@ impl ContentReader {
             Part::Hole(bytes) => PieceData::Hole(bytes - skip),
             Part::Chunk { id, bytes } => {
                 let chunk = self.reader.chunk(&id)?;
-                if chunk.len() as u64 != bytes {
-                    let why = format!("chunk {id} has {} bytes, its recipe says {bytes}", chunk.len());
-                    return Err(Error::Format(drystone_format::Error::Malformed {
-                        object: "recipe",
-                        offset: 0,
-                        why,
-                    }));
-                }
+                check_length(&id, chunk.len(), bytes)?;
                 PieceData::Bytes(chunk.skip(skip as usize))
             }
         };

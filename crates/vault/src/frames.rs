@@ -1,40 +1,33 @@
 //! Frames read from packs: fetched, authenticated, decompressed, and kept in a bounded cache.
 //!
 //! - A frame is loaded once however many threads want it.
-//! - The cache holds plaintext up to its share of the memory budget, and the ciphers of recent packs.
+//! - The caches hold plaintext up to their share of the memory budget, and the ciphers of recent packs.
+//! - What was fetched ahead is used first; where it is missing or wrong, the frame is asked for by itself.
 
 use std::ops::{Deref, Range as Span};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use drystone_format::PackId;
 use drystone_format::keys::Secrets;
-use drystone_format::limits::DATA_FRAME_BYTES;
 use drystone_format::pack::Preamble;
 use drystone_format::seal::Sealer;
 use drystone_index::Location;
 use drystone_store::{Name, Range};
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::sync::Cache;
 
-use crate::error::{Error, Result};
+use crate::context::Context;
+use crate::error::Result;
 use crate::place::Place;
+use crate::reading::ahead::{Ahead, Keep};
+use crate::reading::around::Around;
+use crate::reading::batch::FrameAt;
+use crate::reading::caches::{Caches, Frame};
 
 /// Packs whose ciphers are kept: opening one costs a request and an X25519 operation.
 const SEALERS: usize = 4096;
 /// Bytes read from the end of a pack to find its preamble, which has about 330.
-const PREAMBLE_GUESS_BYTES: u64 = 1024;
-
-type FrameKey = (PackId, u16);
-type Frame = Arc<Vec<u8>>;
-
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<FrameKey, Frame> for ByBytes {
-    fn weight(&self, _: &FrameKey, frame: &Frame) -> u64 {
-        frame.len() as u64 + 100
-    }
-}
+pub(crate) const PREAMBLE_GUESS_BYTES: u64 = 1024;
 
 /// A chunk's plaintext, inside the frame that it came in.
 #[derive(Debug, Clone)]
@@ -52,6 +45,11 @@ impl Deref for ChunkBytes {
 }
 
 impl ChunkBytes {
+    /// Plaintext of the frame that it came in, bytes.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.frame.len()
+    }
+
     /// The part of it from `start` on.
     pub fn skip(mut self, start: usize) -> Self {
         self.span.start = (self.span.start + start).min(self.span.end);
@@ -62,32 +60,54 @@ impl ChunkBytes {
 pub(crate) struct Frames {
     place: Place,
     secrets: Arc<Secrets>,
-    frames: Cache<FrameKey, Frame, ByBytes>,
+    caches: Caches,
     sealers: Cache<PackId, Arc<Sealer>>,
+    ahead: Ahead,
+    around: Around,
+    parallel: usize,
 }
 
 impl Frames {
-    pub(crate) fn new(place: Place, secrets: Arc<Secrets>, memory_bytes: usize) -> Result<Self> {
-        // A few dozen large frames in one shard: spread over many, each would hold one or two and evict its neighbours.
-        let options = OptionsBuilder::new()
-            .shards(1)
-            .estimated_items_capacity(memory_bytes / DATA_FRAME_BYTES * 2)
-            .weight_capacity(memory_bytes as u64)
-            .hot_allocation(0.5)
-            .build()
-            .map_err(|_| Error::Stopped)?;
-        let frames = Cache::with_options(
-            options,
-            ByBytes,
-            DefaultHashBuilder::default(),
-            DefaultLifecycle::default(),
-        );
+    /// Half of the memory of `context` is for caches. What is fetched ahead may take as much as all of it, on top.
+    pub(crate) fn new(place: Place, secrets: Arc<Secrets>, context: &Context) -> Result<Self> {
         Ok(Self {
+            caches: Caches::new(context.memory_bytes / 2)?,
+            sealers: Cache::new(SEALERS),
+            ahead: Ahead::new(place.clone(), context.memory_bytes as u64),
+            around: Around::default(),
+            parallel: place.parallel(context.threads),
             place,
             secrets,
-            frames,
-            sealers: Cache::new(SEALERS),
         })
+    }
+
+    pub(crate) fn caches(&self) -> &Caches {
+        &self.caches
+    }
+
+    pub(crate) fn ahead(&self) -> &Ahead {
+        &self.ahead
+    }
+
+    /// Requests that may usefully wait at once.
+    pub(crate) fn parallel(&self) -> usize {
+        self.parallel
+    }
+
+    /// Returns true if a frame is here, or on its way.
+    pub(crate) fn has(&self, frame: &FrameAt) -> bool {
+        let FrameAt {
+            pack,
+            offset,
+            bytes,
+            number,
+        } = frame;
+        self.caches.frames.contains_key(&(*pack, *number)) || self.ahead.has(pack, (*offset).into(), (*bytes).into())
+    }
+
+    /// Returns true if the key of a pack is here.
+    pub(crate) fn is_open(&self, pack: &PackId) -> bool {
+        self.sealers.contains_key(pack)
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -95,25 +115,30 @@ impl Frames {
     }
 
     /// The chunk at `location`, authenticated with its frame, if `check` accepts it; else read again from other shards.
+    ///
+    /// `pack_bytes` returns the length of the pack. It is called only if the request may be widened.
     pub(crate) fn chunk(
         &self,
         location: &Location,
+        pack_bytes: &dyn Fn() -> Option<u64>,
         check: impl Fn(ChunkBytes) -> Result<ChunkBytes>,
     ) -> Result<ChunkBytes> {
         self.place.reading(&location.pack, |_| {
-            let chunk = self.any_chunk(location).and_then(&check);
+            let chunk = self.any_chunk(location, pack_bytes).and_then(&check);
             if chunk.is_err() {
                 // Preamble and frame may be forged; neither must be taken for the one that is read next.
-                self.frames.remove(&(location.pack, location.frame));
+                self.caches.frames.remove(&(location.pack, location.frame));
                 self.sealers.remove(&location.pack);
+                self.ahead.forget(&location.pack);
             }
             chunk
         })
     }
 
-    fn any_chunk(&self, location: &Location) -> Result<ChunkBytes> {
+    fn any_chunk(&self, location: &Location, pack_bytes: &dyn Fn() -> Option<u64>) -> Result<ChunkBytes> {
         let key = (location.pack, location.frame);
-        let frame = self.frames.get_or_insert_with(&key, || self.load(location))?;
+        let load = || self.load(location, pack_bytes);
+        let frame = self.caches.frames.get_or_insert_with(&key, load)?;
         let start = location.chunk_offset as usize;
         Ok(ChunkBytes {
             frame,
@@ -121,22 +146,40 @@ impl Frames {
         })
     }
 
-    fn load(&self, location: &Location) -> Result<Frame> {
+    fn load(&self, location: &Location, pack_bytes: &dyn Fn() -> Option<u64>) -> Result<Frame> {
         let name = Name::pack(&location.pack);
-        let sealer = self.sealers.get_or_insert_with(&location.pack, || self.sealer(&name))?;
-        let range = Range::From {
-            offset: location.frame_offset.into(),
-            len: location.frame_bytes.into(),
-        };
-        let sealed = self.place.get(&name, range)?;
+        let sealed = self.sealed(&name, location, pack_bytes)?;
+        let sealer = self
+            .sealers
+            .get_or_insert_with(&location.pack, || self.sealer(&location.pack, &name))?;
         let frame = sealer
             .open_frame(location.frame, &sealed)
             .map_err(self.place.damaged(&name))?;
         Ok(Arc::new(frame))
     }
 
-    fn sealer(&self, name: &Name) -> Result<Arc<Sealer>> {
-        let end = self.place.get(name, Range::Last(PREAMBLE_GUESS_BYTES))?;
+    /// Returns a frame as it lies in its pack.
+    fn sealed(&self, name: &Name, location: &Location, pack_bytes: &dyn Fn() -> Option<u64>) -> Result<Bytes> {
+        let (offset, len) = (location.frame_offset.into(), location.frame_bytes.into());
+        let take = || self.ahead.take(&location.pack, offset, len);
+        if let Some(sealed) = take() {
+            return Ok(sealed);
+        }
+        if self.place.is_slow()
+            && let Some(wide) = pack_bytes().and_then(|all| self.around.widen(location, all, &self.ahead))
+            && self.ahead.fetch(&[wide], Keep::WhileThereIsRoom).is_some()
+            && let Some(sealed) = take()
+        {
+            return Ok(sealed);
+        }
+        self.place.get(name, Range::From { offset, len })
+    }
+
+    fn sealer(&self, pack: &PackId, name: &Name) -> Result<Arc<Sealer>> {
+        let end = match self.ahead.take_end(pack, PREAMBLE_GUESS_BYTES) {
+            Some(end) => end,
+            None => self.place.get(name, Range::Last(PREAMBLE_GUESS_BYTES))?,
+        };
         let preamble = Preamble::from_end(&end).map_err(self.place.damaged(name))?;
         Ok(Arc::new(
             preamble.frame_sealer(&self.secrets).map_err(self.place.damaged(name))?,

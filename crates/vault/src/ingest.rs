@@ -17,7 +17,7 @@ use drystone_format::codec::{Compression, Compressor};
 use drystone_format::id::ChunkHasher;
 use drystone_format::index_part::{IndexPart, PackTail};
 use drystone_format::keys::Secrets;
-use drystone_format::limits::{DATA_FRAME_BYTES, INDEX_PART_INLINE_BYTES};
+use drystone_format::limits::INDEX_PART_INLINE_BYTES;
 use drystone_format::pack::PackedChunk;
 use drystone_format::seal::{Compressed, PackKind};
 use drystone_store::Name;
@@ -31,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::features::Act;
 use crate::flights::{Flights, FrameId};
 use crate::flow::Flow;
+use crate::frame_size::FrameSize;
 use crate::gc::registration::{Registration, Work};
 use crate::lane::{Lane, TreeWriter};
 use crate::open_frames::OpenFrames;
@@ -44,6 +45,8 @@ use crate::vault::Vault;
 pub struct IngestOptions {
     /// How frames are compressed; a vault may hold frames of every codec.
     pub compression: Compression,
+    /// How large frames become; a vault may hold frames of every size.
+    pub frames: FrameSize,
     /// Where stored bytes are counted.
     pub progress: Arc<Progress>,
     /// Stops the run.
@@ -138,6 +141,7 @@ pub(crate) struct Shared {
     catalog: Arc<Catalog>,
     place: Place,
     compression: Compression,
+    frame_size: FrameSize,
 }
 
 impl Shared {
@@ -234,7 +238,7 @@ impl Shared {
     fn give_back(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let mut spare = self.spare.lock();
-        if spare.len() < self.flow.spare && buffer.capacity() >= DATA_FRAME_BYTES {
+        if spare.len() < self.flow.spare && buffer.capacity() >= self.frame_size.data_bytes() {
             spare.push(buffer);
         }
     }
@@ -330,6 +334,7 @@ impl Vault {
             context: self.context.clone(),
             flow,
             compression: options.compression,
+            frame_size: options.frames,
         });
         Ok(Pipeline {
             threads: start(&shared, &full, (closings, told)),
@@ -429,7 +434,12 @@ impl Ingest {
 
     /// A lane for one thread. Chunks of one lane share frames, so give it neighbouring files.
     pub fn lane(&self) -> Lane {
-        Lane::new(self.pipeline.shared.clone(), None)
+        self.lane_of(self.pipeline.shared.frame_size)
+    }
+
+    /// The same with frames of another size than the run has.
+    pub(crate) fn lane_of(&self, frames: FrameSize) -> Lane {
+        Lane::new(self.pipeline.shared.clone(), frames, None)
     }
 
     /// A writer of one directory's tree; its chunks go through whatever lane it is given.

@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 
 use drystone_format::ChunkId;
 use drystone_format::chunker::Chunker;
-use drystone_format::limits::{DATA_FRAME_BYTES, META_FRAME_BYTES};
 use drystone_format::recipe::{Part, Recipe, RecipeBuilder};
 use drystone_format::seal::PackKind;
 use drystone_format::tree::append_encoded;
@@ -21,6 +20,7 @@ use crate::admit::Claim;
 use crate::commit::Relied;
 use crate::error::{Error, Result};
 use crate::flights::Ticket;
+use crate::frame_size::FrameSize;
 use crate::ingest::Shared;
 use crate::open_frames::OpenFrames;
 
@@ -50,8 +50,9 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(shared: Arc<Shared>, relied: Option<Arc<Relied>>) -> Self {
-        let open = Arc::new(Mutex::new(OpenFrames::new(DATA_FRAME_BYTES, META_FRAME_BYTES)));
+    pub(crate) fn new(shared: Arc<Shared>, frames: FrameSize, relied: Option<Arc<Relied>>) -> Self {
+        let open = OpenFrames::new(frames.data_bytes(), frames.meta_bytes());
+        let open = Arc::new(Mutex::new(open));
         shared.add_lane(&open);
         Self {
             shared,

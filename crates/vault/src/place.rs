@@ -16,6 +16,7 @@ use drystone_index::Index;
 use drystone_store::spread::{Access, PlaceTroubles, Replicated, Spread, SpreadOptions, SpreadPlace};
 use drystone_store::{Kind, Listed, Name, Prefix, Put, Range, Store};
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -232,13 +233,24 @@ impl Place {
         self.store.place()
     }
 
+    /// Returns true if requests wait for a network.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.store.traits().slow
+    }
+
+    /// How many bytes of memory a byte takes while it is read: a spread puts parts together.
+    pub(crate) fn held_while_read(&self) -> f64 {
+        if self.spread.is_some() { 2.0 } else { 1.0 }
+    }
+
+    /// Runs `work` on the runtime, and returns what ends it.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.runtime.spawn(work).abort_handle()
+    }
+
     /// Requests that may usefully wait at once.
     pub(crate) fn parallel(&self, threads: usize) -> usize {
-        if self.store.traits().slow {
-            threads.max(16)
-        } else {
-            threads
-        }
+        if self.is_slow() { threads.max(16) } else { threads }
     }
 
     /// Small objects and ends of packs that may usefully be read at once. Each may take a few MB, so of a slow place
@@ -249,11 +261,6 @@ impl Place {
         } else {
             threads
         }
-    }
-
-    /// Returns true if requests wait for a network.
-    pub(crate) fn is_slow(&self) -> bool {
-        self.store.traits().slow
     }
 
     /// Whether every place that the vault lies at takes part, and lets go of what is deleted: what is seen to be gone is

@@ -16,6 +16,11 @@ use crate::catalog::Catalog;
 use crate::content::{ContentReader, Parts, TreeReader};
 use crate::error::{Error, Result};
 use crate::frames::{ChunkBytes, Frames};
+use crate::reading::caches::Random;
+use crate::reading::pace::Pattern;
+
+/// How often a chunk is looked for anew because gc may have moved it.
+const MOVES_MAX: u32 = 8;
 
 /// Reads one vault; clones share their cache.
 #[derive(Clone)]
@@ -60,13 +65,59 @@ impl Reader {
         self
     }
 
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    pub(crate) fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
+    /// Where it reads, for messages.
+    pub(crate) fn place(&self) -> &str {
+        self.frames.place().name()
+    }
+
+    /// What is kept for files that are read at random.
+    pub(crate) fn random(&self) -> Result<&Random> {
+        self.frames.caches().random()
+    }
+
+    /// Calls `read` with a chunk of a file that is being read like this.
+    pub(crate) fn with_chunk(
+        &self,
+        id: &ChunkId,
+        pattern: Pattern,
+        read: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let chunks = &self.random()?.chunks;
+        match pattern {
+            Pattern::Random => {
+                let load = || self.chunk(id).map(|chunk| Arc::from(&*chunk));
+                read(&chunks.get_or_insert_with(id, load)?)
+            }
+            Pattern::InOrder => match chunks.get(id) {
+                Some(chunk) => read(&chunk),
+                None => read(&self.chunk(id)?),
+            },
+        }
+    }
+
     /// The plaintext of a chunk.
     pub fn chunk(&self, id: &ChunkId) -> Result<ChunkBytes> {
         let asked = Instant::now();
-        let known = self.catalog.synced_with();
-        match self.known_chunk(id) {
-            // What is not where it was may have been moved by gc.
-            Err(error) if error.is_damage() && matches!(self.catalog.follow(&known), Ok(true)) => self.known_chunk(id),
+        let mut known = self.catalog.synced_with();
+        let mut found = self.known_chunk(id);
+        // What is not where it was may have been moved by gc, and again while this thread was stopped.
+        for _ in 0..MOVES_MAX {
+            let is_gone = found.as_ref().is_err_and(Error::is_damage);
+            if !is_gone || !matches!(self.catalog.follow(&known), Ok(true)) {
+                break;
+            }
+            known = self.catalog.synced_with();
+            found = self.known_chunk(id);
+        }
+        match found {
             // A snapshot may be newer than the list of packs: of a backup that ended in between.
             Err(Error::MissingChunk { .. }) if self.is_looked_for(asked)? => self.known_chunk(id),
             found => found,
@@ -85,7 +136,7 @@ impl Reader {
     fn known_chunk(&self, id: &ChunkId) -> Result<ChunkBytes> {
         let missing = || Error::MissingChunk {
             id: *id,
-            place: self.frames.place().name().to_owned(),
+            place: self.place().to_owned(),
             advice: if self.frames.place().lacks_places() {
                 "it may be at the places that are away: see `drystone doctor`"
             } else {
@@ -116,17 +167,18 @@ impl Reader {
     }
 
     fn verified(&self, id: &ChunkId, location: &Location) -> Result<ChunkBytes> {
-        self.frames.chunk(location, |bytes| {
-            if bytes.len() == location.chunk_bytes as usize && self.hasher.id(&bytes) == *id {
-                return Ok(bytes);
-            }
-            let place = self.frames.place().name().to_owned();
-            Err(Error::WrongChunk {
-                id: *id,
-                pack: Name::pack(&location.pack).to_string(),
-                place,
+        self.frames
+            .chunk(location, &|| self.pack_bytes(&location.pack), |bytes| {
+                if bytes.len() == location.chunk_bytes as usize && self.hasher.id(&bytes) == *id {
+                    return Ok(bytes);
+                }
+                let place = self.place().to_owned();
+                Err(Error::WrongChunk {
+                    id: *id,
+                    pack: Name::pack(&location.pack).to_string(),
+                    place,
+                })
             })
-        })
     }
 
     /// Whether a new snapshot may rely on every chunk of this recipe, and on what leads to them, being there; of the data

@@ -140,7 +140,7 @@ impl Vault {
             })?;
         let state = Arc::new(open_state(&dir.join("state.sqlite"))?);
         warnings.extend(standing.warnings());
-        let frames = Frames::new(place.clone(), secrets.clone(), context.memory_bytes / 2)?;
+        let frames = Frames::new(place.clone(), secrets.clone(), &context)?;
         let frames = Arc::new(frames);
         let hasher = ChunkHasher::new(&secrets.dedup_key);
         let epochs = Arc::new(Epochs::new(place.clone(), secrets.clone()));

@@ -14,11 +14,13 @@ use std::time::Duration;
 use drystone_format::codec::Compression;
 use parking_lot::{Condvar, Mutex};
 
-use crate::commit::Commit;
+use crate::commit::{Commit, Relied};
 use crate::error::{Error, Result};
 use crate::features::Act;
+use crate::frame_size::FrameSize;
 use crate::gc::registration::{BEAT, Registration, Work};
 use crate::ingest::{IngestOptions, Pipeline, Shared};
+use crate::lane::Lane;
 use crate::progress::{Cancel, Progress};
 use crate::vault::Vault;
 
@@ -27,6 +29,8 @@ use crate::vault::Vault;
 pub struct WriterOptions {
     /// How frames are compressed.
     pub compression: Compression,
+    /// How large frames become.
+    pub frames: FrameSize,
     /// After what time a pack is closed that is not full, counted from its first frame.
     pub pack_age: Duration,
     /// Where stored bytes are counted.
@@ -39,6 +43,7 @@ impl Default for WriterOptions {
     fn default() -> Self {
         Self {
             compression: Compression::DEFAULT,
+            frames: FrameSize::RANDOM,
             pack_age: Duration::from_secs(5),
             progress: Arc::default(),
             cancel: Cancel::default(),
@@ -56,6 +61,7 @@ pub struct Writer {
 pub(crate) struct Shop {
     vault: Arc<Vault>,
     pipeline: Pipeline,
+    frames: FrameSize,
     registration: Mutex<Arc<Registration>>,
     is_over: Mutex<bool>,
     wake: Condvar,
@@ -74,18 +80,21 @@ impl Vault {
         let registration = Arc::new(Registration::new(self)?);
         let WriterOptions {
             compression,
+            frames,
             pack_age,
             progress,
             cancel,
         } = options;
         let options = IngestOptions {
             compression,
+            frames,
             progress,
             cancel,
         };
         let shop = Arc::new(Shop {
             pipeline: self.pipeline(registration.series.clone(), 0, options, Some(pack_age))?,
             vault: self.clone(),
+            frames,
             registration: Mutex::new(registration),
             is_over: Mutex::new(false),
             wake: Condvar::new(),
@@ -133,6 +142,11 @@ impl Shop {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.pipeline.shared
+    }
+
+    /// A lane of a commit that relies on this.
+    pub(crate) fn lane(&self, relied: &Arc<Relied>) -> Lane {
+        Lane::new(self.shared().clone(), self.frames, Some(relied.clone()))
     }
 
     /// The most bytes that a chunk of file data may have.

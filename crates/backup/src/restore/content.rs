@@ -12,7 +12,7 @@ use drystone_format::ChunkId;
 use drystone_format::id::ChunkHasher;
 use drystone_format::limits::CHUNK_MAX_BYTES;
 use drystone_format::recipe::{Part, Recipe};
-use drystone_vault::{Cancel, Progress, Reader};
+use drystone_vault::{Cancel, Parts, Progress, Reader};
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, ftruncate, seek};
 use rustix::io::{Errno, pread, pwrite};
 
@@ -45,6 +45,28 @@ pub(crate) struct Filling {
     changed: AtomicBool,
 }
 
+/// The stretches of a file, of which shares are made.
+struct Stretches {
+    parts: Parts,
+    /// The next one, which belongs to a later share.
+    pending: Option<(u64, Part)>,
+}
+
+impl Stretches {
+    fn new(parts: Parts) -> Self {
+        Self { parts, pending: None }
+    }
+
+    /// Returns the next stretch that begins before `end`, and its start.
+    fn next_before(&mut self, end: u64) -> Result<Option<(u64, Part)>, Failure> {
+        if self.pending.is_none() && self.parts.offset() < end {
+            let part = self.parts.next().transpose()?;
+            self.pending = part.map(|part| (self.parts.offset() - part.bytes(), part));
+        }
+        Ok(self.pending.take_if(|(at, _)| *at < end))
+    }
+}
+
 /// How filling a file ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
@@ -68,6 +90,10 @@ impl Filling {
     /// Leaves nothing more to be taken.
     pub(crate) fn abort(&self) {
         self.next.store(1 << 63, Ordering::Relaxed);
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= 1 << 63
     }
 
     /// Whether it existed and nothing was written to it.
@@ -127,8 +153,7 @@ impl Filler<'_> {
 
     /// Fills what no other thread has taken yet.
     pub(crate) fn fill(&self, filling: &Filling, recipe: &Recipe, buffer: &mut Vec<u8>) -> Result<Filled, Failure> {
-        let mut parts = self.reader.parts(recipe);
-        let mut pending: Option<(u64, Part)> = None;
+        let mut stretches = Stretches::new(self.reader.parts(recipe));
         loop {
             // A hole may be larger than anybody waits for.
             self.cancel.check()?;
@@ -136,27 +161,44 @@ impl Filler<'_> {
             if start >= recipe.size_bytes {
                 return Ok(Filled::Done);
             }
-            let end = start.saturating_add(SHARE_BYTES);
-            parts.skip_to(start);
-            while pending.is_some() || parts.offset() < end {
-                self.cancel.check()?;
-                let (at, part) = match pending.take() {
-                    Some(pending) => pending,
-                    None => match parts.next().transpose()? {
-                        Some(part) => (parts.offset() - part.bytes(), part),
-                        None => break,
-                    },
-                };
-                if at >= end {
-                    pending = Some((at, part));
-                    break;
-                }
-                // A part belongs to the share in which it begins.
-                if at >= start && self.part(filling, part, at, buffer)? == Filled::Differs {
-                    return Ok(Filled::Differs);
-                }
+            if self.fill_share(filling, &mut stretches, start, buffer)? == Filled::Differs {
+                return Ok(Filled::Differs);
             }
         }
+    }
+
+    /// Fills the share that begins at `start`. Does nothing if another piece has failed.
+    pub(crate) fn fill_piece(
+        &self,
+        filling: &Filling,
+        recipe: &Recipe,
+        start: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Filled, Failure> {
+        if filling.is_aborted() {
+            return Ok(Filled::Done);
+        }
+        let mut stretches = Stretches::new(self.reader.parts(recipe));
+        self.fill_share(filling, &mut stretches, start, buffer)
+    }
+
+    fn fill_share(
+        &self,
+        filling: &Filling,
+        stretches: &mut Stretches,
+        start: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Filled, Failure> {
+        let end = start.saturating_add(SHARE_BYTES);
+        stretches.parts.skip_to(start);
+        while let Some((at, part)) = stretches.next_before(end)? {
+            self.cancel.check()?;
+            // A part belongs to the share in which it begins.
+            if at >= start && self.part(filling, part, at, buffer)? == Filled::Differs {
+                return Ok(Filled::Differs);
+            }
+        }
+        Ok(Filled::Done)
     }
 
     fn part(&self, filling: &Filling, part: Part, offset: u64, buffer: &mut Vec<u8>) -> Result<Filled, Failure> {

@@ -1,6 +1,7 @@
 //! Large files, which several threads fill at once.
 //!
-//! - Every thread that gets a share takes stretches until none is left; whoever lets go of it last completes the file.
+//! - Every thread that gets a share takes stretches until none is left, or one piece of it if the restore is planned; whoever lets go of
+//!   it last completes the file.
 //! - A file that was interrupted stays, so that the next run only has to verify what is there.
 
 use std::os::fd::AsFd;
@@ -43,10 +44,10 @@ impl Share {
 }
 
 impl Work<'_> {
-    /// Helps with a large file; whoever lets go of it last completes it.
-    pub(crate) fn share(&self, share: Arc<Share>, buffer: &mut Vec<u8>) {
+    /// Helps with a large file, or does the piece of it that begins at `piece`; whoever lets go of it last completes it.
+    pub(crate) fn share(&self, share: Arc<Share>, piece: Option<u64>, buffer: &mut Vec<u8>) {
         if !self.is_stopped()
-            && let Err(failure) = self.fill_share(&share, buffer)
+            && let Err(failure) = self.fill_share(&share, piece, buffer)
         {
             match failure.at(|| share.ongoing.dir.path(&share.entry.name)) {
                 Failure::Run(error) => self.stop(error),
@@ -84,7 +85,7 @@ impl Work<'_> {
         self.release(ongoing);
     }
 
-    fn fill_share(&self, share: &Share, buffer: &mut Vec<u8>) -> Result<(), Failure> {
+    fn fill_share(&self, share: &Share, piece: Option<u64>, buffer: &mut Vec<u8>) -> Result<(), Failure> {
         let Share { ongoing, entry, .. } = share;
         let Kind::File(recipe) = &entry.kind else {
             return Ok(());
@@ -111,7 +112,10 @@ impl Work<'_> {
         };
         let filling = filling.clone();
         drop(stage);
-        self.filler.fill(&filling, recipe, buffer)?;
+        match piece {
+            Some(start) => self.filler.fill_piece(&filling, recipe, start, buffer)?,
+            None => self.filler.fill(&filling, recipe, buffer)?,
+        };
         Ok(())
     }
 }

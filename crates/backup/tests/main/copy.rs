@@ -19,7 +19,7 @@ use drystone_format::snapshot::{Origin, Snapshot};
 use drystone_format::tree::{Entry, Kind, Marks};
 use drystone_store::fail::{Fail, Failure as Fails, Fault};
 use drystone_store::{Name, Op, Store};
-use drystone_vault::{Cancel, IngestOptions, NewLock, NewSlot, Progress, Unlock, Vault, generate_key_file};
+use drystone_vault::{Cancel, FrameSize, IngestOptions, NewLock, NewSlot, Progress, Unlock, Vault, generate_key_file};
 
 use crate::compare::{assert_same, listing};
 use crate::round_trip::{make_everything, take};
@@ -130,6 +130,7 @@ fn a_copy_says_which_roots_it_leaves() {
     assert!(all(&from, &to).left_roots.is_empty(), "admitted, and there is none");
     let tree = from.vault.snapshot(&id).unwrap().tree;
     let options = IngestOptions {
+        frames: FrameSize::default(),
         compression: Compression::DEFAULT,
         progress: Arc::default(),
         cancel: Cancel::default(),
@@ -443,6 +444,7 @@ fn a_copy_that_a_writer_only_claims_is_made() {
     let how = how();
     let options = IngestOptions {
         compression: how.compression,
+        frames: FrameSize::default(),
         progress: how.progress.clone(),
         cancel: how.cancel.clone(),
     };

@@ -14,7 +14,7 @@ use drystone_format::snapshot::{Origin, Snapshot, Totals};
 use drystone_format::tree::{Kind, Time};
 use drystone_store::Store;
 use drystone_vault::retention::{Group, Keep};
-use drystone_vault::{Cancel, IngestOptions, NewLock, NewSlot, Progress, Unlock, Vault, generate_key_file};
+use drystone_vault::{Cancel, FrameSize, IngestOptions, NewLock, NewSlot, Progress, Unlock, Vault, generate_key_file};
 
 use crate::round_trip::take;
 use crate::vaults::{Fixture, entry, noise};
@@ -126,6 +126,7 @@ fn publish_zeros(writer: &Vault, base: &Snapshot, zeros: u64, stated: u64) -> Ro
     let stored = writer
         .ingest(IngestOptions {
             compression: how.compression,
+            frames: FrameSize::default(),
             progress: how.progress.clone(),
             cancel: how.cancel.clone(),
         })

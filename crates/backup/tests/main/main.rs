@@ -24,6 +24,7 @@ mod dump;
 mod image;
 mod restore_acl;
 mod restore_basics;
+mod restore_far;
 mod restore_hostile;
 mod restore_names;
 mod restore_stays;

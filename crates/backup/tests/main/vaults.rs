@@ -17,8 +17,8 @@ use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_store::{Memory, Record, Store};
 use drystone_vault::{
-    Cancel, Clock, Context, CreateOptions, Entropy, Ingest, IngestOptions, Lane, NewLock, NewSlot, Progress, Unlock,
-    Vault, generate_key_file,
+    Cancel, Clock, Context, CreateOptions, Entropy, FrameSize, Ingest, IngestOptions, Lane, NewLock, NewSlot, Progress,
+    Unlock, Vault, generate_key_file,
 };
 
 /// A vault with these chunk sizes, and its key.
@@ -114,6 +114,16 @@ impl Fixture {
         self.calls.take();
     }
 
+    /// The same vault through another store, by a program that may take so much memory for caches.
+    pub(crate) fn open_within(&self, store: Arc<dyn Store>, memory_bytes: usize) -> Vault {
+        let unlock = Unlock::key_file(&self.key, "test", None).unwrap();
+        let context = Context {
+            memory_bytes,
+            ..self.vault.context().clone()
+        };
+        Vault::open(store, context, &unlock).unwrap()
+    }
+
     /// The same vault through another store.
     pub(crate) fn open(&self, store: Arc<dyn Store>) -> Vault {
         let unlock = Unlock::key_file(&self.key, "test", None).unwrap();
@@ -123,6 +133,7 @@ impl Fixture {
     fn ingest(&self) -> Ingest {
         let options = IngestOptions {
             compression: Compression::DEFAULT,
+            frames: FrameSize::default(),
             progress: Arc::new(Progress::default()),
             cancel: Cancel::default(),
         };

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, pack_kind};
 use crate::error::{Error, Result};
+use crate::frame_size::FrameSize;
 use crate::gc::live::Keys;
 use crate::gc::registration::Registration;
 use crate::ingest::{Ingest, IngestOptions};
@@ -221,6 +222,7 @@ impl Sweep<'_> {
             }
             let options = IngestOptions {
                 compression: Compression::DEFAULT,
+                frames: FrameSize::default(),
                 progress: self.progress.clone(),
                 cancel: self.cancel.clone(),
             };
@@ -247,7 +249,8 @@ impl Sweep<'_> {
         let runs: Vec<&[Found]> = found.chunk_by(|one, two| one.at.pack == two.at.pack).collect();
         let next = AtomicUsize::new(0);
         let work = || -> Result<()> {
-            let (reader, mut lane) = (self.vault.reader()?, ingest.lane());
+            let reader = self.vault.reader()?;
+            let mut lanes = [FrameSize::STREAM, FrameSize::RANDOM].map(|size| (size, ingest.lane_of(size)));
             while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 for Found { id, at } in *run {
                     self.cancel.check()?;
@@ -255,7 +258,10 @@ impl Sweep<'_> {
                     let kind = self.kind_of(id, pack.as_ref().and_then(pack_kind));
                     match reader.chunk(id) {
                         Ok(bytes) => {
-                            lane.put(kind, &bytes)?;
+                            let size = FrameSize::of_copy(bytes.frame_bytes());
+                            if let Some((_, lane)) = lanes.iter_mut().find(|(of, _)| *of == size) {
+                                lane.put(kind, &bytes)?;
+                            }
                             let mut tally = tally.lock();
                             tally.chunks += 1;
                             tally.bytes += bytes.len() as u64;
@@ -265,7 +271,7 @@ impl Sweep<'_> {
                     }
                 }
             }
-            lane.finish()
+            lanes.into_iter().try_for_each(|(_, lane)| lane.finish())
         };
         let done = parallel::workers(ingest.lanes().min(runs.len()), work);
         done.into_iter().collect()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use drystone_format::codec::Compression;
 use drystone_store::fail::{Failure, Fault};
 use drystone_store::{Fail, Memory, Op};
-use drystone_vault::{Cancel, Error, FillError, Ingest, IngestOptions, Vault};
+use drystone_vault::{Cancel, Error, FillError, FrameSize, Ingest, IngestOptions, Vault};
 
 use crate::support::{Fixture, back_up, check, files, ingest, lines, noise, watched};
 
@@ -130,6 +130,7 @@ fn a_lane_that_is_dropped_keeps_the_run_from_finishing() {
 fn with_cancel(vault: &Vault, cancel: &Cancel) -> Ingest {
     let options = IngestOptions {
         compression: Compression::DEFAULT,
+        frames: FrameSize::default(),
         progress: Arc::default(),
         cancel: cancel.clone(),
     };

@@ -6,7 +6,7 @@ use drystone_store::record::Call;
 use drystone_store::{Memory, Op, Record};
 
 use drystone_format::keys::Role;
-use drystone_vault::{Cancel, GcOptions, IngestOptions, Progress};
+use drystone_vault::{Cancel, FrameSize, GcOptions, IngestOptions, Progress};
 
 use crate::support::{Fixture, add_key, back_up, content, files, ingest, noise, secrets};
 
@@ -249,6 +249,7 @@ fn a_large_vault_makes_large_packs() {
     let stored = |vault_bytes, seed| {
         let options = IngestOptions {
             compression: drystone_format::codec::Compression::new(drystone_format::codec::Codec::None, None).unwrap(),
+            frames: FrameSize::default(),
             progress: Arc::new(Progress::default()),
             cancel: Cancel::default(),
         };

@@ -364,7 +364,7 @@ impl World {
             false => old.len().min(new.len()) as u64,
         };
         let is_clean = |range: Range<u64>| {
-            let meets = |edit: &Range<u64>| edit.start < range.end && range.start < edit.end;
+            let meets = |edit: &Range<u64>| !edit.is_empty() && edit.start < range.end && range.start < edit.end;
             range.end <= tail && !edits.iter().any(meets)
         };
         let sees = |start: u64, end: u64| (start + lookahead).min(end + 1);

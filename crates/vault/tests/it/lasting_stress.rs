@@ -51,8 +51,8 @@ fn commit(writer: &Writer, content: u64) -> bool {
             true
         }
         Ok(_) => true,
-        // Given up over and over: the door tries again later.
-        Err(Error::GivenUp { .. }) => false,
+        // Given up over and over, or what it had stored went with it: the door puts it again later.
+        Err(Error::GivenUp { .. } | Error::MissingChunk { .. }) => false,
         Err(error) => panic!("{content}: {error}"),
     }
 }

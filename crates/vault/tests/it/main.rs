@@ -35,6 +35,8 @@ mod owed;
 mod owners;
 mod pins;
 mod places;
+mod random;
+mod random_damage;
 mod reading;
 mod registrations;
 mod round_trip;

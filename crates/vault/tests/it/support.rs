@@ -27,8 +27,8 @@ use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_store::{Kind as ObjectKind, Memory, Name, Prefix, Store};
 use drystone_vault::ledger::Known;
 use drystone_vault::{
-    Accept, Cancel, CheckOptions, CheckReport, Clock, Context, CreateOptions, Entropy, Finished, Ingest, IngestOptions,
-    NewLock, NewSlot, PieceData, Problems, Progress, Reader, ScrubOptions, ScrubReport, Unlock, Vault,
+    Accept, Cancel, CheckOptions, CheckReport, Clock, Context, CreateOptions, Entropy, Finished, FrameSize, Ingest,
+    IngestOptions, NewLock, NewSlot, PieceData, Problems, Progress, Reader, ScrubOptions, ScrubReport, Unlock, Vault,
     generate_key_file,
 };
 
@@ -280,6 +280,7 @@ fn try_ingest(vault: &Vault) -> drystone_vault::Result<Ingest> {
 pub(crate) fn options() -> IngestOptions {
     IngestOptions {
         compression: Compression::DEFAULT,
+        frames: FrameSize::default(),
         progress: Arc::new(Progress::default()),
         cancel: Cancel::default(),
     }

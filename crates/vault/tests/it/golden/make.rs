@@ -17,8 +17,8 @@ use drystone_format::tree::{Entry, Kind, Marks, Time};
 use drystone_format::{Random, RootId};
 use drystone_store::{Local, Name, Prefix, Range, Store};
 use drystone_vault::{
-    Cancel, CreateOptions, Entropy, GcOptions, Ingest, IngestOptions, Lane, NewEpoch, NewLock, NewSlot, Progress,
-    ScrubOptions, TreeWriter, Vault, generate_key_file,
+    Cancel, CreateOptions, Entropy, FrameSize, GcOptions, Ingest, IngestOptions, Lane, NewEpoch, NewLock, NewSlot,
+    Progress, ScrubOptions, TreeWriter, Vault, generate_key_file,
 };
 
 use super::{describe, directory, key_file};
@@ -171,6 +171,7 @@ fn store_directory(ingest: &Ingest, lane: &mut Lane, mut sources: Vec<Source>) -
 fn back_up(vault: &Vault, codec: Codec, tag: &str, parent: Option<RootId>, sources: Vec<Source>) -> RootId {
     let options = IngestOptions {
         compression: Compression::new(codec, None).unwrap(),
+        frames: FrameSize::default(),
         progress: Arc::new(Progress::default()),
         cancel: Cancel::default(),
     };
