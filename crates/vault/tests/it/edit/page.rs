@@ -77,46 +77,52 @@ fn around_an_edited_page_little_is_read() {
     assert!(mean < 2 * lookahead && max < 5 * lookahead, "{mean} {max}");
 }
 
+/// Bytes before and behind the middle of a large file.
+const AROUND: u64 = 5 << 30;
+/// Bytes in its middle.
+const REAL: usize = 4 << 20;
+
+/// The bytes in the middle of a large file, and what changed; the rest is never asked for.
+struct Middle(Vec<u8>, Vec<Range<u64>>);
+
+impl Edited for Middle {
+    fn size_bytes(&self) -> u64 {
+        2 * AROUND + REAL as u64
+    }
+    fn edit(&mut self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        Ok(self.1.iter().find(|edit| edit.end > offset).cloned())
+    }
+    fn stretch(&mut self, _: u64) -> io::Result<Stretch> {
+        Ok(Stretch::Data(self.size_bytes()))
+    }
+    fn read_at(&mut self, offset: u64, room: &mut [u8]) -> io::Result<usize> {
+        let bytes = &self.0[(offset - AROUND) as usize..];
+        let count = room.len().min(bytes.len());
+        room[..count].copy_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+}
+
+/// Chunks of 32 KiB on average, every tenth part zeros that are longer than a chunk.
+fn made_up(seed: u64) -> Vec<Part> {
+    let (mut parts, mut left) = (Vec::new(), AROUND);
+    while left > 0 {
+        let number = seed + parts.len() as u64;
+        let bytes = left.min((16 << 10) + number * 7919 % (32 << 10));
+        let mut id = [0; 32];
+        id.copy_from_slice(&noise(number, 32));
+        parts.push(match number % 10 {
+            0 => Part::Zeros((bytes + (48 << 10)).min(left)),
+            _ => Part::Chunk { id: ChunkId(id), bytes },
+        });
+        left -= parts.last().map_or(0, Part::bytes);
+    }
+    parts
+}
+
 /// A page in the middle of 10 GB, most of which nobody ever cut: parts are made up, as of a file that is known from elsewhere.
 #[test]
 fn an_edit_of_a_page_in_10_gb_costs_a_path_through_the_recipe() {
-    const AROUND: u64 = 5 << 30;
-    const REAL: usize = 4 << 20;
-    /// The bytes in the middle; the rest is never asked for.
-    struct Middle(Vec<u8>, Vec<Range<u64>>);
-    impl Edited for Middle {
-        fn size_bytes(&self) -> u64 {
-            2 * AROUND + REAL as u64
-        }
-        fn edit(&mut self, offset: u64) -> io::Result<Option<Range<u64>>> {
-            Ok(self.1.iter().find(|edit| edit.end > offset).cloned())
-        }
-        fn stretch(&mut self, _: u64) -> io::Result<Stretch> {
-            Ok(Stretch::Data(self.size_bytes()))
-        }
-        fn read_at(&mut self, offset: u64, room: &mut [u8]) -> io::Result<usize> {
-            let bytes = &self.0[(offset - AROUND) as usize..];
-            let count = room.len().min(bytes.len());
-            room[..count].copy_from_slice(&bytes[..count]);
-            Ok(count)
-        }
-    }
-    /// Chunks of 32 KiB on average, every tenth part zeros that are longer than a chunk.
-    fn made_up(seed: u64) -> Vec<Part> {
-        let (mut parts, mut left) = (Vec::new(), AROUND);
-        while left > 0 {
-            let number = seed + parts.len() as u64;
-            let bytes = left.min((16 << 10) + number * 7919 % (32 << 10));
-            let mut id = [0; 32];
-            id.copy_from_slice(&noise(number, 32));
-            parts.push(match number % 10 {
-                0 => Part::Zeros((bytes + (48 << 10)).min(left)),
-                _ => Part::Chunk { id: ChunkId(id), bytes },
-            });
-            left -= parts.last().map_or(0, Part::bytes);
-        }
-        parts
-    }
     let (_fixture, store, vault) = usual();
     let options = EditOptions {
         reliance: Reliance::SinceLoss(vault.loss_epoch().unwrap()),
