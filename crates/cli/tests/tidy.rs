@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod circles;
 mod promises;
 
 /// Longest file without its unit tests, and with them, lines.
