@@ -3,6 +3,16 @@
 //! - Everything is opened relative to directory descriptors, so neither long paths nor swapped symlinks lead astray.
 //! - Explicit stacks and bounded queues: memory does not grow with depth, file size or the number of files.
 //! - What concerns one file is a problem in the report; the others are done.
+//!
+//! Its rooms, each standing on those above it:
+//!
+//! - `local`: what this machine knows of directories, attributes, owners and limits.
+//! - `cache`: what the last run saw. `scope`: what belongs to a backup.
+//! - `tracked`: what Btrfs says has changed.
+//! - `scan`: looking at directories ahead of the walk, the walk, and what it tells the others.
+//! - `read`: files go into the vault. `tree`: what was walked and read becomes a tree.
+//! - `backup`, `stream`: a run. `browse`: looking into a snapshot.
+//! - `restore`, `dump`, `drill`, `copy`: what is done with one.
 
 mod apply;
 mod backup;
