@@ -3,9 +3,16 @@
 //! - Only packs far from full are folded, so a chunk is copied a few times at most, until it lies in a large pack.
 //! - Nothing is folded unless the copies are fewer packs than their sources.
 
+use std::collections::BTreeSet;
+
 use drystone_format::PackId;
 use drystone_format::limits::{PACK_BYTES, PACK_MIXED_BYTES};
 use drystone_format::seal::PackKind;
+
+use crate::catalog::pack_kind;
+use crate::gc::reserve::Room;
+use crate::gc::run::Run;
+use crate::gc::sweep::{Use, Uses};
 
 /// Packs of more bytes than this are large enough to stay.
 const SMALL_BYTES: u64 = PACK_BYTES as u64 / 2;
@@ -14,19 +21,19 @@ const FOLDED_MIN: usize = 3;
 
 /// A pack that may be folded.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Small {
-    pub(super) pack: PackId,
-    pub(super) bytes: u64,
-    pub(super) kind: PackKind,
+struct Small {
+    pack: PackId,
+    bytes: u64,
+    kind: PackKind,
 }
 
 /// Returns true if a pack of so many bytes is small.
-pub(super) fn is_small(pack_bytes: u64) -> bool {
+fn is_small(pack_bytes: u64) -> bool {
     pack_bytes < SMALL_BYTES
 }
 
 /// The packs to fold out of these small ones: all of them, or none.
-pub(super) fn folded(small: &[Small]) -> &[Small] {
+fn folded(small: &[Small]) -> &[Small] {
     if small.len() >= FOLDED_MIN && small.len() as u64 > copies(small) {
         small
     } else {
@@ -46,6 +53,30 @@ fn copies(small: &[Small]) -> u64 {
     // What a mixed pack holds goes to packs of both kinds.
     let packs = |is_meant: &dyn Fn(PackKind) -> bool| bytes(is_meant).div_ceil(PACK_BYTES as u64);
     packs(&|kind| kind != PackKind::Meta) + packs(&|kind| kind != PackKind::Data)
+}
+
+impl Run<'_> {
+    /// Small packs that become fewer by copying what is live in them, if copying is possible and frees anything.
+    pub(super) fn foldable(&self, uses: &Uses) -> BTreeSet<PackId> {
+        if self.is_partial || self.room == Room::Little || !self.vault.place.removes() {
+            return BTreeSet::new();
+        }
+        let is_meant = |found: &&Use| {
+            found.is_trusted()
+                && found.live_bytes > 0
+                && is_small(found.info.pack_bytes)
+                && !self.may_be_unpublished(&found.info)
+        };
+        let small = uses.values().filter(is_meant).filter_map(|found| {
+            Some(Small {
+                pack: found.info.pack,
+                bytes: found.info.pack_bytes,
+                kind: pack_kind(&found.info)?,
+            })
+        });
+        let small: Vec<Small> = small.collect();
+        folded(&small).iter().map(|small| small.pack).collect()
+    }
 }
 
 #[cfg(test)]

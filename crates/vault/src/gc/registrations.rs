@@ -15,7 +15,7 @@ use drystone_format::ledger::Numbered;
 use drystone_format::root::RootName;
 use drystone_format::{RegistrationId, RootId};
 
-use crate::gc::protocol::Standing;
+use crate::gc::standing::Standing;
 
 /// A presence that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

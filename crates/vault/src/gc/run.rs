@@ -15,18 +15,17 @@ use drystone_format::{PackId, RegistrationId};
 use drystone_index::PackInfo;
 use drystone_store::{Kind, Name, Prefix};
 
-use crate::catalog::{Catalog, pack_kind};
+use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::features::Act;
-use crate::gc::fold::{Small, folded, is_small};
 use crate::gc::live::Keys;
 use crate::gc::mark::{Job, Marker};
 use crate::gc::options::{GcOptions, GcReport};
 use crate::gc::protocol::{self, GcStep, Registered, Registrations, Roots, Standing};
 use crate::gc::registration::Registration;
 use crate::gc::reserve::Room;
-use crate::gc::sweep::{Copied, Sweep, Use, Uses};
+use crate::gc::sweep::{Copied, Sweep, Uses};
 use crate::parallel::each;
 use crate::vault::Vault;
 
@@ -77,7 +76,7 @@ pub(super) struct Run<'a> {
     pub(super) vault: &'a Vault,
     pub(super) options: &'a GcOptions,
     /// Where there is little, nothing is copied: packs go that nothing is live in.
-    room: Room,
+    pub(super) room: Room,
     pub(super) catalog: &'a Arc<Catalog>,
     pub(super) marker: Marker<'a>,
     pub(super) registration: Option<Arc<Registration>>,
@@ -316,31 +315,9 @@ impl<'a> Run<'a> {
     }
 
     /// Returns true if a run that is under way may have stored this pack just now.
-    fn may_be_unpublished(&self, info: &PackInfo) -> bool {
+    pub(super) fn may_be_unpublished(&self, info: &PackInfo) -> bool {
         let (registration, number) = &info.registration;
         *registration != self.own() && self.at_work.may_be_unpublished(registration, *number)
-    }
-
-    /// Small packs that become fewer by copying what is live in them, if copying is possible and frees anything.
-    fn foldable(&self, uses: &Uses) -> BTreeSet<PackId> {
-        if self.is_partial || self.room == Room::Little || !self.vault.place.removes() {
-            return BTreeSet::new();
-        }
-        let is_meant = |found: &&Use| {
-            found.is_trusted()
-                && found.live_bytes > 0
-                && is_small(found.info.pack_bytes)
-                && !self.may_be_unpublished(&found.info)
-        };
-        let small = uses.values().filter(is_meant).filter_map(|found| {
-            Some(Small {
-                pack: found.info.pack,
-                bytes: found.info.pack_bytes,
-                kind: pack_kind(&found.info)?,
-            })
-        });
-        let small: Vec<Small> = small.collect();
-        folded(&small).iter().map(|small| small.pack).collect()
     }
 
     /// Packs with nothing live in them, small ones that are folded, and those with most garbage as far as may be copied.

@@ -13,7 +13,7 @@ use drystone_format::epoch::EpochName;
 use drystone_format::ledger::Numbered;
 use drystone_format::{RegistrationId, RootId};
 
-use crate::gc::protocol::Standing;
+use crate::gc::standing::Standing;
 use crate::ledger::{is_closed, widen};
 
 /// What a writer that takes data in does. Several advances repeat the steps from `Work` to `Look` ([`WriterStep::order`]).

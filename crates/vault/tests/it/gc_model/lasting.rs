@@ -343,7 +343,7 @@ impl State {
     fn state(&mut self, at: usize) {
         let view = self.place.view();
         let kind = KindWord::new("snapshot").unwrap();
-        let seen = self.actors[at].roots.keys().map(|name| (name.numbered(), kind.clone()));
+        let seen = self.actors[at].roots.keys().map(|name| (name.numbered(), kind));
         let change = drystone_vault::ledger::Change {
             seen: seen.collect(),
             configuration: Some(CONFIGURATION),
