@@ -352,11 +352,16 @@ fn publish(to: &Vault, due: &Due, copied: Copied, there: &mut There, finished: &
     there.published(to, due.identity, lost, id);
     // Only an owner can take back what another run was as quick with; elsewhere, and where the place does not take it now, the
     // keep rules count both as one.
-    let is_second = to.role() == Role::Owner
-        && there.refresh(to, due.identity).is_ok()
-        && there.id(&due.identity).is_some_and(|best| best != id);
-    if is_second && to.forget(&[id]).is_ok() {
-        return Ok(None);
+    if to.role() == Role::Owner && there.refresh(to, due.identity).is_ok() {
+        let is_second = there.id(&due.identity).is_some_and(|best| best != id);
+        if is_second && to.forget(&[id]).is_ok() {
+            return Ok(None);
+        }
+        // A run that looked before this copy was there does not know that it is second.
+        let others = there.as_good(&due.identity, lost, id);
+        if !is_second && !others.is_empty() {
+            let _ = to.forget(&others);
+        }
     }
     Ok(Some(id))
 }

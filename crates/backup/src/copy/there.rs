@@ -4,7 +4,7 @@
 //!   cannot, goes by what it published from this machine and is still there; where that is forgotten, a snapshot is copied
 //!   twice.
 //! - Of several copies of one snapshot the best is the one that lost least, then the one with the lowest id: so runs that
-//!   publish the same at once agree which one stays.
+//!   publish the same at once agree which one stays. Each forgets its own copy if it is not the best, and those that are as good if it is.
 
 use std::collections::{HashMap, HashSet};
 
@@ -96,6 +96,13 @@ impl There {
     /// Returns true if the target has this snapshot with no more lost than this.
     pub(crate) fn has(&self, identity: &Identity, lost: u64) -> bool {
         self.best.get(identity).is_some_and(|(before, _)| *before <= lost)
+    }
+
+    /// The other copies of this snapshot that lost as much.
+    pub(crate) fn as_good(&self, identity: &Identity, lost: u64, own: RootId) -> Vec<RootId> {
+        let is_meant =
+            |(id, copy): &(&RootId, &Option<(Identity, u64)>)| **id != own && **copy == Some((*identity, lost));
+        self.known.iter().filter(is_meant).map(|(id, _)| *id).collect()
     }
 
     /// A copy was published.

@@ -19,6 +19,7 @@ const EXAMPLES: &str = "\
 Backups may run meanwhile, here and elsewhere. What one of them may rely on is condemned now and deleted by a \
 later gc; --wait waits for it. A backup that makes no progress from one gc to the next is given up at the third, \
 see --silence. If it lives after all, it fails and has to be repeated. Nothing else is lost.
+Small packs are copied together into fewer, larger ones.
 
 Examples:
   drystone gc --dry-run
