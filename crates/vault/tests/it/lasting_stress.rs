@@ -210,7 +210,7 @@ fn what_open_processes_acknowledge_is_never_missed() {
     );
     assert!(known.len() as u64 > seconds && deleted > 0, "seed {seed}");
     // In a short run no process need be stopped for three runs of gc.
-    assert!(given_up > 0 || seconds < 60, "seed {seed}");
+    assert!(given_up > 0 || seconds <= 60, "seed {seed}");
     for machine in 0..PROCESSES {
         let vault = open(dir.path(), machine);
         let reader = vault.reader().unwrap();
