@@ -236,7 +236,8 @@ impl<'a> Editor<'a> {
 
     /// What of the old file is certain to be cut here as well, in data up to `end`.
     fn reusable(&mut self, end: u64, clean_to: u64) -> Result<Option<Part>, FillError> {
-        let Some(old) = self.old.at(self.at, Whole::LEAVES)? else {
+        let old = self.old.at(self.at, Whole::LEAVES)?;
+        let Some(old) = old.filter(|old| old.start <= self.at) else {
             return Ok(None);
         };
         let is_whole = old.depth == 0 && old.start == self.at && old.part.bytes() <= end - self.at;
