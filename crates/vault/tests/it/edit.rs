@@ -431,6 +431,15 @@ fn how() -> impl Strategy<Value = How> {
 fn edit(old: (&Bytes, &Recipe), new: &Bytes, edits: &[Range<u64>], how: How) -> EditReport {
     let world = world();
     let parts = world.parts(old.1);
+    // That the length changed need not be said.
+    let common = match old.0.len() == new.len() {
+        true => u64::MAX,
+        false => old.0.len().min(new.len()) as u64,
+    };
+    let edits: Vec<Range<u64>> = edits
+        .iter()
+        .map(|edit| edit.start.min(common)..edit.end.min(common))
+        .collect();
     let options = EditOptions {
         reliance: match how.knows_losses {
             true => world.since_now().reliance,
@@ -441,7 +450,7 @@ fn edit(old: (&Bytes, &Recipe), new: &Bytes, edits: &[Range<u64>], how: How) -> 
     let anew = || world.run(|lane| cut_anew(lane, new));
     let before = (how.anew == Anew::Before).then(anew);
     let (report, stored) = world.run(|lane| {
-        let mut file = Now::new(new, edits.to_vec());
+        let mut file = Now::new(new, edits.clone());
         file.read_max = how.read_max;
         let report = lane.edit(&mut world.old(old.1), &mut file, options).unwrap();
         assert_eq!(file.done, new.len() as u64);
@@ -461,7 +470,7 @@ fn edit(old: (&Bytes, &Recipe), new: &Bytes, edits: &[Range<u64>], how: How) -> 
         assert_eq!(report.parts, None);
     }
     if how.read_max == usize::MAX {
-        let to_read = world.bytes_to_read((old.0, &parts), new, edits);
+        let to_read = world.bytes_to_read((old.0, &parts), new, &edits);
         assert_eq!(report.read_bytes, to_read, "bytes to read");
     }
     report
