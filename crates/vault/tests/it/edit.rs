@@ -432,13 +432,13 @@ fn edit(old: (&Bytes, &Recipe), new: &Bytes, edits: &[Range<u64>], how: How) -> 
     let world = world();
     let parts = world.parts(old.1);
     // That the length changed need not be said.
-    let common = match old.0.len() == new.len() {
+    let in_both = match old.0.len() == new.len() {
         true => u64::MAX,
         false => old.0.len().min(new.len()) as u64,
     };
     let edits: Vec<Range<u64>> = edits
         .iter()
-        .map(|edit| edit.start.min(common)..edit.end.min(common))
+        .map(|edit| edit.start.min(in_both)..edit.end.min(in_both))
         .collect();
     let options = EditOptions {
         reliance: match how.knows_losses {
