@@ -68,12 +68,12 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Half of the memory of `context` is for caches. What is fetched ahead may take as much as all of it, on top.
+    /// Half of the memory of `context` is for caches. What is fetched ahead may take seven eighths of it, on top.
     pub(crate) fn new(place: Place, secrets: Arc<Secrets>, context: &Context) -> Result<Self> {
         Ok(Self {
             caches: Caches::new(context.memory_bytes / 2)?,
             sealers: Cache::new(SEALERS),
-            ahead: Ahead::new(place.clone(), context.memory_bytes as u64),
+            ahead: Ahead::new(place.clone(), context.memory_bytes as u64 / 8 * 7),
             around: Around::default(),
             parallel: place.parallel(context.threads),
             place,
@@ -123,15 +123,18 @@ impl Frames {
         pack_bytes: &dyn Fn() -> Option<u64>,
         check: impl Fn(ChunkBytes) -> Result<ChunkBytes>,
     ) -> Result<ChunkBytes> {
-        self.place.reading(&location.pack, |_| {
+        let read = || {
             let chunk = self.any_chunk(location, pack_bytes).and_then(&check);
             if chunk.is_err() {
                 // Preamble and frame may be forged; neither must be taken for the one that is read next.
                 self.caches.frames.remove(&(location.pack, location.frame));
                 self.sealers.remove(&location.pack);
-                self.ahead.forget(&location.pack);
             }
             chunk
+        };
+        self.place.reading(&location.pack, |_| match read() {
+            Err(error) if error.is_damage() && self.ahead.forget(&location.pack) => read(),
+            chunk => chunk,
         })
     }
 

@@ -14,7 +14,7 @@ use drystone_store::{Name, Range};
 use parking_lot::{Condvar, Mutex};
 use tokio::task::AbortHandle;
 
-use super::batch::FrameRange;
+use super::batch::{FrameAt, FrameRange};
 use crate::place::Place;
 
 /// How long what was fetched is kept.
@@ -26,10 +26,13 @@ pub(crate) enum Keep {
     WhileThereIsRoom,
 }
 
-/// Of the largest requests, how many there is room for.
-const REQUESTS_AT_ONCE: f64 = 3.0;
-/// Of the room, how much is for what nobody holds on to: one part of this many.
-const LOOSE_SHARE: u64 = 2;
+/// Of the largest requests, how many find room at once: one is on its way while the other is read.
+const REQUESTS_AT_ONCE: u64 = 2;
+/// What nobody holds takes at most one part of this many of the room.
+const LOOSE_MAX_SHARE: u64 = 2;
+/// What nobody holds makes room for what somebody holds until it has only one part of this many: a restore would else read the same metadata
+/// again and again.
+const LOOSE_KEPT_SHARE: u64 = 4;
 
 enum State {
     Coming,
@@ -63,6 +66,21 @@ impl Sealed {
         self.settled.notify_all();
     }
 
+    /// Returns the bytes if they are here already.
+    fn now(&self) -> Option<Bytes> {
+        match &*self.state.lock() {
+            State::Here(bytes) => Some(bytes.clone()),
+            State::Coming | State::Failed => None,
+        }
+    }
+
+    /// Returns a part of the pack out of `all` of this range.
+    fn part(&self, all: &Bytes, offset: u64, bytes: u64) -> Option<Bytes> {
+        let start = offset.checked_sub(self.offset)? as usize;
+        let end = start + bytes as usize;
+        (end <= all.len()).then(|| all.slice(start..end))
+    }
+
     /// Waits until the bytes are here. Returns `None` if they do not come.
     fn wait(&self) -> Option<Bytes> {
         let mut state = self.state.lock();
@@ -92,7 +110,8 @@ struct Entry {
     /// What it takes of the room.
     cost_bytes: u64,
     sealed: Arc<Sealed>,
-    task: AbortHandle,
+    /// Brings the bytes, unless they were here from the start.
+    task: Option<AbortHandle>,
 }
 
 #[derive(Default)]
@@ -100,6 +119,7 @@ struct Table {
     packs: HashMap<PackId, Vec<Entry>>,
     /// Those that nobody holds on to, oldest first; some of them may be gone.
     loose: VecDeque<(PackId, u64)>,
+    limit_bytes: u64,
     used_bytes: u64,
     loose_bytes: u64,
     next: u64,
@@ -117,27 +137,65 @@ impl Table {
         if entries.is_empty() {
             self.packs.remove(pack);
         }
-        entry.task.abort();
+        if let Some(task) = entry.task {
+            task.abort();
+        }
         self.used_bytes -= entry.cost_bytes;
         if entry.keep == Keep::WhileThereIsRoom {
             self.loose_bytes -= entry.cost_bytes;
         }
     }
 
-    /// Drops loose ranges until there is room for `cost_bytes`. Returns false if there is none even then.
-    fn make_room(&mut self, cost_bytes: u64, keep: Keep, limit_bytes: u64) -> bool {
-        let loose_limit_bytes = limit_bytes / LOOSE_SHARE;
-        let fits = |table: &Self| {
-            let is_within_share = keep == Keep::WhileHeld || table.loose_bytes + cost_bytes <= loose_limit_bytes;
-            table.used_bytes + cost_bytes <= limit_bytes && is_within_share
-        };
-        while !fits(self) {
-            match self.loose.pop_front() {
-                Some((pack, number)) => self.remove(&pack, number),
-                None => return false,
+    /// Returns true if `cost_bytes` more fit, of what is kept like this.
+    fn fits(&self, cost_bytes: u64, keep: Keep) -> bool {
+        let limit_bytes = self.limit_bytes;
+        let held_bytes = self.used_bytes - self.loose_bytes;
+        match keep {
+            Keep::WhileHeld => {
+                let loose_bytes = self.loose_bytes.max(limit_bytes / LOOSE_KEPT_SHARE);
+                held_bytes + cost_bytes + loose_bytes <= limit_bytes
+            }
+            Keep::WhileThereIsRoom => {
+                let loose_bytes = self.loose_bytes + cost_bytes;
+                loose_bytes <= limit_bytes / LOOSE_MAX_SHARE && held_bytes + loose_bytes <= limit_bytes
             }
         }
+    }
+
+    /// Drops loose ranges until there is room for `cost_bytes`. Returns false if there is none even then.
+    fn make_room(&mut self, cost_bytes: u64, keep: Keep) -> bool {
+        let least_bytes = match keep {
+            Keep::WhileHeld => self.limit_bytes / LOOSE_KEPT_SHARE,
+            Keep::WhileThereIsRoom => 0,
+        };
+        while !self.fits(cost_bytes, keep) {
+            let oldest = (self.loose_bytes > least_bytes).then(|| self.loose.pop_front());
+            let Some((pack, number)) = oldest.flatten() else {
+                return false;
+            };
+            self.remove(&pack, number);
+        }
         true
+    }
+
+    /// Adds a range, for which there must be room. Returns the number under which it is known.
+    fn add(&mut self, pack: PackId, keep: Keep, cost_bytes: u64, coming: (Arc<Sealed>, Option<AbortHandle>)) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.used_bytes += cost_bytes;
+        if keep == Keep::WhileThereIsRoom {
+            self.loose_bytes += cost_bytes;
+            self.loose.push_back((pack, number));
+        }
+        let (sealed, task) = coming;
+        self.packs.entry(pack).or_default().push(Entry {
+            number,
+            keep,
+            cost_bytes,
+            sealed,
+            task,
+        });
+        number
     }
 }
 
@@ -152,6 +210,53 @@ pub(crate) struct Ahead {
 pub struct Fetched {
     table: Arc<Mutex<Table>>,
     held: Vec<(PackId, u64)>,
+    bytes: u64,
+}
+
+impl Fetched {
+    /// Returns the memory that it takes, bytes.
+    pub fn held_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Returns true if nothing of it is on its way any more.
+    pub fn is_here(&self) -> bool {
+        let table = self.table.lock();
+        self.held.iter().all(|(pack, number)| {
+            let entries = table.packs.get(pack).into_iter().flatten();
+            let mut held = entries.filter(|entry| entry.number == *number);
+            held.all(|entry| !matches!(*entry.sealed.state.lock(), State::Coming))
+        })
+    }
+
+    /// Keeps only these frames, and frees the rest. Returns `None`, and frees all of it, if some are not here yet or there is no room.
+    pub fn keep_only(self, frames: &[FrameAt]) -> Option<Self> {
+        let table = self.table.clone();
+        let copy = |frame: &FrameAt| {
+            let (offset, bytes) = (u64::from(frame.offset), u64::from(frame.bytes));
+            let sealed = find(&table, &frame.pack, |sealed| sealed.covers(offset, bytes))?;
+            let part = sealed.now().and_then(|all| sealed.part(&all, offset, bytes))?;
+            Some((frame.pack, sealed_here(offset, Bytes::copy_from_slice(&part))))
+        };
+        let copies: Option<Vec<(PackId, Sealed)>> = frames.iter().map(copy).collect();
+        drop(self);
+        let copies = copies?;
+        let bytes = copies.iter().map(|(_, sealed)| sealed.bytes).sum();
+        let mut locked = table.lock();
+        if !locked.make_room(bytes, Keep::WhileHeld) {
+            return None;
+        }
+        let add = |(pack, sealed): (PackId, Sealed)| {
+            let cost_bytes = sealed.bytes;
+            (
+                pack,
+                locked.add(pack, Keep::WhileHeld, cost_bytes, (Arc::new(sealed), None)),
+            )
+        };
+        let held = copies.into_iter().map(add).collect();
+        drop(locked);
+        Some(Self { table, held, bytes })
+    }
 }
 
 impl Drop for Fetched {
@@ -164,7 +269,10 @@ impl Drop for Fetched {
 impl Ahead {
     /// Makes an empty table with room for `limit_bytes`.
     pub(crate) fn new(place: Place, limit_bytes: u64) -> Self {
-        let table = Arc::default();
+        let table = Arc::new(Mutex::new(Table {
+            limit_bytes,
+            ..Table::default()
+        }));
         Self {
             place,
             limit_bytes,
@@ -174,7 +282,13 @@ impl Ahead {
 
     /// Returns the size up to which several requests find room at once, bytes.
     pub(crate) fn request_bytes(&self) -> u64 {
-        (self.limit_bytes as f64 / (REQUESTS_AT_ONCE * self.place.held_while_read())) as u64
+        self.held_max_bytes() / REQUESTS_AT_ONCE
+    }
+
+    /// Returns how many bytes of packs may be held at once.
+    pub(crate) fn held_max_bytes(&self) -> u64 {
+        let room_bytes = self.limit_bytes - self.limit_bytes / LOOSE_KEPT_SHARE;
+        (room_bytes as f64 / self.place.held_while_read()) as u64
     }
 
     /// Begins to fetch these ranges, and does not wait for them. Returns `None` if there is no room for all of them.
@@ -182,31 +296,19 @@ impl Ahead {
         let mut table = self.table.lock();
         let cost = |range: &FrameRange| (range.bytes as f64 * self.place.held_while_read()) as u64;
         let cost_bytes = ranges.iter().map(cost).sum();
-        if !table.make_room(cost_bytes, keep, self.limit_bytes) {
+        if !table.make_room(cost_bytes, keep) {
             return None;
         }
-        let held = ranges.iter().map(|range| {
-            let (number, sealed) = (table.next, Arc::new(sealed(range)));
-            table.next += 1;
-            let entry = Entry {
-                number,
-                keep,
-                cost_bytes: cost(range),
-                task: self.start(range, sealed.clone()),
-                sealed,
-            };
-            table.used_bytes += entry.cost_bytes;
-            if keep == Keep::WhileThereIsRoom {
-                table.loose_bytes += entry.cost_bytes;
-                table.loose.push_back((range.pack, number));
-            }
-            table.packs.entry(range.pack).or_default().push(entry);
-            (range.pack, number)
-        });
-        let held: Vec<_> = held.collect();
+        let add = |range: &FrameRange| {
+            let sealed = Arc::new(sealed(range));
+            let task = Some(self.start(range, sealed.clone()));
+            (range.pack, table.add(range.pack, keep, cost(range), (sealed, task)))
+        };
+        let held: Vec<_> = ranges.iter().map(add).collect();
         Some(Fetched {
             table: self.table.clone(),
             held: if keep == Keep::WhileHeld { held } else { Vec::new() },
+            bytes: cost_bytes,
         })
     }
 
@@ -228,9 +330,7 @@ impl Ahead {
     /// Returns this part of a pack if it was fetched. Waits for it if it is on its way.
     pub(crate) fn take(&self, pack: &PackId, offset: u64, bytes: u64) -> Option<Bytes> {
         let sealed = self.find(pack, |sealed| sealed.covers(offset, bytes))?;
-        let start = (offset - sealed.offset) as usize;
-        let all = sealed.wait()?;
-        (all.len() as u64 == sealed.bytes).then(|| all.slice(start..start + bytes as usize))
+        sealed.part(&sealed.wait()?, offset, bytes)
     }
 
     /// Returns the last bytes of a pack in the same way, at most `bytes` of them.
@@ -260,23 +360,38 @@ impl Ahead {
     }
 
     fn find(&self, pack: &PackId, is_meant: impl Fn(&Sealed) -> bool) -> Option<Arc<Sealed>> {
-        let table = self.table.lock();
-        let mut entries = table.packs.get(pack)?.iter();
-        let entry = entries.find(|entry| is_meant(&entry.sealed))?;
-        Some(entry.sealed.clone())
+        find(&self.table, pack, is_meant)
     }
 
-    /// Drops everything of a pack: its bytes turned out wrong, and other shards may have the right ones.
-    pub(crate) fn forget(&self, pack: &PackId) {
+    /// Drops everything of a pack: some of its bytes turned out wrong. Returns true if there was anything.
+    pub(crate) fn forget(&self, pack: &PackId) -> bool {
         let mut table = self.table.lock();
         let numbers = table.packs.get(pack).into_iter().flatten().map(|entry| entry.number);
         let numbers: Vec<u64> = numbers.collect();
-        numbers.into_iter().for_each(|number| table.remove(pack, number));
+        numbers.iter().for_each(|number| table.remove(pack, *number));
+        !numbers.is_empty()
     }
 
     /// Returns the memory that all of it takes, bytes.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.table.lock().used_bytes
+    }
+}
+
+fn find(table: &Mutex<Table>, pack: &PackId, is_meant: impl Fn(&Sealed) -> bool) -> Option<Arc<Sealed>> {
+    let table = table.lock();
+    let mut entries = table.packs.get(pack)?.iter();
+    let entry = entries.find(|entry| is_meant(&entry.sealed))?;
+    Some(entry.sealed.clone())
+}
+
+fn sealed_here(offset: u64, bytes: Bytes) -> Sealed {
+    Sealed {
+        offset,
+        bytes: bytes.len() as u64,
+        ends_pack: false,
+        state: Mutex::new(State::Here(bytes)),
+        settled: Condvar::new(),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - A walk over trees moves through a metadata pack in small steps. Then requests grow. A single path through a tree jumps, and costs one
 //!   frame at each step.
-//! - A request ends where the next fetched range begins, so that nothing is read twice.
+//! - A request ends where the next fetched range begins. What was fetched is kept sealed for as long as there is room, since a walk comes back
+//!   to a directory after each of those in it.
 
 use std::collections::HashMap;
 
@@ -15,12 +16,16 @@ use super::batch::FrameRange;
 
 /// Requests for frames up to this are widened, bytes: larger frames are file data, for which callers plan.
 const SMALL_FRAME_BYTES: u32 = 256 << 10;
-/// How near to the last request of its pack the next one must be, bytes; and the first width.
-const NEAR_BYTES: u64 = 256 << 10;
+/// How near to the last request of its pack the next one must be, bytes: a few frames of 256 KiB of plaintext.
+const NEAR_BYTES: u64 = 1 << 20;
+/// First width of a request, bytes.
+const WIDTH_BYTES: u64 = 512 << 10;
 /// Widest request, bytes.
 const WIDEST_BYTES: u64 = 4 << 20;
 /// Requests near to each other before they get wider.
 const STEPS: u32 = 2;
+/// Requests to one pack before they get wider, wherever they are: a path through a tree takes fewer.
+const REQUESTS: u32 = 8;
 /// Packs that are followed at once; one more clears the table.
 const PACKS: usize = 64;
 
@@ -29,7 +34,8 @@ const PACKS: usize = 64;
 struct Trail {
     /// Where the last one ended, bytes.
     end: u64,
-    /// How many were near to the one before.
+    /// How many there were, and how many of the last ones were near to the one before.
+    requests: u32,
     steps: u32,
     width_bytes: u64,
 }
@@ -39,7 +45,7 @@ struct Trail {
 pub(crate) struct Around(Mutex<HashMap<PackId, Trail>>);
 
 impl Around {
-    /// Returns the range to read instead of this frame alone, in a pack of this length; `None` for the frame alone.
+    /// Returns the range to fetch for this frame, in a pack of this length; `None` if the frame is none of metadata.
     pub(crate) fn widen(&self, at: &Location, pack_bytes: u64, ahead: &Ahead) -> Option<FrameRange> {
         if at.frame_bytes > SMALL_FRAME_BYTES {
             return None;
@@ -54,29 +60,16 @@ impl Around {
         }
         let trail = trails.entry(at.pack).or_default();
         let is_near = start.abs_diff(trail.end) <= NEAR_BYTES.max(trail.width_bytes);
-        *trail = match is_near {
-            true if trail.steps + 1 >= STEPS => Trail {
-                end,
-                steps: STEPS,
-                width_bytes: (2 * trail.width_bytes).clamp(NEAR_BYTES, WIDEST_BYTES),
-            },
-            true => Trail {
-                steps: trail.steps + 1,
-                end,
-                width_bytes: 0,
-            },
-            false => Trail {
-                end,
-                ..Trail::default()
-            },
+        trail.requests += 1;
+        trail.steps = if is_near { trail.steps + 1 } else { 0 };
+        trail.width_bytes = match trail.steps >= STEPS || trail.requests > REQUESTS {
+            true => (2 * trail.width_bytes).clamp(WIDTH_BYTES, WIDEST_BYTES),
+            false => 0,
         };
-        if trail.width_bytes == 0 {
-            return None;
-        }
         let stop = ahead.next_start(&at.pack, end).unwrap_or(pack_bytes);
         let wide_end = (start + trail.width_bytes).min(stop).min(pack_bytes).max(end);
         trail.end = wide_end;
-        (wide_end > end).then_some(FrameRange {
+        Some(FrameRange {
             pack: at.pack,
             offset: start,
             bytes: wide_end - start,

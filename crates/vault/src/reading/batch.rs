@@ -17,7 +17,7 @@ use crate::reader::Reader;
 
 /// Largest request, bytes: a pack of usual size with its tail comes in one.
 pub(crate) const REQUEST_BYTES: u64 = (PACK_BYTES + 2 * DATA_FRAME_BYTES) as u64;
-/// Largest request of a batch, of which several are under way at once, bytes.
+/// Largest request of a batch, of which each thread has one under way, bytes.
 const BATCH_REQUEST_BYTES: u64 = 4 << 20;
 /// Gap that is read over rather than asked around, bytes: at 20 ms a request and 100 MB/s, a request costs as much as 2 MB, but
 /// several are under way at once.
@@ -201,7 +201,8 @@ impl Reader {
             by_frame.entry(self.frame_of(id)?).or_default().push(position);
         }
         let frames: Vec<FrameAt> = by_frame.keys().flatten().copied().collect();
-        let ranges = self.requests_of(frames, BATCH_REQUEST_BYTES);
+        let fits_bytes = self.frames().ahead().held_max_bytes() / self.frames().parallel().max(1) as u64;
+        let ranges = self.requests_of(frames, BATCH_REQUEST_BYTES.min(fits_bytes));
         let mut groups: Vec<Group> = ranges.into_iter().map(|range| (Some(range), Vec::new())).collect();
         let (mut alone, mut at) = (Vec::new(), 0);
         for (frame, positions) in by_frame {

@@ -93,7 +93,7 @@ fn expected(model: &[u8], offset: u64, bytes: usize) -> &[u8] {
 }
 
 /// The chunks of a file, each with where it begins.
-fn chunks_of(reader: &Reader, recipe: &Recipe) -> Vec<(u64, ChunkId, u64)> {
+pub(crate) fn chunks_of(reader: &Reader, recipe: &Recipe) -> Vec<(u64, ChunkId, u64)> {
     let mut start = 0;
     let mut chunks = Vec::new();
     for part in reader.parts(recipe).map(Result::unwrap) {
@@ -365,7 +365,12 @@ fn a_walk_over_trees_from_afar_takes_several_frames_at_a_time() {
     let (far, far_bytes) = walk(true, &trees);
     assert!(near > 50, "{near} frames");
     assert!(far <= 12, "{far} of {near}");
-    assert!(far_bytes < near_bytes * 3 / 2, "{far_bytes} instead of {near_bytes}");
+    // The first request that is wider than a frame has 512 KiB, more than there is to read here.
+    let wide_bytes = 512 << 10;
+    assert!(
+        far_bytes < near_bytes + wide_bytes,
+        "{far_bytes} instead of {near_bytes}"
+    );
     let (one, one_bytes) = walk(true, &trees[150..151]);
     // One of three chunks is a short walk.
     assert!(one <= 3 && one_bytes < 300 << 10, "{one_bytes} bytes for one tree");
@@ -436,7 +441,7 @@ fn memory_stays_in_its_bounds_whatever_is_read() {
             });
         }
     });
-    // Half of it for caches, as much as all of it for what is fetched ahead.
-    assert!(most.into_inner() <= (4 << 20) + (8 << 20));
+    // Half of it for caches, seven eighths for what is fetched ahead.
+    assert!(most.into_inner() <= (4 << 20) + (7 << 20));
     drop(files);
 }

@@ -1,15 +1,18 @@
 //! Reading at random what is damaged or made up: an error that names the object, for what it concerns alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use drystone_format::ChunkId;
 use drystone_format::limits::RECIPE_DEPTH_MAX;
 use drystone_format::recipe::{Part, Recipe};
-use drystone_store::{Delay, Memory, Name, Store};
-use drystone_vault::{Error, FrameSize};
+use drystone_store::fail::{Failure, Fault};
+use drystone_store::{Delay, Fail, Memory, Name, Op, Prefix, Store};
+use drystone_vault::{Error, FrameSize, Reader};
 use parking_lot::Mutex;
 
-use crate::random::{Stretch, store_files};
+use crate::random::{Stretch, chunks_of, store_files};
+use crate::spread_world::{URLS, World};
 use crate::support::{Fixture, noise};
 
 /// Flips a bit of an object.
@@ -27,19 +30,13 @@ fn a_damaged_frame_costs_its_range_and_no_other() {
         let files = [vec![Stretch::Bytes(noise(1, 1 << 20))]];
         let (recipe, model) = store_files(&vault, FrameSize::new(64 << 10), &files).remove(0);
         let reader = vault.reader().unwrap();
-        let mut chunks = Vec::new();
-        let mut start = 0;
-        for part in reader.parts(&recipe).map(Result::unwrap) {
-            let Part::Chunk { id, bytes } = part else { panic!() };
-            chunks.push((start, id, bytes));
-            start += bytes;
-        }
+        let chunks = chunks_of(&reader, &recipe);
         let frame_of = |id: &ChunkId| reader.frame_of(id).unwrap().unwrap();
         let hurt = frame_of(&chunks[chunks.len() / 2].1);
         let name = Name::pack(&hurt.pack);
         flip(&memory, &name, hurt.offset as usize + 100);
         let store: Arc<dyn Store> = match is_far {
-            true => Arc::new(Delay::new(memory.clone(), std::time::Duration::ZERO)),
+            true => Arc::new(Delay::new(memory.clone(), Duration::ZERO)),
             false => memory.clone(),
         };
         let vault = fixture.elsewhere().open(store).unwrap();
@@ -78,6 +75,77 @@ fn a_damaged_frame_costs_its_range_and_no_other() {
         again.chunks(&ids, &count).unwrap();
         assert_eq!(failed.into_inner(), lost);
     }
+}
+
+/// What `chunks` gives for all of these, which must be right.
+fn assert_all(reader: &Reader, chunks: &[(u64, ChunkId, u64)], model: &[u8]) {
+    let ids: Vec<ChunkId> = chunks.iter().map(|(_, id, _)| *id).collect();
+    let each = |at: usize, chunk: drystone_vault::Result<drystone_vault::ChunkBytes>| {
+        let (start, _, bytes) = chunks[at];
+        assert_eq!(&*chunk.unwrap(), &model[start as usize..][..bytes as usize]);
+    };
+    reader.chunks(&ids, &each).unwrap();
+}
+
+#[test]
+fn what_was_fetched_wrong_or_not_at_all_is_asked_for_again() {
+    let (fixture, memory) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(memory.clone()).unwrap();
+    let files = [vec![Stretch::Bytes(noise(1, 1 << 20))]];
+    let (recipe, model) = store_files(&vault, FrameSize::new(64 << 10), &files).remove(0);
+    let chunks = chunks_of(&vault.reader().unwrap(), &recipe);
+    let faults = [
+        Fault::error(Op::Get, Failure::Unavailable),
+        Fault::short_get(1),
+        Fault::short_get(100_000),
+        Fault::altered_get(),
+    ];
+    for fault in faults {
+        // A range, and the end of the pack.
+        for nth in [1, 2] {
+            let fail = Arc::new(Fail::new(memory.clone()));
+            let far = Arc::new(Delay::new(fail.clone(), Duration::ZERO));
+            let vault = fixture.open(far).unwrap();
+            let reader = vault.reader().unwrap();
+            fail.add(fault.clone().only(Prefix::Packs).nth(nth));
+            assert_all(&reader, &chunks[..100], &model);
+            assert_eq!(vault.loss_epoch().unwrap(), 0, "nothing is taken for damaged");
+        }
+    }
+}
+
+#[test]
+fn shards_that_are_wrong_or_gone_cost_nothing() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let vault = world.create(&fixture, &URLS, (2, 3));
+    let files = [vec![Stretch::Bytes(noise(1, 3 << 20))]];
+    let (recipe, model) = store_files(&vault, FrameSize::RANDOM, &files).remove(0);
+    let chunks = chunks_of(&vault.reader().unwrap(), &recipe);
+    let assert_whole = |world: &World| {
+        let seen: Vec<&str> = world.urls();
+        for url in &seen {
+            world.show(url, |memory| Arc::new(Delay::new(memory, Duration::ZERO)));
+        }
+        let vault = world.open(&fixture.elsewhere(), &seen).unwrap();
+        let reader = vault.reader().unwrap();
+        assert_all(&reader, &chunks, &model);
+        let file = vault.reader().unwrap().file(&recipe).unwrap();
+        let mut all = vec![0; model.len()];
+        assert_eq!(file.read_at(0, &mut all).unwrap(), model.len());
+        assert_eq!(all, model);
+    };
+    assert_whole(&world);
+    let damaged = world.copy();
+    let store = damaged.store("mem://b");
+    for (name, bytes) in store.contents() {
+        if Prefix::Shards.covers(&name) {
+            flip(&store, &name, bytes.len() / 2);
+        }
+    }
+    assert_whole(&damaged);
+    let gone = world.copy();
+    gone.take("mem://a");
+    assert_whole(&gone);
 }
 
 #[test]
