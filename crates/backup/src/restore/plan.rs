@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use drystone_format::PackId;
 use drystone_format::tree::Entry;
-use drystone_vault::{Fetched, FrameAt, Reader};
+use drystone_vault::{Fetched, FrameAt, FrameRange, Reader};
 use parking_lot::{Condvar, Mutex};
 
 use super::dir::Ongoing;
@@ -22,7 +22,7 @@ use super::share::Share;
 /// Sealed bytes that must be known to follow a job before anything is fetched for it: about three packs.
 const LOOKAHEAD_BYTES: u64 = 48 << 20;
 /// Memory that the entries of waiting jobs take at most, bytes.
-const WINDOW_BYTES: usize = 16 << 20;
+const WINDOW_BYTES: usize = 8 << 20;
 /// Memory of a job beside its entries, bytes.
 const JOB_BYTES: usize = 200;
 /// Memory of a frame that is wanted, bytes.
@@ -171,7 +171,10 @@ impl<'a> Plan<'a> {
     }
 
     fn fetch_while(&mut self, is_ripe: impl Fn(&Self, usize) -> bool) {
-        while self.begun < self.window.len() && is_ripe(self, self.begun) && self.begin(self.begun) {
+        while self.begun < self.window.len() && is_ripe(self, self.begun) {
+            if !self.begin_in_room(self.begun) {
+                return;
+            }
             self.begun += 1;
         }
     }
@@ -194,6 +197,11 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// Begins to fetch what a job wants, and makes room for it by freeing what is not wanted. Returns false if there was too little.
+    fn begin_in_room(&mut self, at: usize) -> bool {
+        self.begin(at) || self.compact() && self.begin(at)
+    }
+
     /// Begins to fetch what a job wants. Returns false if there was no room for all of it.
     fn begin(&mut self, at: usize) -> bool {
         let frames = self.window.get(at).map(|waiting| waiting.frames.clone());
@@ -202,7 +210,7 @@ impl<'a> Plan<'a> {
 
     /// Begins to fetch a frame, with all that the window wants beside it. Returns false if there was no room.
     fn fetch(&mut self, frame: &FrameAt) -> bool {
-        let Some(pack) = self.wanted.get_mut(&frame.pack) else {
+        let Some(pack) = self.wanted.get(&frame.pack) else {
             return true;
         };
         let is_begun = pack.get(frame).is_none_or(|wanted| wanted.fetched.is_some());
@@ -214,38 +222,98 @@ impl<'a> Plan<'a> {
         let Some(range) = ranges.iter().find(|range| range.covers(frame)) else {
             return true;
         };
+        self.fetch_range(range)
+    }
+
+    /// Begins to fetch a range, for all that want it. Returns false if there was no room.
+    fn fetch_range(&mut self, range: &FrameRange) -> bool {
         let Some(fetched) = self.reader.fetch_held(range).map(Arc::new) else {
             return false;
         };
-        for (_, wanted) in pack.iter_mut().filter(|(frame, _)| range.covers(frame)) {
+        let wanted = self.wanted.get_mut(&range.pack).into_iter().flatten();
+        for (_, wanted) in wanted.filter(|(frame, _)| range.covers(frame)) {
             wanted.fetched.get_or_insert_with(|| fetched.clone());
         }
         true
     }
 
-    /// Begins to fetch what the first job wants. Makes room: waits for jobs at work, then drops what was fetched for later jobs.
+    /// Frees what was fetched between the frames that are still wanted, where that is most of it. Returns true if it freed anything.
+    fn compact(&mut self) -> bool {
+        let mut ranges: HashMap<*const Fetched, (u64, Vec<FrameAt>)> = HashMap::new();
+        for (frame, wanted) in self.wanted.values().flatten() {
+            if let Some(fetched) = &wanted.fetched {
+                let (bytes, frames) = ranges.entry(Arc::as_ptr(fetched)).or_default();
+                *bytes += u64::from(frame.bytes);
+                frames.push(*frame);
+            }
+        }
+        let mut has_freed = false;
+        for (wanted_bytes, frames) in ranges.into_values() {
+            has_freed |= self.keep_only(wanted_bytes, &frames);
+        }
+        has_freed
+    }
+
+    /// Frees all but these frames of the range that they came in, unless a job at work holds it.
+    fn keep_only(&mut self, wanted_bytes: u64, frames: &[FrameAt]) -> bool {
+        let wanted = self.wanted.values_mut().flatten();
+        let is_meant = |frame: &FrameAt| frames.binary_search(frame).is_ok();
+        let held = wanted.filter(|(frame, _)| is_meant(frame));
+        let mut held: Vec<&mut Option<Arc<Fetched>>> = held.map(|(_, wanted)| &mut wanted.fetched).collect();
+        let Some(range) = held.first().and_then(|fetched| fetched.as_ref()) else {
+            return false;
+        };
+        let is_dense = 2 * wanted_bytes > range.held_bytes();
+        if is_dense || !range.is_here() || Arc::strong_count(range) > held.len() {
+            return false;
+        }
+        let mut taken: Vec<Arc<Fetched>> = held.iter_mut().filter_map(|fetched| fetched.take()).collect();
+        let range = taken.pop();
+        drop(taken);
+        let kept = range
+            .and_then(Arc::into_inner)
+            .and_then(|range| range.keep_only(frames));
+        let kept = kept.map(Arc::new);
+        held.into_iter().for_each(|fetched| fetched.clone_from(&kept));
+        true
+    }
+
+    /// Begins to fetch what the first job wants. Makes room: waits for jobs at work, then fetches less, then drops what was fetched for
+    /// later jobs.
     fn begin_first(&mut self) {
         loop {
             let ended = self.flight.ended();
-            if self.begin(0) {
+            if self.begin_in_room(0) {
                 return;
             }
             if !self.flight.wait(ended) {
                 break;
             }
         }
-        let first = self
-            .window
-            .front()
-            .map(|waiting| waiting.frames.clone())
-            .unwrap_or_default();
+        let waiting = self.window.front().map(|waiting| waiting.frames.clone());
+        let first = waiting.unwrap_or_default();
+        if self.begin_alone(&first) {
+            return;
+        }
         for (frame, wanted) in self.wanted.values_mut().flatten() {
             if first.binary_search(frame).is_err() {
                 wanted.fetched = None;
             }
         }
         // What finds no room even now is read frame by frame.
-        self.begin(0);
+        self.begin_alone(&first);
+    }
+
+    /// Begins to fetch these frames, and nothing that is wanted beside them. Returns false if there was no room for all of them.
+    fn begin_alone(&mut self, frames: &[FrameAt]) -> bool {
+        let wanted = &self.wanted;
+        let is_open = |frame: &&FrameAt| {
+            let wanted = wanted.get(&frame.pack).and_then(|pack| pack.get(*frame));
+            wanted.is_some_and(|wanted| wanted.fetched.is_none())
+        };
+        let open = frames.iter().filter(is_open).copied().collect();
+        let ranges = self.reader.requests(open);
+        ranges.iter().all(|range| self.fetch_range(range))
     }
 
     /// Takes the frames of a job that leaves the window.
