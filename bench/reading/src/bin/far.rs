@@ -54,6 +54,11 @@ fn main() {
     let calls = record.take();
     let gets = calls.iter().filter(|call| call.op == Op::Get);
     let bytes: u64 = gets.clone().map(|call| call.bytes).sum();
+    if std::env::var_os("FAR_EACH").is_some() {
+        for call in gets.clone() {
+            println!("{} {}", &call.name[..14], call.bytes);
+        }
+    }
     println!(
         "restored {} files, {:.0} MB, {} problems in {took:.2} s, {:.2} CPU s, {} requests of {:.1} MB in all, peak {} MiB",
         report.files,

@@ -1,7 +1,7 @@
 //! `random FILE WORK`: stores a file in frames of several sizes, each in a vault of its own, and reads 4 KiB of it here and there.
 //!
 //! - `warm`: out of 4 MiB of the file that were read before. `cold`: anywhere in the file, which the caches do not hold; once with the
-//!   packs in the page cache, once without. `in order`: the whole file in steps of 128 KiB.
+//!   packs in the page cache, once without. `in order`: the whole file in steps of 128 KiB; `as a stream`: by chunks, as restore reads.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -74,15 +74,19 @@ fn evict(work: &Path) {
     }
 }
 
-fn reads(file: &FileReader, count: u64, seed: u64, range: std::ops::Range<u64>) -> Vec<Duration> {
+/// Reads pages of a range, prints how long that took: by the clock, and in processor time a read, which holds still on a busy machine.
+fn reads(file: &FileReader, count: u64, seed: u64, range: std::ops::Range<u64>, what: &str) {
     let (mut dice, mut page) = (Dice::new(seed), [0; PAGE as usize]);
+    let cpu_began = cpu();
     let read = |_| {
         let at = range.start + dice.below((range.end - range.start) / PAGE) * PAGE;
         let began = Instant::now();
         file.read_at(at, &mut page).unwrap();
         began.elapsed()
     };
-    (0..count).map(read).collect()
+    let times: Vec<Duration> = (0..count).map(read).collect();
+    let cpu_us = (cpu() - cpu_began).as_secs_f64() * 1e6 / count as f64;
+    println!("  {what:<18} {}  CPU {cpu_us:8.1} us", shown(times));
 }
 
 fn measure(path: &Path, work: &Path, frames: FrameSize, name: &str) {
@@ -108,25 +112,33 @@ fn measure(path: &Path, work: &Path, frames: FrameSize, name: &str) {
     for at in (hot.start..hot.end).step_by(PAGE as usize) {
         file.read_at(at, &mut [0; PAGE as usize]).unwrap();
     }
-    println!("  warm, page cache   {}", shown(reads(&file, 20_000, 1, hot.clone())));
+    reads(&file, 100_000, 1, hot.clone(), "warm");
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4).map(|seed| scope.spawn({ let (file, hot) = (&file, hot.clone()); move || reads(file, 20_000, seed + 2, hot) })).collect();
-        let all: Vec<Duration> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
-        println!("  warm, 4 threads    {}", shown(all));
+        for seed in 0..4 {
+            let (file, hot) = (&file, hot.clone());
+            scope.spawn(move || reads(file, 100_000, seed + 2, hot, "warm, 4 threads"));
+        }
     });
-    reads(&file, 100, 6, all.clone());
-    println!("  cold, page cache   {}", shown(reads(&file, 2_000, 7, all.clone())));
+    reads(&file, 2_000, 7, all.clone(), "cold, page cache");
     let (file, _vault) = open();
-    reads(&file, 10, 8, all.clone());
     evict(work);
-    println!("  cold, disk         {}", shown(reads(&file, 500, 9, all.clone())));
-    let (file, _vault) = open();
-    let (began, cpu_began, mut out) = (Instant::now(), cpu(), vec![0; 128 << 10]);
-    for at in (0..file.len()).step_by(out.len()) {
-        file.read_at(at, &mut out).unwrap();
-    }
+    reads(&file, 500, 9, all.clone(), "cold, disk");
+    let (file, vault) = open();
     let mb = file.len() as f64 / 1e6;
-    println!("  in order           {:.0} MB/s, {:.2} CPU s a GB", mb / began.elapsed().as_secs_f64(), (cpu() - cpu_began).as_secs_f64() / mb * 1e3);
+    let in_order = |what: &str, read: &mut dyn FnMut()| {
+        let (began, cpu_began) = (Instant::now(), cpu());
+        read();
+        let (s, cpu_s) = (began.elapsed().as_secs_f64(), (cpu() - cpu_began).as_secs_f64());
+        println!("  {what:<18} {:.0} MB/s, {:.2} CPU s a GB", mb / s, cpu_s / mb * 1e3);
+    };
+    in_order("in order", &mut || {
+        let mut out = vec![0; 128 << 10];
+        for at in (0..file.len()).step_by(out.len()) {
+            file.read_at(at, &mut out).unwrap();
+        }
+    });
+    let mut content = vault.reader().unwrap().content(&recipe);
+    in_order("as a stream", &mut || while content.next_piece().unwrap().is_some() {});
 }
 
 fn main() {
@@ -135,7 +147,7 @@ fn main() {
         eprintln!("usage: random FILE WORK");
         std::process::exit(2);
     };
-    for kib in [64, 128, 256, 512, 2048] {
+    for kib in [64, 128, 256, 2048] {
         measure(&file, &work, FrameSize::new(kib << 10), &format!("frames of {kib} KiB"));
     }
 }
