@@ -16,7 +16,7 @@ use crate::id::{ChunkId, PackId, VaultId};
 use crate::index_part::Numbered;
 use crate::keys::{Role, Secrets, VerifyKey};
 use crate::limits::{FORMAT_VERSION, INDEX_BLOCK_CHUNKS, INDEX_BLOCK_PACKS, INDEX_MAX_BYTES, INDEX_TAIL_MAX_BYTES};
-use crate::pack::{LockedFrames, Tail};
+use crate::pack::{self, LockedFrames, Tail};
 use crate::random::{Random, array};
 use crate::seal::{PackKind, Sealer, Suite};
 
@@ -81,7 +81,11 @@ pub enum Verified {
 impl RunPack {
     /// What a run says of the pack with this tail.
     pub fn new(id: PackId, bytes: u64, tail: &Tail, verified: Verified) -> Self {
-        let preamble = &tail.preamble;
+        Self::of_preamble(id, bytes, &tail.preamble, verified)
+    }
+
+    /// The same of the pack with this preamble. If it is not authenticated, the caller has compared what it says of the signer.
+    pub fn of_preamble(id: PackId, bytes: u64, preamble: &pack::Preamble, verified: Verified) -> Self {
         Self {
             id,
             bytes,

@@ -3,6 +3,7 @@
 //! - Opening compares the packs at the place with those in the index: new ones are read (their tails only, or the index parts that list
 //!   them), vanished or truncated ones are forgotten. The same happens again when a part of the index turns out to be damaged.
 //! - A pack found damaged stays readable as far as it goes, but nothing new relies on it.
+//! - Opening waits for the first who needs it: who only reads a little, from afar, goes by index runs (`far.rs`) as long as that is enough.
 //! - No object that somebody put at the place keeps the catalog from opening: what cannot be read is a problem.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -31,12 +32,15 @@ use crate::problem::Problems;
 use crate::unreadable::{Unreadable, is_final, is_no_pack};
 use crate::vault::Vault;
 
+mod opening;
 mod parts;
 mod tails;
 mod trust;
 
+use opening::Opening;
 use parts::Parts;
-use tails::{entries, owner_bit, read_tail, spans};
+use tails::{entries, owner_bit};
+pub(crate) use tails::{read_tail, spans};
 
 /// Set in the index's pack kind when an owner wrote the pack.
 const BY_OWNER: u8 = 0x80;
@@ -77,6 +81,7 @@ pub(crate) struct Catalog {
     looked_in_vain: Mutex<Option<Instant>>,
     /// When the last list was begun that somebody waited for.
     list_begun: Mutex<Option<Instant>>,
+    opening: Opening,
 }
 
 /// How long nobody lists the packs again for a chunk that is missed, after that was of no use.
@@ -87,14 +92,16 @@ const WORTHLESS_MAX: usize = 10_000;
 const STATS_MAX: usize = 1000;
 
 impl Catalog {
-    /// Opens the index in `dir`, and brings it in step with the place.
+    /// Opens the index in `dir`, which is yet to be brought in step with the place.
     pub(crate) fn open(vault: &Vault, dir: &Path) -> Result<Self> {
         Self::open_with(vault, dir, Some(Parts::new(vault)))
     }
 
-    /// The same, from the ends of the packs alone.
+    /// The same, and brings it in step from the ends of the packs alone.
     pub(crate) fn open_without_parts(vault: &Vault, dir: &Path) -> Result<Self> {
-        Self::open_with(vault, dir, None)
+        let catalog = Self::open_with(vault, dir, None)?;
+        catalog.ensure_synced()?;
+        Ok(catalog)
     }
 
     fn open_with(vault: &Vault, dir: &Path, parts: Option<Parts>) -> Result<Self> {
@@ -102,7 +109,7 @@ impl Catalog {
         let index = Arc::new(Index::open(dir, Options { memory_bytes })?);
         vault.place.hint_sizes(&index);
         vault.watch_for_forged();
-        let catalog = Self {
+        Ok(Self {
             index,
             losses: Losses::open(vault.state().clone(), dir, vault.context.clock.clone())?,
             place: vault.place.clone(),
@@ -125,11 +132,8 @@ impl Catalog {
             syncing: Mutex::new(()),
             looked_in_vain: Mutex::new(None),
             list_begun: Mutex::new(None),
-        };
-        catalog.sync()?;
-        catalog.load_verified()?;
-        vault.recall_forged(&catalog)?;
-        Ok(catalog)
+            opening: Opening::new(vault),
+        })
     }
 
     /// Brings the index in step with the packs at the place.
@@ -231,8 +235,7 @@ impl Catalog {
     pub(crate) fn refresh(&self) -> Result<()> {
         let _one_at_a_time = self.syncing.lock();
         self.index.refresh()?;
-        self.sync()?;
-        self.load_verified()
+        self.sync_fully()
     }
 
     /// Reads packs again that earlier runs could not read: somebody may have mended one.
@@ -347,6 +350,7 @@ impl Catalog {
 
     /// The first place of a chunk in a pack that is `wanted`, even if a part of the index is found damaged meanwhile.
     fn find(&self, id: &ChunkId, wanted: &dyn Fn(&PackInfo) -> bool) -> Result<Option<Location>> {
+        self.ensure_synced()?;
         match self.index.get_where(id, wanted)? {
             None if self.mend()? => Ok(self.index.get_where(id, wanted)?),
             found => Ok(found),
@@ -365,6 +369,9 @@ impl Catalog {
 
     /// Where to read a chunk, best place first; anything will do, since what is read is verified.
     pub(crate) fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
+        if let Some(location) = self.seen_from_afar(id) {
+            return Ok(Some(location));
+        }
         match self.find(id, &|_| true)? {
             Some(location) if self.losses.is_damaged(&location.pack) => match self.locate_sound(id)? {
                 None => {

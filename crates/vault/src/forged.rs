@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use drystone_format::{PackId, PlaceId};
-use drystone_index::State;
+use drystone_index::{Index, State};
+use parking_lot::Mutex;
 
-use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::losses::{flat, stored_packs};
+use crate::place::Place;
 use crate::repair::UNSOUND;
 use crate::vault::Vault;
 
@@ -78,25 +79,22 @@ impl Vault {
             let _ = note(&state, pack, places);
         }));
     }
+}
 
-    /// Tells the spread what earlier runs found, as far as the packs are still there.
-    pub(crate) fn recall_forged(&self, catalog: &Catalog) -> Result<()> {
-        let Some(spread) = self.place.as_spread() else {
-            return Ok(());
-        };
-        let _one_at_a_time = self.noting.lock();
-        let all = rows(self.state())?;
-        let kept: Vec<_> = all
-            .iter()
-            .copied()
-            .filter(|(_, pack)| catalog.index.has_pack(pack).is_some())
-            .collect();
-        if kept.len() < all.len() {
-            store(self.state(), &kept)?;
-        }
-        for (place, pack) in kept {
-            spread.recall_forged(&place, &pack);
-        }
-        Ok(())
+/// Tells the spread what earlier runs found, as far as the packs are still there.
+pub(crate) fn recall_forged(place: &Place, state: &State, noting: &Mutex<()>, index: &Index) -> Result<()> {
+    let Some(spread) = place.as_spread() else {
+        return Ok(());
+    };
+    let _one_at_a_time = noting.lock();
+    let all = rows(state)?;
+    let is_there = |(_, pack): &(PlaceId, PackId)| index.has_pack(pack).is_some();
+    let kept: Vec<_> = all.iter().copied().filter(is_there).collect();
+    if kept.len() < all.len() {
+        store(state, &kept)?;
     }
+    for (place, pack) in kept {
+        spread.recall_forged(&place, &pack);
+    }
+    Ok(())
 }

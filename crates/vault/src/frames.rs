@@ -114,6 +114,15 @@ impl Frames {
         &self.place
     }
 
+    /// Takes the key of a pack from who has it, unless it is known.
+    pub(crate) fn know(&self, pack: &PackId, sealer: impl FnOnce() -> Option<Sealer>) {
+        if !self.sealers.contains_key(pack)
+            && let Some(sealer) = sealer()
+        {
+            self.sealers.insert(*pack, Arc::new(sealer));
+        }
+    }
+
     /// The chunk at `location`, authenticated with its frame, if `check` accepts it; else read again from other shards.
     ///
     /// `pack_bytes` returns the length of the pack. It is called only if the request may be widened.

@@ -17,6 +17,7 @@ mod remains;
 mod reserve;
 mod roots;
 mod run;
+mod runs;
 mod standing;
 mod sweep;
 mod waiting;

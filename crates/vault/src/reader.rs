@@ -152,8 +152,7 @@ impl Reader {
                 Err(error) => return Err(error),
             };
             if !error.is_absence() {
-                // Best effort: what can be read is given out even if nothing can be written down.
-                let _ = self.catalog.losses.mark_damaged(&location.pack);
+                self.catalog.mark_damaged(&location.pack);
             }
             tried.push(location.pack);
             location = match self.catalog.locate_beside(id, &tried)? {

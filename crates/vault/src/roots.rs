@@ -33,6 +33,11 @@ impl RootNames {
         }
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<RootName> {
+        self.0.lock().values().flatten().copied().collect()
+    }
+
     fn get(&self, id: &RootId) -> Vec<RootName> {
         self.0.lock().get(id).into_iter().flatten().copied().collect()
     }

@@ -25,6 +25,7 @@ use crate::catalog::Catalog;
 use crate::config::{InForce, Standing};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::far::Far;
 use crate::frames::Frames;
 use crate::gc::epochs::Epochs;
 use crate::gc::protocol;
@@ -305,6 +306,13 @@ impl Vault {
 
     /// What lies where; the first call compares it with the packs at the place.
     pub(crate) fn catalog(&self) -> Result<&Arc<Catalog>> {
+        let catalog = self.opened_catalog()?;
+        catalog.ensure_synced()?;
+        Ok(catalog)
+    }
+
+    /// The same, perhaps not compared with anything yet.
+    fn opened_catalog(&self) -> Result<&Arc<Catalog>> {
         if let Some(catalog) = self.catalog.get() {
             return Ok(catalog);
         }
@@ -315,13 +323,28 @@ impl Vault {
         self.catalog.get().ok_or(Error::Stopped)
     }
 
-    /// The same, compared with the place now and not only when it was opened.
+    /// The catalog for who reads: compared with the place, or with index runs to go by until that is needed.
+    fn catalog_for_reading(&self) -> Result<&Arc<Catalog>> {
+        let catalog = self.opened_catalog()?;
+        if catalog.is_synced() || catalog.looks_from_afar() {
+            return Ok(catalog);
+        }
+        match Far::new(self, catalog, &self.frames)? {
+            Some(far) => catalog.look_from_afar(Arc::new(far)),
+            None => catalog.ensure_synced()?,
+        }
+        Ok(catalog)
+    }
+
+    /// The same as [`catalog`](Self::catalog), compared with the place now and not only when it was opened.
     pub(crate) fn fresh_catalog(&self) -> Result<&Arc<Catalog>> {
         self.follow_keys()?;
-        if let Some(catalog) = self.catalog.get() {
-            catalog.refresh()?;
+        let catalog = self.opened_catalog()?;
+        match catalog.is_synced() {
+            true => catalog.refresh()?,
+            false => catalog.ensure_synced()?,
         }
-        self.catalog()
+        Ok(catalog)
     }
 
     /// Where runs on this machine say that they live.
@@ -352,7 +375,7 @@ impl Vault {
     /// Reads chunks, files and trees; a writer's credential gets an error at the first of them.
     pub fn reader(&self) -> Result<Reader> {
         Ok(Reader::new(
-            self.catalog()?.clone(),
+            self.catalog_for_reading()?.clone(),
             self.frames.clone(),
             self.hasher.clone(),
         ))

@@ -69,6 +69,7 @@ impl Gc {
             gaps: if self.without_missing { Gaps::Accept } else { Gaps::Keep },
             progress,
             cancel: app.cancel.clone(),
+            ..GcOptions::default()
         });
         drop(shown);
         let report = report?;

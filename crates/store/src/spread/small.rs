@@ -116,16 +116,25 @@ impl Core {
         }
     }
 
-    /// A part of a small object; the whole of it is read, since only that can be judged.
+    /// A part of a small object; the whole of it is read, since only that can be judged. A part of a piece of the index is read
+    /// alone, and not judged: pieces are large, and their readers hold each part against a hash that an owner has signed.
     pub(super) async fn get_small(self: &Arc<Self>, name: &Name, range: Range) -> Result<Bytes> {
+        if matches!(name.kind(), Kind::Index(..)) && range != Range::All {
+            return self.first_copy(name, range).await;
+        }
         let whole = self.whole_small(name).await?;
         let (offset, len) = range.resolve(name, &self.label, whole.len() as u64)?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         Ok(whole.slice(start..start + len))
     }
 
-    /// The first sound copy, the best place asked first. Those that rest are asked only if it depends on them.
     async fn whole_small(self: &Arc<Self>, name: &Name) -> Result<Bytes> {
+        self.first_copy(name, Range::All).await
+    }
+
+    /// The first copy, of all of it the first sound one, the best place asked first. Those that rest are asked only if it depends on
+    /// them.
+    async fn first_copy(self: &Arc<Self>, name: &Name, range: Range) -> Result<Bytes> {
         let (ready, rest): (Vec<_>, Vec<_>) = self.readable(name).into_iter().partition(|place| place.is_ready());
         let absent = self.places.iter().filter(|place| place.store().is_none()).count();
         let resting = rest.iter().filter(|place| place.spare == 0).count();
@@ -134,7 +143,10 @@ impl Core {
             let attempt = |place: &Arc<Place>| {
                 let (core, asked, name) = (Arc::clone(self), Arc::clone(place), name.clone());
                 Attempt::new(Some(place), async move {
-                    let copy = core.copy_at(&asked, &name).await;
+                    let copy = match range {
+                        Range::All => core.copy_at(&asked, &name).await,
+                        part => asked.get(&name, part).await,
+                    };
                     copy.map_err(|error| vec![asked.failure(error)])
                 })
             };

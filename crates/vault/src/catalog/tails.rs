@@ -29,7 +29,7 @@ pub(super) fn entries(pack: PackId, pack_bytes: u64, tail: &Tail) -> PackEntries
     }
 }
 
-pub(super) fn spans(frames: &[FrameInfo]) -> Vec<(ChunkId, Span)> {
+pub(crate) fn spans(frames: &[FrameInfo]) -> Vec<(ChunkId, Span)> {
     let mut chunks = Vec::with_capacity(frames.iter().map(|frame| frame.chunks.len()).sum());
     for (number, frame) in frames.iter().enumerate() {
         let mut chunk_offset = 0;
@@ -53,7 +53,7 @@ pub(super) fn spans(frames: &[FrameInfo]) -> Vec<(ChunkId, Span)> {
 ///
 /// A stolen writer key and one place can invent a tail, and leave out of it what they want: of what no owner signed, the tail
 /// counts only if other shards give the same.
-pub(super) fn read_tail(place: &Place, secrets: &Secrets, id: &PackId, size: u64) -> Result<(Tail, u64)> {
+pub(crate) fn read_tail(place: &Place, secrets: &Secrets, id: &PackId, size: u64) -> Result<(Tail, u64)> {
     place.reading(id, |proven| {
         let size = proven.unwrap_or(size);
         let (bytes, tail) = read_tail_of(place, secrets, id, size)?;

@@ -47,6 +47,11 @@ impl Catalog {
         self.trust != Trust::Everyone && !is_by_owner(pack) && !self.verified.read().contains(&pack.pack)
     }
 
+    /// Returns true if an owner has read the pack and says that it is what it claims.
+    pub(crate) fn is_vouched_for(&self, pack: &PackId) -> bool {
+        self.verified.read().contains(pack)
+    }
+
     /// An owner's list with these packs is published.
     pub(crate) fn add_verified(&self, packs: &[PackId]) {
         self.verified.write().extend(packs);

@@ -25,6 +25,8 @@ pub struct GcOptions {
     pub silence: Duration,
     /// Whether roots that are missing though their writers state them hold everything of these writers up.
     pub gaps: Gaps,
+    /// Packs that no index run lists before one is written for them, where places are slow: the ends of fewer are read at once.
+    pub index_from_packs: usize,
     /// Counts files, packs and stored bytes.
     pub progress: Arc<Progress>,
     /// Stops it.
@@ -40,6 +42,7 @@ impl Default for GcOptions {
             wait: Duration::ZERO,
             silence: Duration::from_secs(900),
             gaps: Gaps::Keep,
+            index_from_packs: 64,
             progress: Arc::default(),
             cancel: Cancel::default(),
         }

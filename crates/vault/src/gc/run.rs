@@ -211,6 +211,7 @@ impl<'a> Run<'a> {
             GcStep::Rescue => self.rescue(),
             GcStep::Delete => self.delete(),
             GcStep::Drop => {
+                self.merge_runs()?;
                 self.drop_ledgers()?;
                 self.drop_epochs()
             }

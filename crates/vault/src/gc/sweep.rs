@@ -126,7 +126,7 @@ impl Sweep<'_> {
     }
 
     /// Calls `each` for every chunk with all its locations.
-    fn scan(&self, each: &mut dyn FnMut(&ChunkId, &[Location]) -> ControlFlow<()>) -> Result<()> {
+    pub(super) fn scan(&self, each: &mut dyn FnMut(&ChunkId, &[Location]) -> ControlFlow<()>) -> Result<()> {
         let mut current: Option<ChunkId> = None;
         let mut group: Vec<Location> = Vec::new();
         self.catalog.index.scan(&mut |id, location| {

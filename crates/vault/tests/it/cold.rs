@@ -3,6 +3,7 @@
 mod figures;
 mod parts;
 mod roots;
+mod runs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,9 +98,18 @@ fn honest_pack(vault: &Vault, secrets: &Secrets, seed: u64) -> (SealedPack, Chun
 
 /// A root by hand, alone in its registration, that carries a part.
 fn root_with(secrets: &Secrets, nonce: [u8; 16], payload: &[u8], part: Option<&[u8]>) -> (RootName, Vec<u8>) {
+    root_of_kind(RootKind::SNAPSHOT, secrets, nonce, (payload, part))
+}
+
+fn root_of_kind(
+    kind: RootKind,
+    secrets: &Secrets,
+    nonce: [u8; 16],
+    (payload, part): (&[u8], Option<&[u8]>),
+) -> (RootName, Vec<u8>) {
     let none = Seen::new();
     let root = NewRoot {
-        kind: RootKind::SNAPSHOT,
+        kind,
         nonce,
         number: 0,
         previous: None,

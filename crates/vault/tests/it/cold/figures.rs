@@ -5,28 +5,34 @@
 use std::time::{Duration, Instant};
 
 use drystone_format::index_part::PackTail;
+use drystone_format::kinds::{Kept, TestRoot};
+use drystone_format::recipe::Recipe;
+use drystone_format::root::RootKind;
 use drystone_store::Op;
-use drystone_vault::Vault;
+use drystone_vault::{GcOptions, Vault};
 
-use super::{Far, far, honest_pack, part_of, put_pack, put_root, root_with};
+use super::{Far, far, honest_pack, part_of, put_pack, put_root, root_of_kind, root_with};
 use crate::support::{Fixture, back_up, content, noise, snapshot};
 
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 
-/// A vault with so many snapshots, each with so many packs of its own, and one that can be read.
+/// A vault with so many snapshots, each with so many packs of its own, and one that can be read. A root of another kind keeps a chunk of each
+/// pack alive.
 fn grown(snapshots: u32, packs: u64) -> Far {
     let (far, vault) = far(ROUND_TRIP);
     let small = noise(1, 1000);
     let (id, _) = back_up(&vault, &[("big", &noise(2, 300_000)), ("small", &small)]).unwrap();
     let shot = vault.snapshot(&id).unwrap();
-    let secrets = far.secrets();
+    vault.admit_roots(RootKind::TEST).unwrap();
+    let (vault, secrets, mut kept) = (far.again(), far.secrets(), Vec::new());
     for at in 1..snapshots {
         let mut nonce = [9; 16];
         nonce[..4].copy_from_slice(&at.to_be_bytes());
-        let own = (0..packs).map(|pack| honest_pack(&vault, &secrets, u64::from(at) * packs + pack).0);
+        let own = (0..packs).map(|pack| honest_pack(&vault, &secrets, u64::from(at) * packs + pack));
         let tails: Vec<PackTail> = own
-            .map(|pack| {
+            .map(|(pack, chunk)| {
                 put_pack(&far, &pack);
+                kept.push(Kept::Stream(Recipe::single(chunk, 20)));
                 PackTail::of(&pack)
             })
             .collect();
@@ -35,7 +41,18 @@ fn grown(snapshots: u32, packs: u64) -> Far {
         shot.started.seconds = i64::from(at);
         put_root(&far, root_with(&secrets, nonce, &shot.encode(), Some(&part)));
     }
+    let payload = TestRoot(kept).encode();
+    put_root(&far, root_of_kind(RootKind::TEST, &secrets, [1; 16], (&payload, None)));
     far
+}
+
+fn collect(vault: &Vault) {
+    let options = GcOptions {
+        max_rewrite_bytes: 0,
+        ..GcOptions::default()
+    };
+    let report = vault.gc(&options).unwrap();
+    assert_eq!(report.deleted_packs, 0);
 }
 
 /// Does something in a process of its own, and tells what it cost.
@@ -92,6 +109,11 @@ fn all_figures(snapshots: u32, packs: u64) -> [f64; 5] {
     let file_kept = measure(&far, "first file, roots kept", &machine, first_file);
     let file_warm = measure(&far, "first file, warm", &machine, first_file);
     let file = measure(&far, "first file, cold", &far.fixture.elsewhere(), first_file);
+    measure(&far, "gc, which writes runs", &machine, collect);
+    let machine = far.fixture.elsewhere();
+    measure(&far, "first file, cold, with runs", &machine, first_file);
+    measure(&far, "first file, roots kept, with runs", &machine, first_file);
+    measure(&far, "gc with nothing to do", &machine, collect);
     [cold, warm, file_kept, file_warm, file]
 }
 
