@@ -14,6 +14,8 @@ use crate::vaults::noise;
 
 const DIRS: u64 = 600;
 const KILLS: u32 = 16;
+/// So many if none was in time: on a busy machine the killer may sleep while the run writes all of it.
+const KILLS_MAX: u32 = 10 * KILLS;
 /// How long a run may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -92,13 +94,16 @@ fn the_run_after_a_killed_one_is_right_and_says_that_it_looks() {
     assert!(whole.0.wait().unwrap().success());
     let takes = begun.elapsed();
     let (mut torn, mut kept) = (0, 0);
-    for kill in 0..KILLS {
+    for kill in 0..KILLS_MAX {
+        if kill >= KILLS && torn > 0 {
+            break;
+        }
         change(&world, u64::from(kill) + 2);
         let before = snapshots(home);
         let mut killed = Run::start(&world, home);
         killed.published(home, before);
         let begun = Instant::now();
-        while begun.elapsed() < takes * kill / KILLS {
+        while begun.elapsed() < takes * (kill % KILLS) / KILLS {
             std::hint::spin_loop();
         }
         drop(killed);
@@ -121,7 +126,7 @@ fn the_run_after_a_killed_one_is_right_and_says_that_it_looks() {
         }
         check(&disk, &world);
     }
-    assert!(torn > 0, "no kill was in time: {kept} of {KILLS} runs asked");
+    assert!(torn > 0, "no kill was in time: {kept} of {KILLS_MAX} runs asked");
 }
 
 /// What was kept is whole again.
