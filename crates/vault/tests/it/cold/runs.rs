@@ -85,9 +85,6 @@ fn in_force(far: &Far) -> BTreeSet<Numbered> {
     stated(&far.secrets(), &far.objects).runs.heads.clone()
 }
 
-/// What is read of the end of a pack by who wants nothing but its key.
-const PREAMBLE_BYTES: u64 = 1024;
-
 /// Calls as counts of operation and first part of the name.
 fn calls(store: &Record) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
