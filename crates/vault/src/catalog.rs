@@ -6,6 +6,12 @@
 //! - Opening waits for the first who needs it: who only reads a little, from afar, goes by index runs (`far.rs`) as long as that is enough.
 //! - No object that somebody put at the place keeps the catalog from opening: what cannot be read is a problem.
 
+pub(crate) mod far;
+pub(crate) mod forged;
+pub(crate) mod index_runs;
+pub(crate) mod losses;
+pub(crate) mod unreadable;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -22,14 +28,14 @@ use drystone_index::{Index, Location, Options, PackEntries, PackInfo};
 use drystone_store::{Kind, Name, Prefix};
 use parking_lot::{Mutex, RwLock};
 
+use crate::catalog::losses::Losses;
+use crate::catalog::unreadable::{Unreadable, is_final, is_no_pack};
 use crate::error::{Error, Result};
 use crate::gc::epochs::Epochs;
 use crate::gc::protocol::Standing;
-use crate::losses::Losses;
 use crate::parallel::each;
-use crate::place::Place;
+use crate::places::place::Place;
 use crate::problem::Problems;
-use crate::unreadable::{Unreadable, is_final, is_no_pack};
 use crate::vault::Vault;
 
 mod opening;

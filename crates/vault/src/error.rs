@@ -5,7 +5,7 @@ mod damage;
 use drystone_format::{ChunkId, RegistrationId};
 use thiserror::Error;
 
-use crate::known::VaultPin;
+use crate::places::known::VaultPin;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

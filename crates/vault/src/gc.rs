@@ -31,7 +31,7 @@ use drystone_format::{RootId, SlotId};
 use drystone_store::Name;
 
 use crate::error::Result;
-use crate::place::Place;
+use crate::places::place::Place;
 use crate::vault::Vault;
 
 /// Removes a damaged mark of a place, to be written anew at once.

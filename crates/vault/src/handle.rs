@@ -12,17 +12,17 @@ use std::thread::{Builder, JoinHandle};
 use drystone_format::ChunkId;
 use parking_lot::{Condvar, Mutex};
 
-use crate::commit::Commit;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::frames::ChunkBytes;
 use crate::gc::registration::BEAT;
-use crate::keys::Unlock;
-use crate::open::{Sight, Unlocked};
-use crate::reach::{Connect, Reach, reach_all};
-use crate::reader::Reader;
+use crate::keyring::keys::Unlock;
+use crate::places::open::{Sight, Unlocked};
+use crate::places::reach::{Connect, Reach, reach_all};
+use crate::reading::frames::ChunkBytes;
+use crate::reading::reader::Reader;
 use crate::vault::Vault;
-use crate::writer::{Shop, Writer, WriterOptions};
+use crate::writing::commit::Commit;
+use crate::writing::writer::{Shop, Writer, WriterOptions};
 
 /// A lasting handle of a vault. All methods may be called from many threads.
 pub struct Handle {

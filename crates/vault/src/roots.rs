@@ -3,6 +3,19 @@
 //! - People name a root by its hash; the name of the object has more, and is learned from listings.
 //! - Kinds that the vault does not list count for nobody; what is under them is reported, and stops nothing.
 
+pub(crate) mod candidates;
+pub(crate) mod kinds;
+pub mod latest;
+pub mod ledger;
+pub(crate) mod ledgers;
+pub mod order;
+pub(crate) mod resolve;
+pub mod retention;
+pub(crate) mod root_cache;
+pub(crate) mod sightings;
+pub(crate) mod snapshots;
+pub(crate) mod stating;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use drystone_format::keys::{Certificate, Secrets};
@@ -13,12 +26,12 @@ use drystone_format::{RegistrationId, RootId};
 use drystone_store::{Kind, Listed, Name, Prefix, Range};
 use parking_lot::Mutex;
 
-use crate::candidates::REVOKED;
 use crate::error::{Error, Result};
 use crate::gc::{COUNTS_FOR_NOBODY, counts_for_nobody};
-use crate::place::Place;
+use crate::places::place::Place;
 use crate::problem::Problems;
-use crate::root_cache::RootCache;
+use crate::roots::candidates::REVOKED;
+use crate::roots::root_cache::RootCache;
 use crate::vault::Vault;
 
 /// The names of roots that were listed, by their hashes. Bytes may lie under several names, of which at most one is theirs.

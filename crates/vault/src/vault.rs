@@ -22,23 +22,23 @@ use drystone_store::spread::Spread;
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
-use crate::config::{InForce, Standing};
+use crate::catalog::far::Far;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::far::Far;
-use crate::frames::Frames;
 use crate::gc::epochs::Epochs;
 use crate::gc::protocol;
-use crate::keys::Unlock;
-use crate::known::{Known, KnownVault, Seen, VaultPin};
-use crate::ledgers::Ledgers;
-use crate::open::{Unlocked, unlock_named, vaults_at};
-use crate::place::Place;
-use crate::reach::{Reach, Reached, Site, reach_all};
-use crate::reader::Reader;
-use crate::root_cache::RootCache;
+use crate::keyring::keys::Unlock;
+use crate::keyring::slots::SlotSource;
+use crate::places::config::{InForce, Standing};
+use crate::places::known::{Known, KnownVault, Seen, VaultPin};
+use crate::places::open::{Unlocked, unlock_named, vaults_at};
+use crate::places::place::Place;
+use crate::places::reach::{Reach, Reached, Site, reach_all};
+use crate::reading::frames::Frames;
+use crate::reading::reader::Reader;
 use crate::roots::RootNames;
-use crate::slots::SlotSource;
+use crate::roots::ledgers::Ledgers;
+use crate::roots::root_cache::RootCache;
 
 /// An opened vault. All methods may be called from many threads.
 pub struct Vault {
@@ -385,7 +385,7 @@ impl Vault {
 /// Opens the local state; one that is damaged where it matters here is set aside at once and begun anew.
 fn open_state(path: &Path) -> Result<State> {
     let state = State::open(path)?;
-    let mut keys = crate::losses::KEYS.iter();
+    let mut keys = crate::catalog::losses::KEYS.iter();
     match keys.try_for_each(|key| state.get(key).map(drop)) {
         Err(drystone_index::Error::StateDamaged { .. }) => Ok(State::open(path)?),
         other => Ok(other.map(|()| state)?),

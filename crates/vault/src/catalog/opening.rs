@@ -10,9 +10,9 @@ use drystone_index::{Location, State};
 use parking_lot::Mutex;
 
 use super::Catalog;
+use crate::catalog::far::Far;
+use crate::catalog::forged::recall_forged;
 use crate::error::Result;
-use crate::far::Far;
-use crate::forged::recall_forged;
 use crate::vault::Vault;
 
 /// What is needed until the index is in step.

@@ -24,9 +24,9 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::parallel::map;
-use crate::place::Place;
-use crate::root_cache::RootCache;
+use crate::places::place::Place;
 use crate::roots::listed_root;
+use crate::roots::root_cache::RootCache;
 use crate::vault::Vault;
 
 /// Unknown packs from which on parts are looked for: the ends of fewer are read in the time that it takes to list the roots.

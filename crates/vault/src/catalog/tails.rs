@@ -10,7 +10,7 @@ use drystone_store::{Name, Range};
 
 use super::BY_OWNER;
 use crate::error::{Error, Result};
-use crate::place::Place;
+use crate::places::place::Place;
 
 pub(super) fn owner_bit(role: Role) -> u8 {
     if role == Role::Owner { BY_OWNER } else { 0 }

@@ -18,9 +18,9 @@ use parking_lot::{Mutex, RwLock};
 use crate::error::Result;
 use crate::gc::COUNTS_FOR_NOBODY;
 use crate::gc::protocol::Standing;
-use crate::ledgers::Ledgers;
-use crate::place::Place;
+use crate::places::place::Place;
 use crate::problem::Problems;
+use crate::roots::ledgers::Ledgers;
 
 /// An epoch that counts for nobody.
 struct Unreadable {

@@ -8,11 +8,11 @@ use drystone_format::snapshot::Snapshot;
 use drystone_store::{Name, Prefix};
 
 use crate::error::Result;
-use crate::features::Act;
-use crate::ledger::Change;
+use crate::places::features::Act;
 use crate::problem::Problems;
-use crate::retention::{Group, Keep, plan};
 use crate::roots::RootSource;
+use crate::roots::ledger::Change;
+use crate::roots::retention::{Group, Keep, plan};
 use crate::vault::Vault;
 
 impl Vault {

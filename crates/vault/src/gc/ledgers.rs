@@ -12,8 +12,8 @@ use drystone_format::root::RootName;
 use crate::error::Result;
 use crate::gc::protocol;
 use crate::gc::run::Run;
-use crate::ledger::{Change, closable, confirmed};
-use crate::stating::kind_word;
+use crate::roots::ledger::{Change, closable, confirmed};
+use crate::roots::stating::kind_word;
 
 impl Run<'_> {
     /// What could be closed, by the ledgers and roots that were read last.

@@ -13,13 +13,13 @@ use drystone_format::seal::PackKind;
 use drystone_format::tree::Kind;
 use parking_lot::{Condvar, Mutex};
 
-use crate::check::fingerprint;
-use crate::content::TreeReader;
 use crate::error::{Error, Result};
 use crate::gc::live::Keys;
+use crate::health::check::fingerprint;
 use crate::parallel;
 use crate::progress::{Cancel, Progress};
-use crate::reader::Reader;
+use crate::reading::content::TreeReader;
+use crate::reading::reader::Reader;
 
 /// Trees and parts of recipes remembered, 16 bytes each; more are read again when they are met again.
 const ENTERED_MAX: usize = 4 << 20;

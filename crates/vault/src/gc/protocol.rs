@@ -24,7 +24,7 @@ use drystone_format::{PackId, RegistrationId};
 pub use crate::gc::registrations::{Gaps, Published, Registered, Registrations, Roots};
 pub use crate::gc::standing::Standing;
 pub use crate::gc::writer::{Group, Writer, WriterStep};
-use crate::ledger::is_stated;
+use crate::roots::ledger::is_stated;
 
 /// What gc does, in this order. Between what it puts and what it lists next it waits until lists are up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -31,10 +31,10 @@ use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::gc::epochs::Epochs;
 use crate::gc::protocol::{Group, Standing, Writer};
-use crate::ledgers::Ledgers;
-use crate::packer::PackSeries;
-use crate::place::Place;
+use crate::places::place::Place;
+use crate::roots::ledgers::Ledgers;
 use crate::vault::Vault;
+use crate::writing::packer::PackSeries;
 
 /// How often a run renews its presence: rarely enough to cost nothing.
 pub(crate) const BEAT: Duration = Duration::from_secs(300);

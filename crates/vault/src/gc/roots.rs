@@ -6,14 +6,14 @@
 use drystone_format::root::{RootKind, RootName, RootState};
 use drystone_store::{Name, Prefix};
 
-use crate::candidates::REVOKED;
 use crate::error::{Error, Result};
 use crate::gc::mark::{Job, unmarked};
 use crate::gc::protocol::{Published, Registrations};
 use crate::gc::run::Run;
-use crate::kinds::root_path;
-use crate::ledger::View;
 use crate::parallel;
+use crate::roots::candidates::REVOKED;
+use crate::roots::kinds::root_path;
+use crate::roots::ledger::View;
 use crate::roots::{UNLISTED, report_doubles};
 use crate::vault::Vault;
 

@@ -18,7 +18,6 @@ use drystone_store::{Kind, Name, Prefix};
 use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::{Error, Result};
-use crate::features::Act;
 use crate::gc::live::Keys;
 use crate::gc::mark::{Job, Marker};
 use crate::gc::options::{GcOptions, GcReport};
@@ -27,6 +26,7 @@ use crate::gc::registration::Registration;
 use crate::gc::reserve::Room;
 use crate::gc::sweep::{Copied, Sweep, Uses};
 use crate::parallel::each;
+use crate::places::features::Act;
 use crate::vault::Vault;
 
 /// Times that everything is listed again because a root needs packs that were not listed. Each time another backup must have ended.

@@ -22,13 +22,13 @@ use drystone_format::{ChunkId, PackId, RegistrationId, random};
 use drystone_index::{Location, PackInfo};
 use drystone_store::{Name, Range};
 
+use crate::catalog::index_runs::{Piece, listed, name_of};
 use crate::catalog::pack_kind;
 use crate::context::Source;
 use crate::error::Result;
 use crate::gc::run::Run;
-use crate::index_runs::{Piece, listed, name_of};
-use crate::ledger::{Change, View};
 use crate::parallel::map;
+use crate::roots::ledger::{Change, View};
 use crate::vault::Vault;
 
 mod known;

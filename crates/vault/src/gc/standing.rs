@@ -8,7 +8,7 @@ use drystone_format::ledger::{Ledger, Numbered};
 use drystone_format::root::RootName;
 use drystone_format::{PackId, RegistrationId, RootId};
 
-use crate::ledger::widen;
+use crate::roots::ledger::widen;
 
 /// The epochs that stand with what they say together, and what the newest ledgers state that were read last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]

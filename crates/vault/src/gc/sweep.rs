@@ -18,14 +18,14 @@ use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, pack_kind};
 use crate::error::{Error, Result};
-use crate::frame_size::FrameSize;
 use crate::gc::live::Keys;
 use crate::gc::registration::Registration;
-use crate::ingest::{Ingest, IngestOptions};
 use crate::parallel;
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
 use crate::vault::Vault;
+use crate::writing::frame_size::FrameSize;
+use crate::writing::ingest::{Ingest, IngestOptions};
 
 /// Chunks copied between two looks at the index, 80 bytes each.
 const COPIED_AT_ONCE: usize = 500_000;

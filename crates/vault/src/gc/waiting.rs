@@ -13,13 +13,13 @@ use drystone_format::keys::VerifyKey;
 use drystone_format::presence::WriterState;
 use drystone_store::{Kind, Name, Prefix};
 
-use crate::candidates::REVOKED;
 use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::gc::protocol::{self, Observed, Registered};
 use crate::gc::registration::{is_dead_here, sweep_marks};
 use crate::gc::roots::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::gc::run::Run;
+use crate::roots::candidates::REVOKED;
 use crate::vault::Vault;
 
 /// State key of the writers that gc waits for: id, sign of life, silent looks, time of the last one.

@@ -14,7 +14,7 @@ use drystone_format::ledger::Numbered;
 use drystone_format::{RegistrationId, RootId};
 
 use crate::gc::standing::Standing;
-use crate::ledger::{is_closed, widen};
+use crate::roots::ledger::{is_closed, widen};
 
 /// What a writer that takes data in does. Several advances repeat the steps from `Work` to `Look` ([`WriterStep::order`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::task::AbortHandle;
 
 use super::batch::{FrameAt, FrameRange};
-use crate::place::Place;
+use crate::places::place::Place;
 
 /// How long what was fetched is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use drystone_format::{ChunkId, PackId};
 
 use super::ahead::{Fetched, Keep};
 use crate::error::Result;
-use crate::frames::{ChunkBytes, PREAMBLE_GUESS_BYTES};
 use crate::parallel;
-use crate::reader::Reader;
+use crate::reading::frames::{ChunkBytes, PREAMBLE_GUESS_BYTES};
+use crate::reading::reader::Reader;
 
 /// Largest request, bytes: a pack of usual size with its tail comes in one.
 pub(crate) const REQUEST_BYTES: u64 = (PACK_BYTES + 2 * DATA_FRAME_BYTES) as u64;

@@ -13,7 +13,7 @@ use super::ahead::Keep;
 use super::nodes::{Top, check_length};
 use super::pace::{Advice, Pace};
 use crate::error::Result;
-use crate::reader::Reader;
+use crate::reading::reader::Reader;
 
 /// Bytes of a read for which frames are fetched together; a longer read goes on with the next so many.
 const STEP_BYTES: u64 = 4 << 20;

@@ -13,7 +13,7 @@ use drystone_format::recipe::{Part, Recipe, decode_node};
 
 use super::caches::Held;
 use crate::error::{Error, Result};
-use crate::reader::Reader;
+use crate::reading::reader::Reader;
 
 /// The chunk that holds a node, its depth, and the bytes that it is said to cover: what decoding it depends on.
 pub(crate) type NodeKey = (ChunkId, u8, u64);
