@@ -12,10 +12,14 @@ pub(crate) mod index_runs;
 pub(crate) mod losses;
 pub(crate) mod unreadable;
 
+use crate::catalog::far::Far;
+use crate::catalog::tails::BY_OWNER;
+use drystone_index::State;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,6 +32,7 @@ use drystone_index::{Index, Location, Options, PackEntries, PackInfo};
 use drystone_store::{Kind, Name, Prefix};
 use parking_lot::{Mutex, RwLock};
 
+use crate::base::Base;
 use crate::catalog::losses::Losses;
 use crate::catalog::unreadable::{Unreadable, is_final, is_no_pack};
 use crate::error::{Error, Result};
@@ -36,20 +41,15 @@ use crate::gc::protocol::Standing;
 use crate::parallel::each;
 use crate::places::place::Place;
 use crate::problem::Problems;
-use crate::vault::Vault;
 
 mod opening;
 mod parts;
 mod tails;
 mod trust;
 
-use opening::Opening;
 use parts::Parts;
 use tails::{entries, owner_bit};
 pub(crate) use tails::{read_tail, spans};
-
-/// Set in the index's pack kind when an owner wrote the pack.
-const BY_OWNER: u8 = 0x80;
 
 pub(crate) struct Catalog {
     pub(crate) index: Arc<Index>,
@@ -90,6 +90,25 @@ pub(crate) struct Catalog {
     opening: Opening,
 }
 
+/// What is needed until the index is in step.
+struct Opening {
+    is_done: AtomicBool,
+    far: OnceLock<Arc<Far>>,
+    state: Arc<State>,
+    noting: Arc<Mutex<()>>,
+}
+
+impl Opening {
+    fn new(vault: &Base) -> Self {
+        Self {
+            is_done: AtomicBool::new(false),
+            far: OnceLock::new(),
+            state: vault.state().clone(),
+            noting: vault.noting.clone(),
+        }
+    }
+}
+
 /// How long nobody lists the packs again for a chunk that is missed, after that was of no use.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Packs that are none which one gc looks at and condemns; more are left to the next.
@@ -99,18 +118,18 @@ const STATS_MAX: usize = 1000;
 
 impl Catalog {
     /// Opens the index in `dir`, which is yet to be brought in step with the place.
-    pub(crate) fn open(vault: &Vault, dir: &Path) -> Result<Self> {
+    pub(crate) fn open(vault: &Base, dir: &Path) -> Result<Self> {
         Self::open_with(vault, dir, Some(Parts::new(vault)))
     }
 
     /// The same, and brings it in step from the ends of the packs alone.
-    pub(crate) fn open_without_parts(vault: &Vault, dir: &Path) -> Result<Self> {
+    pub(crate) fn open_without_parts(vault: &Base, dir: &Path) -> Result<Self> {
         let catalog = Self::open_with(vault, dir, None)?;
         catalog.ensure_synced()?;
         Ok(catalog)
     }
 
-    fn open_with(vault: &Vault, dir: &Path, parts: Option<Parts>) -> Result<Self> {
+    fn open_with(vault: &Base, dir: &Path, parts: Option<Parts>) -> Result<Self> {
         let memory_bytes = vault.context.memory_bytes / 2;
         let index = Arc::new(Index::open(dir, Options { memory_bytes })?);
         vault.place.hint_sizes(&index);

@@ -1,11 +1,11 @@
 //! The one error of this crate: what a door does differently has a variant of its own.
 
-mod damage;
+pub(crate) mod damage;
 
 use drystone_format::{ChunkId, RegistrationId};
 use thiserror::Error;
 
-use crate::places::known::VaultPin;
+use crate::places::pin::VaultPin;
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -21,17 +21,17 @@ use crate::places::reach::{Connect, Reach, reach_all};
 use crate::reading::frames::ChunkBytes;
 use crate::reading::reader::Reader;
 use crate::vault::Vault;
-use crate::writing::commit::Commit;
+use crate::writing::commit::{Commit, Home};
 use crate::writing::writer::{Shop, Writer, WriterOptions};
 
 /// A lasting handle of a vault. All methods may be called from many threads.
 pub struct Handle {
-    home: Arc<Home>,
+    home: Arc<Keeper>,
     upkeep: Option<JoinHandle<()>>,
 }
 
 /// What a handle and its commits share.
-pub(crate) struct Home {
+struct Keeper {
     connect: Option<Arc<dyn Connect>>,
     options: WriterOptions,
     now: Mutex<Now>,
@@ -57,7 +57,7 @@ impl Handle {
         let reach = reach.into();
         let connect = reach.connect.clone();
         let vault = Arc::new(Vault::open(reach, context, unlock_with)?);
-        let home = Arc::new(Home {
+        let home = Arc::new(Keeper {
             connect,
             options,
             now: Mutex::new(Now { vault, writer: None }),
@@ -66,7 +66,7 @@ impl Handle {
         });
         let kept_up = Arc::downgrade(&home);
         let upkeep = Builder::new()
-            .spawn(move || Home::keep_up(&kept_up))
+            .spawn(move || Keeper::keep_up(&kept_up))
             .map_err(Error::thread)?;
         Ok(Self {
             home,
@@ -91,7 +91,7 @@ impl Handle {
 
     /// Begins a commit. The first one registers the handle as a writer.
     pub fn commit(&self) -> Result<Commit> {
-        let begin = || Home::writer(&self.home)?.commit();
+        let begin = || self.home.writer()?.commit();
         let commit = match begin() {
             // The vault was opened before an owner changed it.
             Err(Error::PlacesMoved { .. }) => {
@@ -122,20 +122,14 @@ impl Drop for Handle {
     }
 }
 
-impl Home {
+impl Keeper {
     /// The writer of the vault as it is open now.
-    fn writer(home: &Arc<Self>) -> Result<Arc<Writer>> {
-        let mut now = home.now.lock();
+    fn writer(&self) -> Result<Arc<Writer>> {
+        let mut now = self.now.lock();
         if now.writer.is_none() {
-            now.writer = Some(Arc::new(now.vault.writer(home.options.clone())?));
+            now.writer = Some(Arc::new(now.vault.writer(self.options.clone())?));
         }
         now.writer.clone().ok_or(Error::Stopped)
-    }
-
-    /// The same, for a commit whose writer is of no use any more: the vault is opened anew if it is still the one that the commit began with.
-    pub(crate) fn writer_after(home: &Arc<Self>, shop: &Shop) -> Result<Arc<Writer>> {
-        home.reopen(shop.vault())?;
-        Self::writer(home)
     }
 
     /// Opens the vault anew, unless another thread has done so since `before`.
@@ -173,6 +167,14 @@ impl Home {
             drop(is_over);
             let _ = home.refresh();
         }
+    }
+}
+
+impl Home for Keeper {
+    /// The vault is opened anew if it is still the one that the commit began with.
+    fn writer_after(&self, shop: &Shop) -> Result<Arc<Writer>> {
+        self.reopen(shop.vault())?;
+        self.writer()
     }
 }
 

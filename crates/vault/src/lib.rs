@@ -5,6 +5,7 @@
 //! - No byte is returned before it is authenticated (I6); memory is bounded by configuration (I7).
 //! - Everything here blocks; it is called from threads, never from within the tokio runtime it uses.
 
+mod base;
 mod catalog;
 mod context;
 mod error;
@@ -35,15 +36,16 @@ pub use keyring::slots::{NewEpoch, NewSlot, SlotInfo};
 pub use places::change::{NewPlace, PlaceChange, PlaceUse};
 pub use places::config::{InForce, Signed, differences, in_force};
 pub use places::create::CreateOptions;
-pub use places::known::{Known, KnownVault, Seen, VaultPin};
+pub use places::known::{Known, KnownVault, Seen};
+pub use places::pin::VaultPin;
 pub use places::reach::{Connect, Reach};
 pub use problem::{Problem, Problems};
 pub use progress::{Cancel, Progress};
 pub use reading::ahead::Fetched;
-pub use reading::batch::{FrameAt, FrameRange};
 pub use reading::content::{ContentReader, Parts, Piece, PieceData, TreeReader};
 pub use reading::file::FileReader;
 pub use reading::frames::ChunkBytes;
+pub use reading::range::{FrameAt, FrameRange};
 pub use reading::reader::Reader;
 pub use roots::kinds::FoundRoot;
 pub use roots::resolve::Resolved;

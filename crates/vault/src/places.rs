@@ -1,5 +1,6 @@
 //! Where a vault lies: opening it, reaching all its places, and the configuration that names them.
 
+pub(crate) mod allow;
 pub(crate) mod change;
 pub(crate) mod config;
 pub(crate) mod create;
@@ -9,5 +10,7 @@ pub(crate) mod known;
 pub(crate) mod left;
 pub(crate) mod marks;
 pub(crate) mod open;
+pub(crate) mod pin;
 pub(crate) mod place;
 pub(crate) mod reach;
+pub(crate) mod site;

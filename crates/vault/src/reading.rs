@@ -5,6 +5,8 @@
 
 pub(crate) mod content;
 pub(crate) mod frames;
+pub(crate) mod node;
+pub(crate) mod range;
 pub(crate) mod reader;
 
 pub(crate) mod ahead;

@@ -8,7 +8,9 @@ pub(crate) mod kinds;
 pub mod latest;
 pub mod ledger;
 pub(crate) mod ledgers;
+pub(crate) mod names;
 pub mod order;
+pub(crate) mod publish;
 pub(crate) mod resolve;
 pub mod retention;
 pub(crate) mod root_cache;
@@ -16,45 +18,19 @@ pub(crate) mod sightings;
 pub(crate) mod snapshots;
 pub(crate) mod stating;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use drystone_format::keys::{Certificate, Secrets};
 use drystone_format::presence::Presence;
 use drystone_format::root::{RootKind, RootName, SignedRoot, doubles, verify_root};
 use drystone_format::snapshot::Snapshot;
 use drystone_format::{RegistrationId, RootId};
 use drystone_store::{Kind, Listed, Name, Prefix, Range};
-use parking_lot::Mutex;
 
+use crate::base::Base;
+use crate::error::damage::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::error::{Error, Result};
-use crate::gc::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::places::place::Place;
 use crate::problem::Problems;
-use crate::roots::candidates::REVOKED;
 use crate::roots::root_cache::RootCache;
-use crate::vault::Vault;
-
-/// The names of roots that were listed, by their hashes. Bytes may lie under several names, of which at most one is theirs.
-#[derive(Debug, Default)]
-pub(crate) struct RootNames(Mutex<BTreeMap<RootId, BTreeSet<RootName>>>);
-
-impl RootNames {
-    pub(crate) fn learn(&self, names: &[RootName]) {
-        let mut known = self.0.lock();
-        for name in names {
-            known.entry(name.hash).or_default().insert(*name);
-        }
-    }
-
-    /// All of them.
-    pub(crate) fn all(&self) -> Vec<RootName> {
-        self.0.lock().values().flatten().copied().collect()
-    }
-
-    fn get(&self, id: &RootId) -> Vec<RootName> {
-        self.0.lock().get(id).into_iter().flatten().copied().collect()
-    }
-}
 
 /// Reads a root that a list has just shown: from the cache if it is there, else from the place.
 pub(crate) fn listed_root(
@@ -89,7 +65,7 @@ pub(crate) enum RootSource {
     Place,
 }
 
-impl Vault {
+impl Base {
     /// The names of all roots under `prefix`, in their order; those that count and those that do not.
     pub(crate) fn root_names(&self, prefix: &Prefix) -> Result<Vec<RootName>> {
         let mut names = Vec::new();
@@ -208,6 +184,9 @@ impl Vault {
         }))
     }
 }
+
+/// What is said of roots that a removed key has signed and that no ledger states.
+pub(crate) const REVOKED: &str = "the key that signed it was removed, and no owner has stated this root: it counts for nobody; remove it from the place";
 
 /// What is said of roots of kinds that the vault does not list.
 pub(crate) const UNLISTED: &str = "roots of this kind are not in use in this vault: it counts for nobody; remove it from the place if you do not know it";

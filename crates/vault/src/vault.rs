@@ -1,74 +1,39 @@
-//! A vault: what every verb holds, put together from what `open.rs` unlocked and `reach.rs` found.
-//!
-//! - Nothing local is needed: the cache is made anew, and what this machine knows is only compared.
+//! A vault: what every verb holds. Below it, [`Base`] is what it stands on; here is what lies where, and what reads it.
 
-use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicI64;
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use drystone_format::chunker::Chunker;
-use drystone_format::config::Config;
-use drystone_format::header::Header;
-use drystone_format::id::ChunkHasher;
-use drystone_format::keys::{Role, Secrets, VerifyKey};
-use drystone_format::{ChunkId, SlotId, VaultId};
-use drystone_index::{Index, State};
+use drystone_format::{ChunkId, VaultId};
+use drystone_index::Index;
 use drystone_store::Store;
-use drystone_store::spread::Spread;
 use parking_lot::Mutex;
 
+use crate::base::Base;
 use crate::catalog::Catalog;
 use crate::catalog::far::Far;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::gc::epochs::Epochs;
-use crate::gc::protocol;
 use crate::keyring::keys::Unlock;
-use crate::keyring::slots::SlotSource;
-use crate::places::config::{InForce, Standing};
-use crate::places::known::{Known, KnownVault, Seen, VaultPin};
 use crate::places::open::{Unlocked, unlock_named, vaults_at};
-use crate::places::place::Place;
-use crate::places::reach::{Reach, Reached, Site, reach_all};
+use crate::places::reach::{Reach, Reached, reach_all};
+use crate::places::site::Site;
 use crate::reading::frames::Frames;
 use crate::reading::reader::Reader;
-use crate::roots::RootNames;
-use crate::roots::ledgers::Ledgers;
-use crate::roots::root_cache::RootCache;
 
 /// An opened vault. All methods may be called from many threads.
 pub struct Vault {
-    pub(crate) place: Place,
-    pub(crate) context: Context,
-    pub(crate) secrets: Arc<Secrets>,
-    pub(crate) slot: SlotId,
-    pub(crate) slot_source: Arc<SlotSource>,
-    /// When the slots were read on opening, seconds; long ago once a run has begun.
-    pub(crate) keys_read: AtomicI64,
-    pub(crate) hasher: ChunkHasher,
-    pub(crate) epochs: Arc<Epochs>,
-    pub(crate) ledgers: Arc<Ledgers>,
-    pub(crate) root_names: RootNames,
-    /// Roots of slow places; none where they are read as quickly as a cache.
-    pub(crate) root_cache: Option<Arc<RootCache>>,
-    header: Header,
-    header_bytes: Bytes,
-    warnings: Vec<String>,
-    notes: Vec<String>,
-    standing: Standing,
-    pub(crate) sites: Vec<Site>,
-    state: Arc<State>,
+    base: Base,
     frames: Arc<Frames>,
     catalog: OnceLock<Arc<Catalog>>,
     opening: Mutex<()>,
-    /// The labels of the keys, once they were asked for.
-    pub(crate) labels: OnceLock<BTreeMap<VerifyKey, String>>,
-    /// Held while what is known of single packs is changed in the state.
-    pub(crate) noting: Arc<Mutex<()>>,
+}
+
+impl Deref for Vault {
+    type Target = Base;
+
+    fn deref(&self) -> &Base {
+        &self.base
+    }
 }
 
 impl Vault {
@@ -105,203 +70,15 @@ impl Vault {
         Self::assemble(unlocked, context, reached)
     }
 
-    pub(crate) fn assemble(mut unlocked: Unlocked, context: Context, reached: Reached) -> Result<Self> {
-        let Reached {
-            found, in_force, sites, ..
-        } = reached;
-        let standing = found.standing(in_force, unlocked.configuration_seen(&context)?);
-        unlocked.recall(&context, &known_places(&unlocked, &sites), &standing)?;
-        let slot_source = Arc::new(SlotSource::new(unlocked.place.clone(), unlocked.pin(), unlocked.lock));
-        let Unlocked {
-            place,
-            secrets,
-            slot,
-            header,
-            header_bytes,
-            mut warnings,
-            mut notes,
-            ..
-        } = unlocked;
-        if place.as_spread().is_some_and(Spread::may_hide_objects) {
-            notes.push(
-                "so many places are away that snapshots may lie at those alone: what is listed may be an older state"
-                    .to_owned(),
-            );
-        }
-        let weak = Arc::downgrade(&slot_source);
-        secrets.set_source(weak);
-        let dir = local_dir(&context, &secrets.vault);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .map_err(|source| Error::CacheDir {
-                path: dir.clone(),
-                source,
-            })?;
-        let state = Arc::new(open_state(&dir.join("state.sqlite"))?);
-        warnings.extend(standing.warnings());
-        let frames = Frames::new(place.clone(), secrets.clone(), &context)?;
-        let frames = Arc::new(frames);
-        let hasher = ChunkHasher::new(&secrets.dedup_key);
-        let epochs = Arc::new(Epochs::new(place.clone(), secrets.clone()));
-        let memory = Known::in_dir(&context.known_dir);
-        let keys_read = AtomicI64::new(context.clock.now().seconds);
-        let ledgers = Ledgers::new(place.clone(), secrets.clone(), memory, !context.accept.older);
+    pub(crate) fn assemble(unlocked: Unlocked, context: Context, reached: Reached) -> Result<Self> {
+        let base = Base::assemble(unlocked, context, reached)?;
+        let frames = Frames::new(base.place.clone(), base.secrets.clone(), &base.context)?;
         Ok(Self {
-            epochs,
-            ledgers: Arc::new(ledgers),
-            root_names: RootNames::default(),
-            root_cache: place.is_slow().then(|| Arc::new(RootCache::in_dir(&dir.join("roots")))),
-            place,
-            context,
-            secrets,
-            slot,
-            slot_source,
-            keys_read,
-            hasher,
-            header,
-            header_bytes,
-            warnings,
-            notes,
-            standing,
-            sites,
-            state,
-            frames,
+            base,
+            frames: Arc::new(frames),
             catalog: OnceLock::new(),
             opening: Mutex::new(()),
-            labels: OnceLock::new(),
-            noting: Arc::default(),
         })
-    }
-
-    /// Identity of the vault.
-    pub fn id(&self) -> VaultId {
-        self.secrets.vault
-    }
-
-    /// What the credential it was opened with may do.
-    pub fn role(&self) -> Role {
-        self.secrets.role()
-    }
-
-    /// Returns true if this is the key that signs for the credential it was opened with.
-    pub fn is_own(&self, writer: &VerifyKey) -> bool {
-        *writer == self.secrets.certificate.writer
-    }
-
-    /// Refuses `what` unless the credential signs for the vault.
-    pub fn may_govern(&self, what: &'static str) -> Result<()> {
-        if self.role().may_govern() {
-            Ok(())
-        } else {
-            Err(self.secrets.refused(what).into())
-        }
-    }
-
-    /// Keys of removed credentials: what they signed counts only as far as an owner has verified or stated it.
-    pub fn revoked(&self) -> impl Iterator<Item = VerifyKey> {
-        self.config().removed.iter().map(|removed| removed.writer)
-    }
-
-    /// Returns true if this is the key of a removed credential.
-    pub(crate) fn is_removed(&self, writer: &VerifyKey) -> bool {
-        self.revoked().any(|key| key == *writer)
-    }
-
-    /// The id and key of the vault.
-    pub fn pin(&self) -> VaultPin {
-        VaultPin::of(&self.secrets)
-    }
-
-    /// What this machine knows of places and vaults.
-    pub fn known(&self) -> Known {
-        Known::in_dir(&self.context.known_dir)
-    }
-
-    /// Remembers the newest key epoch outside of the cache.
-    pub(crate) fn remember_epoch(&self) {
-        let Ok(newest) = self.secrets.current() else { return };
-        let seen = Seen {
-            number: newest.number,
-            hash: newest.hash(),
-        };
-        let new = KnownVault::new(self.secrets.vault_verify);
-        // What cannot be written now is at the next opening, which says so.
-        let _ = self
-            .known()
-            .update(&self.secrets.vault, new, |vault| vault.see_epoch(seen, false));
-    }
-
-    /// What an owner has decided about it: the configuration in force.
-    pub fn config(&self) -> &Config {
-        &self.standing.signed.config
-    }
-
-    /// The configuration in force with its hash, and others that an owner must choose from; `None` if none can be read.
-    pub fn in_force(&self) -> Option<InForce> {
-        let Standing { signed, rivals, .. } = self.standing.clone();
-        (!self.standing.is_assumed).then_some(InForce { signed, rivals })
-    }
-
-    pub(crate) fn standing(&self) -> &Standing {
-        &self.standing
-    }
-
-    /// Reads the epochs of gc and then the ledgers.
-    pub(crate) fn follow_notices(&self) -> Result<Arc<protocol::Standing>> {
-        self.epochs.refresh()?;
-        self.ledgers.refresh()?;
-        Ok(self.epochs.follow(&self.ledgers))
-    }
-
-    /// Its header.
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
-    pub(crate) fn header_object(&self) -> Bytes {
-        self.header_bytes.clone()
-    }
-
-    /// Where it lies, for messages.
-    pub fn place(&self) -> &str {
-        self.place.name()
-    }
-
-    /// What was wrong when it was opened, though it could be opened.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    /// What of the named places was of no use, though nothing is wrong with the vault.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
-    /// What it was opened with.
-    pub fn context(&self) -> &Context {
-        &self.context
-    }
-
-    /// Names chunks of this vault.
-    pub fn hasher(&self) -> &ChunkHasher {
-        &self.hasher
-    }
-
-    /// Cuts file data of this vault.
-    pub fn data_chunker(&self) -> Chunker {
-        Chunker::new(&self.secrets.dedup_key, self.config().data_sizes)
-    }
-
-    /// Cuts trees and recipes of this vault.
-    pub(crate) fn meta_chunker(&self) -> Chunker {
-        Chunker::new(&self.secrets.dedup_key, self.config().meta_sizes)
-    }
-
-    /// Local state: a cache, and small facts.
-    pub fn state(&self) -> &Arc<State> {
-        &self.state
     }
 
     /// What lies where; the first call compares it with the packs at the place.
@@ -329,7 +106,7 @@ impl Vault {
         if catalog.is_synced() || catalog.looks_from_afar() {
             return Ok(catalog);
         }
-        match Far::new(self, catalog, &self.frames)? {
+        match Far::new(self, catalog.index.packs().is_empty(), &self.frames)? {
             Some(far) => catalog.look_from_afar(Arc::new(far)),
             None => catalog.ensure_synced()?,
         }
@@ -345,15 +122,6 @@ impl Vault {
             false => catalog.ensure_synced()?,
         }
         Ok(catalog)
-    }
-
-    /// Where runs on this machine say that they live.
-    pub(crate) fn writers_dir(&self) -> PathBuf {
-        local_dir(&self.context, &self.secrets.vault).join("writers")
-    }
-
-    pub(crate) fn index_dir(&self) -> PathBuf {
-        local_dir(&self.context, &self.secrets.vault).join("index")
     }
 
     /// The index of chunks, up to date with the place.
@@ -380,29 +148,4 @@ impl Vault {
             self.hasher.clone(),
         ))
     }
-}
-
-/// Opens the local state; one that is damaged where it matters here is set aside at once and begun anew.
-fn open_state(path: &Path) -> Result<State> {
-    let state = State::open(path)?;
-    let mut keys = crate::catalog::losses::KEYS.iter();
-    match keys.try_for_each(|key| state.get(key).map(drop)) {
-        Err(drystone_index::Error::StateDamaged { .. }) => Ok(State::open(path)?),
-        other => Ok(other.map(|()| state)?),
-    }
-}
-
-/// The places at which the vault is known to lie from now on: as they were named, and as the list of places has them.
-fn known_places(unlocked: &Unlocked, sites: &[Site]) -> Vec<String> {
-    if sites.is_empty() {
-        return unlocked.named.clone();
-    }
-    let there = sites.iter().filter_map(|site| Some((site, site.store.as_ref().ok()?)));
-    there
-        .flat_map(|(site, store)| [site.entry.url.clone(), store.place().to_owned()])
-        .collect()
-}
-
-fn local_dir(context: &Context, vault: &VaultId) -> PathBuf {
-    context.cache_dir.join(vault.to_string())
 }

@@ -11,4 +11,7 @@ pub(crate) mod ingest;
 pub(crate) mod lane;
 pub(crate) mod open_frames;
 pub(crate) mod packer;
+pub(crate) mod relied;
+pub(crate) mod series;
+pub(crate) mod shared;
 pub(crate) mod writer;

@@ -13,7 +13,7 @@ const IN_CIRCLES: [(&str, usize); 8] = [
     ("index", 2),
     ("reflink", 12),
     ("store", 25),
-    ("vault", 45),
+    ("vault", 0),
 ];
 
 /// A module by the names that lead to it. The root of a crate is none: it shows the outside what the others hold.

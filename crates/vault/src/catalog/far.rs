@@ -23,14 +23,14 @@ use drystone_store::Prefix;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
+use crate::base::Base;
 use crate::catalog::index_runs::{Piece, listed};
-use crate::catalog::{Catalog, read_tail, spans};
+use crate::catalog::tails::{read_tail, spans};
 use crate::error::Result;
 use crate::parallel::{each, map};
 use crate::places::place::Place;
 use crate::reading::frames::Frames;
 use crate::roots::ledger::View;
-use crate::vault::Vault;
 
 /// Pieces that are opened, each with some 64 KiB of directory; of more the index is learned as a whole.
 const PIECES_MAX: usize = 256;
@@ -108,8 +108,8 @@ type Hit = (usize, RunChunk);
 
 impl Far {
     /// Opens the runs in force; none if there are none, or if it is no better than learning all packs.
-    pub(crate) fn new(vault: &Vault, catalog: &Catalog, frames: &Arc<Frames>) -> Result<Option<Self>> {
-        let is_cold = vault.place.is_slow() && vault.role().may_read() && catalog.index.packs().is_empty();
+    pub(crate) fn new(vault: &Base, knows_nothing: bool, frames: &Arc<Frames>) -> Result<Option<Self>> {
+        let is_cold = vault.place.is_slow() && vault.role().may_read() && knows_nothing;
         if !is_cold {
             return Ok(None);
         }
@@ -153,7 +153,7 @@ impl Far {
     }
 
     /// Takes in what the newest roots say of their packs, which runs may not have yet.
-    fn take_parts(&self, vault: &Vault, view: &View) -> Result<()> {
+    fn take_parts(&self, vault: &Base, view: &View) -> Result<()> {
         let mut names = vault.root_names.all();
         if names.is_empty() {
             names = vault.root_names(&Prefix::AllRoots)?;

@@ -8,11 +8,10 @@ use drystone_format::{PackId, PlaceId};
 use drystone_index::{Index, State};
 use parking_lot::Mutex;
 
-use crate::catalog::losses::{flat, stored_packs};
+use crate::base::Base;
+use crate::catalog::losses::{UNSOUND, flat, stored_packs};
 use crate::error::Result;
-use crate::health::repair::UNSOUND;
 use crate::places::place::Place;
-use crate::vault::Vault;
 
 /// State key of the forged shards: place and pack, 48 bytes each.
 const FORGED: &str = "forged_shards";
@@ -68,7 +67,7 @@ pub(crate) fn forget_forged(state: &State, pack: &PackId) -> Result<()> {
     Ok(())
 }
 
-impl Vault {
+impl Base {
     /// Remembers from now on which places give forged shards.
     pub(crate) fn watch_for_forged(&self) {
         let Some(spread) = self.place.as_spread() else { return };

@@ -19,6 +19,8 @@ use crate::context::Clock;
 use crate::error::{Error, Result};
 use crate::gc::protocol::Standing;
 
+/// State key of the packs of which a shard was found altered, 32 bytes each.
+pub(crate) const UNSOUND: &str = "unsound_packs";
 /// State key of the loss epoch, eight bytes big-endian.
 const LOSS_EPOCH: &str = "loss_epoch";
 /// State key of the packs that were found damaged, 32 bytes each.

@@ -2,37 +2,16 @@
 //!
 //! - Before that nothing is found but what index runs tell ([`Far`]), and nothing is marked as damaged: what a run names may be gone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use drystone_format::{ChunkId, PackId};
-use drystone_index::{Location, State};
-use parking_lot::Mutex;
+use drystone_index::Location;
 
 use super::Catalog;
 use crate::catalog::far::Far;
 use crate::catalog::forged::recall_forged;
 use crate::error::Result;
-use crate::vault::Vault;
-
-/// What is needed until the index is in step.
-pub(super) struct Opening {
-    is_done: AtomicBool,
-    far: OnceLock<Arc<Far>>,
-    state: Arc<State>,
-    noting: Arc<Mutex<()>>,
-}
-
-impl Opening {
-    pub(super) fn new(vault: &Vault) -> Self {
-        Self {
-            is_done: AtomicBool::new(false),
-            far: OnceLock::new(),
-            state: vault.state().clone(),
-            noting: vault.noting.clone(),
-        }
-    }
-}
 
 impl Catalog {
     /// Returns true if the index was brought in step with the place.

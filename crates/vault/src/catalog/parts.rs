@@ -22,12 +22,12 @@ use drystone_index::State;
 use drystone_store::{Kind, Prefix};
 use parking_lot::Mutex;
 
+use crate::base::Base;
 use crate::error::Result;
 use crate::parallel::map;
 use crate::places::place::Place;
 use crate::roots::listed_root;
 use crate::roots::root_cache::RootCache;
-use crate::vault::Vault;
 
 /// Unknown packs from which on parts are looked for: the ends of fewer are read in the time that it takes to list the roots.
 const PARTS_FROM: usize = 64;
@@ -67,7 +67,7 @@ enum Held {
 type Claims = HashMap<PackId, Option<RootId>>;
 
 impl Parts {
-    pub(super) fn new(vault: &Vault) -> Self {
+    pub(super) fn new(vault: &Base) -> Self {
         Self {
             place: vault.place.clone(),
             secrets: vault.secrets.clone(),

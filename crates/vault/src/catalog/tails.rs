@@ -8,9 +8,11 @@ use drystone_format::{ChunkId, PackId};
 use drystone_index::{PackEntries, Span};
 use drystone_store::{Name, Range};
 
-use super::BY_OWNER;
 use crate::error::{Error, Result};
 use crate::places::place::Place;
+
+/// Set in the index's pack kind when an owner wrote the pack.
+pub(super) const BY_OWNER: u8 = 0x80;
 
 pub(super) fn owner_bit(role: Role) -> u8 {
     if role == Role::Owner { BY_OWNER } else { 0 }

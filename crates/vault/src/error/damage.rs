@@ -48,6 +48,19 @@ impl Error {
     }
 }
 
+/// What is said of objects that their writers have not signed.
+pub(crate) const COUNTS_FOR_NOBODY: &str = "it counts for nobody; remove it from the place if you do not know it";
+
+/// Whether an object is what its name says, but not signed by whom its name says.
+pub(crate) fn counts_for_nobody(error: &Error) -> bool {
+    use drystone_format::Error as E;
+    let Error::Damaged { source, .. } = error else {
+        return false;
+    };
+    let is_foreign = matches!(source, E::Magic { .. } | E::Malformed { .. } | E::Limit { .. });
+    is_foreign || matches!(source, E::Authentication { .. } | E::Signature { .. })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

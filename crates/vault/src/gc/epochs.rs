@@ -16,7 +16,7 @@ use drystone_store::{Kind, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
-use crate::gc::COUNTS_FOR_NOBODY;
+use crate::error::damage::COUNTS_FOR_NOBODY;
 use crate::gc::protocol::Standing;
 use crate::places::place::Place;
 use crate::problem::Problems;

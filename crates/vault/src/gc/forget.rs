@@ -8,7 +8,7 @@ use drystone_format::snapshot::Snapshot;
 use drystone_store::{Name, Prefix};
 
 use crate::error::Result;
-use crate::places::features::Act;
+use crate::places::allow::Act;
 use crate::problem::Problems;
 use crate::roots::RootSource;
 use crate::roots::ledger::Change;

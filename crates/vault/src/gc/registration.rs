@@ -29,12 +29,13 @@ use parking_lot::{Condvar, Mutex};
 use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::{Error, Result};
+use crate::gc::deletion::delete_presence;
 use crate::gc::epochs::Epochs;
 use crate::gc::protocol::{Group, Standing, Writer};
 use crate::places::place::Place;
 use crate::roots::ledgers::Ledgers;
 use crate::vault::Vault;
-use crate::writing::packer::PackSeries;
+use crate::writing::series::PackSeries;
 
 /// How often a run renews its presence: rarely enough to cost nothing.
 pub(crate) const BEAT: Duration = Duration::from_secs(300);
@@ -386,7 +387,7 @@ impl Pulse {
         let before = said.before.iter().map(|(name, _)| name);
         let left = before
             .chain([&said.name])
-            .map(|name| super::delete_presence(&self.place, name));
+            .map(|name| delete_presence(&self.place, name));
         left.fold(true, |all, gone| all & gone.is_ok()) && self.place.is_complete()
     }
 
@@ -420,7 +421,7 @@ impl Pulse {
                 said.before.push_front((name, since));
                 break;
             }
-            let _ = super::delete_presence(&self.place, &name);
+            let _ = delete_presence(&self.place, &name);
         }
         Ok(())
     }

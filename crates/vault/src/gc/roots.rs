@@ -6,29 +6,17 @@
 use drystone_format::root::{RootKind, RootName, RootState};
 use drystone_store::{Name, Prefix};
 
+use crate::error::damage::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::error::{Error, Result};
 use crate::gc::mark::{Job, unmarked};
 use crate::gc::protocol::{Published, Registrations};
 use crate::gc::run::Run;
 use crate::parallel;
-use crate::roots::candidates::REVOKED;
+use crate::roots::REVOKED;
 use crate::roots::kinds::root_path;
 use crate::roots::ledger::View;
 use crate::roots::{UNLISTED, report_doubles};
 use crate::vault::Vault;
-
-/// What is said of objects that their writers have not signed.
-pub(crate) const COUNTS_FOR_NOBODY: &str = "it counts for nobody; remove it from the place if you do not know it";
-
-/// Whether an object is what its name says, but not signed by whom its name says.
-pub(crate) fn counts_for_nobody(error: &Error) -> bool {
-    use drystone_format::Error as E;
-    let Error::Damaged { source, .. } = error else {
-        return false;
-    };
-    let is_foreign = matches!(source, E::Magic { .. } | E::Malformed { .. } | E::Limit { .. });
-    is_foreign || matches!(source, E::Authentication { .. } | E::Signature { .. })
-}
 
 /// What a root says of its writer, and what it makes live: nothing, if its kind does not count.
 type Read = (Published, Vec<Job>);

@@ -26,7 +26,7 @@ use crate::gc::registration::Registration;
 use crate::gc::reserve::Room;
 use crate::gc::sweep::{Copied, Sweep, Uses};
 use crate::parallel::each;
-use crate::places::features::Act;
+use crate::places::allow::Act;
 use crate::vault::Vault;
 
 /// Times that everything is listed again because a root needs packs that were not listed. Each time another backup must have ended.

@@ -14,12 +14,13 @@ use drystone_format::presence::WriterState;
 use drystone_store::{Kind, Name, Prefix};
 
 use crate::context::Source;
+use crate::error::damage::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::error::{Error, Result};
+use crate::gc::deletion::delete_presence;
 use crate::gc::protocol::{self, Observed, Registered};
 use crate::gc::registration::{is_dead_here, sweep_marks};
-use crate::gc::roots::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::gc::run::Run;
-use crate::roots::candidates::REVOKED;
+use crate::roots::REVOKED;
 use crate::vault::Vault;
 
 /// State key of the writers that gc waits for: id, sign of life, silent looks, time of the last one.
@@ -208,7 +209,7 @@ impl Run<'_> {
         self.put_ledger()?;
         for (id, name) in &self.presences {
             if self.registrations.is_over(id) {
-                super::delete_presence(&self.vault.place, name)?;
+                delete_presence(&self.vault.place, name)?;
             }
         }
         let running: BTreeSet<RegistrationId> = self.registrations.running().copied().collect();

@@ -12,10 +12,10 @@ use drystone_format::slot::Lock;
 use drystone_format::tree::Time;
 use drystone_store::{Kind, Name};
 
+use crate::error::damage::COUNTS_FOR_NOBODY;
 use crate::error::{Error, Result};
-use crate::gc::COUNTS_FOR_NOBODY;
 use crate::health::check::CheckOptions;
-use crate::places::features::Act;
+use crate::places::allow::Act;
 use crate::problem::Problems;
 use crate::roots::RootSource;
 use crate::roots::order::Candidate;

@@ -15,12 +15,14 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::catalog::forged::forget_forged;
-use crate::catalog::losses::{flat, stored_packs};
+use crate::catalog::losses::{UNSOUND, flat, stored_packs};
 use crate::catalog::unreadable::Unreadable;
 use crate::error::{Error, Result};
-use crate::keyring::slots::owner_key;
+use crate::gc::deletion::delete_header;
+use crate::keyring::owner_key;
 use crate::parallel::each;
-use crate::places::features::{Act, Class, check};
+use crate::places::allow::Act;
+use crate::places::features::{Class, check};
 use crate::places::marks::{mend_marks, unsound_marks};
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
@@ -28,8 +30,6 @@ use crate::vault::Vault;
 
 /// Packs whose holdings are asked for in one go.
 const PAGE_PACKS: usize = 256;
-/// State key of the packs of which a shard was found altered, 32 bytes each.
-pub(crate) const UNSOUND: &str = "unsound_packs";
 
 /// State key of the copies of small objects that were found altered: lines of place and name.
 const UNSOUND_SMALL: &str = "unsound_small";
@@ -160,7 +160,7 @@ impl Vault {
     pub fn repair_header(&self) -> Result<()> {
         owner_key(&self.secrets)?;
         check(self.config(), Class::Write, self.place())?;
-        self.delete_header()?;
+        delete_header(&self.place)?;
         self.place.put(&Name::header(), self.header_object())
     }
 

@@ -23,9 +23,10 @@ use parking_lot::Mutex;
 use crate::catalog::Catalog;
 use crate::context::Source;
 use crate::error::{Error, Result};
+use crate::gc::deletion::delete_list;
 use crate::health::repair::push_unsound;
 use crate::parallel::each;
-use crate::places::features::Act;
+use crate::places::allow::Act;
 use crate::places::marks::{mend_marks, unsound_marks};
 use crate::problem::Problems;
 use crate::progress::{Cancel, Progress};
@@ -107,7 +108,7 @@ impl Vault {
                 catalog
                     .take_bad_lists()
                     .iter()
-                    .try_for_each(|name| self.delete_list(name))?;
+                    .try_for_each(|name| delete_list(&self.place, name))?;
             }
         }
         Ok(report.into_inner())

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::context::Entropy;
 use crate::error::{Error, Result};
-use crate::places::known::VaultPin;
+use crate::places::pin::VaultPin;
 
 /// Memory that scrypt takes, bytes: 128 r N, and r is 8.
 const SCRYPT_BYTES: usize = 1024 << SCRYPT_LOG_N;

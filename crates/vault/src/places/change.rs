@@ -19,14 +19,16 @@ use drystone_store::{Name, Prefix, Range, Spares, Store};
 
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
-use crate::gc::delete_config;
-use crate::keyring::slots::owner_key;
+use crate::gc::deletion::delete_config;
+use crate::keyring::owner_key;
+use crate::places::allow::Act;
 use crate::places::config::{Found, Signed};
-use crate::places::features::{Act, Class, check};
+use crate::places::features::{Class, check};
 use crate::places::marks::put_mark;
 use crate::places::open::{Sight, Unlocked};
 use crate::places::place::Place;
-use crate::places::reach::{Reached, Site, mark_of};
+use crate::places::reach::{Reached, mark_of};
+use crate::places::site::Site;
 use crate::vault::Vault;
 
 /// How a place is used.

@@ -17,14 +17,16 @@ use drystone_store::{Name, Prefix, Range, Store};
 use crate::context::{Context, Source};
 use crate::error::{Error, Result};
 use crate::keyring::keys;
-use crate::keyring::slots::{NewSlot, new_slot, owner_key};
+use crate::keyring::owner_key;
+use crate::keyring::slots::{NewSlot, new_slot};
 use crate::places::change::{NewPlace, drop_config, publish_config};
 use crate::places::config::{Found, first_root_kinds};
-use crate::places::known::VaultPin;
 use crate::places::marks::put_mark;
 use crate::places::open::{Sight, Unlocked, refuse_known};
+use crate::places::pin::VaultPin;
 use crate::places::place::Place;
-use crate::places::reach::{Reached, Site};
+use crate::places::reach::Reached;
+use crate::places::site::Site;
 use crate::vault::Vault;
 
 /// What a new vault is like.
@@ -231,7 +233,7 @@ impl NewVault {
         if is_beaten {
             self.slots
                 .iter()
-                .try_for_each(|(id, _)| crate::gc::delete_slot(place, id))?;
+                .try_for_each(|(id, _)| crate::gc::deletion::delete_slot(place, id))?;
             drop_config(place, &signed)?;
             return Err(Error::VaultExists {
                 place: place.name().to_owned(),

@@ -8,7 +8,6 @@ use drystone_format::config::{Config, Features};
 use drystone_format::root::RootKind;
 
 use crate::error::{Error, Result};
-use crate::vault::Vault;
 
 /// A feature that this program knows.
 struct Known {
@@ -50,29 +49,6 @@ impl Class {
     }
 }
 
-/// What an operation does to a vault beyond reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Act {
-    /// Stores objects: runs, keys, lists of verified packs, repairs.
-    Store,
-    /// Publishes another configuration.
-    Change,
-    /// Drops snapshots.
-    Forget,
-    /// Deletes what no root needs.
-    Collect,
-}
-
-impl Act {
-    /// The features without which it must not be done.
-    fn classes(self) -> &'static [Class] {
-        match self {
-            Self::Store | Self::Change => &[Class::Write],
-            Self::Forget | Self::Collect => &[Class::Write, Class::Collect],
-        }
-    }
-}
-
 /// An error if the vault needs a feature that this program lacks.
 pub(crate) fn check(config: &Config, class: Class, place: &str) -> Result<()> {
     let words = match class {
@@ -90,44 +66,23 @@ pub(crate) fn check(config: &Config, class: Class, place: &str) -> Result<()> {
     }
 }
 
-impl Vault {
-    /// An error unless this program may do this to the vault as it is configured.
-    pub(crate) fn allow(&self, act: Act) -> Result<()> {
-        let (config, name) = (self.config(), self.place());
-        if self.is_removed(&self.secrets.certificate.writer) {
-            return Err(Error::KeyRemoved { place: name.to_owned() });
-        }
-        for class in act.classes() {
-            check(config, *class, name)?;
-        }
-        match act {
-            Act::Store | Act::Forget => self.standing().readable(name),
-            Act::Change => self.standing().certain(name),
-            Act::Collect => {
-                refuse_unknown_kinds(config, name)?;
-                self.standing().certain(name)
-            }
-        }
-    }
-
-    /// The features that this program knows and the vault does not need yet; `drystone vault upgrade` switches them on.
-    pub fn upgrades(&self) -> Features {
-        let features = &self.config().features;
-        let missing = |class: Class, have: &[String]| {
-            let offered = KNOWN.iter().filter(|known| known.class == class && known.offered);
-            let words = offered.map(|known| known.word.to_owned());
-            words.filter(|word| !have.contains(word)).collect()
-        };
-        Features {
-            read: missing(Class::Read, &features.read),
-            write: missing(Class::Write, &features.write),
-            collect: missing(Class::Collect, &features.collect),
-        }
+/// The features that this program knows and a vault with this configuration does not need yet.
+pub(crate) fn offered(config: &Config) -> Features {
+    let features = &config.features;
+    let missing = |class: Class, have: &[String]| {
+        let offered = KNOWN.iter().filter(|known| known.class == class && known.offered);
+        let words = offered.map(|known| known.word.to_owned());
+        words.filter(|word| !have.contains(word)).collect()
+    };
+    Features {
+        read: missing(Class::Read, &features.read),
+        write: missing(Class::Write, &features.write),
+        collect: missing(Class::Collect, &features.collect),
     }
 }
 
 /// gc would take what only such roots need for garbage.
-fn refuse_unknown_kinds(config: &Config, place: &str) -> Result<()> {
+pub(crate) fn refuse_unknown_kinds(config: &Config, place: &str) -> Result<()> {
     let is_known = |word: &String| RootKind::from_word(word).and_then(RootKind::known).is_some();
     let is_unknown = |word: &&String| !is_known(word);
     match config.root_kinds.iter().find(is_unknown) {

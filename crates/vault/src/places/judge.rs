@@ -14,7 +14,7 @@ use drystone_format::slot::Slot;
 use drystone_store::spread::Judge;
 use drystone_store::{Kind, Name};
 
-use crate::places::known::VaultPin;
+use crate::places::pin::VaultPin;
 
 /// Judges by the vault's own signatures.
 pub(crate) struct BySignature(pub(crate) Arc<Secrets>);

@@ -9,10 +9,11 @@ use drystone_store::{Name, Range, Spares, Store};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::gc::delete_mark;
-use crate::keyring::slots::owner_key;
+use crate::gc::deletion::delete_mark;
+use crate::keyring::owner_key;
 use crate::places::place::Place;
-use crate::places::reach::{Site, is_rotten, mark_at};
+use crate::places::reach::{is_rotten, mark_at};
+use crate::places::site::Site;
 
 /// Writes at a place which it is, so many times more as spare copies; one that is not there is passed over.
 pub(crate) fn put_mark(site: &Site, spares: u8, context: &Context, secrets: &Secrets) -> Result<()> {

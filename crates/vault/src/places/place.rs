@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::places::judge::BySignature;
-use crate::places::reach::Site;
+use crate::places::site::Site;
 use crate::progress::{Cancel, Progress};
 
 /// Names asked for in one listing call.

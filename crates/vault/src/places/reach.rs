@@ -5,7 +5,6 @@
 //! - Until a configuration says what is spread how, spare copies are looked at only where something is missing or damaged.
 //! - A place that cannot be reached is no error here; what the spread can do without, the vault can.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread::Builder;
 
@@ -14,15 +13,15 @@ use drystone_format::config::Config;
 use drystone_format::header::Header;
 use drystone_format::keys::Secrets;
 use drystone_format::places::{PlaceEntry, PlaceMark};
-use drystone_store::limit::{Limit, Limits};
 use drystone_store::{Name, Prefix, Range, Spares, Store};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::places::config::{Found, InForce};
 use crate::places::features::{Class, check};
-use crate::places::known::VaultPin;
+use crate::places::pin::VaultPin;
 use crate::places::place::Place;
+use crate::places::site::Site;
 
 /// Opens places by the URLs that the configuration gives.
 pub trait Connect: Send + Sync {
@@ -80,22 +79,6 @@ impl Reach {
             absent,
             connect: Some(connect),
         })
-    }
-}
-
-/// A place of the vault, there or not.
-#[derive(Clone)]
-pub(crate) struct Site {
-    pub(crate) entry: PlaceEntry,
-    /// The store, or why there is none.
-    pub(crate) store: Result<Arc<dyn Store>, String>,
-}
-
-impl Site {
-    /// The place as its entry wants it used: within its bandwidth.
-    pub(crate) fn new(entry: PlaceEntry, store: Result<Arc<dyn Store>, String>) -> Self {
-        let store = store.map(|store| limited(store, &entry));
-        Self { entry, store }
     }
 }
 
@@ -358,18 +341,6 @@ pub(crate) fn too_few(error: Error, sites: &[Site]) -> Error {
         needed,
         missing: missing.join(", "),
     }
-}
-
-fn limited(store: Arc<dyn Store>, entry: &PlaceEntry) -> Arc<dyn Store> {
-    let limits = Limits {
-        requests: None,
-        put_bytes_per_s: entry.up_bytes.and_then(NonZeroU64::new),
-        get_bytes_per_s: entry.down_bytes.and_then(NonZeroU64::new),
-    };
-    if limits.put_bytes_per_s.is_none() && limits.get_bytes_per_s.is_none() {
-        return store;
-    }
-    Arc::new(Limit::new(store, limits))
 }
 
 /// `work` on each item, all at once: a place that does not answer delays only itself.

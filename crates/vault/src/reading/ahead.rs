@@ -14,7 +14,7 @@ use drystone_store::{Name, Range};
 use parking_lot::{Condvar, Mutex};
 use tokio::task::AbortHandle;
 
-use super::batch::{FrameAt, FrameRange};
+use super::range::{FrameAt, FrameRange};
 use crate::places::place::Place;
 
 /// How long what was fetched is kept.

@@ -12,7 +12,7 @@ use drystone_index::Location;
 use parking_lot::Mutex;
 
 use super::ahead::Ahead;
-use super::batch::FrameRange;
+use super::range::FrameRange;
 
 /// Requests for frames up to this are widened, bytes: larger frames are file data, for which callers plan.
 const SMALL_FRAME_BYTES: u32 = 256 << 10;

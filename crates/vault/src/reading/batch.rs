@@ -13,6 +13,7 @@ use super::ahead::{Fetched, Keep};
 use crate::error::Result;
 use crate::parallel;
 use crate::reading::frames::{ChunkBytes, PREAMBLE_GUESS_BYTES};
+use crate::reading::range::{FrameAt, FrameRange};
 use crate::reading::reader::Reader;
 
 /// Largest request, bytes: a pack of usual size with its tail comes in one.
@@ -24,47 +25,6 @@ const BATCH_REQUEST_BYTES: u64 = 4 << 20;
 const GAP_BYTES: u64 = 64 << 10;
 /// The same for what lies between the last frame and the end of a pack, which opens it: a trailer and the padding.
 const TAIL_GAP_BYTES: u64 = 256 << 10;
-
-/// Where a sealed frame lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FrameAt {
-    /// Its pack.
-    pub pack: PackId,
-    /// Where it begins in the pack, bytes.
-    pub offset: u32,
-    /// Its length, bytes.
-    pub bytes: u32,
-    pub(crate) number: u16,
-}
-
-impl FrameAt {
-    fn end(&self) -> u64 {
-        u64::from(self.offset) + u64::from(self.bytes)
-    }
-}
-
-/// A part of a pack that is read in one request: neighbouring frames, and what lies between them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrameRange {
-    /// The pack.
-    pub pack: PackId,
-    /// Where it begins in the pack, bytes.
-    pub offset: u64,
-    /// Its length, bytes.
-    pub bytes: u64,
-    pub(crate) ends_pack: bool,
-}
-
-impl FrameRange {
-    /// Returns true if the frame lies in it.
-    pub fn covers(&self, frame: &FrameAt) -> bool {
-        self.pack == frame.pack && self.offset <= frame.offset.into() && frame.end() <= self.offset + self.bytes
-    }
-
-    fn ends_before(&self, frame: &FrameAt) -> bool {
-        (self.pack, self.offset + self.bytes) <= (frame.pack, frame.offset.into())
-    }
-}
 
 /// Merges frames, which must be sorted, into requests of at most `limit_bytes`; a larger frame has a request of its own.
 fn merged(frames: Vec<FrameAt>, limit_bytes: u64) -> Vec<FrameRange> {

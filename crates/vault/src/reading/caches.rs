@@ -13,7 +13,7 @@ use drystone_format::{ChunkId, PackId};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use super::nodes::{Node, NodeKey};
+use super::node::{Node, NodeKey};
 use crate::error::{Error, Result};
 
 /// A pack and the number of a frame in it.
@@ -39,6 +39,12 @@ pub(crate) trait Held {
 impl Held for Frame {
     fn held_bytes(&self) -> usize {
         self.len()
+    }
+}
+
+impl Held for Arc<Node> {
+    fn held_bytes(&self) -> usize {
+        Node::held_bytes(self)
     }
 }
 

@@ -12,8 +12,25 @@ use drystone_format::tree::{Entry, TreeDecoder};
 
 use crate::error::{Error, Result};
 use crate::reading::frames::ChunkBytes;
-use crate::reading::nodes::check_length;
+use crate::reading::node::check_length;
 use crate::reading::reader::Reader;
+
+impl Reader {
+    /// The stretches of a file, in order, without reading its data.
+    pub fn parts(&self, recipe: &Recipe) -> Parts {
+        Parts::new(self.clone(), recipe)
+    }
+
+    /// The bytes of a file.
+    pub fn content(&self, recipe: &Recipe) -> ContentReader {
+        ContentReader::new(self.clone(), recipe)
+    }
+
+    /// The entries of a directory.
+    pub fn tree(&self, recipe: &Recipe) -> TreeReader {
+        TreeReader::new(self.clone(), recipe)
+    }
+}
 
 /// The stretches of a file in order; reads recipe nodes as it comes to them. After an error it goes on behind what is lost.
 pub struct Parts {

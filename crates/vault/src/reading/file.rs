@@ -10,7 +10,8 @@ use drystone_format::recipe::{Part, Recipe};
 use parking_lot::Mutex;
 
 use super::ahead::Keep;
-use super::nodes::{Top, check_length};
+use super::node::check_length;
+use super::nodes::Top;
 use super::pace::{Advice, Pace};
 use crate::error::Result;
 use crate::reading::reader::Reader;

@@ -21,8 +21,8 @@ use crate::error::Result;
 use crate::places::place::Place;
 use crate::reading::ahead::{Ahead, Keep};
 use crate::reading::around::Around;
-use crate::reading::batch::FrameAt;
 use crate::reading::caches::{Caches, Frame};
+use crate::reading::range::FrameAt;
 
 /// Packs whose ciphers are kept: opening one costs a request and an X25519 operation.
 const SEALERS: usize = 4096;

@@ -15,7 +15,6 @@ use drystone_store::Name;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::reading::caches::Random;
-use crate::reading::content::{ContentReader, Parts, TreeReader};
 use crate::reading::frames::{ChunkBytes, Frames};
 use crate::reading::pace::Pattern;
 
@@ -196,20 +195,5 @@ impl Reader {
             }
         }
         Ok(true)
-    }
-
-    /// The stretches of a file, in order, without reading its data.
-    pub fn parts(&self, recipe: &Recipe) -> Parts {
-        Parts::new(self.clone(), recipe)
-    }
-
-    /// The bytes of a file.
-    pub fn content(&self, recipe: &Recipe) -> ContentReader {
-        ContentReader::new(self.clone(), recipe)
-    }
-
-    /// The entries of a directory.
-    pub fn tree(&self, recipe: &Recipe) -> TreeReader {
-        TreeReader::new(self.clone(), recipe)
     }
 }

@@ -15,8 +15,9 @@ use drystone_format::ledger::{FirstSeen, Numbered};
 use drystone_format::root::{RootKind, RootName, SignedRoot};
 use drystone_store::{Name, Prefix};
 
+use crate::base::Base;
+use crate::error::damage::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::error::{Error, Result};
-use crate::gc::{COUNTS_FOR_NOBODY, counts_for_nobody};
 use crate::parallel;
 use crate::problem::Problems;
 use crate::roots::ledger::{View, first_seen};
@@ -24,7 +25,6 @@ use crate::roots::ledgers::Times;
 use crate::roots::order::{Candidate, arrange, identity};
 use crate::roots::sightings::Sightings;
 use crate::roots::{RootSource, report_doubles};
-use crate::vault::Vault;
 
 /// Section of what this machine knows that says when snapshots were first seen.
 const SNAPSHOTS_SEEN: &str = "snapshots";
@@ -36,9 +36,6 @@ fn sightings_of(kind: RootKind) -> String {
         kind => format!("roots-{}", kind.word()),
     }
 }
-
-/// What is said of roots that a removed key has signed and that no ledger states.
-pub(crate) const REVOKED: &str = "the key that signed it was removed, and no owner has stated this root: it counts for nobody; remove it from the place";
 
 /// The roots of a kind that count, and those that should.
 #[derive(Debug, Default)]
@@ -116,7 +113,7 @@ fn missed(root: &RootName) -> String {
     }
 }
 
-impl Vault {
+impl Base {
     /// Lists the roots of a kind, and notes on this machine which ones it has seen by now.
     pub(crate) fn root_listing(&self, kind: RootKind) -> Result<Listing> {
         let mut there = self.root_names(&Prefix::Roots(kind))?;

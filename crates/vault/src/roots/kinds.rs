@@ -1,4 +1,4 @@
-//! Roots of any kind: publishing them, listing them, and what they keep alive.
+//! Roots of any kind: listing them, and what they keep alive.
 //!
 //! - Which kinds this program knows is one table (format/kinds.rs); which of them count is the configuration's to say.
 //! - A kind that the configuration lists and this program does not know stops gc, and is told by check; it stops nothing else.
@@ -6,23 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use drystone_format::RootId;
 use drystone_format::keys::{Role, VerifyKey};
 use drystone_format::kinds::Kept;
 use drystone_format::ledger::FirstSeen;
-use drystone_format::root::{RootKind, RootName, RootState, SignedRoot};
+use drystone_format::root::{RootKind, RootName, SignedRoot};
 use drystone_store::Name;
 
-use crate::context::Source;
+use crate::base::Base;
 use crate::error::{Error, Result};
-use crate::gc::registration::Publication;
-use crate::keyring::slots::owner_key;
-use crate::places::features::Act;
 use crate::problem::Problems;
 use crate::roots::RootSource;
 use crate::roots::candidates::RootSurvey;
-use crate::vault::Vault;
-use crate::writing::ingest::Finished;
 
 /// A root that counts, opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,74 +47,7 @@ pub(crate) fn root_path(root: &RootName) -> Vec<u8> {
     .into_bytes()
 }
 
-impl Vault {
-    /// Publishes a configuration that lists a kind of roots: from now on these count, and programs that do not know the kind refuse to
-    /// collect garbage. Durable on return; nothing takes it back. Needs an owner's key.
-    ///
-    /// [`Error::UnlistedRoots`] if this program does not know the kind: it could never collect garbage again.
-    pub fn admit_roots(self, kind: RootKind) -> Result<Self> {
-        owner_key(&self.secrets)?;
-        self.allow(Act::Change)?;
-        if kind.known().is_none() {
-            return Err(self.unlisted(kind));
-        }
-        let mut config = self.next_config()?;
-        if !config.lists(kind.word()) {
-            config.root_kinds.push(kind.word().to_owned());
-            config.root_kinds.sort_unstable();
-        }
-        let sites = self.sites.clone();
-        self.switch(config, sites)
-    }
-
-    fn unlisted(&self, kind: RootKind) -> Error {
-        Error::UnlistedRoots {
-            place: self.place().to_owned(),
-            kind: kind.word().to_owned(),
-        }
-    }
-
-    /// Makes a root visible; durable on return. `stored` is the run that stored what the root keeps alive. With [`RootState::Last`] it
-    /// ends; with [`RootState::Open`] it stays registered, and [`Vault::ingest_on`] goes on with it.
-    ///
-    /// [`Error::UnlistedRoots`] unless the configuration lists the kind and this program knows it. After [`Error::GivenUp`] the run has
-    /// to be repeated: while it was silent, gc may have deleted what it relied on.
-    pub fn publish_root(&self, kind: RootKind, payload: &[u8], stored: &Finished, state: RootState) -> Result<RootId> {
-        self.may_publish_kind(kind)?;
-        self.publish_work(&Publication {
-            kind,
-            payload,
-            state,
-            work: &stored.work,
-            index_part: stored.index_part(),
-        })
-    }
-
-    /// [`Error::UnlistedRoots`] unless the configuration lists the kind and this program knows it.
-    pub(crate) fn may_publish_kind(&self, kind: RootKind) -> Result<()> {
-        if !self.is_listed(kind) || kind.known().is_none() {
-            return Err(self.unlisted(kind));
-        }
-        Ok(())
-    }
-
-    /// Publishes a root that names work, and notes on this machine that it has seen the root.
-    pub(crate) fn publish_work(&self, publication: &Publication<'_>) -> Result<RootId> {
-        let (registration, number, hash) = publication.work.registration().publish(
-            publication,
-            &|| self.follow_config(),
-            &mut Source(&*self.context.entropy),
-        )?;
-        // Whoever made it has seen it. That it cannot be written down makes the root no less durable; the next look does.
-        let _ = self.note_own(&RootName {
-            kind: publication.kind,
-            registration,
-            number,
-            hash,
-        });
-        Ok(hash)
-    }
-
+impl Base {
     /// Reads all roots of a kind, in no order, and reports those that are damaged or missing, and ledgers that cannot be read. Those that
     /// an owner has forgotten are left out, wherever they come from. A writer's credential cannot read them.
     pub fn roots(&self, kind: RootKind) -> Result<(Vec<FoundRoot>, Problems)> {

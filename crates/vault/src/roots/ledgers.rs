@@ -19,8 +19,8 @@ use drystone_format::{Error as Format, Random};
 use drystone_store::{Kind, Name, Prefix, Range};
 use parking_lot::{Mutex, RwLock};
 
+use crate::error::damage::COUNTS_FOR_NOBODY;
 use crate::error::{Error, Result};
-use crate::gc::COUNTS_FOR_NOBODY;
 use crate::places::known::{Known as Memory, KnownVault, Seen};
 use crate::places::place::Place;
 use crate::problem::Problems;

@@ -11,7 +11,7 @@ use drystone_format::root::RootKind;
 use drystone_format::snapshot::Snapshot;
 
 use crate::error::{Error, Result};
-use crate::places::known::hex;
+use crate::places::pin::hex;
 use crate::roots::RootSource;
 use crate::roots::candidates::Survey;
 use crate::roots::latest::{Latest, NoLatest, latest};

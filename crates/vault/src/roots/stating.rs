@@ -9,14 +9,14 @@ use drystone_format::ledger::{KindWord, LedgerName};
 use drystone_format::root::{RootKind, RootName};
 use drystone_store::{Name, Prefix};
 
+use crate::base::Base;
 use crate::context::Source;
 use crate::error::{Error, Result};
+use crate::places::allow::Act;
 use crate::places::config::{Found, Signed};
-use crate::places::features::Act;
 use crate::problem::Problems;
 use crate::roots::ledger::{Change, View};
 use crate::roots::resolve::PREFIX_MIN;
-use crate::vault::Vault;
 
 /// How many snapshots may be unstated before an owner who finds them puts a ledger.
 const UNSTATED_MAX: usize = 32;
@@ -26,7 +26,7 @@ pub(crate) fn kind_word(kind: RootKind) -> Option<KindWord> {
     KindWord::new(kind.word())
 }
 
-impl Vault {
+impl Base {
     /// Puts the ledger that adds `change` to the newest ones, which were read just before; durable on return. Returns false if they state
     /// all of that already. Needs an owner's key.
     pub(crate) fn put_ledger(&self, change: &Change) -> Result<bool> {

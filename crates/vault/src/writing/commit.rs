@@ -19,83 +19,35 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::gc::registration::{Publication, Work};
-use crate::handle::Home;
-use crate::writing::admit::Claim;
-use crate::writing::flights::{Flights, FrameId, Ticket};
+use crate::writing::flights::{FrameId, Ticket};
 use crate::writing::lane::{Lane, TreeWriter};
+use crate::writing::relied::{Everything, Relied};
 use crate::writing::writer::{Shop, Writer};
 
-/// Chunks that a commit remembers, 32 bytes each. A commit that relies on more is given up with its writer.
-const RELIED_MAX: usize = 1 << 20;
-/// Frames under way that are remembered before those that have landed are left out.
-const FRAMES_MAX: usize = 1 << 10;
 /// How often a commit begins anew before its writer is given up for good.
 const ANEW_MAX: u32 = 3;
 
-/// What a commit relies on.
-#[derive(Debug)]
-pub(crate) struct Relied {
-    /// Frames under way that hold any of it.
-    frames: Mutex<BTreeSet<FrameId>>,
-    /// Everything; nothing if it was too much to remember.
-    all: Mutex<Option<Everything>>,
-}
-
-#[derive(Debug, Default)]
-struct Everything {
-    chunks: Vec<ChunkId>,
-    recipes: Vec<Recipe>,
-}
-
-impl Default for Relied {
-    fn default() -> Self {
-        Self {
-            frames: Mutex::default(),
-            all: Mutex::new(Some(Everything::default())),
-        }
-    }
-}
-
-impl Relied {
-    /// Remembers a chunk, and the frame that it is to be in.
-    pub(crate) fn add(&self, id: &ChunkId, claim: Claim, flights: &Flights) {
-        if let Claim::New(frame) | Claim::UnderWay(frame) = claim {
-            let mut frames = self.frames.lock();
-            if frames.insert(frame) && frames.len() > FRAMES_MAX {
-                flights.retain(&mut frames);
-            }
-        }
-        self.remember(|all| all.chunks.push(*id));
-    }
-
-    /// Remembers all that a recipe leads to.
-    pub(crate) fn add_recipe(&self, recipe: Recipe) {
-        self.remember(|all| all.recipes.push(recipe));
-    }
-
-    fn remember(&self, add: impl FnOnce(&mut Everything)) {
-        let mut all = self.all.lock();
-        if let Some(known) = &mut *all {
-            add(known);
-            if known.chunks.len() + known.recipes.len() > RELIED_MAX {
-                *all = None;
-            }
-        }
-    }
-
-    fn frames(&self) -> BTreeSet<FrameId> {
-        self.frames.lock().clone()
-    }
+/// What a commit belongs to that opens the vault anew where its places have moved.
+pub(crate) trait Home: Send + Sync {
+    /// The writer for a commit whose own is of no use any more.
+    fn writer_after(&self, shop: &Shop) -> Result<Arc<Writer>>;
 }
 
 /// A commit under way. May be used from many threads; dropping it gives its work up.
 pub struct Commit {
     /// The handle that the commit belongs to, if there is one: it knows what to do when places have moved.
-    home: Option<Arc<Home>>,
+    home: Option<Arc<dyn Home>>,
     shop: Arc<Shop>,
     work: Work,
     relied: Arc<Relied>,
     lane: Mutex<Lane>,
+}
+
+impl Writer {
+    /// Begins a commit. Reads what gc has condemned meanwhile, if the last root or beat found anything new.
+    pub fn commit(&self) -> Result<Commit> {
+        Ok(Commit::new(self.shop().clone(), self.shop().begin()?))
+    }
 }
 
 impl Commit {
@@ -112,7 +64,7 @@ impl Commit {
     }
 
     /// The same, as a commit of a handle.
-    pub(crate) fn at(mut self, home: Arc<Home>) -> Self {
+    pub(crate) fn at(mut self, home: Arc<dyn Home>) -> Self {
         self.home = Some(home);
         self
     }
@@ -177,7 +129,7 @@ impl Commit {
         for _ in 0..ANEW_MAX {
             let writer = match (published, &self.home) {
                 (Err(Error::GivenUp { .. } | Error::Published), _) => None,
-                (Err(Error::PlacesMoved { .. }), Some(home)) => Some(Home::writer_after(home, &self.shop)?),
+                (Err(Error::PlacesMoved { .. }), Some(home)) => Some(home.writer_after(&self.shop)?),
                 (published, _) => return published,
             };
             let begun = self.begin_anew(writer);

@@ -6,8 +6,8 @@
 use drystone_format::codec::Compression;
 use drystone_format::limits::{DATA_FRAME_BYTES, META_FRAME_BYTES};
 
-use crate::writing::lane::READ_BYTES;
-
+/// Bytes offered to one read.
+pub(crate) const READ_BYTES: usize = 1 << 20;
 /// Bytes that all lanes may take.
 const LANES_BYTES: usize = 24 << 20;
 /// Bytes of a lane: what it has read, and its open frames of both kinds.

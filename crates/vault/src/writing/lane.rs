@@ -18,14 +18,12 @@ use thiserror::Error as ThisError;
 
 use crate::error::{Error, Result};
 use crate::writing::admit::Claim;
-use crate::writing::commit::Relied;
 use crate::writing::flights::Ticket;
+use crate::writing::flow::READ_BYTES;
 use crate::writing::frame_size::FrameSize;
-use crate::writing::ingest::Shared;
 use crate::writing::open_frames::OpenFrames;
-
-/// Bytes offered to one read.
-pub(crate) const READ_BYTES: usize = 1 << 20;
+use crate::writing::relied::Relied;
+use crate::writing::shared::Shared;
 
 /// Why a file could not be taken in.
 #[derive(Debug, ThisError)]
@@ -79,7 +77,7 @@ impl Lane {
         if let Claim::New(_) = claim {
             shared.new_chunks.fetch_add(1, Ordering::Relaxed);
             shared.new_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            frame.push(shared, id, chunk)?;
+            frame.push(&**shared, id, chunk)?;
         }
         drop(open);
         if let Some(relied) = &self.relied {
@@ -136,7 +134,7 @@ impl Lane {
 
     /// Hands over what is left in the open frames.
     pub fn finish(self) -> Result<()> {
-        self.open.lock().submit(&self.shared, |_| true)
+        self.open.lock().submit(&*self.shared, |_| true)
     }
 }
 

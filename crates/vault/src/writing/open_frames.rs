@@ -7,7 +7,23 @@ use drystone_format::seal::PackKind;
 
 use crate::error::Result;
 use crate::writing::flights::{Flights, FrameId};
-use crate::writing::ingest::{FullFrame, Shared};
+
+/// A frame on its way to a compressor.
+pub(crate) struct FullFrame {
+    pub(crate) id: FrameId,
+    pub(crate) kind: PackKind,
+    pub(crate) plaintext: Vec<u8>,
+    pub(crate) chunks: Vec<PackedChunk>,
+}
+
+/// Where full frames go.
+pub(crate) trait Compressors {
+    /// Hands a frame over; waits if the compressors are behind.
+    fn submit(&self, frame: FullFrame) -> Result<()>;
+
+    /// An empty buffer, used before if there is one: fresh pages cost more than the copy into them.
+    fn buffer(&self, capacity: usize) -> Vec<u8>;
+}
 
 /// The frame that a lane is filling with chunks of one kind.
 pub(crate) struct OpenFrame {
@@ -46,13 +62,13 @@ impl OpenFrame {
     }
 
     /// Appends the chunk for which [`frame_for`](Self::frame_for) was asked last. Hands the frame over first if it has no room.
-    pub(crate) fn push(&mut self, shared: &Shared, id: ChunkId, chunk: &[u8]) -> Result<()> {
+    pub(crate) fn push(&mut self, to: &dyn Compressors, id: ChunkId, chunk: &[u8]) -> Result<()> {
         if !self.has_room(chunk.len()) {
-            self.submit(shared)?;
+            self.submit(to)?;
         }
         if self.plaintext.capacity() == 0 {
             self.plaintext = match self.kind {
-                PackKind::Data => shared.buffer(self.limit_bytes),
+                PackKind::Data => to.buffer(self.limit_bytes),
                 PackKind::Meta | PackKind::Mixed => Vec::with_capacity(self.limit_bytes),
             };
         }
@@ -65,11 +81,11 @@ impl OpenFrame {
     }
 
     /// Hands the frame to the compressors, if anything is in it.
-    pub(crate) fn submit(&mut self, shared: &Shared) -> Result<()> {
+    pub(crate) fn submit(&mut self, to: &dyn Compressors) -> Result<()> {
         let Some(id) = self.id.take() else { return Ok(()) };
         self.id = self.next.take();
         let (plaintext, chunks) = (std::mem::take(&mut self.plaintext), std::mem::take(&mut self.chunks));
-        shared.submit(FullFrame {
+        to.submit(FullFrame {
             id,
             kind: self.kind,
             plaintext,
@@ -106,10 +122,10 @@ impl OpenFrames {
     }
 
     /// Hands over the frames that are `wanted`.
-    pub(crate) fn submit(&mut self, shared: &Shared, wanted: impl Fn(FrameId) -> bool) -> Result<()> {
+    pub(crate) fn submit(&mut self, to: &dyn Compressors, wanted: impl Fn(FrameId) -> bool) -> Result<()> {
         for frame in [&mut self.data, &mut self.meta] {
             if frame.id.is_some_and(&wanted) {
-                frame.submit(shared)?;
+                frame.submit(to)?;
             }
         }
         Ok(())

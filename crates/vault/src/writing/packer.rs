@@ -8,21 +8,20 @@
 //!   anew, as a small commit.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use drystone_format::limits::{
     FRAME_MAX_BYTES, PACK_BYTES, PACK_LARGE_BYTES, PACK_MIXED_BYTES, PACK_STEP_BYTES, PACK_STEPS_FROM_BYTES,
 };
-use drystone_format::pack::{PackBuilder, PackOptions, PackedChunk, SealedPack};
-use drystone_format::seal::{Compressed, PackKind, Suite};
+use drystone_format::pack::{PackBuilder, PackOptions, SealedPack};
+use drystone_format::seal::{PackKind, Suite};
 
 use crate::context::Source;
 use crate::error::{Error, Result};
 use crate::writing::budget::Held;
 use crate::writing::flights::{Arrived, FrameId};
-use crate::writing::ingest::Shared;
+use crate::writing::shared::{ReadyFrame, Shared, ToPack};
 
 /// Bytes that packs may take in memory: with caches of 64 MiB and some 50 MiB of lanes and frames the program stays below 256.
 pub(crate) const MEMORY_BYTES: u64 = 112 << 20;
@@ -47,43 +46,6 @@ pub(crate) fn data_pack_bytes(vault_bytes: u64, held: f64) -> usize {
         bytes *= 2;
     }
     bytes
-}
-
-/// The packs of one registration: who writes it, and which number the next one has.
-pub(crate) struct PackSeries {
-    nonce: [u8; 16],
-    next: AtomicU64,
-}
-
-impl PackSeries {
-    pub(crate) fn new(nonce: [u8; 16]) -> Self {
-        let next = AtomicU64::new(0);
-        Self { nonce, next }
-    }
-
-    /// How many packs were begun.
-    pub(crate) fn begun(&self) -> u64 {
-        self.next.load(Ordering::Relaxed)
-    }
-
-    fn take(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
-/// A frame on its way into a pack.
-pub(crate) struct ReadyFrame {
-    pub(crate) id: FrameId,
-    pub(crate) kind: PackKind,
-    pub(crate) frame: Compressed,
-    pub(crate) chunks: Vec<PackedChunk>,
-}
-
-/// What the packer is told.
-pub(crate) enum ToPack {
-    Frame(ReadyFrame),
-    /// Somebody waits for these frames: the packs that hold them are closed as soon as all of them have come.
-    Close(BTreeSet<FrameId>),
 }
 
 /// A pack on its way to the place, the frames in it, and the memory that it holds.
@@ -357,7 +319,7 @@ mod tests {
 
     #[test]
     fn packs_of_a_series_are_numbered_without_gaps() {
-        let series = PackSeries::new([1; 16]);
+        let series = crate::writing::series::PackSeries::new([1; 16]);
         assert_eq!([series.take(), series.take(), series.take()], [0, 1, 2]);
     }
 }

@@ -16,13 +16,14 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
 use crate::gc::registration::{BEAT, Registration, Work};
-use crate::places::features::Act;
+use crate::places::allow::Act;
 use crate::progress::{Cancel, Progress};
 use crate::vault::Vault;
-use crate::writing::commit::{Commit, Relied};
 use crate::writing::frame_size::FrameSize;
-use crate::writing::ingest::{IngestOptions, Pipeline, Shared};
+use crate::writing::ingest::{IngestOptions, Pipeline};
 use crate::writing::lane::Lane;
+use crate::writing::relied::Relied;
+use crate::writing::shared::Shared;
 
 /// How a writer takes data in.
 #[derive(Clone)]
@@ -109,12 +110,6 @@ impl Vault {
 }
 
 impl Writer {
-    /// Begins a commit. Reads what gc has condemned meanwhile, if the last root or beat found anything new.
-    pub fn commit(&self) -> Result<Commit> {
-        let work = self.shop.begin()?;
-        Ok(Commit::new(self.shop.clone(), work))
-    }
-
     pub(crate) fn shop(&self) -> &Arc<Shop> {
         &self.shop
     }

@@ -7,9 +7,9 @@ use drystone_store::spread::Lacking;
 
 use super::{Findings, Grade};
 use crate::error::Result;
-use crate::gc::Taking;
+use crate::gc::reserve::Taking;
 use crate::health::repair::Redundancy;
-use crate::places::features::Act;
+use crate::places::allow::Act;
 use crate::vault::Vault;
 
 /// Less than this share of a disk, or less than so many bytes, is little: a twentieth, and 10 GB.

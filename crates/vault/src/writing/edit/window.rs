@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 
 use super::edited::Edited;
-use crate::writing::lane::READ_BYTES;
+use crate::writing::flow::READ_BYTES;
 
 /// Bytes of a file around one offset, which only grows.
 pub(super) struct Window {
