@@ -46,6 +46,7 @@ pub fn context(work: &Path, memory_mib: usize) -> Context {
         memory_bytes: memory_mib << 20,
         cache_dir: work.join("cache"),
         known_dir: work.join("known"),
+        chunk_map: None,
         accept: Accept::default(),
     }
 }

@@ -56,6 +56,7 @@ impl App {
             memory_bytes: settings.memory_bytes,
             cache_dir: settings.cache_dir.clone(),
             known_dir: settings.known_dir.clone(),
+            chunk_map: None,
             accept: settings.accept,
         };
         Ok(Self {

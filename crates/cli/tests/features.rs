@@ -85,6 +85,7 @@ fn switch_on(home: &Home, features: &Features) {
         memory_bytes: 64 << 20,
         cache_dir: home.path("cache"),
         known_dir: home.path("home/.config/drystone/known"),
+        chunk_map: None,
         accept: Accept::default(),
     };
     let vault = Vault::open(store, context, &unlock).unwrap();

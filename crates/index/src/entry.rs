@@ -103,7 +103,7 @@ pub struct PackInfo {
 
 impl PackEntries {
     /// What the index keeps of the pack itself, without its chunks, and these.
-    pub(crate) fn into_info(self) -> (PackInfo, Vec<(ChunkId, Span)>) {
+    pub fn into_info(self) -> (PackInfo, Vec<(ChunkId, Span)>) {
         let info = PackInfo {
             pack: self.pack,
             pack_bytes: self.pack_bytes,

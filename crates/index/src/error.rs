@@ -57,6 +57,16 @@ pub enum Error {
         /// The database.
         path: PathBuf,
     },
+    /// A map of chunks that several hosts share could not answer.
+    #[error("cannot {during} in the shared index {map}: {why}")]
+    Map {
+        /// The map, as people name it.
+        map: String,
+        /// What was being done, as a verb.
+        during: &'static str,
+        /// What went wrong.
+        why: String,
+    },
     /// The state database failed in another way.
     #[error("cannot {during} the state database {path}: {source}")]
     State {

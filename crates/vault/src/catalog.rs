@@ -12,14 +12,12 @@ pub(crate) mod index_runs;
 pub(crate) mod losses;
 pub(crate) mod unreadable;
 
-use crate::catalog::far::Far;
+use crate::catalog::far::Opening;
 use crate::catalog::tails::BY_OWNER;
-use drystone_index::State;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,7 +26,7 @@ use drystone_format::keys::Secrets;
 use drystone_format::pack::{SealedPack, Tail};
 use drystone_format::seal::PackKind;
 use drystone_format::{ChunkId, PackId};
-use drystone_index::{Index, Location, Options, PackEntries, PackInfo};
+use drystone_index::{ChunkMap, Location, PackEntries, PackInfo};
 use drystone_store::{Kind, Name, Prefix};
 use parking_lot::{Mutex, RwLock};
 
@@ -42,17 +40,19 @@ use crate::parallel::each;
 use crate::places::place::Place;
 use crate::problem::Problems;
 
+mod index;
 mod opening;
 mod parts;
 mod tails;
 mod trust;
 
+use index::open_index;
 use parts::Parts;
 use tails::{entries, owner_bit};
 pub(crate) use tails::{read_tail, spans};
 
 pub(crate) struct Catalog {
-    pub(crate) index: Arc<Index>,
+    pub(crate) index: Arc<dyn ChunkMap>,
     pub(crate) losses: Losses,
     place: Place,
     parallel: usize,
@@ -90,25 +90,6 @@ pub(crate) struct Catalog {
     opening: Opening,
 }
 
-/// What is needed until the index is in step.
-struct Opening {
-    is_done: AtomicBool,
-    far: OnceLock<Arc<Far>>,
-    state: Arc<State>,
-    noting: Arc<Mutex<()>>,
-}
-
-impl Opening {
-    fn new(vault: &Base) -> Self {
-        Self {
-            is_done: AtomicBool::new(false),
-            far: OnceLock::new(),
-            state: vault.state().clone(),
-            noting: vault.noting.clone(),
-        }
-    }
-}
-
 /// How long nobody lists the packs again for a chunk that is missed, after that was of no use.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Packs that are none which one gc looks at and condemns; more are left to the next.
@@ -130,8 +111,7 @@ impl Catalog {
     }
 
     fn open_with(vault: &Base, dir: &Path, parts: Option<Parts>) -> Result<Self> {
-        let memory_bytes = vault.context.memory_bytes / 2;
-        let index = Arc::new(Index::open(dir, Options { memory_bytes })?);
+        let index = open_index(&vault.context, dir)?;
         vault.place.hint_sizes(&index);
         vault.watch_for_forged();
         Ok(Self {
@@ -163,13 +143,13 @@ impl Catalog {
 
     /// Brings the index in step with the packs at the place.
     fn sync(&self) -> Result<()> {
-        self.dropped.store(self.index.dropped_runs(), Ordering::Release);
+        self.dropped.store(self.index.dropped_parts(), Ordering::Release);
         let standing = self.epochs.refresh()?;
         let condemned: HashSet<PackId> = standing.condemned().into_iter().collect();
         self.condemned.write().extend(&condemned);
         self.losses.see(&standing)?;
         // Before the list is taken: what a run stores meanwhile is then not taken for gone.
-        let known = self.index.packs();
+        let known = self.index.packs()?;
         let mut live: HashMap<PackId, u64> = HashMap::new();
         self.place.for_each(&Prefix::Packs, |listed| {
             if let Kind::Pack(id) = listed.name.kind() {
@@ -203,7 +183,7 @@ impl Catalog {
                 let what =
                     format!("has {size} bytes, which is not what it had; bring it back from a copy of the vault");
                 unreadable.push(Name::pack(&id).as_str(), what);
-            } else if self.index.has_pack(&id).is_none() {
+            } else if self.index.pack(&id)?.is_none() {
                 match self.known_bad.reason(&id, size) {
                     Some(reason) => {
                         unreadable.push(Name::pack(&id).as_str(), reason);
@@ -278,9 +258,9 @@ impl Catalog {
         if useless.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN) {
             return Ok(false);
         }
-        let before: HashSet<PackId> = self.index.packs().into_iter().map(|pack| pack.pack).collect();
+        let before: HashSet<PackId> = self.index.packs()?.into_iter().map(|pack| pack.pack).collect();
         self.refresh()?;
-        let is_new = self.index.packs().iter().any(|pack| !before.contains(&pack.pack));
+        let is_new = self.index.packs()?.iter().any(|pack| !before.contains(&pack.pack));
         *useless = (!is_new).then(Instant::now);
         Ok(is_new)
     }
@@ -321,7 +301,7 @@ impl Catalog {
 
     /// Brings the index in step again if it dropped a damaged part of itself since the last time; says whether.
     fn mend(&self) -> Result<bool> {
-        let is_whole = || self.index.dropped_runs() == self.dropped.load(Ordering::Acquire);
+        let is_whole = || self.index.dropped_parts() == self.dropped.load(Ordering::Acquire);
         if is_whole() {
             return Ok(false);
         }
@@ -342,7 +322,7 @@ impl Catalog {
 
     fn remember(&self) -> Result<()> {
         self.losses
-            .remember(self.index.packs().into_iter().map(|pack| pack.pack))
+            .remember(self.index.packs()?.into_iter().map(|pack| pack.pack))
     }
 
     fn insert(&self, pack: &PackId, size: u64, tail: &Tail) -> Result<()> {
@@ -376,8 +356,8 @@ impl Catalog {
     /// The first place of a chunk in a pack that is `wanted`, even if a part of the index is found damaged meanwhile.
     fn find(&self, id: &ChunkId, wanted: &dyn Fn(&PackInfo) -> bool) -> Result<Option<Location>> {
         self.ensure_synced()?;
-        match self.index.get_where(id, wanted)? {
-            None if self.mend()? => Ok(self.index.get_where(id, wanted)?),
+        match self.index.locate(id, wanted)? {
+            None if self.mend()? => Ok(self.index.locate(id, wanted)?),
             found => Ok(found),
         }
     }
@@ -385,6 +365,17 @@ impl Catalog {
     /// Whether a new snapshot may rely on the chunk being there.
     pub(crate) fn contains(&self, id: &ChunkId) -> Result<bool> {
         Ok(self.find(id, &|pack| self.is_reliable(pack))?.is_some())
+    }
+
+    /// The same of many chunks, in their order.
+    pub(crate) fn contains_many(&self, ids: &[ChunkId]) -> Result<Vec<bool>> {
+        self.ensure_synced()?;
+        let look = || self.index.locate_many(ids, &|pack| self.is_reliable(pack));
+        let mut found = look()?;
+        if found.iter().any(Option::is_none) && self.mend()? {
+            found = look()?;
+        }
+        Ok(found.iter().map(Option::is_some).collect())
     }
 
     /// Where the chunk lies in a pack that is not known to be damaged, whoever wrote it.

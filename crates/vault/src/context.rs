@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use drystone_format::Random;
 use drystone_format::tree::Time;
+use drystone_index::ChunkMap;
 
 /// The wall clock. Used for what people read (when a snapshot was taken), never for what may be deleted.
 pub trait Clock: Send + Sync {
@@ -40,6 +41,8 @@ pub struct Context {
     pub cache_dir: PathBuf,
     /// Local directory for what this machine knows of places and vaults; must outlive the cache.
     pub known_dir: PathBuf,
+    /// An index of chunks that other processes and hosts share; `None` for one in `cache_dir`.
+    pub chunk_map: Option<Arc<dyn ChunkMap>>,
     /// What the user accepts although this machine knows it otherwise.
     pub accept: Accept,
 }

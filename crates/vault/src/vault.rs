@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use drystone_format::{ChunkId, VaultId};
-use drystone_index::Index;
+use drystone_index::ChunkMap;
 use drystone_store::Store;
 use parking_lot::Mutex;
 
@@ -106,7 +106,7 @@ impl Vault {
         if catalog.is_synced() || catalog.looks_from_afar() {
             return Ok(catalog);
         }
-        match Far::new(self, catalog.index.packs().is_empty(), &self.frames)? {
+        match Far::new(self, catalog.index.packs()?.is_empty(), &self.frames)? {
             Some(far) => catalog.look_from_afar(Arc::new(far)),
             None => catalog.ensure_synced()?,
         }
@@ -125,8 +125,8 @@ impl Vault {
     }
 
     /// The index of chunks, up to date with the place.
-    pub fn index(&self) -> Result<&Index> {
-        Ok(&self.catalog()?.index)
+    pub fn index(&self) -> Result<&dyn ChunkMap> {
+        Ok(&*self.catalog()?.index)
     }
 
     /// Whether a chunk lies in a pack that a new snapshot may rely on.

@@ -27,7 +27,7 @@ fn main() {
     let unlock = Unlock::key_file(&std::fs::read_to_string(key).unwrap(), key, None).unwrap();
     let began = Instant::now();
     let vault = Vault::open(record.clone() as Arc<dyn Store>, context, &unlock).unwrap();
-    let packs = vault.index().unwrap().packs().len();
+    let packs = vault.index().unwrap().packs().unwrap().len();
     let ids = vault.snapshot_ids().unwrap();
     let snapshot = vault.snapshot(ids.last().unwrap()).unwrap();
     println!("opened in {:.2} s with {} requests; {packs} packs", began.elapsed().as_secs_f64(), record.take().len());

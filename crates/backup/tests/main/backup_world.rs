@@ -78,6 +78,7 @@ impl World {
             memory_bytes: 64 << 20,
             cache_dir: cache.path().to_owned(),
             known_dir: cache.path().join("known"),
+            chunk_map: None,
             accept: drystone_vault::Accept::default(),
         };
         let (vault, key) = create(store.clone(), &context, small());

@@ -81,7 +81,7 @@ fn assert_there(target: &Path, files: &Files) {
 }
 
 fn packs(vault: &Vault) -> (usize, u64) {
-    let packs = vault.index().unwrap().packs();
+    let packs = vault.index().unwrap().packs().unwrap();
     (packs.len(), packs.iter().map(|pack| pack.pack_bytes).sum())
 }
 

@@ -95,6 +95,7 @@ impl Fixture {
             memory_bytes: 64 << 20,
             cache_dir: cache.path().to_owned(),
             known_dir: cache.path().join("known"),
+            chunk_map: None,
             accept: drystone_vault::Accept::default(),
         };
         let calls = Arc::new(Record::new(store.clone()));

@@ -9,8 +9,8 @@
 //! - Bounded: pieces, blocks and chunks kept, and questions asked.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use drystone_format::index_run::{RunChunk, RunPack};
 use drystone_format::keys::Secrets;
@@ -18,7 +18,7 @@ use drystone_format::limits::INDEX_BLOCK_PACKS;
 use drystone_format::pack::{Preamble, Tail};
 use drystone_format::root::RootName;
 use drystone_format::{ChunkId, PackId};
-use drystone_index::Location;
+use drystone_index::{Location, State};
 use drystone_store::Prefix;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
@@ -62,6 +62,25 @@ pub(crate) struct Far {
     near: Mutex<Near>,
     asked: AtomicU64,
     asked_max: u64,
+}
+
+/// What is needed until the index is in step.
+pub(super) struct Opening {
+    pub(super) is_done: AtomicBool,
+    pub(super) far: OnceLock<Arc<Far>>,
+    pub(super) state: Arc<State>,
+    pub(super) noting: Arc<Mutex<()>>,
+}
+
+impl Opening {
+    pub(super) fn new(vault: &Base) -> Self {
+        Self {
+            is_done: AtomicBool::new(false),
+            far: OnceLock::new(),
+            state: vault.state().clone(),
+            noting: vault.noting.clone(),
+        }
+    }
 }
 
 /// How good it is.

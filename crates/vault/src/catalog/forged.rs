@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use drystone_format::{PackId, PlaceId};
-use drystone_index::{Index, State};
+use drystone_index::{ChunkMap, State};
 use parking_lot::Mutex;
 
 use crate::base::Base;
@@ -81,14 +81,18 @@ impl Base {
 }
 
 /// Tells the spread what earlier runs found, as far as the packs are still there.
-pub(crate) fn recall_forged(place: &Place, state: &State, noting: &Mutex<()>, index: &Index) -> Result<()> {
+pub(crate) fn recall_forged(place: &Place, state: &State, noting: &Mutex<()>, index: &dyn ChunkMap) -> Result<()> {
     let Some(spread) = place.as_spread() else {
         return Ok(());
     };
     let _one_at_a_time = noting.lock();
     let all = rows(state)?;
-    let is_there = |(_, pack): &(PlaceId, PackId)| index.has_pack(pack).is_some();
-    let kept: Vec<_> = all.iter().copied().filter(is_there).collect();
+    let mut kept = Vec::new();
+    for row in &all {
+        if index.pack(&row.1)?.is_some() {
+            kept.push(*row);
+        }
+    }
     if kept.len() < all.len() {
         store(state, &kept)?;
     }

@@ -33,7 +33,7 @@ impl Catalog {
         self.sync()?;
         self.load_verified()?;
         if !self.is_synced() {
-            recall_forged(&self.place, &self.opening.state, &self.opening.noting, &self.index)?;
+            recall_forged(&self.place, &self.opening.state, &self.opening.noting, &*self.index)?;
             self.opening.is_done.store(true, Ordering::Release);
         }
         Ok(())

@@ -17,7 +17,7 @@ impl Catalog {
     pub(super) fn load_verified(&self) -> Result<()> {
         let own = self.secrets.certificate.writer.0;
         let foreign = |pack: &PackInfo| !is_by_owner(pack) && pack.writer != own;
-        if self.trust == Trust::Everyone || !self.index.packs().iter().any(foreign) {
+        if self.trust == Trust::Everyone || !self.index.packs()?.iter().any(foreign) {
             return Ok(());
         }
         let names = self.place.names(&Prefix::Verified)?;

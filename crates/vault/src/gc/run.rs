@@ -378,7 +378,8 @@ impl<'a> Run<'a> {
             closings: self.new_closings(),
         };
         let stated = self.vault.epochs.standing().stated().clone();
-        let has_pack = |pack: &PackId| self.catalog.index.has_pack(pack).is_some();
+        // An index that cannot answer has all packs: an epoch that may still be needed stays.
+        let has_pack = |pack: &PackId| !matches!(self.catalog.index.pack(pack), Ok(None));
         let is_spent = |old: &Epoch| protocol::is_spent(old, &has_pack, &stated);
         let spent = self.before.epochs().filter(|(_, old)| is_spent(old)).count();
         if !epoch.packs.is_empty() || !epoch.closings.is_empty() || spent > 1 {
@@ -398,7 +399,7 @@ impl<'a> Run<'a> {
             && self
                 .holders
                 .iter()
-                .all(|pack| self.catalog.index.has_pack(pack).is_some())
+                .all(|pack| matches!(self.catalog.index.pack(pack), Ok(Some(_))))
             && self.report.live_chunks == self.marker.live.len() as u64;
         if is_same {
             return Ok(());

@@ -254,7 +254,7 @@ impl Run<'_> {
     /// The packs of a new run of this class, and the runs that it replaces; `None` if none is needed.
     fn plan_run(&self, class: Class, runs: &InForce, sizes: &HashMap<Numbered, u64>) -> Result<Option<Plan>> {
         let is_meant = |pack: &PackInfo| pack_kind(pack).is_some_and(|kind| class.has(kind));
-        let there = self.catalog.index.packs().into_iter();
+        let there = self.catalog.index.packs()?.into_iter();
         let there = there.filter(|pack| is_meant(pack) && !self.catalog.is_condemned(&pack.pack));
         let there: HashMap<PackId, PackInfo> = there.map(|pack| (pack.pack, pack)).collect();
         let of_class = runs.iter().filter(|((_, number), _)| Class::of_run(*number) == class);

@@ -103,7 +103,7 @@ struct Found {
 }
 
 impl Sweep<'_> {
-    fn uses(&self) -> Uses {
+    fn uses(&self) -> Result<Uses> {
         let class = |info: &PackInfo| {
             if self.catalog.is_condemned(&info.pack) {
                 Trust::Condemned
@@ -121,8 +121,8 @@ impl Sweep<'_> {
             live_bytes: 0,
             total_bytes: 0,
         };
-        let packs = self.catalog.index.packs().into_iter();
-        packs.map(|info| (info.pack, unused(info))).collect()
+        let packs = self.catalog.index.packs()?.into_iter();
+        Ok(packs.map(|info| (info.pack, unused(info))).collect())
     }
 
     /// Calls `each` for every chunk with all its locations.
@@ -154,7 +154,7 @@ impl Sweep<'_> {
 
     /// What every known pack holds, and how many of the live chunks were found.
     pub(crate) fn survey(&self) -> Result<(Uses, u64)> {
-        let (mut uses, mut found_chunks) = (self.uses(), 0);
+        let (mut uses, mut found_chunks) = (self.uses()?, 0);
         self.scan(&mut |id, group| {
             let is_live = self.live.contains_chunk(id);
             found_chunks += u64::from(is_live);
@@ -186,7 +186,7 @@ impl Sweep<'_> {
 
     /// What is needed and lies in no trusted pack but in condemned ones, as much as is copied at once.
     fn to_copy(&self, copied: &Copied) -> Result<Vec<Found>> {
-        let (uses, mut found) = (self.uses(), Vec::new());
+        let (uses, mut found) = (self.uses()?, Vec::new());
         let is = |at: &Location, trust| uses.get(&at.pack).is_some_and(|found| found.trust == trust);
         self.scan(&mut |id, group| {
             let is_safe = group.iter().any(|at| is(at, Trust::Full));
@@ -254,7 +254,7 @@ impl Sweep<'_> {
             while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 for Found { id, at } in *run {
                     self.cancel.check()?;
-                    let pack = self.catalog.index.has_pack(&at.pack);
+                    let pack = self.catalog.index.pack(&at.pack)?;
                     let kind = self.kind_of(id, pack.as_ref().and_then(pack_kind));
                     match reader.chunk(id) {
                         Ok(bytes) => {

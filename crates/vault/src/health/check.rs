@@ -150,7 +150,7 @@ impl Vault {
         report.problems.append(slots);
         report.problems.append(catalog.bad_lists());
         report.problems.append(catalog.bad_epochs());
-        let stats = catalog.index.stats();
+        let stats = catalog.index.stats()?;
         (report.packs, report.chunks) = (stats.packs, stats.chunks);
         report.problems.append(problems);
         self.check_roots(&revoked, &mut report.problems)?;

@@ -115,7 +115,7 @@ impl Vault {
         }
         let unverified = catalog
             .index
-            .packs()
+            .packs()?
             .iter()
             .filter(|pack| catalog.is_unverified(pack))
             .count();

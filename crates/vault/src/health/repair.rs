@@ -125,7 +125,7 @@ struct Fates<'a> {
 impl Fates<'_> {
     fn of(&self, pack: &PackId) -> Fate {
         let losses = &self.catalog.losses;
-        let is_indexed = || self.catalog.index.has_pack(pack).is_some();
+        let is_indexed = || matches!(self.catalog.index.pack(pack), Ok(Some(_)));
         let was_whole =
             || losses.is_gone(pack) || losses.is_damaged(pack) || self.were_lost.contains(pack) || is_indexed();
         if self.catalog.is_condemned(pack) {
@@ -142,13 +142,16 @@ impl Fates<'_> {
 }
 
 impl Vault {
-    /// Throws the local index away and builds it from the packs at the place.
+    /// Throws the index away and builds it from the packs at the place. An index that is shared forgets all packs on the way, for everybody.
     pub fn repair_index(&self) -> Result<RepairReport> {
         let dir = self.index_dir();
-        Index::clear(&dir)?;
+        match &self.context.chunk_map {
+            Some(shared) => drop(shared.retain(&|_| false)?),
+            None => Index::clear(&dir)?,
+        }
         Unreadable::forget(self.state())?;
         let catalog = Catalog::open_without_parts(self, &dir)?;
-        let stats = catalog.index.stats();
+        let stats = catalog.index.stats()?;
         Ok(RepairReport {
             packs: stats.packs,
             chunks: stats.chunks,

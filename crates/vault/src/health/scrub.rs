@@ -79,7 +79,7 @@ impl Vault {
         }
         let catalog = self.catalog()?;
         catalog.reread()?;
-        let mut packs = catalog.index.packs();
+        let mut packs = catalog.index.packs()?;
         packs.sort_by_key(|pack| pack.pack);
         let chosen = self.choose(&packs, options.share)?;
         let total = chosen.iter().map(|pack| pack.pack_bytes).sum();

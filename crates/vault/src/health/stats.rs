@@ -41,7 +41,7 @@ impl Vault {
             snapshots: self.snapshot_ids()?.len() as u64,
             ..Stats::default()
         };
-        for pack in catalog.index.packs() {
+        for pack in catalog.index.packs()? {
             let (count, bytes) = match pack_kind(&pack) {
                 Some(PackKind::Data) | None => (&mut stats.data_packs, &mut stats.data_bytes),
                 Some(PackKind::Meta) => (&mut stats.meta_packs, &mut stats.meta_bytes),
@@ -52,7 +52,7 @@ impl Vault {
         }
         (stats.chunks, stats.chunk_bytes) = catalog.count()?;
         stats.damaged_packs = catalog.losses.damaged().len() as u64;
-        stats.index_bytes = catalog.index.stats().disk_bytes;
+        stats.index_bytes = catalog.index.stats()?.disk_bytes;
         Ok(stats)
     }
 }

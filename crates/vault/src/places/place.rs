@@ -12,7 +12,7 @@ use drystone_format::config::Config;
 use drystone_format::keys::{Secrets, VerifyKey};
 use drystone_format::places::{PlaceEntry, PlaceMarks};
 use drystone_format::shard::ShardKeys;
-use drystone_index::Index;
+use drystone_index::ChunkMap;
 use drystone_store::spread::{Access, PlaceTroubles, Replicated, Spread, SpreadOptions, SpreadPlace};
 use drystone_store::{Kind, Listed, Name, Prefix, Put, Range, Store};
 use tokio::runtime::Handle;
@@ -143,13 +143,13 @@ impl Place {
     }
 
     /// Tells the spread the sizes of packs that are indexed, which saves it requests, and who signed them.
-    pub(crate) fn hint_sizes(&self, index: &Arc<Index>) {
+    pub(crate) fn hint_sizes(&self, index: &Arc<dyn ChunkMap>) {
         let Some(spread) = &self.spread else { return };
         let weak = Arc::downgrade(index);
-        let size = move |pack: &PackId| Some(weak.upgrade()?.has_pack(pack)?.pack_bytes);
+        let size = move |pack: &PackId| Some(weak.upgrade()?.pack(pack).ok()??.pack_bytes);
         spread.set_sizes(Arc::new(size));
         let weak = Arc::downgrade(index);
-        let signer = move |pack: &PackId| Some(VerifyKey(weak.upgrade()?.has_pack(pack)?.writer));
+        let signer = move |pack: &PackId| Some(VerifyKey(weak.upgrade()?.pack(pack).ok()??.writer));
         spread.set_signers(Arc::new(signer));
     }
 

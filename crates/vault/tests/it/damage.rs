@@ -169,7 +169,7 @@ impl World {
         let second = add_key(&vault, Role::Owner);
         let writer = add_key(&vault, Role::Writer);
         let first = back_up(&vault, &borrowed(a)).unwrap().0;
-        let packs = vault.index().unwrap().packs();
+        let packs = vault.index().unwrap().packs().unwrap();
         let pack = |kind: PackKind| {
             let has = |kind: PackKind| packs.iter().find(|pack| pack.kind & 0x7f == kind as u8);
             Name::pack(&has(kind).or(has(PackKind::Mixed)).unwrap().pack)
@@ -327,7 +327,7 @@ fn read_first(world: &World, name: &Name, damage: Damage) {
     if is_pack && damage.leaves() {
         assert!(found.contains(name.as_str()), "{damage:?} {name}: {found}");
     }
-    if is_pack && damage != Damage::Delete && vault.index().unwrap().has_pack(&pack_of(name)).is_some() {
+    if is_pack && damage != Damage::Delete && vault.index().unwrap().pack(&pack_of(name)).unwrap().is_some() {
         let found = check(&vault);
         let named = lines(&found.problems) + &lines(&found.harmless);
         assert!(named.contains(name.as_str()), "{damage:?} {name}: {named}");
@@ -371,7 +371,7 @@ fn rebuild_first(world: &World, name: &Name, damage: Damage) {
     let errors = world.read_all(&vault, name, damage);
     if let Kind::Pack(pack) = name.kind()
         && damage.leaves()
-        && vault.index().unwrap().has_pack(&pack).is_none()
+        && vault.index().unwrap().pack(&pack).unwrap().is_none()
     {
         assert!(lines(&report.problems).contains(name.as_str()), "{damage:?} {name}");
     }
@@ -613,7 +613,7 @@ fn what_one_run_finds_damaged_another_does_not_forget() {
     let vaults = [0, 1].map(|_| fixture.open(store.clone()).unwrap());
     vaults
         .iter()
-        .for_each(|vault| assert!(vault.index().unwrap().stats().packs > 0));
+        .for_each(|vault| assert!(vault.index().unwrap().stats().unwrap().packs > 0));
     for (vault, name) in vaults.iter().zip([&world.data_pack, &world.meta_pack]) {
         let sound = world.store.contents()[name].clone();
         store.overwrite(name, Bytes::from(vec![0; sound.len()]));

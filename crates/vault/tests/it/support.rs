@@ -149,6 +149,7 @@ pub(crate) fn context_in(cache: &Path) -> Context {
         memory_bytes: 64 << 20,
         cache_dir: cache.to_owned(),
         known_dir: cache.join("known"),
+        chunk_map: None,
         accept: Accept::default(),
     }
 }

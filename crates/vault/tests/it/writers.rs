@@ -146,7 +146,7 @@ fn a_lying_pack_costs_nobody_the_true_one() {
         for entry in reader.tree(&tree) {
             for part in reader.parts(entry.unwrap().recipe().unwrap()) {
                 if let drystone_format::recipe::Part::Chunk { id, bytes } = part.unwrap() {
-                    assert!(index.contains(&id).unwrap());
+                    assert!(index.get(&id).unwrap().is_some());
                     claimed.push(PackedChunk {
                         id,
                         bytes: bytes as u32,

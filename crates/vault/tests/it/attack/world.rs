@@ -488,6 +488,7 @@ fn context(key: &Fixture, clock: &Arc<AtomicI64>, entropy: Seeded) -> Context {
         memory_bytes: 64 << 20,
         cache_dir: key.cache.path().join("cache"),
         known_dir: known_dir(key),
+        chunk_map: None,
         accept: Accept::default(),
     }
 }

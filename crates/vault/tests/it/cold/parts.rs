@@ -94,7 +94,7 @@ impl Scene {
             assert_eq!(index.get(chunk).unwrap().unwrap().pack, pack.id);
             assert!(vault.contains(chunk).unwrap());
         }
-        assert_eq!(index.stats().chunks, PACKS * 60);
+        assert_eq!(index.stats().unwrap().chunks, PACKS * 60);
         let report = check(vault);
         assert_eq!(lines(&report.problems), "");
     }
@@ -120,7 +120,7 @@ fn packs_that_an_owner_lists_are_not_asked() {
     );
     let (near, far) = (near.unwrap(), vault);
     let sorted = |vault: &Vault| {
-        let mut packs = vault.index().unwrap().packs();
+        let mut packs = vault.index().unwrap().packs().unwrap();
         packs.sort_unstable_by_key(|pack| pack.pack);
         packs
     };
@@ -368,6 +368,13 @@ fn a_snapshot_is_read_whose_packs_were_never_asked() {
     for (seed, id) in (1..).zip(&ids) {
         assert_eq!(files(&vault, id).unwrap(), [("file".to_owned(), noise(seed, 3_000))]);
     }
-    let packs: BTreeSet<PackId> = vault.index().unwrap().packs().iter().map(|pack| pack.pack).collect();
+    let packs: BTreeSet<PackId> = vault
+        .index()
+        .unwrap()
+        .packs()
+        .unwrap()
+        .iter()
+        .map(|pack| pack.pack)
+        .collect();
     assert_eq!(packs.len(), ids.len());
 }
