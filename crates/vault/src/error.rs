@@ -396,6 +396,16 @@ pub enum Error {
         /// Where it may still be, or what to do.
         advice: &'static str,
     },
+    /// No pack here holds this chunk, and somebody else who may hold it does not answer, or does not give it.
+    #[error("{place}: chunk {id} is not here; it may be at {}: try again when that is back", .sources.join(", "))]
+    Elsewhere {
+        /// The chunk.
+        id: ChunkId,
+        /// The vault's place.
+        place: String,
+        /// Who may hold it, and why he gives nothing.
+        sources: Vec<String>,
+    },
     /// The credential may not do this, or bytes to be written are not well-formed.
     #[error(transparent)]
     Format(#[from] drystone_format::Error),

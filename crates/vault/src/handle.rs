@@ -20,6 +20,7 @@ use crate::places::open::{Sight, Unlocked};
 use crate::places::reach::{Connect, Reach, reach_all};
 use crate::reading::frames::ChunkBytes;
 use crate::reading::reader::Reader;
+use crate::reading::sources::Sources;
 use crate::vault::Vault;
 use crate::writing::commit::{Commit, Home};
 use crate::writing::writer::{Shop, Writer, WriterOptions};
@@ -37,6 +38,8 @@ struct Keeper {
     now: Mutex<Now>,
     is_over: Mutex<bool>,
     wake: Condvar,
+    /// Where chunks may lie beside the places.
+    sources: Arc<Sources>,
 }
 
 /// The vault as it was opened last, and its writer, once there is one.
@@ -63,6 +66,7 @@ impl Handle {
             now: Mutex::new(Now { vault, writer: None }),
             is_over: Mutex::new(false),
             wake: Condvar::new(),
+            sources: Arc::default(),
         });
         let kept_up = Arc::downgrade(&home);
         let upkeep = Builder::new()
@@ -81,7 +85,15 @@ impl Handle {
 
     /// Reads chunks, files and trees. A chunk that anybody has kept before it is asked for is found, except where lists lag.
     pub fn reader(&self) -> Result<Reader> {
-        Ok(self.vault().reader()?.following())
+        Ok(self
+            .vault()
+            .reader()?
+            .following()
+            .with_sources(self.home.sources.clone()))
+    }
+
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.home.sources
     }
 
     /// The plaintext of a chunk.

@@ -8,6 +8,7 @@
 mod base;
 mod catalog;
 mod context;
+mod engine;
 mod error;
 mod gc;
 mod handle;
@@ -23,6 +24,9 @@ mod vault;
 mod writing;
 
 pub use context::{Accept, Clock, Context, Entropy};
+pub use drystone_index::ChunkMap;
+pub use engine::face::Face;
+pub use engine::{EachChunk, Engine, EngineCommit};
 pub use error::{Error, Result};
 pub use gc::{GcOptions, GcReport, protocol};
 pub use handle::Handle;
@@ -46,7 +50,8 @@ pub use reading::content::{ContentReader, Parts, Piece, PieceData, TreeReader};
 pub use reading::file::FileReader;
 pub use reading::frames::ChunkBytes;
 pub use reading::range::{FrameAt, FrameRange};
-pub use reading::reader::Reader;
+pub use reading::reader::{Reader, Whereabouts};
+pub use reading::sources::ChunkSource;
 pub use roots::kinds::FoundRoot;
 pub use roots::resolve::Resolved;
 pub use roots::{latest, ledger, order, retention};

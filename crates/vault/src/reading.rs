@@ -8,6 +8,7 @@ pub(crate) mod frames;
 pub(crate) mod node;
 pub(crate) mod range;
 pub(crate) mod reader;
+pub(crate) mod sources;
 
 pub(crate) mod ahead;
 pub(crate) mod around;

@@ -15,6 +15,7 @@ impl Error {
             self,
             Self::Store(drystone_store::Error::TooFew { .. })
                 | Self::NewerKeys { .. }
+                | Self::Elsewhere { .. }
                 | Self::Format(drystone_format::Error::Epoch { .. })
         )
     }
@@ -22,7 +23,8 @@ impl Error {
     /// Whether stored bytes are missing or altered, so that other objects may still be fine.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Damaged { .. } | Self::WrongChunk { .. } | Self::MissingChunk { .. } | Self::NewerKeys { .. } => true,
+            Self::Damaged { .. } | Self::WrongChunk { .. } | Self::MissingChunk { .. } => true,
+            Self::NewerKeys { .. } | Self::Elsewhere { .. } => true,
             Self::Format(error) => !matches!(
                 error,
                 drystone_format::Error::WriterKey { .. }

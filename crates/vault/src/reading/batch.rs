@@ -15,11 +15,14 @@ use crate::parallel;
 use crate::reading::frames::{ChunkBytes, PREAMBLE_GUESS_BYTES};
 use crate::reading::range::{FrameAt, FrameRange};
 use crate::reading::reader::Reader;
+use crate::reading::sources::Sought;
 
 /// Largest request, bytes: a pack of usual size with its tail comes in one.
 pub(crate) const REQUEST_BYTES: u64 = (PACK_BYTES + 2 * DATA_FRAME_BYTES) as u64;
 /// Largest request of a batch, of which each thread has one under way, bytes.
 const BATCH_REQUEST_BYTES: u64 = 4 << 20;
+/// Chunks that a source is asked for at once: 1 MiB of usual ones, 16 MiB of the largest.
+const ELSEWHERE_CHUNKS: usize = 32;
 /// Gap that is read over rather than asked around, bytes: at 20 ms a request and 100 MB/s, a request costs as much as 2 MB, but
 /// several are under way at once.
 const GAP_BYTES: u64 = 64 << 10;
@@ -109,7 +112,8 @@ impl Reader {
 
     /// Returns the length of a pack, bytes, if the index knows it.
     pub(crate) fn pack_bytes(&self, pack: &PackId) -> Option<u64> {
-        Some(self.catalog().index.has_pack(pack)?.pack_bytes)
+        let known = self.catalog().index.pack(pack).ok().flatten();
+        known.map(|pack| pack.pack_bytes)
     }
 
     /// Begins to fetch a range and returns at once. While the caller keeps what is returned, readers find the frames of the range, or
@@ -145,13 +149,40 @@ impl Reader {
         let threads = self.frames().parallel();
         parallel::each(threads, &groups, &|(range, positions): &Group| {
             let _fetched = range.as_ref().map(|range| self.fetch_held(range));
-            for position in positions {
-                if let Some(id) = ids.get(*position) {
-                    each(*position, self.chunk(id));
+            let mut left = positions.clone();
+            if range.is_none() {
+                left = self.chunks_elsewhere(ids, left, each);
+            }
+            for position in left {
+                if let Some(id) = ids.get(position) {
+                    each(position, self.chunk(id));
                 }
             }
             Ok(())
         })
+    }
+
+    /// Asks other sources for chunks that no known pack holds, many at once. Returns the positions of those that they do not have.
+    fn chunks_elsewhere(
+        &self,
+        ids: &[ChunkId],
+        positions: Vec<usize>,
+        each: &(dyn Fn(usize, Result<ChunkBytes>) + Sync),
+    ) -> Vec<usize> {
+        let Some(sources) = self.sources() else {
+            return positions;
+        };
+        let mut left = Vec::new();
+        for some in positions.chunks(ELSEWHERE_CHUNKS) {
+            let wanted: Vec<ChunkId> = some.iter().filter_map(|at| ids.get(*at)).copied().collect();
+            for (at, sought) in some.iter().zip(sources.seek(&wanted, self.hasher())) {
+                match sought {
+                    Sought::Here(bytes) => each(*at, Ok(ChunkBytes::whole(bytes))),
+                    Sought::Perhaps(_) | Sought::Nowhere => left.push(*at),
+                }
+            }
+        }
+        left
     }
 
     /// Groups chunks by the requests that bring them.

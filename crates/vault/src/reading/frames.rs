@@ -45,6 +45,13 @@ impl Deref for ChunkBytes {
 }
 
 impl ChunkBytes {
+    /// A chunk that came by itself.
+    pub(crate) fn whole(bytes: Vec<u8>) -> Self {
+        let span = 0..bytes.len();
+        let frame = Arc::new(bytes);
+        Self { frame, span }
+    }
+
     /// Plaintext of the frame that it came in, bytes.
     pub(crate) fn frame_bytes(&self) -> usize {
         self.frame.len()

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::reading::caches::Random;
 use crate::reading::frames::{ChunkBytes, Frames};
 use crate::reading::pace::Pattern;
+use crate::reading::sources::{Sought, Sources};
 
 /// How often a chunk is looked for anew because gc may have moved it.
 const MOVES_MAX: u32 = 8;
@@ -28,6 +29,21 @@ pub struct Reader {
     frames: Arc<Frames>,
     hasher: ChunkHasher,
     misses: Misses,
+    /// Where else chunks may lie.
+    sources: Option<Arc<Sources>>,
+}
+
+/// Where a chunk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In a pack at the places of the vault.
+    Here,
+    /// Not here; somebody else says that he holds it.
+    Elsewhere,
+    /// Nowhere, and a ledger has forgotten the root that named it: nobody has to have it.
+    Gone,
+    /// Nobody who answered has it, and no ledger says that it may be gone: lost, hidden, or at somebody who is away.
+    Unknown,
 }
 
 /// What a chunk is worth that no pack of the list holds: another list?
@@ -48,6 +64,7 @@ impl Reader {
             frames,
             hasher,
             misses: Misses::Doubted,
+            sources: None,
         }
     }
 
@@ -64,8 +81,23 @@ impl Reader {
         self
     }
 
+    /// The same, which asks these where the places of the vault have nothing to give.
+    pub(crate) fn with_sources(mut self, sources: Arc<Sources>) -> Self {
+        self.sources = Some(sources);
+        self
+    }
+
+    /// Where else chunks may lie, if there is anything.
+    pub(crate) fn sources(&self) -> Option<&Sources> {
+        self.sources.as_deref().filter(|sources| !sources.is_empty())
+    }
+
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    pub(crate) fn hasher(&self) -> &ChunkHasher {
+        &self.hasher
     }
 
     pub(crate) fn frames(&self) -> &Frames {
@@ -103,8 +135,54 @@ impl Reader {
     }
 
     /// The plaintext of a chunk.
+    ///
+    /// [`Error::MissingChunk`] if nobody has it, [`Error::Elsewhere`] if somebody may have it who does not answer now.
     pub fn chunk(&self, id: &ChunkId) -> Result<ChunkBytes> {
         let asked = Instant::now();
+        let Some(sources) = self.sources() else {
+            return self.stored_chunk(id, asked);
+        };
+        // Before packs are listed for it: where most chunks lie elsewhere, each would cost a list.
+        let error = match self.known_chunk(id) {
+            Ok(chunk) => return Ok(chunk),
+            Err(error @ (Error::Interrupted | Error::Stopped)) => return Err(error),
+            Err(error) => error,
+        };
+        match sources.seek(std::slice::from_ref(id), &self.hasher).pop() {
+            Some(Sought::Here(bytes)) => Ok(ChunkBytes::whole(bytes)),
+            Some(Sought::Perhaps(sources)) => match self.stored_chunk(id, asked) {
+                Err(Error::MissingChunk { .. }) => Err(Error::Elsewhere {
+                    id: *id,
+                    place: self.place().to_owned(),
+                    sources,
+                }),
+                found => found,
+            },
+            _ if matches!(error, Error::MissingChunk { .. }) => self.stored_chunk(id, asked),
+            _ => Err(error),
+        }
+    }
+
+    /// Returns whether a chunk can be read, for each of these: from the places, or from somebody else who says that he holds it. What has
+    /// happened to one that cannot depends on the root `of` that names it: [`Whereabouts::Gone`] only if a ledger has forgotten that root.
+    pub(crate) fn whereabouts(&self, ids: &[ChunkId], is_forgotten: bool) -> Result<Vec<Whereabouts>> {
+        let held = match self.sources() {
+            Some(sources) => sources.holders(ids),
+            None => vec![(false, true); ids.len()],
+        };
+        let whereabouts = |(id, (is_held, _)): (&ChunkId, &(bool, bool))| {
+            Ok(match self.catalog.locate(id)? {
+                Some(_) => Whereabouts::Here,
+                None if *is_held => Whereabouts::Elsewhere,
+                None if is_forgotten => Whereabouts::Gone,
+                None => Whereabouts::Unknown,
+            })
+        };
+        ids.iter().zip(&held).map(whereabouts).collect()
+    }
+
+    /// The plaintext of a chunk, from the places of the vault.
+    fn stored_chunk(&self, id: &ChunkId, asked: Instant) -> Result<ChunkBytes> {
         let mut known = self.catalog.synced_with();
         let mut found = self.known_chunk(id);
         // What is not where it was may have been moved by gc, and again while this thread was stopped.

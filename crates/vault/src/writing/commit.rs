@@ -110,6 +110,12 @@ impl Commit {
         self.shop.shared().flush(ticket.0.into_iter().collect())
     }
 
+    /// The same of many chunks.
+    pub(crate) fn wait_for(&self, tickets: &[Ticket]) -> Result<()> {
+        let frames = tickets.iter().filter_map(|ticket| ticket.0);
+        self.shop.shared().flush(frames.collect())
+    }
+
     /// Waits until everything that this commit relies on is durable.
     pub fn flush(&self) -> Result<()> {
         self.shop.shared().flush(self.relied.frames())

@@ -129,7 +129,7 @@ impl Vault {
         pack_age: Option<Duration>,
     ) -> Result<Pipeline> {
         let catalog = self.catalog()?.clone();
-        let known_bytes = catalog.index.packs().iter().map(|pack| pack.pack_bytes).sum();
+        let known_bytes = catalog.index.packs()?.iter().map(|pack| pack.pack_bytes).sum();
         let flow = Flow::new(self.context.threads, self.context.memory_bytes, options.compression);
         let (frames, full) = bounded(flow.waiting);
         let (closings, told) = bounded(flow.waiting);

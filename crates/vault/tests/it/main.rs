@@ -19,6 +19,7 @@ mod damage;
 mod damage_bits;
 mod edit;
 mod endless;
+mod engine;
 mod gc;
 mod gc_model;
 mod gc_stress;
