@@ -119,27 +119,33 @@ fn signal(running: &Running, signal: Signal) {
 }
 
 /// A process, when it is killed if it is, and until when it is stopped.
-struct Peer {
+pub(crate) struct Peer {
     running: Running,
     killed_at: Option<Instant>,
     stopped_until: Option<Instant>,
 }
 
 impl Peer {
-    fn start(dir: &Path, machine: u64, choices: &mut Choices, said: &Sender<String>) -> Self {
+    /// Starts `test` as a process of its own, with the arguments of a machine, a seed, and milliseconds to live.
+    pub(crate) fn start(
+        (test, dir): (&str, &Path),
+        machine: u64,
+        choices: &mut Choices,
+        said: &Sender<String>,
+    ) -> Self {
         let (seed, lives) = (choices.below(u64::MAX), 500 + choices.below(4000));
         let is_killed = choices.below(2) == 0;
         let killed_at = is_killed.then(|| Instant::now() + Duration::from_millis(choices.below(4000)));
         let arguments = format!("{machine} {seed} {lives}");
         Self {
-            running: start_test("lasting_stress::child", (dir, arguments), said),
+            running: start_test(test, (dir, arguments), said),
             killed_at,
             stopped_until: None,
         }
     }
 
     /// Stops it now and then for some seconds; says whether it is still there, and counts how it ended.
-    fn goes_on(&mut self, choices: &mut Choices, failures: &mut u64) -> bool {
+    pub(crate) fn goes_on(&mut self, choices: &mut Choices, failures: &mut u64) -> bool {
         if let Some(status) = self.running.0.try_wait().unwrap() {
             *failures += u64::from(!status.success());
             return false;
@@ -157,7 +163,7 @@ impl Peer {
 }
 
 /// Forgets what has passed, and collects.
-fn collect(vault: &Vault, passed: &mut Vec<drystone_format::RootId>) -> (u64, u64) {
+pub(crate) fn collect(vault: &Vault, passed: &mut Vec<drystone_format::RootId>) -> (u64, u64) {
     vault.forget(&std::mem::take(passed)).unwrap();
     let options = GcOptions {
         silence: Duration::ZERO,
@@ -184,7 +190,12 @@ fn what_open_processes_acknowledge_is_never_missed() {
     let mut next_gc = Instant::now();
     while start.elapsed() < Duration::from_secs(seconds) {
         while peers.len() < PROCESSES as usize {
-            peers.push(Peer::start(dir.path(), choices.below(PROCESSES), &mut choices, &sender));
+            peers.push(Peer::start(
+                ("lasting_stress::child", dir.path()),
+                choices.below(PROCESSES),
+                &mut choices,
+                &sender,
+            ));
         }
         peers.retain_mut(|peer| peer.goes_on(&mut choices, &mut failures));
         let roots = said.try_iter().filter_map(|line| {

@@ -18,6 +18,7 @@ mod crash;
 mod damage;
 mod damage_bits;
 mod edit;
+mod elsewhere_stress;
 mod endless;
 mod engine;
 mod gc;
