@@ -158,20 +158,22 @@ impl Catalog {
             Ok(())
         })?;
         let indexed: Vec<PackId> = known.iter().map(|pack| pack.pack).collect();
-        let (mut gone, mut unlisted) = (HashSet::new(), Vec::new());
+        let (mut gone, mut unlisted) = (HashMap::new(), Vec::new());
         for pack in known {
             match live.get(&pack.pack) {
                 Some(size) if *size == pack.pack_bytes => {}
                 None if !condemned.contains(&pack.pack) => unlisted.push(pack),
-                _ => drop(gone.insert(pack.pack)),
+                _ => drop(gone.insert(pack.pack, pack.pack_bytes)),
             }
         }
         gone.extend(self.confirm_gone(unlisted)?);
         let is_condemned = |pack: &PackId| condemned.contains(pack);
+        let is_back = |pack: &PackId, bytes| live.get(pack) == Some(&bytes) && !is_condemned(pack);
+        self.losses.take_back(&is_back);
         self.losses
             .reconcile(&indexed, &gone, &|pack| live.contains_key(pack), &is_condemned)?;
         if !gone.is_empty() {
-            self.index.retain(&|pack| !gone.contains(pack))?;
+            self.index.retain(&|pack| !gone.contains_key(pack))?;
         }
         self.known_bad.retain(&live);
         let (mut new, mut unreadable, mut doubtful) = (Vec::new(), Problems::default(), BTreeMap::new());
@@ -179,7 +181,7 @@ impl Catalog {
             if self.losses.is_gone(&id) && is_condemned(&id) {
                 // Deleted, and back with a place that was away: gc deletes it again.
             } else if self.losses.is_gone(&id) {
-                // This process has seen it lost; the next one reads it anew.
+                // Cut short: read anew once it is what it was.
                 let what =
                     format!("has {size} bytes, which is not what it had; bring it back from a copy of the vault");
                 unreadable.push(Name::pack(&id).as_str(), what);
@@ -277,11 +279,11 @@ impl Catalog {
     }
 
     /// Of packs that a listing lacks, those that are really not there: a list may lag, or come from places that are behind.
-    fn confirm_gone(&self, missing: Vec<PackInfo>) -> Result<HashSet<PackId>> {
+    fn confirm_gone(&self, missing: Vec<PackInfo>) -> Result<HashMap<PackId, u64>> {
         if missing.len() > STATS_MAX {
-            return Ok(missing.into_iter().map(|pack| pack.pack).collect());
+            return Ok(missing.into_iter().map(|pack| (pack.pack, pack.pack_bytes)).collect());
         }
-        let gone = Mutex::new(HashSet::new());
+        let gone = Mutex::new(HashMap::new());
         each(self.parallel, &missing, &|pack| {
             let is_there = match self.place.as_spread() {
                 // Also where a part of it answers, nothing may rely on what cannot be read.
@@ -292,7 +294,7 @@ impl Catalog {
                 },
             };
             if !is_there {
-                gone.lock().insert(pack.pack);
+                gone.lock().insert(pack.pack, pack.pack_bytes);
             }
             Ok(())
         })?;

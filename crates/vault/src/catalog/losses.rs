@@ -5,7 +5,7 @@
 //! - What gc deleted is no loss, but just as good a reason to ask again.
 //! - An index that forgot packs (deleted, torn, damaged) counts as a loss, for what it forgot cannot be missed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,8 +43,9 @@ pub(crate) struct Losses {
     lock_path: PathBuf,
     epoch: AtomicU64,
     damaged: RwLock<HashSet<PackId>>,
-    /// Packs that the index has forgotten in this process because they are gone; on disk it may still hold them.
-    forgotten: Mutex<HashSet<PackId>>,
+    /// Packs that the index has forgotten in this process because they are gone, with the bytes that each had; on disk it may still hold
+    /// them.
+    forgotten: Mutex<HashMap<PackId, u64>>,
 }
 
 impl Losses {
@@ -70,7 +71,12 @@ impl Losses {
 
     /// Whether the index had this pack, and the place no longer has it as it was.
     pub(crate) fn is_gone(&self, pack: &PackId) -> bool {
-        self.forgotten.lock().contains(pack)
+        self.forgotten.lock().contains_key(pack)
+    }
+
+    /// Forgets that packs were gone which are back: they are read anew. `is_back` is told how many bytes each had.
+    pub(crate) fn take_back(&self, is_back: &dyn Fn(&PackId, u64) -> bool) {
+        self.forgotten.lock().retain(|pack, bytes| !is_back(pack, *bytes));
     }
 
     pub(crate) fn damaged(&self) -> Vec<PackId> {
@@ -117,7 +123,7 @@ impl Losses {
     pub(crate) fn reconcile(
         &self,
         indexed: &[PackId],
-        gone: &HashSet<PackId>,
+        gone: &HashMap<PackId, u64>,
         is_listed: &dyn Fn(&PackId) -> bool,
         is_condemned: &dyn Fn(&PackId) -> bool,
     ) -> Result<()> {
@@ -131,15 +137,16 @@ impl Losses {
         }
         forgotten.extend(gone);
         let is_lost = |pack: &PackId| !known_gone.contains(pack) && !is_condemned(pack);
-        let is_any_lost = forgotten.iter().any(is_lost);
+        let is_any_lost = forgotten.keys().any(is_lost);
         if is_any_lost {
             self.note_loss()?;
         }
         if !is_same || is_any_lost {
             self.grow()?;
         }
-        if *forgotten != known_gone {
-            self.state.set(GONE, &flat(&forgotten))?;
+        let now_gone: HashSet<PackId> = forgotten.keys().copied().collect();
+        if now_gone != known_gone {
+            self.state.set(GONE, &flat(&now_gone))?;
         }
         self.damaged.write().retain(is_listed);
         self.change_damaged(|damaged| damaged.retain(is_listed))
