@@ -6,6 +6,7 @@
 //!   there or not at all.
 //! - What a place failed to do in one hour is not held against it in the next: the vault is opened anew also after troubles.
 
+use crate::places::place::TroublesBefore;
 use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 
@@ -159,7 +160,7 @@ impl Keeper {
         let vault = self.now.lock().vault.clone();
         vault.follow_notices()?;
         match vault.follow_config() {
-            Ok(()) if !vault.has_new_config()? && vault.place.all_there().is_ok() => {}
+            Ok(()) if !vault.has_new_config()? && vault.place.all_there(&TroublesBefore::default()).is_ok() => {}
             Ok(()) | Err(Error::PlacesMoved { .. }) => return self.reopen(&vault),
             Err(error) => return Err(error),
         }

@@ -18,7 +18,7 @@ use crate::roots::stating::kind_word;
 impl Run<'_> {
     /// What could be closed, by the ledgers and roots that were read last.
     fn closable(&self) -> Closings {
-        if self.is_partial || !self.vault.place.is_complete() {
+        if self.is_partial || !self.vault.place.is_complete(&self.troubles) {
             return Closings::new();
         }
         let view = self.vault.ledgers.view();

@@ -7,6 +7,7 @@
 //! - The presence before the last stays until every list shows the last.
 //! - A local file is locked as long as the process lives: of a process that is gone, gc on this machine need not wait.
 
+use crate::places::place::TroublesBefore;
 use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -91,6 +92,8 @@ pub(crate) struct Publication<'a> {
 /// What the run shares with the thread that renews its presence.
 struct Pulse {
     place: Place,
+    /// What was wrong with the places before the registration began.
+    troubles: TroublesBefore,
     secrets: Arc<Secrets>,
     said: Mutex<Said>,
     is_over: Mutex<bool>,
@@ -127,6 +130,7 @@ impl Registration {
         let (name, object) = named(&vault.secrets, &presence)?;
         let pulse = Arc::new(Pulse {
             place: vault.place.clone(),
+            troubles: vault.place.troubles_before(),
             secrets: vault.secrets.clone(),
             said: Mutex::new(Said {
                 presence,
@@ -388,7 +392,7 @@ impl Pulse {
         let left = before
             .chain([&said.name])
             .map(|name| delete_presence(&self.place, name));
-        left.fold(true, |all, gone| all & gone.is_ok()) && self.place.is_complete()
+        left.fold(true, |all, gone| all & gone.is_ok()) && self.place.is_complete(&self.troubles)
     }
 
     /// Ends a registration that has not published its last root; says whether nothing tells any more that it is at work.

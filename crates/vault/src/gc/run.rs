@@ -4,6 +4,7 @@
 //! - While a place is away nothing is copied, and packs with anything live in them stay as they are.
 //! - Only what was marked from all roots decides; a root or tree that cannot be read stops it before anything is deleted.
 
+use crate::places::place::TroublesBefore;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -77,6 +78,8 @@ pub(super) struct Run<'a> {
     pub(super) options: &'a GcOptions,
     /// Where there is little, nothing is copied: packs go that nothing is live in.
     pub(super) room: Room,
+    /// What was wrong with the places before it began.
+    pub(super) troubles: TroublesBefore,
     pub(super) catalog: &'a Arc<Catalog>,
     pub(super) marker: Marker<'a>,
     pub(super) registration: Option<Arc<Registration>>,
@@ -137,6 +140,7 @@ impl<'a> Run<'a> {
                 entered: Keys::new(),
                 entered_count: AtomicUsize::new(0),
             },
+            troubles: vault.place.troubles_before(),
             catalog: vault.catalog()?,
             vault,
             options,
@@ -171,7 +175,7 @@ impl<'a> Run<'a> {
     /// Without a place gc goes on if every run has one in common with it, so that each sees what the other has put, and if
     /// nothing was copied, which should lie at all of them before anything is deleted.
     fn check_places(&mut self) -> Result<()> {
-        match self.vault.place.all_there() {
+        match self.vault.place.all_there(&self.troubles) {
             Err(absent) if self.copied.bytes > 0 || !self.vault.place.is_quorate() => return Err(absent),
             outcome => self.is_partial = outcome.is_err(),
         }
@@ -405,7 +409,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         if self.is_partial {
-            self.vault.place.all_there()?;
+            self.vault.place.all_there(&self.troubles)?;
         }
         self.leave.clear();
         self.copy()
@@ -454,7 +458,7 @@ impl<'a> Run<'a> {
 
     /// Removes epochs that were read before this run put its own, and that have nothing more to say.
     fn drop_epochs(&mut self) -> Result<()> {
-        if !self.vault.place.is_complete() {
+        if !self.vault.place.is_complete(&self.troubles) {
             return Ok(());
         }
         // One that every place has lost counts for nobody, whatever it said.

@@ -125,6 +125,7 @@ struct Level {
 impl Vault {
     /// Checks header, key slots, snapshots, trees, and that every chunk they name is in a pack that is there.
     pub fn check(&self, options: &CheckOptions) -> Result<CheckReport> {
+        let troubles = self.place.troubles_before();
         // Snapshots first, packs after: of a backup that ends meanwhile nothing seems to be missing.
         let mut survey = self.survey(RootSource::Place)?;
         let mut revoked = std::mem::take(&mut survey.revoked);
@@ -160,7 +161,7 @@ impl Vault {
             memory_bytes: self.context.memory_bytes / 4,
             reader: self.reader()?,
             options,
-            is_cut_off: self.place.is_cut_off(),
+            is_cut_off: self.place.is_cut_off(&troubles),
             seen: HashSet::new(),
             nodes: HashMap::new(),
             report,

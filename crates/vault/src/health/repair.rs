@@ -3,6 +3,7 @@
 //! - What is owed follows from the listings and the configuration; nothing is written down that could be lost or wrong.
 //! - One pack at a time: its new shards are durable before what they supersede is removed. Interrupted, it goes on later.
 
+use crate::places::place::TroublesBefore;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -119,6 +120,8 @@ enum Fate {
 struct Fates<'a> {
     vault: &'a Vault,
     catalog: &'a Catalog,
+    /// What was wrong with the places before it began.
+    troubles: TroublesBefore,
     were_lost: HashSet<PackId>,
 }
 
@@ -131,7 +134,7 @@ impl Fates<'_> {
         if self.catalog.is_condemned(pack) {
             // gc deleted it where it could, and will where a place has come back.
             Fate::Leftover
-        } else if self.vault.place.is_cut_off() {
+        } else if self.vault.place.is_cut_off(&self.troubles) {
             Fate::OutOfReach
         } else if was_whole() {
             Fate::Lost
@@ -169,7 +172,7 @@ impl Vault {
 
     /// How much redundancy there is and what repair would do, from listings alone; of a vault at one place, nothing.
     pub fn redundancy(&self) -> Result<Redundancy> {
-        let mut found = Redundancy::default();
+        let (mut found, troubles) = (Redundancy::default(), self.place.troubles_before());
         let Some(spread) = self.place.as_spread() else {
             let names = self.unsound_config_copies()?.into_iter().map(|(name, _)| name);
             add_lacking(&mut found.lacking, self.place.name(), names);
@@ -204,7 +207,7 @@ impl Vault {
             }
             Ok(())
         })?;
-        let (fates, mut lost) = (self.fates()?, HashSet::new());
+        let (fates, mut lost) = (self.fates(troubles)?, HashSet::new());
         for pack in unreadable {
             match fates.of(&pack) {
                 Fate::Lost => {
@@ -215,16 +218,17 @@ impl Vault {
                 Fate::Leftover => found.leftover_packs += 1,
             }
         }
-        if !self.place.is_cut_off() && lost != fates.were_lost {
+        if !self.place.is_cut_off(&fates.troubles) && lost != fates.were_lost {
             self.state().set(LOST, &flat(&lost))?;
         }
         Ok(found)
     }
 
-    fn fates(&self) -> Result<Fates<'_>> {
+    fn fates(&self, troubles: TroublesBefore) -> Result<Fates<'_>> {
         Ok(Fates {
             vault: self,
             catalog: self.catalog()?,
+            troubles,
             were_lost: stored_packs(self.state(), LOST)?,
         })
     }
@@ -235,7 +239,7 @@ impl Vault {
     /// An error is of this program's or a place's side; packs that cannot be mended are problems.
     pub fn repair(&self, options: &RepairOptions) -> Result<Repaired> {
         self.allow(Act::Store)?;
-        let mut repaired = Repaired::default();
+        let (mut repaired, troubles) = (Repaired::default(), self.place.troubles_before());
         let Some(spread) = self.place.as_spread() else {
             repaired.mended_objects = self.mend_config_copies()?;
             self.keep_reserve();
@@ -256,7 +260,7 @@ impl Vault {
         if small.owed.count == 0 {
             self.place.wait(spread.drop_spares())?;
         }
-        let (unsound, fates) = (self.unsound_packs()?, self.fates()?);
+        let (unsound, fates) = (self.unsound_packs()?, self.fates(troubles)?);
         let losses = &fates.catalog.losses;
         let repaired = Mutex::new(repaired);
         self.for_each_page(spread, &mut |page| {

@@ -200,9 +200,10 @@ impl Vault {
 
     /// Removes the slots of keys that were removed, if a place or another owner has brought any back: everybody else gets a new key epoch.
     pub(crate) fn close_removed(&self, gone: &BTreeSet<VerifyKey>) -> Result<()> {
+        let before = self.place.troubles_before();
         let is_gone = |slot: &SlotInfo| gone.contains(&slot.writer) && !slot.role.may_govern();
         if self.keys()?.0.iter().any(is_gone) {
-            self.place.all_there()?;
+            self.place.all_there(&before)?;
             self.close_slots(gone, &[], NewEpoch::Start)?;
         }
         Ok(())
@@ -218,8 +219,10 @@ impl Vault {
     /// The slot `id`, unless it cannot be read or is not the vault's own.
     fn slot_to_remove(&self, id: &SlotId) -> Result<Option<Slot>> {
         owner_key(&self.secrets)?;
-        self.place.all_there()?;
-        if !slot_ids(&self.place)?.contains(id) {
+        let before = self.place.troubles_before();
+        let is_there = slot_ids(&self.place)?.contains(id);
+        self.place.all_there(&before)?;
+        if !is_there {
             return Err(Error::NoSlot { text: id.to_string() });
         }
         let (removed, remaining): (Vec<Slot>, Vec<Slot>) =

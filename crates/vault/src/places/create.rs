@@ -3,6 +3,7 @@
 //! - The header makes a vault: it is written last, after every key slot and the configuration are durable.
 //! - Everything that can be refused is refused before anything is stored.
 
+use crate::places::place::TroublesBefore;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -141,7 +142,7 @@ impl Vault {
             put_mark(site, place.spares(), &context, &new.secrets)?;
         }
         let found = new.store((&place, &sites), &context, &config)?;
-        place.all_there()?;
+        place.all_there(&TroublesBefore::default())?;
         let vault = Self::assemble(new.unlocked(place), context, Reached::of(found, sites))?;
         vault.keep_reserve();
         Ok(vault)

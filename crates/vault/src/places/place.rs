@@ -53,6 +53,42 @@ pub(crate) struct Place {
     runtime: Handle,
 }
 
+/// How often something went wrong at one place.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    failures: u64,
+    unanswered: u64,
+    owed: u64,
+    undeleted: u64,
+}
+
+impl Counts {
+    fn of(place: &PlaceTroubles) -> Self {
+        Self {
+            failures: place.failures,
+            unanswered: place.unanswered,
+            owed: place.owed.count,
+            undeleted: place.undeleted.count,
+        }
+    }
+
+    /// How much more this is. Less than before is nothing: what a full place owed is forgiven once it has room.
+    fn since(self, before: Self) -> Self {
+        Self {
+            failures: self.failures.saturating_sub(before.failures),
+            unanswered: self.unanswered.saturating_sub(before.unanswered),
+            owed: self.owed.saturating_sub(before.owed),
+            undeleted: self.undeleted.saturating_sub(before.undeleted),
+        }
+    }
+}
+
+/// What was wrong with the places before an operation began. The default blames it for all since the vault was opened.
+///
+/// Operations at one time see each other's troubles: each is then told of more than its own, never of less.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TroublesBefore(Vec<Counts>);
+
 impl Place {
     pub(crate) fn new(store: Arc<dyn Store>, runtime: Handle) -> Self {
         Self {
@@ -131,15 +167,36 @@ impl Place {
         self.any_place(|place| place.absent.is_some())
     }
 
-    /// Whether some of them are not there or did not answer: what cannot be found may be theirs, and is not known to be lost.
-    pub(crate) fn is_cut_off(&self) -> bool {
-        self.any_place(PlaceTroubles::is_silent)
+    /// Returns what was wrong with the places until now. An operation asks for it when it begins: it is to blame for what comes after only.
+    pub(crate) fn troubles_before(&self) -> TroublesBefore {
+        let troubles = self.spread.as_ref().map(Spread::troubles);
+        let places = troubles.map(|troubles| troubles.places).unwrap_or_default();
+        TroublesBefore(places.iter().map(Counts::of).collect())
+    }
+
+    /// Returns true if some places are not there, or did not answer since then: what cannot be found may be theirs, and is not known to be
+    /// lost.
+    pub(crate) fn is_cut_off(&self, before: &TroublesBefore) -> bool {
+        self.since(before)
+            .any(|(place, since)| place.absent.is_some() || since.unanswered > 0)
     }
 
     /// Whether this holds for any of the places that it is spread over.
     fn any_place(&self, holds: impl Fn(&PlaceTroubles) -> bool) -> bool {
         let troubles = self.spread.as_ref().map(Spread::troubles);
         troubles.is_some_and(|troubles| troubles.places.iter().any(holds))
+    }
+
+    /// Each place, and what went wrong there since then.
+    fn since(&self, before: &TroublesBefore) -> impl Iterator<Item = (PlaceTroubles, Counts)> {
+        let troubles = self.spread.as_ref().map(Spread::troubles);
+        let places = troubles.map(|troubles| troubles.places).unwrap_or_default();
+        let before = before.0.clone();
+        places.into_iter().enumerate().map(move |(at, place)| {
+            let before = before.get(at).copied().unwrap_or_default();
+            let since = Counts::of(&place).since(before);
+            (place, since)
+        })
     }
 
     /// Tells the spread the sizes of packs that are indexed, which saves it requests, and who signed them.
@@ -209,14 +266,14 @@ impl Place {
         }
     }
 
-    /// [`Error::Absent`] unless every place is there, has answered all it was asked, and has all that was stored in this run.
-    pub(crate) fn all_there(&self) -> Result<()> {
-        let troubles = self.spread.as_ref().map(Spread::troubles);
-        let lacking = troubles.iter().flat_map(|troubles| &troubles.places);
-        let mut lacking = lacking.filter(|place| place.absent.is_some() || place.failures > 0 || place.owed.count > 0);
-        match lacking.next() {
+    /// [`Error::Absent`] unless every place is there, and since then has answered all it was asked and has all that was stored.
+    pub(crate) fn all_there(&self, before: &TroublesBefore) -> Result<()> {
+        let lacks =
+            |(place, since): &(PlaceTroubles, Counts)| place.absent.is_some() || since.failures > 0 || since.owed > 0;
+        let lacking = self.since(before).find(lacks);
+        match lacking {
             None => Ok(()),
-            Some(place) => Err(Error::Absent {
+            Some((place, _)) => Err(Error::Absent {
                 place: place.place.clone(),
                 reason: place.absent.clone().or(place.first_failure.clone()).unwrap_or_default(),
             }),
@@ -263,11 +320,13 @@ impl Place {
         }
     }
 
-    /// Whether every place that the vault lies at takes part, and lets go of what is deleted: what is seen to be gone is
-    /// gone everywhere, and does not come back.
-    pub(crate) fn is_complete(&self) -> bool {
-        let lacks = |place: &PlaceTroubles| place.absent.is_some() || place.failures > 0 || place.undeleted.count > 0;
-        !self.keeps_all && !self.any_place(lacks)
+    /// Returns true if every place that the vault lies at takes part, and has let go since then of what was deleted: what is seen to be
+    /// gone is gone everywhere, and does not come back.
+    pub(crate) fn is_complete(&self, before: &TroublesBefore) -> bool {
+        let lacks = |(place, since): (PlaceTroubles, Counts)| {
+            place.absent.is_some() || since.failures > 0 || since.undeleted > 0
+        };
+        !self.keeps_all && !self.since(before).any(lacks)
     }
 
     /// Returns true if lists may lag behind what was put.

@@ -1,14 +1,16 @@
 //! Handles that stay open while owners change keys and places.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use drystone_format::keys::Role;
 use drystone_format::kinds::{Kept, TestRoot};
 use drystone_format::recipe::Recipe;
 use drystone_format::root::RootKind;
 use drystone_format::{ChunkId, RootId};
-use drystone_store::{Memory, Prefix};
-use drystone_vault::{Commit, Error, Handle, NewEpoch, Reach, Vault, WriterOptions};
+use drystone_store::fail::{Failure, Fault};
+use drystone_store::{Memory, Op, Prefix};
+use drystone_vault::{Commit, Error, GcOptions, Handle, NewEpoch, Reach, Vault, WriterOptions};
 
 use crate::pins::slot_of;
 use crate::spread_world::{World, change, repair};
@@ -129,6 +131,75 @@ fn what_a_place_failed_to_do_is_forgotten_when_it_is_back() {
     let before = away.contents().len();
     commit(&handle, 2).unwrap();
     assert!(away.contents().len() > before);
+}
+
+#[test]
+fn a_pack_that_was_gone_for_a_while_is_read_anew() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    back_up(&vault, &[("file", &noise(1, BYTES))]).unwrap();
+    let id = vault.hasher().id(&noise(1, BYTES));
+    assert!(vault.contains(&id).unwrap());
+    let epoch = vault.loss_epoch().unwrap();
+    let packs = || {
+        store
+            .contents()
+            .into_iter()
+            .filter(|(name, _)| Prefix::Packs.covers(name))
+    };
+    let kept: Vec<_> = packs().collect();
+    for round in 1..4 {
+        kept.iter().for_each(|(name, _)| store.remove(name));
+        // Brings the index in step with the place.
+        drop(check(&vault));
+        assert!(!vault.contains(&id).unwrap());
+        // What was known to be stored before is asked for again.
+        assert_eq!(vault.loss_epoch().unwrap(), epoch + round);
+        kept.iter()
+            .for_each(|(name, bytes)| store.overwrite(name, bytes.clone()));
+        drop(check(&vault));
+        assert!(vault.contains(&id).unwrap());
+        assert_eq!(&*vault.reader().unwrap().chunk(&id).unwrap(), &noise(1, BYTES)[..]);
+        assert_eq!(vault.loss_epoch().unwrap(), epoch + round);
+    }
+    // One that comes back cut short does not.
+    kept.iter().for_each(|(name, _)| store.remove(name));
+    drop(check(&vault));
+    kept.iter()
+        .for_each(|(name, bytes)| store.overwrite(name, bytes.slice(..bytes.len() - 1)));
+    drop(check(&vault));
+    assert!(!vault.contains(&id).unwrap());
+}
+
+#[test]
+fn what_failed_in_one_operation_is_not_held_against_the_next() {
+    let (world, fixture) = (World::default(), Fixture::new());
+    let urls = ["mem://a", "mem://b"];
+    let vault = create(&world, &fixture, &urls, (1, 2));
+    drop(vault);
+    let fails = world.failing(&urls);
+    let vault = world.open(&fixture, &urls).unwrap();
+    back_up(&vault, &[("file", &noise(1, 50_000))]).unwrap();
+    let options = GcOptions {
+        silence: Duration::ZERO,
+        ..GcOptions::default()
+    };
+    fails[1].add(Fault::error(Op::List, Failure::Denied).only(Prefix::Writers));
+    let error = vault.gc(&options).unwrap_err();
+    assert!(matches!(error, Error::Absent { .. }), "{error}");
+    fails[1].clear();
+    // In the same open vault.
+    vault.gc(&options).unwrap();
+    let keys = vault.keys().unwrap().0.len();
+    let added = add_key(&vault, Role::Reader);
+    drop(added);
+    fails[1].add(Fault::error(Op::List, Failure::Denied).only(Prefix::Keys));
+    let removed = slot_of(&vault, |key| key.role == Role::Reader);
+    let error = vault.remove_key(&removed, NewEpoch::Keep).unwrap_err();
+    assert!(matches!(error, Error::Absent { .. }), "{error}");
+    fails[1].clear();
+    vault.remove_key(&removed, NewEpoch::Keep).unwrap();
+    assert_eq!(vault.keys().unwrap().0.len(), keys);
 }
 
 #[test]
