@@ -37,6 +37,7 @@ use crate::places::site::Site;
 use crate::roots::ledgers::Ledgers;
 use crate::roots::names::RootNames;
 use crate::roots::root_cache::RootCache;
+use crate::writing::budget::{Budget, PACKS_BYTES};
 
 /// What an open vault stands on; a [`Vault`](crate::Vault) has all its methods.
 pub struct Base {
@@ -62,6 +63,8 @@ pub struct Base {
     state: Arc<State>,
     /// The labels of the keys, once they were asked for.
     pub(crate) labels: OnceLock<BTreeMap<VerifyKey, String>>,
+    /// Memory for packs, of all who write.
+    pub(crate) budget: Arc<Budget>,
     /// Held while what is known of single packs is changed in the state.
     pub(crate) noting: Arc<Mutex<()>>,
 }
@@ -129,6 +132,7 @@ impl Base {
             sites,
             state,
             labels: OnceLock::new(),
+            budget: Budget::new(PACKS_BYTES),
             noting: Arc::default(),
         })
     }

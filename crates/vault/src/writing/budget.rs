@@ -1,8 +1,9 @@
-//! Memory for the packs of a run: those that are filled, that wait, and that are being stored, together.
+//! Memory for packs: those that are filled, that wait, and that are being stored, of all who write to an open vault, together.
 //!
 //! - Counts bytes and not packs, since packs grow with the vault.
 //! - Filling waits while the bytes are spent and some pack is on its way to the place; with none on its way it goes on, so
 //!   nothing waits for itself. Likewise one pack may always be put.
+//! - Many writers share the bytes: where open packs alone take them all, the next frame has its writer close what it has open.
 //! - What a pack costs beyond its own bytes while it is put (shards, parity) is counted for as long as that lasts.
 
 use std::sync::Arc;
@@ -11,7 +12,10 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
 
-/// Bytes that packs may take in memory, of one run.
+/// Bytes that packs may take in memory: with caches of 64 MiB and some 50 MiB of lanes and frames the program stays below 256.
+pub(crate) const PACKS_BYTES: u64 = 112 << 20;
+
+/// Counts them.
 pub(crate) struct Budget {
     limit_bytes: u64,
     spent: Mutex<Spent>,
@@ -34,6 +38,13 @@ impl Budget {
             spent: Mutex::default(),
             freed: Condvar::new(),
         })
+    }
+
+    /// Returns true if there is no room for `bytes` and no pack on its way that would make any: others fill packs that they do not close.
+    /// Whoever fills a pack closes it then, so that memory does not grow with the number of those who do.
+    pub(crate) fn is_stuck(&self, bytes: u64) -> bool {
+        let spent = self.spent.lock();
+        spent.bytes + bytes > self.limit_bytes && spent.sealed == 0
     }
 
     /// Makes waiters look again whether the run is over.
@@ -191,5 +202,28 @@ mod tests {
         });
         assert_eq!(budget.spent.lock().bytes, 0);
         assert!(most.into_inner() <= 1000 + 4 * 10);
+    }
+
+    #[test]
+    fn many_who_fill_packs_at_once_stay_within_the_budget() {
+        let budget = Budget::new(1000);
+        let mut open: Vec<(Held, u64)> = (0..50).map(|_| (budget.hold(), 0)).collect();
+        let (mut most, mut closed) = (0, 0);
+        for _ in 0..40 {
+            for (held, bytes) in &mut open {
+                if budget.is_stuck(10) {
+                    held.seal(*bytes);
+                    closed += 1;
+                    // Stored at once.
+                    (*held, *bytes) = (budget.hold(), 0);
+                }
+                held.grow(10, NEVER).unwrap();
+                *bytes += 10;
+                most = most.max(budget.spent.lock().bytes);
+            }
+        }
+        assert!(most <= 1000, "{most}");
+        // Packs do not become as small as the frames in them.
+        assert!(closed < 50 * 40 * 3 / 4, "{closed}");
     }
 }

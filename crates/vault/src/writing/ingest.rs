@@ -24,12 +24,11 @@ use crate::places::allow::Act;
 use crate::progress::{Cancel, Progress};
 use crate::vault::Vault;
 use crate::writing::admit::Admit;
-use crate::writing::budget::Budget;
 use crate::writing::flights::Flights;
 use crate::writing::flow::Flow;
 use crate::writing::frame_size::FrameSize;
 use crate::writing::lane::{Lane, TreeWriter};
-use crate::writing::packer::{MEMORY_BYTES, ReadyPack, data_pack_bytes, pack};
+use crate::writing::packer::{ReadyPack, data_pack_bytes, pack};
 use crate::writing::series::PackSeries;
 use crate::writing::shared::{PartOfRun, ReadyFrame, Shared, ToPack};
 
@@ -141,7 +140,7 @@ impl Vault {
             cancel: options.cancel,
             new_chunks: AtomicU64::new(0),
             new_bytes: AtomicU64::new(0),
-            budget: Budget::new(MEMORY_BYTES),
+            budget: self.budget.clone(),
             flights: Flights::default(),
             pack_age,
             series: RwLock::new(series),

@@ -19,12 +19,10 @@ use drystone_format::seal::{PackKind, Suite};
 
 use crate::context::Source;
 use crate::error::{Error, Result};
-use crate::writing::budget::Held;
+use crate::writing::budget::{Held, PACKS_BYTES};
 use crate::writing::flights::{Arrived, FrameId};
 use crate::writing::shared::{ReadyFrame, Shared, ToPack};
 
-/// Bytes that packs may take in memory: with caches of 64 MiB and some 50 MiB of lanes and frames the program stays below 256.
-pub(crate) const MEMORY_BYTES: u64 = 112 << 20;
 /// Chunks after which a pack is closed, however few bytes they have: a pack of tiny files would take several times its size
 /// while it is made.
 const PACK_CHUNKS: usize = 1 << 16;
@@ -40,7 +38,7 @@ const PACKS_WANTED: u64 = 4096;
 /// a byte while it is put stays within the memory.
 pub(crate) fn data_pack_bytes(vault_bytes: u64, held: f64) -> usize {
     let wanted = vault_bytes.div_ceil(PACKS_WANTED).next_power_of_two();
-    let fits = (MEMORY_BYTES - PACK_BYTES as u64) as f64 / held.max(1.0);
+    let fits = (PACKS_BYTES - PACK_BYTES as u64) as f64 / held.max(1.0);
     let mut bytes = PACK_BYTES;
     while bytes < PACK_LARGE_BYTES && (bytes as u64) < wanted && (2 * bytes) as f64 <= fits {
         bytes *= 2;
@@ -164,6 +162,10 @@ impl Packer<'_> {
         let mut building = self.open(kind).take();
         if let Some(full) = building.take_if(|open| !open.pack.has_room(frame.bytes().len(), chunks.len())) {
             self.close(full)?;
+        }
+        if self.shared.budget.is_stuck(frame.bytes().len() as u64) {
+            let open = [building.take(), self.data.take(), self.meta.take()];
+            open.into_iter().flatten().try_for_each(|open| self.close(open))?;
         }
         let mut building = match building {
             Some(building) => building,
@@ -304,7 +306,7 @@ mod tests {
         for held in [1.0, 2.0, 3.0, 4.0, 6.0] {
             let largest = data_pack_bytes(u64::MAX / 2, held) as f64;
             assert!(
-                largest * held + PACK_BYTES as f64 <= MEMORY_BYTES as f64 + f64::EPSILON,
+                largest * held + PACK_BYTES as f64 <= PACKS_BYTES as f64 + f64::EPSILON,
                 "{held}"
             );
         }
@@ -314,7 +316,7 @@ mod tests {
     fn a_pack_of_tiny_files_is_closed_by_their_number() {
         // One of each kind is filled, one waits, one is stored.
         let most = PACK_CHUNKS + drystone_format::limits::FRAME_CHUNKS_MAX;
-        assert!(4 * most as u64 * CHUNK_BYTES <= MEMORY_BYTES);
+        assert!(4 * most as u64 * CHUNK_BYTES <= PACKS_BYTES);
     }
 
     #[test]
