@@ -17,12 +17,12 @@ use parking_lot::Mutex;
 use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, openat};
 use rustix::io::Errno;
 
+use crate::devices::uuid;
 use crate::error::{Error, Result};
 use crate::files::join_own;
 use crate::progress::Cancel;
 use crate::scope::{Scope, Scoped, is_private};
 use crate::space::{Extent, FileId, NO_PRINT, Print, Space, Unread, Use, Uses, Which};
-use crate::target::uuid;
 use crate::unsummed::{Unsummed, if_there, reader};
 
 /// crc32c of 4096 zeros.

@@ -8,8 +8,6 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{pread, pwrite};
 
-use crate::requests::Copy;
-
 /// What the kernel reads at once of what it is asked to read ahead, on almost any file system and device.
 pub(crate) const STEP_BYTES: u64 = 256 << 10;
 
@@ -48,19 +46,15 @@ pub(crate) fn forget(file: &OwnedFd, offset: u64, len: u64) {
 /// Copies a range to `to_offset` of the scratch file; false if the file has become shorter than that.
 pub(crate) fn copy_range(
     file: &OwnedFd,
-    copy: &Copy,
+    (from_offset, len): (u64, u64),
     scratch: &OwnedFd,
     to_offset: u64,
     buffer: &mut [u8],
 ) -> rustix::io::Result<bool> {
     let mut at = 0;
-    while at < copy.len {
-        let wanted = buffer.len().min((copy.len - at) as usize);
-        let read = pread(
-            file,
-            buffer.get_mut(..wanted).unwrap_or_default(),
-            copy.from_offset + at,
-        )?;
+    while at < len {
+        let wanted = buffer.len().min((len - at) as usize);
+        let read = pread(file, buffer.get_mut(..wanted).unwrap_or_default(), from_offset + at)?;
         if read == 0 {
             return Ok(false);
         }

@@ -55,6 +55,18 @@ fn of_btrfs(head: &[u8]) -> Option<Named> {
     is_one.then(|| named(head, 32, 299..555)).flatten()
 }
 
+/// An identity as one writes it in a file's name.
+pub(crate) fn hex(id: &[u8; 16]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An identity as people write it.
+pub(crate) fn uuid(id: &[u8; 16]) -> String {
+    let text = hex(id);
+    let parts = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)];
+    parts.map(|(from, to)| text.get(from..to).unwrap_or_default()).join("-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

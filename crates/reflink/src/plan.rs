@@ -12,13 +12,14 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use self::judge::FRAGMENT_BYTES;
 use crate::candidates::Candidates;
 use crate::cover::{Index, Run, Source};
 use crate::error::Result;
 use crate::progress::{Cancel, Progress};
 use crate::space::{Extent, NO_PRINT, Print, Space, Use, Uses};
 
+/// A fragment more costs as much as so many bytes, in reads to come.
+const FRAGMENT_BYTES: u64 = 64 << 10;
 /// Extents whose uses are asked for at once.
 const BATCH: usize = 4096;
 /// How much the number of files counts in the order.

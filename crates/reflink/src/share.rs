@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::cache::{can_read, copy_range, forget, read_ahead};
 use crate::error::Result;
-use crate::execute::Outcome;
+use crate::outcome::Outcome;
 use crate::progress::Progress;
 use crate::requests::{From, Request, Work};
 use crate::space::{FileId, Space};
@@ -155,7 +155,7 @@ impl<'a> Sharer<'a> {
                 Ok(file) => file,
                 Err(error) => return tally.failed(copy.from, &error).map(|()| None),
             };
-            match copy_range(&file, copy, &scratch, end, &mut self.buffer) {
+            match copy_range(&file, (copy.from_offset, copy.len), &scratch, end, &mut self.buffer) {
                 Ok(true) => {}
                 Ok(false) => {
                     tally.differing += 1;

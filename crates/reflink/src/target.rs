@@ -4,7 +4,7 @@
 //!   as well) and `LABEL=…` a whole file system, mounted for this process alone if it is not mounted.
 //! - Targets on the same Btrfs file system become one, so that what they have in common is found.
 
-mod find;
+pub(crate) mod find;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,9 +15,8 @@ use drystone_extents::items::tree;
 use drystone_extents::{Btrfs, Kind, Subvolume, fs_id, subvolume, subvolume_of};
 use rustix::fs::{CWD, Mode, OFlags, Stat, openat};
 
-pub use self::find::{Found, IsRoot, find_targets, is_there};
-
 use crate::btrfs::BtrfsSpace;
+use crate::devices::hex;
 use crate::error::{Error, Result};
 use crate::progress::{Cancel, Progress};
 use crate::scope::Scope;
@@ -69,18 +68,6 @@ pub enum Reads {
     Needed,
     /// Only what cannot be looked at otherwise at all: where files are walked.
     Least,
-}
-
-/// An identity as one writes it in a file's name.
-pub(crate) fn hex(id: &[u8; 16]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An identity as people write it.
-pub(crate) fn uuid(id: &[u8; 16]) -> String {
-    let text = hex(id);
-    let parts = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)];
-    parts.map(|(from, to)| text.get(from..to).unwrap_or_default()).join("-")
 }
 
 impl Target {

@@ -11,7 +11,7 @@ const IN_CIRCLES: [(&str, usize); 8] = [
     ("extents", 0),
     ("format", 15),
     ("index", 2),
-    ("reflink", 12),
+    ("reflink", 0),
     ("store", 25),
     ("vault", 0),
 ];

@@ -4,12 +4,10 @@
 //! - What counts is what a reader will notice: bytes written anew, pieces more of a file, metadata. A copy of a file that was written
 //!   piece by piece may come to lie in as many pieces as that does.
 
-use super::{Planner, Verdict, leftover};
+use super::{FRAGMENT_BYTES, Planner, Verdict, leftover};
 use crate::cover::{Cover, Run, Source};
 use crate::space::{Extent, Use, Uses};
 
-/// A fragment more costs as much as so many bytes, in reads to come.
-pub(super) const FRAGMENT_BYTES: u64 = 64 << 10;
 /// Metadata of a piece of a file, bytes, with its share of the blocks that snapshots stop sharing.
 const METADATA_BYTES: u64 = 256;
 /// The gain has to be so many times the cost.

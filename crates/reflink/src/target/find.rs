@@ -16,8 +16,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, openat, statx
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
-use super::{Target, uuid};
-use crate::devices::devices;
+use super::Target;
+use crate::devices::{devices, uuid};
 use crate::error::{Error, Result};
 
 /// Where links of file systems by UUID and label are.
