@@ -19,10 +19,14 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{Error, Result};
 
-/// Suffix of runs, with the version of their layout; runs of other versions are left alone.
-const RUN_SUFFIX: &str = ".run1";
+/// Suffix of runs, with the version of their layout; runs of later versions are left alone.
+const RUN_SUFFIX: &str = ".run2";
 /// Suffix of a run that is being written.
-const DRAFT_SUFFIX: &str = ".run1-draft";
+const DRAFT_SUFFIX: &str = ".run2-draft";
+/// Suffixes of runs of earlier layouts, which nothing reads any more: they are removed, since only their space counts.
+const EARLIER_RUN_SUFFIXES: [&str; 1] = [".run1"];
+/// Suffixes of drafts of earlier layouts.
+const EARLIER_DRAFT_SUFFIXES: [&str; 1] = [".run1-draft"];
 
 /// A directory of runs.
 pub(crate) struct Directory {
@@ -51,7 +55,7 @@ pub(crate) struct Draft {
 }
 
 impl Directory {
-    /// Opens or creates the directory, for its owner only, and removes what dead processes left behind.
+    /// Opens or creates the directory, for its owner only, and removes what dead processes and earlier layouts left behind.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|source| Error::io(path, "create", source))?;
@@ -124,7 +128,18 @@ impl Directory {
 
     fn remove_leftovers(&self) -> Result<()> {
         let _lock = self.lock_for_replacing()?;
-        for path in self.files_with(DRAFT_SUFFIX)? {
+        for suffix in EARLIER_RUN_SUFFIXES {
+            self.files_with(suffix)?.iter().try_for_each(|path| remove(path))?;
+        }
+        for suffix in [DRAFT_SUFFIX].into_iter().chain(EARLIER_DRAFT_SUFFIXES) {
+            self.remove_dead_drafts(suffix)?;
+        }
+        Ok(())
+    }
+
+    /// Removes drafts whose writer lives no more, which is to say whose lock is free.
+    fn remove_dead_drafts(&self, suffix: &str) -> Result<()> {
+        for path in self.files_with(suffix)? {
             match File::open(&path) {
                 Ok(file) if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() => remove(&path)?,
                 Ok(_) => {}

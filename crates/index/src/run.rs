@@ -33,7 +33,7 @@ const PACK_BYTES: usize = 104;
 pub(crate) const PIECE_BYTES: usize = 64 << 10;
 /// Bytes of the footer.
 pub(crate) const FOOTER_BYTES: usize = 88;
-const MAGIC: u64 = u64::from_le_bytes(*b"dryruns2");
+const MAGIC: u64 = u64::from_le_bytes(*b"dryruns3");
 /// Seeds of the checksums of footer, fence, filter and packs, so that none passes for another.
 const FOOTER_SEED: u64 = 1 << 60;
 pub(crate) const FENCE_SEED: u64 = 2 << 60;

@@ -104,7 +104,7 @@ fn forgotten_packs_are_skipped_at_once_and_leave_the_disk_with_a_merge() {
 fn runs(dir: &Path) -> Vec<std::path::PathBuf> {
     let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     paths
-        .filter(|path| path.extension().is_some_and(|suffix| suffix == "run1"))
+        .filter(|path| path.extension().is_some_and(|suffix| suffix == "run2"))
         .collect()
 }
 
@@ -123,10 +123,18 @@ fn what_dead_processes_left_is_removed() {
         .into_iter()
         .min_by_key(|path| fs::metadata(path).unwrap().len())
         .unwrap();
-    fs::copy(&smallest, dir.path().join("1-1.run1")).unwrap();
-    fs::write(dir.path().join("1-2.run1-draft"), "half a run").unwrap();
+    fs::copy(&smallest, dir.path().join("1-1.run2")).unwrap();
+    let left = ["1-2.run2-draft", "1-3.run1", "1-4.run1-draft"].map(|name| dir.path().join(name));
+    for path in &left {
+        fs::write(path, "half a run, or one of an earlier layout").unwrap();
+    }
     let index = Index::open(dir.path(), small()).unwrap();
-    assert!(!dir.path().join("1-2.run1-draft").exists());
+    assert_eq!(
+        index.stats().dropped_runs,
+        0,
+        "a run of an earlier layout is not damaged"
+    );
+    assert!(!left.iter().any(|path| path.exists()));
     assert_eq!((index.stats().runs, index.stats().chunks), (3, 3000));
     index.merge().unwrap();
     assert_eq!(
@@ -212,7 +220,7 @@ fn fill_the_disk(dir: &Path) {
             .unwrap()
             .path()
             .extension()
-            .is_some_and(|suffix| suffix == "run1-draft")
+            .is_some_and(|suffix| suffix == "run2-draft")
     });
     assert_eq!(drafts.count(), 0, "what could not be written is removed");
     let merged = index.merge();

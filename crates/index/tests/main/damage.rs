@@ -21,7 +21,7 @@ fn one_run() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
     index.flush().unwrap();
     let mut files = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
     let run = files
-        .find(|path| path.extension().is_some_and(|suffix| suffix == "run1"))
+        .find(|path| path.extension().is_some_and(|suffix| suffix == "run2"))
         .unwrap();
     let bytes = fs::read(&run).unwrap();
     (dir, run, bytes)
@@ -87,10 +87,10 @@ fn cut_zeroed_and_foreign_files_are_dropped() {
     assert_eq!(check(&dir, "longer").stats().dropped_runs, 1);
     fs::write(&run, "no run at all").unwrap();
     assert_eq!(check(&dir, "foreign").stats().dropped_runs, 1);
-    fs::write(dir.path().join("other.run2"), "of a newer version").unwrap();
+    fs::write(dir.path().join("other.run3"), "of a newer version").unwrap();
     fs::write(dir.path().join("notes.txt"), "of somebody").unwrap();
     check(&dir, "others");
-    assert!(dir.path().join("other.run2").exists() && dir.path().join("notes.txt").exists());
+    assert!(dir.path().join("other.run3").exists() && dir.path().join("notes.txt").exists());
 }
 
 #[test]
