@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -40,7 +41,8 @@ pub struct Policy {
 pub struct Retry {
     inner: Arc<dyn Store>,
     policy: Policy,
-    random: AtomicU64,
+    /// Seed of the next call's delays: calls that fail together do not come back together.
+    next_seed: AtomicU64,
     /// Until when the place is left alone, and what it did.
     rest: Mutex<Option<(Instant, String)>>,
 }
@@ -51,7 +53,7 @@ impl Retry {
         Self {
             inner,
             policy,
-            random: AtomicU64::new(policy.seed),
+            next_seed: AtomicU64::new(policy.seed),
             rest: Mutex::default(),
         }
     }
@@ -89,37 +91,38 @@ impl Retry {
     where
         F: Future<Output = Result<T>>,
     {
+        let mut delays = self.delays();
         let mut calls = 1;
         loop {
-            match call().await {
-                Err(Error::Silent { .. }) if calls < self.policy.attempts.min(CALLS_IF_SILENT) => calls += 1,
-                Err(error @ Error::Silent { .. }) => return (Err(error), calls),
-                Err(error) if error.is_transient() && calls < self.policy.attempts => {
-                    tokio::time::sleep(self.delay(calls)).await;
-                    calls += 1;
-                }
-                outcome => return (outcome, calls),
+            let outcome = call().await;
+            let delay = match &outcome {
+                Err(Error::Silent { .. }) if calls < self.policy.attempts.min(CALLS_IF_SILENT) => None,
+                Err(Error::Silent { .. }) => return (outcome, calls),
+                Err(error) if error.is_transient() && calls < self.policy.attempts => delays.next(),
+                _ => return (outcome, calls),
+            };
+            if let Some(delay) = delay {
+                tokio::time::sleep(delay).await;
             }
+            calls += 1;
         }
     }
 
-    fn delay(&self, calls: u32) -> Duration {
-        let doubled = 2_u32.saturating_pow(calls - 1);
-        let delay = self
-            .policy
-            .first_delay
-            .saturating_mul(doubled)
-            .min(self.policy.max_delay);
-        delay.mul_f64(0.5 + 0.5 * self.next_random())
-    }
-
-    /// A number from 0 to 1 (SplitMix64, Steele et al. 2014).
-    fn next_random(&self) -> f64 {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut bits = self.random.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ bits >> 31) as f64 / u64::MAX as f64
+    /// Returns the delays of one call. `backon` draws each from its delay to twice that, so it is given halves.
+    fn delays(&self) -> impl Iterator<Item = Duration> {
+        let Policy {
+            attempts,
+            first_delay,
+            max_delay,
+            ..
+        } = self.policy;
+        ExponentialBuilder::new()
+            .with_min_delay(first_delay.min(max_delay) / 2)
+            .with_max_delay(max_delay / 2)
+            .with_max_times(attempts as usize)
+            .with_jitter()
+            .with_jitter_seed(self.next_seed.fetch_add(1, Ordering::Relaxed))
+            .build()
     }
 }
 

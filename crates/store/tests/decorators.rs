@@ -115,6 +115,28 @@ async fn retry_delays_depend_on_the_seed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn retry_spreads_calls_that_fail_together() {
+    let fail = failing();
+    fail.add(Fault::error(Op::Stat, Failure::Unavailable));
+    let store = Arc::new(Retry::new(fail, Policy { attempts: 2, ..POLICY }));
+    let started = Instant::now();
+    let mut calls = JoinSet::new();
+    for _ in 0..200 {
+        let store = store.clone();
+        calls.spawn(async move {
+            store.stat(&key()).await.unwrap_err();
+            started.elapsed()
+        });
+    }
+    let mut in_each = [0; 10];
+    for waited in calls.join_all().await {
+        let tenth = waited.saturating_sub(Duration::from_millis(500)).as_millis() / 50;
+        in_each[usize::try_from(tenth).unwrap().min(9)] += 1;
+    }
+    assert!(in_each.iter().all(|count| (8..=36).contains(count)), "{in_each:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_put_whose_reply_was_lost_is_still_ours() {
     let fail = failing();
     let store = Retry::new(fail.clone(), POLICY);
