@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use crate::certificate::Role;
-use crate::secrets::epoch_number;
+use crate::keys::epoch_id::epoch_number;
+use crate::keys::role::Role;
 
 /// Why bytes were refused. The caller adds which object and place they came from.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::keys::{DedupKey, VerifyKey};
+use crate::keys::primitive::{DedupKey, VerifyKey};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal) => {

@@ -8,132 +8,24 @@
 
 mod blocks;
 mod directory;
+mod entry;
+
+use std::ops::Range;
 
 use crate::cbor::Writer;
-use crate::ending::Ending;
 use crate::error::{Error, Result, within};
-use crate::id::{ChunkId, PackId, VaultId};
 use crate::index_part::Numbered;
-use crate::keys::{Role, Secrets, VerifyKey};
-use crate::limits::{FORMAT_VERSION, INDEX_BLOCK_CHUNKS, INDEX_BLOCK_PACKS, INDEX_MAX_BYTES, INDEX_TAIL_MAX_BYTES};
-use crate::pack::{self, LockedFrames, Tail};
+use crate::keys::{Role, Secrets};
+use crate::limits::{FORMAT_VERSION, INDEX_BLOCK_CHUNKS, INDEX_BLOCK_PACKS, INDEX_MAX_BYTES};
 use crate::random::{Random, array};
-use crate::seal::{PackKind, Sealer, Suite};
+use crate::seal::Sealer;
 
 use self::blocks::{encode_entries, encode_packs};
-use self::directory::{Block, Preamble, block_hash};
+use self::directory::{Block, DIRECTORY, ENDING, MAGIC, PACK_BLOCKS, Preamble, block_hash};
+use self::entry::OBJECT;
 
 pub use self::directory::{RunDirectory, run_tail_bytes};
-
-const OBJECT: &str = "index run";
-const MAGIC: &[u8; 7] = b"DRYIRUN";
-const DOMAIN: &[u8] = b"drystone index run v1";
-/// A piece ends in its sealed directory, its preamble and a footer.
-const ENDING: Ending = Ending {
-    object: OBJECT,
-    whole: "piece",
-    magic: MAGIC,
-    domain: DOMAIN,
-    max_bytes: INDEX_MAX_BYTES,
-    tail_max_bytes: INDEX_TAIL_MAX_BYTES,
-};
-/// Number of the seal of the first block of packs; those of chunks begin at 0.
-const PACK_BLOCKS: u64 = 1 << 32;
-/// Number of the seal of the directory.
-const DIRECTORY: u64 = 1 << 33;
-
-/// A pack of a run: whose it is, and what opens it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunPack {
-    /// The pack.
-    pub id: PackId,
-    /// Its length, bytes.
-    pub bytes: u64,
-    /// Format version of the pack.
-    pub version: u8,
-    /// What it holds.
-    pub kind: PackKind,
-    /// How it is sealed.
-    pub suite: Suite,
-    /// Which epoch's keys sealed it.
-    pub epoch: u64,
-    /// Its salt.
-    pub salt: [u8; 32],
-    /// Its key, sealed to the seal key of the epoch.
-    pub wrapped_key: Vec<u8>,
-    /// Who signed it.
-    pub signer: VerifyKey,
-    /// What the signer's credential might do.
-    pub role: Role,
-    /// Whether an owner has verified that it holds what its trailer claims.
-    pub verified: Verified,
-}
-
-/// Whether an owner has verified a pack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verified {
-    /// Nobody has yet.
-    No = 0,
-    /// An owner has read it.
-    Yes = 1,
-}
-
-impl RunPack {
-    /// What a run says of the pack with this tail.
-    pub fn new(id: PackId, bytes: u64, tail: &Tail, verified: Verified) -> Self {
-        Self::of_preamble(id, bytes, &tail.preamble, verified)
-    }
-
-    /// The same of the pack with this preamble. If it is not authenticated, the caller has compared what it says of the signer.
-    pub fn of_preamble(id: PackId, bytes: u64, preamble: &pack::Preamble, verified: Verified) -> Self {
-        Self {
-            id,
-            bytes,
-            version: preamble.version,
-            kind: preamble.kind,
-            suite: preamble.suite,
-            epoch: preamble.epoch,
-            salt: *preamble.salt(),
-            wrapped_key: preamble.wrapped_key().to_vec(),
-            signer: preamble.certificate.writer,
-            role: preamble.certificate.role,
-            verified,
-        }
-    }
-
-    /// What opens the frames of the pack; a writer's credential gets [`Error::WriterKey`].
-    pub fn frame_sealer(&self, secrets: &Secrets) -> Result<Sealer> {
-        let locked = LockedFrames {
-            version: self.version,
-            vault: &secrets.vault,
-            kind: self.kind,
-            suite: self.suite,
-            epoch: self.epoch,
-            salt: &self.salt,
-            wrapped_key: &self.wrapped_key,
-        };
-        locked.open(secrets)
-    }
-}
-
-/// Where a chunk lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RunChunk {
-    /// The chunk.
-    pub id: ChunkId,
-    /// Place of its pack in the list of packs.
-    pub pack: u32,
-    /// Number of its frame in the pack.
-    pub frame: u16,
-    /// First byte of the frame in the pack.
-    pub frame_offset: u32,
-    /// Sealed length of the frame, bytes, below 2^24.
-    pub frame_bytes: u32,
-    /// First byte of the chunk in the plaintext of the frame, below 2^24.
-    pub chunk_offset: u32,
-    /// Length of the chunk, bytes, below 2^24.
-    pub chunk_bytes: u32,
-}
+pub use self::entry::{RunChunk, RunPack, Verified};
 
 /// One piece of a run, whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -190,6 +82,29 @@ impl IndexRun {
         )?;
         Ok(out)
     }
+
+    /// Opens a whole piece: what [`IndexRun::seal`] made.
+    pub fn open(secrets: &Secrets, piece: &[u8]) -> Result<Self> {
+        let size = piece.len() as u64;
+        let start = piece.len() - run_tail_bytes(piece, size)?;
+        let directory = RunDirectory::open(piece.get(start..).unwrap_or_default(), size, secrets)?;
+        let at = |range: Option<Range<u64>>| {
+            let range = range.unwrap_or_default();
+            piece.get(range.start as usize..range.end as usize).unwrap_or_default()
+        };
+        let mut run = Self::default();
+        for block in 0..directory.chunk_blocks() {
+            run.chunks
+                .extend(directory.open_chunks(block, at(directory.chunk_range(block)))?);
+        }
+        for block in 0..directory.pack_blocks() {
+            let pack = (block * INDEX_BLOCK_PACKS) as u32;
+            run.packs
+                .extend(directory.open_packs(pack, at(directory.pack_range(pack)))?);
+        }
+        blocks::check_order(&run.chunks, run.packs.len())?;
+        Ok(run)
+    }
 }
 
 /// Seals a block onto `out`.
@@ -204,9 +119,4 @@ fn append(sealer: &Sealer, number: u64, plaintext: &[u8], out: &mut Vec<u8>) -> 
         bytes: sealed.len() as u32,
         hash: block_hash(sealed),
     })
-}
-
-/// Associated data of all seals of a run.
-fn aad(version: u8, vault: &VaultId, of: &Numbered) -> Vec<u8> {
-    [DOMAIN, &[version], &vault.0, &of.registration, &of.number.to_be_bytes()].concat()
 }

@@ -5,7 +5,6 @@
 //! - The layout of every object is specified in docs/format.md, and only there.
 
 mod cbor;
-mod certificate;
 pub mod chunker;
 pub mod codec;
 pub mod config;
@@ -28,7 +27,6 @@ pub mod random;
 pub mod recipe;
 pub mod root;
 pub mod seal;
-mod secrets;
 pub mod shard;
 pub mod slot;
 pub mod snapshot;

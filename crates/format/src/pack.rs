@@ -6,12 +6,13 @@
 //! - The writer signs preamble and trailer, so nobody can claim chunks in another writer's name.
 //! - The lengths of a pack and of its trailer say in which class of sizes it is, and no more (`pack/padding.rs`).
 
+mod ending;
 mod padding;
 mod preamble;
 mod tail;
 mod trailer;
 
-use crate::ending::{Ending, FOOTER_BYTES};
+use crate::ending::FOOTER_BYTES;
 use crate::error::{Result, within};
 use crate::id::{PackId, RegistrationId, pack_id};
 use crate::keys::Secrets;
@@ -19,6 +20,7 @@ use crate::limits::{FORMAT_VERSION, PACK_FRAMES_MAX, PACK_MAX_BYTES, PACK_TAIL_M
 use crate::random::{Random, array};
 use crate::seal::{Compressed, PackKind, Sealer, Suite, TAG_BYTES};
 
+use self::ending::{ENDING, MAGIC, OBJECT};
 use self::padding::{Padded, padded};
 use self::preamble::KEY_INFO;
 use self::trailer::{TRAILER_HEAD_BYTES, encode_trailer, row_bytes};
@@ -28,17 +30,6 @@ pub(crate) use self::preamble::{LockedFrames, WRAPPED_KEY_MAX_BYTES};
 pub use self::tail::{Tail, tail_bytes};
 pub use self::trailer::{FrameInfo, PackedChunk};
 
-const OBJECT: &str = "pack";
-const MAGIC: &[u8; 7] = b"DRYPACK";
-/// A pack ends in its sealed trailer, its preamble and a footer.
-const ENDING: Ending = Ending {
-    object: OBJECT,
-    whole: "pack",
-    magic: MAGIC,
-    domain: b"drystone pack v1",
-    max_bytes: PACK_MAX_BYTES,
-    tail_max_bytes: PACK_TAIL_MAX_BYTES,
-};
 /// Largest sealed trailer that is written, bytes: the largest power of two that leaves room for the rest of a tail.
 const TRAILER_MAX_BYTES: usize = PACK_TAIL_MAX_BYTES / 2;
 

@@ -11,7 +11,7 @@ use crate::cbor::{Reader, Unknown, Writer, required};
 use crate::error::{Error, Result, within};
 use crate::header::{body_up_to, sign, split_signature, verify};
 use crate::id::{SlotId, VaultId};
-use crate::keys::{OpenKey, Role, SealKey, Secrets, SignKey, VerifyKey};
+use crate::keys::{OpenKey, Role, SealKey, Secrets, SignKey, VerifyKey, role_of};
 use crate::limits::{FORMAT_VERSION, HEADER_MAX_BYTES, SLOT_MAX_BYTES};
 use crate::random::{Random, array};
 use crate::seal::{Bound, PackKind, Sealer, Suite};
@@ -265,7 +265,7 @@ impl Slot {
             match key {
                 0 => vault = Some(VaultId(reader.fixed()?)),
                 1 => id = Some(SlotId(reader.fixed()?)),
-                2 => role = Some(Role::from_code(OBJECT, reader.u8()?)?),
+                2 => role = Some(role_of(OBJECT, reader.u8()?)?),
                 3 => lock = Some(Lock::from_code(reader.u8()?)?),
                 4 => created = Some(Time::decode(reader)?),
                 5 => note = Some(SealedNote::decode(version, reader)?),

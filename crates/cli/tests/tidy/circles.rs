@@ -9,7 +9,7 @@ const IN_CIRCLES: [(&str, usize); 8] = [
     ("backup", 6),
     ("cli", 12),
     ("extents", 0),
-    ("format", 15),
+    ("format", 0),
     ("index", 2),
     ("reflink", 0),
     ("store", 25),

@@ -7,12 +7,12 @@
 use crate::cbor::{Reader, Writer};
 use crate::error::{Error, Result, within};
 use crate::id::{ChunkId, PackId};
-use crate::keys::{Role, VerifyKey};
+use crate::keys::{VerifyKey, role_of};
 use crate::limits::{CHUNK_MAX_BYTES, FRAME_MAX_BYTES, INDEX_BLOCK_CHUNKS, INDEX_BLOCK_PACKS, PACK_MAX_BYTES};
 use crate::pack::WRAPPED_KEY_MAX_BYTES;
 use crate::seal::{PackKind, Suite};
 
-use super::{OBJECT, RunChunk, RunPack, Verified};
+use super::entry::{OBJECT, RunChunk, RunPack, Verified};
 
 /// Id, pack, frame, frame offset, frame bytes, chunk offset, chunk bytes.
 const ROW_BYTES: usize = 32 + 4 + 2 + 4 + 3 + 3 + 3;
@@ -133,7 +133,7 @@ fn decode_pack(reader: &mut Reader<'_>) -> Result<RunPack> {
         salt: reader.fixed()?,
         wrapped_key: reader.bytes("wrapped key", WRAPPED_KEY_MAX_BYTES)?.to_vec(),
         signer: VerifyKey(reader.fixed()?),
-        role: Role::from_code(OBJECT, reader.u8()?)?,
+        role: role_of(OBJECT, reader.u8()?)?,
         verified: match reader.u8()? {
             0 => Verified::No,
             1 => Verified::Yes,

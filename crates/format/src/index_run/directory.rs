@@ -6,18 +6,34 @@
 use std::ops::Range;
 
 use crate::cbor::{Reader, Writer, required};
-use crate::ending::MAGIC_BYTES;
+use crate::ending::{Ending, MAGIC_BYTES};
 use crate::error::{Error, Result, within};
 use crate::id::{ChunkId, VaultId, object_hash};
 use crate::index_part::Numbered;
 use crate::keys::{Certificate, Role, Secrets};
 use crate::limits::{
-    FORMAT_VERSION, INDEX_BLOCK_CHUNKS, INDEX_BLOCK_MAX_BYTES, INDEX_BLOCK_PACKS, INDEX_TAIL_MAX_BYTES,
+    FORMAT_VERSION, INDEX_BLOCK_CHUNKS, INDEX_BLOCK_MAX_BYTES, INDEX_BLOCK_PACKS, INDEX_MAX_BYTES, INDEX_TAIL_MAX_BYTES,
 };
 use crate::seal::{Sealer, Suite};
 
 use super::blocks::{decode_entries, decode_packs};
-use super::{DIRECTORY, ENDING, IndexRun, OBJECT, PACK_BLOCKS, RunChunk, RunPack, aad};
+use super::entry::{OBJECT, RunChunk, RunPack};
+
+pub(super) const MAGIC: &[u8; 7] = b"DRYIRUN";
+const DOMAIN: &[u8] = b"drystone index run v1";
+/// A piece ends in its sealed directory, its preamble and a footer.
+pub(super) const ENDING: Ending = Ending {
+    object: OBJECT,
+    whole: "piece",
+    magic: MAGIC,
+    domain: DOMAIN,
+    max_bytes: INDEX_MAX_BYTES,
+    tail_max_bytes: INDEX_TAIL_MAX_BYTES,
+};
+/// Number of the seal of the first block of packs; those of chunks begin at 0.
+pub(super) const PACK_BLOCKS: u64 = 1 << 32;
+/// Number of the seal of the directory.
+pub(super) const DIRECTORY: u64 = 1 << 33;
 
 /// Most blocks of one piece.
 const BLOCKS_MAX: u64 = (INDEX_TAIL_MAX_BYTES / 20) as u64;
@@ -194,6 +210,11 @@ impl RunDirectory {
         self.chunk_blocks.len()
     }
 
+    /// How many blocks of packs there are.
+    pub(super) fn pack_blocks(&self) -> usize {
+        self.pack_blocks.len()
+    }
+
     /// Where in the piece a block of chunks lies.
     pub fn chunk_range(&self, block: usize) -> Option<Range<u64>> {
         self.chunk_blocks.get(block).map(Block::range)
@@ -254,31 +275,6 @@ impl RunDirectory {
     }
 }
 
-impl IndexRun {
-    /// Opens a whole piece: what [`IndexRun::seal`] made.
-    pub fn open(secrets: &Secrets, piece: &[u8]) -> Result<Self> {
-        let size = piece.len() as u64;
-        let start = piece.len() - run_tail_bytes(piece, size)?;
-        let directory = RunDirectory::open(piece.get(start..).unwrap_or_default(), size, secrets)?;
-        let at = |range: Option<Range<u64>>| {
-            let range = range.unwrap_or_default();
-            piece.get(range.start as usize..range.end as usize).unwrap_or_default()
-        };
-        let mut run = Self::default();
-        for block in 0..directory.chunk_blocks() {
-            run.chunks
-                .extend(directory.open_chunks(block, at(directory.chunk_range(block)))?);
-        }
-        for block in 0..directory.pack_blocks.len() {
-            let pack = (block * INDEX_BLOCK_PACKS) as u32;
-            run.packs
-                .extend(directory.open_packs(pack, at(directory.pack_range(pack)))?);
-        }
-        super::blocks::check_order(&run.chunks, run.packs.len())?;
-        Ok(run)
-    }
-}
-
 impl Block {
     fn range(&self) -> Range<u64> {
         self.start..self.start + u64::from(self.bytes)
@@ -295,4 +291,9 @@ fn block(reader: &mut Reader<'_>, end: &mut u64) -> Result<Block> {
         bytes,
         hash: reader.fixed()?,
     })
+}
+
+/// Associated data of all seals of a run.
+fn aad(version: u8, vault: &VaultId, of: &Numbered) -> Vec<u8> {
+    [DOMAIN, &[version], &vault.0, &of.registration, &of.number.to_be_bytes()].concat()
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Bounds, FirstSeen, InForce, KindWord, Ledger, LedgerName, Live, Numbered, Sightings};
+use super::statement::{Bounds, FirstSeen, InForce, KindWord, Ledger, LedgerName, Live, Numbered, Sightings};
 use crate::cbor::{Reader, Writer, required};
 use crate::error::Result;
 use crate::header::version;

@@ -11,7 +11,7 @@ use crate::keys::{Certificate, Secrets};
 use crate::limits::FORMAT_VERSION;
 use crate::seal::{Bound, PackKind, Sealer, Suite};
 
-use super::{ENDING, OBJECT};
+use super::ending::{ENDING, OBJECT};
 
 pub(super) const KEY_INFO: &[u8] = b"drystone pack key v1";
 const FRAME_LABEL: &[u8] = b"drystone frame v1";

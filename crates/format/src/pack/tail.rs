@@ -7,8 +7,9 @@ use crate::error::{Error, Result};
 use crate::keys::Secrets;
 use crate::limits::FORMAT_VERSION;
 
-use super::trailer::decode_trailer;
-use super::{ENDING, FrameInfo, OBJECT, Preamble};
+use super::ending::{ENDING, OBJECT};
+use super::preamble::Preamble;
+use super::trailer::{FrameInfo, decode_trailer};
 
 /// The tail of a pack, authenticated: who wrote it and what it holds.
 pub struct Tail {

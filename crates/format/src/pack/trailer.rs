@@ -9,7 +9,7 @@ use crate::error::{Result, within};
 use crate::id::ChunkId;
 use crate::limits::{CHUNK_MAX_BYTES, FRAME_CHUNKS_MAX, FRAME_MAX_BYTES, PACK_FRAMES_MAX};
 
-use super::OBJECT;
+use super::ending::OBJECT;
 
 const CHUNK_ROW_BYTES: usize = 32 + 4;
 /// Most bytes that the heads of one frame take in a trailer.

@@ -1,4 +1,4 @@
-//! Roles, and the vault's word for who has which: certificates. Layout: docs/format.md, "Keys".
+//! Certificates: the vault's word for who has which role. Layout: docs/format.md, "Keys".
 //!
 //! - Every credential has a signing key of its own, certified by the vault; everything it signs carries the certificate.
 //! - What a reader's key signs counts for nobody: [`Certificate::verify`] is the one place that says so.
@@ -6,65 +6,14 @@
 use crate::cbor::{Reader, Writer};
 use crate::error::{Error, Result};
 use crate::id::VaultId;
-use crate::keys::{SignKey, Signature, VerifyKey};
 
-/// What a credential may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Everything, reading included, and signing for the vault.
-    Owner,
-    /// Back up and deduplicate; neither read content nor vouch for anybody.
-    Writer,
-    /// Read and write, as a mounted volume or a peer does; sign nothing for the vault.
-    Member,
-    /// Read; what it signs counts for nobody.
-    Reader,
-}
+use super::primitive::{SignKey, Signature, VerifyKey};
+use super::role::Role;
 
-impl Role {
-    /// All of them, in the order of their codes.
-    pub const ALL: [Self; 4] = [Self::Owner, Self::Writer, Self::Member, Self::Reader];
-
-    /// The word that people read and write.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Writer => "writer",
-            Self::Member => "member",
-            Self::Reader => "reader",
-        }
-    }
-
-    /// Returns true if the credential opens what is stored.
-    pub fn may_read(self) -> bool {
-        self != Self::Writer
-    }
-
-    /// Returns true if what the credential signs counts: packs, roots, presences.
-    pub fn may_publish(self) -> bool {
-        self != Self::Reader
-    }
-
-    /// Returns true if the credential signs for the vault: keys, configuration, what is forgotten and collected.
-    pub fn may_govern(self) -> bool {
-        self == Self::Owner
-    }
-
-    pub(crate) fn code(self) -> u8 {
-        match self {
-            Self::Owner => 0,
-            Self::Writer => 1,
-            Self::Member => 2,
-            Self::Reader => 3,
-        }
-    }
-
-    pub(crate) fn from_code(object: &'static str, code: u8) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.code() == code)
-            .ok_or_else(|| Error::malformed(object, 0, format!("unknown role {code}: written by a newer drystone")))
-    }
+/// The role with this code; an error that names `object` if this program knows none.
+pub(crate) fn role_of(object: &'static str, code: u8) -> Result<Role> {
+    Role::from_code(code)
+        .ok_or_else(|| Error::malformed(object, 0, format!("unknown role {code}: written by a newer drystone")))
 }
 
 /// The vault's word that a key signs as one of its writers; carried by everything that writer signs.
@@ -128,7 +77,7 @@ impl Certificate {
         let (&[role], signature) = rest.split_first_chunk().ok_or_else(short)?;
         Ok(Self {
             writer: VerifyKey(*writer),
-            role: Role::from_code(object, role)?,
+            role: role_of(object, role)?,
             signature: Signature(signature.try_into().map_err(|_| short())?),
         })
     }
@@ -144,7 +93,7 @@ impl Certificate {
         reader.array_of("certificate", 3)?;
         Ok(Self {
             writer: VerifyKey(reader.fixed()?),
-            role: Role::from_code(object, reader.u8()?)?,
+            role: role_of(object, reader.u8()?)?,
             signature: Signature(reader.fixed()?),
         })
     }

@@ -10,12 +10,15 @@ use std::fmt;
 use std::sync::{Arc, RwLock, Weak};
 
 use crate::cbor::{Reader, Writer, required};
-use crate::certificate::{Certificate, Role};
 use crate::error::{Error, Result, within};
 use crate::id::VaultId;
-use crate::keys::{DedupKey, IndexKey, OpenKey, SealKey, ShardKey, SignKey, VerifyKey};
 use crate::limits::EPOCHS_MAX;
 use crate::random::{Random, array};
+
+use super::certificate::Certificate;
+use super::epoch_id::{epoch_id, epoch_number};
+use super::primitive::{DedupKey, IndexKey, OpenKey, SealKey, ShardKey, SignKey, VerifyKey};
+use super::role::Role;
 
 /// The keys of one epoch. Removing a key slot can start a new one, closed to the removed key.
 #[derive(Debug, Clone)]
@@ -28,11 +31,6 @@ pub struct Epoch {
     pub open_key: Option<OpenKey>,
     /// Seals and opens the trailers of this epoch.
     pub index_key: IndexKey,
-}
-
-/// The number in the id of a key epoch, as people count them.
-pub fn epoch_number(id: u64) -> u32 {
-    (id >> 32) as u32
 }
 
 /// Finds key epochs that a credential does not know yet: others may have made some since its slot was read.
@@ -366,7 +364,7 @@ impl Epoch {
         let index_key = IndexKey::generate(random);
         let chance: [u8; 4] = array(random);
         Ok(Self {
-            number: u64::from(number) << 32 | u64::from(u32::from_be_bytes(chance)),
+            number: epoch_id(number, chance),
             seal_key,
             open_key: Some(open_key),
             index_key,
