@@ -14,7 +14,9 @@ mod entry;
 mod error;
 mod filter;
 mod index;
+mod layers;
 mod map;
+mod merge;
 mod packs;
 mod run;
 mod state;
@@ -24,6 +26,7 @@ mod write;
 
 pub use entry::{Location, PackEntries, PackInfo, Span};
 pub use error::{Error, Result};
-pub use index::{Index, Options, Stats};
+pub use index::{Index, Stats};
+pub use layers::Options;
 pub use map::ChunkMap;
 pub use state::{Seen, State, StateReader, StateWriter, Swept};

@@ -10,7 +10,7 @@ const IN_CIRCLES: [(&str, usize); 8] = [
     ("cli", 12),
     ("extents", 0),
     ("format", 0),
-    ("index", 2),
+    ("index", 0),
     ("reflink", 0),
     ("store", 25),
     ("vault", 0),

@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use super::Index;
-use crate::{Error, Result, packs::Packs, run::Run, union::Union, write::RunWriter};
+use crate::{Error, Result, layers::Layers, packs::Packs, run::Run, union::Union, write::RunWriter};
 
 /// More runs than this are merged: each costs a look at its filter in every lookup.
 const RUNS_MAX: usize = 8;
@@ -19,7 +18,7 @@ const GROWTH: u64 = 2;
 const DEAD_FRACTION: u64 = 4;
 /// How hard to merge.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effort {
+pub(crate) enum Effort {
     /// Only when there are too many runs.
     WhenMany,
     /// Until runs grow geometrically.
@@ -59,9 +58,9 @@ fn is_mostly_dead(run: &Run, packs: &Packs) -> bool {
         || (run.entries == 0 && run.packs.iter().all(|number| packs.get(*number).is_none()))
 }
 
-impl Index {
+impl Layers {
     /// Merges until the effort is satisfied, unless another thread or process does.
-    pub(super) fn merge_runs(&self, effort: Effort) -> Result<()> {
+    pub(crate) fn merge_runs(&self, effort: Effort) -> Result<()> {
         if effort == Effort::WhenMany && self.chosen(effort).is_empty() {
             return Ok(());
         }
