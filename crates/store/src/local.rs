@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::atomic::{self, Directory, Existing, Failure};
 use crate::error::NO_DIRECTORY;
-use crate::remote::{ENTRIES_MAX, too_many_entries};
+use crate::remote::limits::{ENTRIES_MAX, too_many_entries};
 use crate::walk::Page;
 use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Space, Store, Traits, beneath};
 

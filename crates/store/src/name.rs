@@ -14,9 +14,8 @@ pub use drystone_format::root::{RootKind, RootName};
 use drystone_format::{PackId, RegistrationId, RootId, SlotId, limits};
 
 use crate::prefix::{
-    CONFIG, EPOCHS, INDEX, KEYS, LEDGER, Layout, PACKS, ROOTS, SHARDS, SPARE, VERIFIED, WRITERS, directory_of,
+    CONFIG, EPOCHS, INDEX, KEYS, LEDGER, Layout, PACKS, Prefix, ROOTS, SHARDS, SPARE, VERIFIED, WRITERS, directory_of,
 };
-pub use crate::prefix::{Prefix, SpareOf};
 use crate::{Error, Result};
 
 const HEADER: &str = "drystone";
@@ -386,6 +385,38 @@ fn shard_id(text: &str) -> Option<ShardId> {
             number: number(index)?,
         }),
         Some(_) => None,
+    }
+}
+
+impl Prefix {
+    /// Whether a name is covered.
+    pub fn covers(&self, name: &Name) -> bool {
+        match self {
+            Prefix::All => true,
+            Prefix::Spares => name.spare > 0,
+            Prefix::Spare(number, of) => {
+                let of = of.prefix();
+                name.spare == *number && (of == Prefix::All || of.covers_kind(name))
+            }
+            _ => name.spare == 0 && self.covers_kind(name),
+        }
+    }
+
+    fn covers_kind(&self, name: &Name) -> bool {
+        match (self, name.kind) {
+            (Prefix::Keys, Kind::Key(_))
+            | (Prefix::Packs, Kind::Pack(_))
+            | (Prefix::AllRoots, Kind::Root(_))
+            | (Prefix::Verified, Kind::Verified(_))
+            | (Prefix::Shards, Kind::Shard(_))
+            | (Prefix::Writers, Kind::Writer(..))
+            | (Prefix::Epochs, Kind::Epoch(..))
+            | (Prefix::Config, Kind::Config(..))
+            | (Prefix::Ledger, Kind::Ledger(..))
+            | (Prefix::Index, Kind::Index(..)) => true,
+            (Prefix::Roots(kind), Kind::Root(found)) => *kind == found.kind,
+            _ => false,
+        }
     }
 }
 

@@ -3,84 +3,22 @@
 //! - A plain path or `file://` is a local directory; every other place is reached over a network, with retries and a limit of requests.
 //! - Credentials are looked up by their usual names; the URL of a place holds none (docs/places.md).
 
-use std::ffi::{OsStr, OsString};
-use std::fmt;
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::time::timeout;
 
 use crate::limit::Limits;
-use crate::remote::url::{malformed, shown};
+use crate::options::OpenOptions;
+use crate::remote::store::RemoteStore;
+use crate::remote::url::{malformed, percent_decode, scheme, shown};
 use crate::remote::{self, KNOWN};
 use crate::retry::Policy;
-use crate::{Error, Limit, Local, Result, Retry, Stop, Stoppable, Store};
-
-/// What opening a place needs to know beside its URL.
-#[derive(Clone)]
-pub struct OpenOptions<'a> {
-    /// Looks up a credential by its usual name, such as `AWS_SECRET_ACCESS_KEY`: from the environment, a profile, a keyring.
-    pub credentials: &'a (dyn Fn(&str) -> Option<String> + Sync),
-    /// How often and how soon requests over a network are repeated. Its seed must be another at each
-    /// opening, on every machine: temporary names are made from it.
-    pub retry: Policy,
-    /// Ends every call to a place over a network soon after it was asked.
-    pub stop: Stop,
-    /// Variables of the environment that hold secrets: no program that is started to reach a place gets them.
-    pub hidden: Arc<[OsString]>,
-}
-
-impl<'a> OpenOptions<'a> {
-    /// Six calls within about half a minute.
-    pub fn new(credentials: &'a (dyn Fn(&str) -> Option<String> + Sync), seed: u64) -> Self {
-        let retry = Policy {
-            attempts: 6,
-            first_delay: Duration::from_secs(1),
-            max_delay: Duration::from_secs(15),
-            seed,
-        };
-        let stop = Stop::default();
-        Self {
-            credentials,
-            retry,
-            stop,
-            hidden: Arc::default(),
-        }
-    }
-}
-
-impl fmt::Debug for OpenOptions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenOptions")
-            .field("retry", &self.retry)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A store that may turn out not to exist, or to need making.
-#[async_trait]
-pub(crate) trait Place: Store {
-    /// [`Error::NoPlace`] if it does not exist; other errors if it does not answer or denies access.
-    async fn check(&self) -> Result<()>;
-
-    /// Makes it if it is a directory, and makes sure that nothing foreign is in it.
-    async fn make(&self) -> Result<()>;
-
-    /// Requests that may be in flight at once.
-    fn requests(&self) -> usize;
-
-    /// An object is missing, unless it is the whole place that is.
-    async fn missing(&self, error: Error) -> Error {
-        match error {
-            Error::NotFound { .. } => self.check().await.err().unwrap_or(error),
-            error => error,
-        }
-    }
-}
+use crate::{Error, Limit, Local, Result, Retry, Stoppable, Store};
 
 /// Calls that opening a place takes at most, about three seconds in all: one that is gone is not to hold up the others.
 const KNOCKS: u32 = 3;
@@ -127,7 +65,7 @@ pub async fn create(url: &str, options: &OpenOptions<'_>) -> Result<Arc<dyn Stor
     Ok(stoppable(store, options))
 }
 
-fn no_answer(place: &Arc<dyn Place>) -> Error {
+fn no_answer(place: &Arc<dyn RemoteStore>) -> Error {
     Error::Silent {
         name: "the place".to_string(),
         place: place.place().to_string(),
@@ -139,7 +77,7 @@ fn stoppable(store: Arc<Retry>, options: &OpenOptions<'_>) -> Arc<dyn Store> {
     Arc::new(Stoppable::new(store, options.stop.clone()))
 }
 
-fn decorated(place: &Arc<dyn Place>, options: &OpenOptions<'_>) -> Arc<Retry> {
+fn decorated(place: &Arc<dyn RemoteStore>, options: &OpenOptions<'_>) -> Arc<Retry> {
     let limits = Limits {
         requests: NonZeroUsize::new(place.requests()),
         ..Limits::default()
@@ -180,32 +118,6 @@ fn local_path(url: &str) -> Result<Vec<u8>> {
         return Err(malformed(url, "a path cannot hold a zero byte"));
     }
     Ok(path)
-}
-
-/// Scheme and rest, if there is a scheme (RFC 3986 section 3.1, with the `//` that tells it from a path).
-pub(crate) fn scheme(url: &str) -> Option<(&str, &str)> {
-    let (scheme, rest) = url.split_once("://")?;
-    let mut chars = scheme.chars();
-    let starts = chars.next().is_some_and(|first| first.is_ascii_alphabetic());
-    let goes_on = chars.all(|next| next.is_ascii_alphanumeric() || matches!(next, '+' | '-' | '.'));
-    (starts && goes_on).then_some((scheme, rest))
-}
-
-pub(crate) fn percent_decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(if byte == b'%' {
-            let (high, low) = (
-                char::from(rest.next()?).to_digit(16)?,
-                char::from(rest.next()?).to_digit(16)?,
-            );
-            u8::try_from(high << 4 | low).ok()?
-        } else {
-            byte
-        });
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The directories of a vault, and the names that a listing covers.
+//! The directories of a vault, and what listings are of. Which names one covers is decided in `name.rs`.
 //!
 //! - What is listed, copied, verified and repaired follows from one table, and every kind of root is in it.
 //! - The words are those of docs/format.md, "Names".
@@ -7,8 +7,6 @@ use std::borrow::Cow;
 use std::fmt;
 
 use drystone_format::root::RootKind;
-
-use crate::name::{Kind, Name};
 
 pub(crate) const CONFIG: &str = "config";
 pub(crate) const KEYS: &str = "keys";
@@ -113,7 +111,8 @@ pub enum SpareOf {
 }
 
 impl SpareOf {
-    fn prefix(self) -> Prefix {
+    /// What names of such originals begin with.
+    pub(crate) fn prefix(self) -> Prefix {
         match self {
             Self::Prefix(prefix) => *prefix,
             Self::Roots(kind) => Prefix::Roots(kind),
@@ -151,36 +150,6 @@ impl Prefix {
             }
         };
         Prefix::Spare(number, of)
-    }
-
-    /// Whether a name is covered.
-    pub fn covers(&self, name: &Name) -> bool {
-        match self {
-            Prefix::All => true,
-            Prefix::Spares => name.spare > 0,
-            Prefix::Spare(number, of) => {
-                let of = of.prefix();
-                name.spare == *number && (of == Prefix::All || of.covers_kind(name))
-            }
-            _ => name.spare == 0 && self.covers_kind(name),
-        }
-    }
-
-    fn covers_kind(&self, name: &Name) -> bool {
-        match (self, name.kind) {
-            (Prefix::Keys, Kind::Key(_))
-            | (Prefix::Packs, Kind::Pack(_))
-            | (Prefix::AllRoots, Kind::Root(_))
-            | (Prefix::Verified, Kind::Verified(_))
-            | (Prefix::Shards, Kind::Shard(_))
-            | (Prefix::Writers, Kind::Writer(..))
-            | (Prefix::Epochs, Kind::Epoch(..))
-            | (Prefix::Config, Kind::Config(..))
-            | (Prefix::Ledger, Kind::Ledger(..))
-            | (Prefix::Index, Kind::Index(..)) => true,
-            (Prefix::Roots(kind), Kind::Root(found)) => *kind == found.kind,
-            _ => false,
-        }
     }
 }
 

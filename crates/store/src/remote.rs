@@ -1,20 +1,20 @@
-//! Places over a network: which kind of place a URL means, whether this program was built with it, and the limits of all of them.
+//! Places over a network: which kind of place a URL means, and whether this program was built with it.
 
 mod frames;
 #[cfg(feature = "http")]
 mod http;
+pub(crate) mod limits;
 mod sftp;
 mod ssh;
+pub(crate) mod store;
 pub(crate) mod url;
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use thiserror::Error;
 
 use self::sftp::Sftp;
-use self::url::shown;
-use crate::open::{OpenOptions, Place, scheme};
+use self::store::RemoteStore;
+use self::url::{scheme, shown};
+use crate::options::OpenOptions;
 use crate::{Error, Result};
 
 /// What an error about an unknown scheme names.
@@ -33,34 +33,8 @@ const SCHEMES: [(&str, &str, bool); 8] = [
     ("opendal+memory", "http", cfg!(feature = "http")),
 ];
 
-/// Time for a connection to stand.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Time for an answer to begin, and between its pieces.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-/// Time without any progress after which an upload has failed.
-pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(60);
-/// Most entries of one directory, or met in one listing.
-pub(crate) const ENTRIES_MAX: usize = 1 << 20;
-
-/// A server answered with more than any honest one has to say.
-#[derive(Debug, Error)]
-#[error("the answer has no end: more than {limit} {what}")]
-pub(crate) struct Excess {
-    /// How much there may be.
-    pub(crate) limit: u64,
-    /// Of what.
-    pub(crate) what: &'static str,
-}
-
-pub(crate) fn too_many_entries() -> Excess {
-    Excess {
-        limit: ENTRIES_MAX as u64,
-        what: "entries",
-    }
-}
-
 /// The place that a URL means, nothing being sent yet; `None` for a local one.
-pub(crate) fn place(url: &str, options: &OpenOptions<'_>) -> Result<Option<Arc<dyn Place>>> {
+pub(crate) fn place(url: &str, options: &OpenOptions<'_>) -> Result<Option<Arc<dyn RemoteStore>>> {
     let parts = match scheme(url) {
         None | Some(("file", _)) => return Ok(None),
         Some(("sftp", _)) => {

@@ -12,7 +12,7 @@ const IN_CIRCLES: [(&str, usize); 8] = [
     ("format", 0),
     ("index", 0),
     ("reflink", 0),
-    ("store", 25),
+    ("store", 0),
     ("vault", 0),
 ];
 

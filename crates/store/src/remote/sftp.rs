@@ -18,10 +18,10 @@ use openssh_sftp_client::Sftp as Client;
 use openssh_sftp_client::file::File;
 use tokio::io::AsyncSeek;
 
-use crate::open::Place;
+use crate::remote::limits::{ENTRIES_MAX, too_many_entries};
 use crate::remote::ssh::{Outcome, Ssh, WHOLE, limited, limited_data};
+use crate::remote::store::RemoteStore;
 use crate::remote::url::PlaceUrl;
-use crate::remote::{ENTRIES_MAX, too_many_entries};
 use crate::walk::{Directories, Entry, walk};
 use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
 
@@ -260,7 +260,7 @@ async fn read_crumbs(mut file: File, offset: u64, len: usize) -> Outcome<BytesMu
 }
 
 #[async_trait]
-impl Place for Sftp {
+impl RemoteStore for Sftp {
     async fn check(&self) -> Result<()> {
         let path = self.path("");
         let found = self.ssh.run(WHOLE, "looking at", async |client| {

@@ -18,8 +18,8 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::remote::frames::Frames;
+use crate::remote::limits::{ANSWER_LIMIT, CONNECT_LIMIT, IDLE_LIMIT};
 use crate::remote::url::PlaceUrl;
-use crate::remote::{ANSWER_LIMIT, CONNECT_LIMIT, IDLE_LIMIT};
 use crate::{Error, Result};
 
 /// What an error names when the place as a whole is meant.

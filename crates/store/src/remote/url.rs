@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use url::Url;
 
-use crate::open::percent_decode;
 use crate::{Error, Result};
 
 /// Ends of option names whose values are secrets; such a value must name a credential instead.
@@ -135,6 +134,33 @@ impl PlaceUrl {
             )),
         }
     }
+}
+
+/// Scheme and rest, if there is a scheme (RFC 3986 section 3.1, with the `//` that tells it from a path).
+pub(crate) fn scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let mut chars = scheme.chars();
+    let starts = chars.next().is_some_and(|first| first.is_ascii_alphabetic());
+    let goes_on = chars.all(|next| next.is_ascii_alphanumeric() || matches!(next, '+' | '-' | '.'));
+    (starts && goes_on).then_some((scheme, rest))
+}
+
+/// The bytes of a text with percent escapes; nothing if one of them is malformed.
+pub(crate) fn percent_decode(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(if byte == b'%' {
+            let (high, low) = (
+                char::from(rest.next()?).to_digit(16)?,
+                char::from(rest.next()?).to_digit(16)?,
+            );
+            u8::try_from(high << 4 | low).ok()?
+        } else {
+            byte
+        });
+    }
+    Some(bytes)
 }
 
 /// An error about a URL that may hold a secret: only what surely is none is shown.

@@ -10,15 +10,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::place::Place;
-use crate::Error;
-
-/// A place that could not help, by its position, and why.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) position: usize,
-    pub(super) error: Error,
-}
+use super::place::{Failure, Place};
 
 /// What several places were asked for, or why none could help.
 pub(super) type Asked<T> = Result<T, Vec<Failure>>;

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::core::{Core, Spread};
 use super::place::Place;
 use super::troubles::Objects;
-use super::{Core, Spread};
 use crate::prefix::DIRECTORIES;
 use crate::{Listed, Name, Prefix, Result};
 

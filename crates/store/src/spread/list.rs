@@ -8,10 +8,11 @@ use std::sync::Arc;
 use drystone_format::PackId;
 use drystone_format::shard::{Shape, payload_bytes};
 
-use super::gather::{Failure, all, most};
+use super::core::{Amount, Core, Spread};
+use super::gather::{all, most};
 use super::merge::{Group, Merge};
-use super::shards::{Found, Source};
-use super::{Amount, Core, Spread};
+use super::place::Failure;
+use super::whereabouts::{Source, Whereabouts};
 use crate::prefix::DIRECTORIES;
 use crate::{Kind, Listed, Name, Prefix, Result, ShardId};
 
@@ -355,7 +356,7 @@ impl Core {
             return size;
         }
         for found in self.ways(holdings) {
-            if let Found::Shards { needed, sources } = found
+            if let Whereabouts::Shards { needed, sources } = found
                 && let Ok(shape) = self.footer(holdings.pack, needed, &sources).await
             {
                 return shape.pack_bytes();

@@ -6,9 +6,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Core;
-use super::gather::{Failure, most};
-use super::place::Place;
+use super::core::Core;
+use super::gather::most;
+use super::place::{Failure, Place};
 use crate::{Error, Listed, Name, Prefix};
 
 /// What places list under one prefix each.

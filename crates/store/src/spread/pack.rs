@@ -14,11 +14,12 @@ use drystone_format::limits::SHARD_BLOCK_BYTES;
 use drystone_format::shard::{FOOTER_BYTES, Shape, seal_shard};
 use parking_lot::Mutex;
 
-use super::Core;
-use super::gather::{Asked, Failure, most};
+use super::core::Core;
+use super::gather::{Asked, most};
 use super::list::{HeldCopy, PackHoldings};
-use super::place::{Ease, Place};
-use super::shards::{Found, Source, shard_name};
+use super::place::{Ease, Failure, Place};
+use super::shards::shard_name;
+use super::whereabouts::{Source, Whereabouts};
 use crate::erasure::Coder;
 use crate::local::blocking;
 use crate::{Error, Kind, Name, Put, Range, Result, ShardId};
@@ -311,9 +312,9 @@ impl Core {
     }
 
     /// From where a pack was found.
-    async fn read_found(self: &Arc<Self>, pack: PackId, range: Range, found: &Found) -> Asked<Bytes> {
+    async fn read_found(self: &Arc<Self>, pack: PackId, range: Range, found: &Whereabouts) -> Asked<Bytes> {
         match found {
-            Found::Shards { needed, sources } => {
+            Whereabouts::Shards { needed, sources } => {
                 let known = self
                     .sizes
                     .get(&pack)
@@ -324,7 +325,7 @@ impl Core {
                 };
                 self.read(shape, range, Arc::clone(sources)).await
             }
-            Found::Whole { position } => {
+            Whereabouts::Whole { position } => {
                 let place = self.place(*position).ok_or_else(Vec::new)?;
                 let name = Name::pack(&pack);
                 let bytes = place.get(&name, range).await;
@@ -339,16 +340,16 @@ impl Core {
     }
 
     /// All ways to read a pack from what is held of it, the best first.
-    pub(super) fn ways(&self, holdings: &PackHoldings) -> Vec<Found> {
+    pub(super) fn ways(&self, holdings: &PackHoldings) -> Vec<Whereabouts> {
         let mut ways = Vec::new();
         for needed in holdings.cuts(self.needed) {
             let sources = Self::sources(holdings, needed);
             if sources.len() >= needed.into() {
                 let sources = sources.into();
-                ways.push(Found::Shards { needed, sources });
+                ways.push(Whereabouts::Shards { needed, sources });
             }
         }
-        let position = |copy: &HeldCopy| Found::Whole { position: copy.place };
+        let position = |copy: &HeldCopy| Whereabouts::Whole { position: copy.place };
         ways.extend(holdings.copies.iter().map(position));
         ways
     }
@@ -364,11 +365,11 @@ impl Core {
         failures.extend(silent);
         for found in self.ways(&holdings) {
             match found {
-                Found::Shards { needed, sources } => match self.footer(pack, needed, &sources).await {
+                Whereabouts::Shards { needed, sources } => match self.footer(pack, needed, &sources).await {
                     Ok(shape) => return Ok(shape.pack_bytes()),
                     Err(more) => failures.extend(more),
                 },
-                Found::Whole { position } => {
+                Whereabouts::Whole { position } => {
                     let held = holdings.copies.iter().find(|copy| copy.place == position);
                     if let Some(copy) = held {
                         return Ok(copy.bytes);

@@ -14,7 +14,6 @@ use drystone_format::PlaceId;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::gather::Failure;
 use super::troubles::{Objects, PlaceTroubles};
 use crate::placement::Candidate;
 use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Spares, Store};
@@ -57,6 +56,13 @@ impl SpreadPlace {
             cold: self.cold,
         }
     }
+}
+
+/// A place that could not help, by its position, and why.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) position: usize,
+    pub(super) error: Error,
 }
 
 /// How willingly a place is asked; the first is the best.

@@ -8,9 +8,9 @@ use std::collections::HashSet;
 
 use drystone_format::shard::Shape;
 
+use super::core::{Core, Spread};
 use super::list::{HeldShard, PackHoldings};
 use super::place::Place;
-use super::{Core, Spread};
 use crate::{Name, ShardId};
 
 /// An object to read or write.

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::core::{Core, Spread};
 use super::gather::all;
 use super::list::PackHoldings;
 use super::pack::delete_at;
 use super::place::Place;
 use super::plan::{Doubts, Origin, RebalancePlan};
-use super::shards::Found;
 use super::trial::{AllLoaded, Truth};
-use super::{Core, Spread};
+use super::whereabouts::Whereabouts;
 use crate::local::blocking;
 use crate::{Error, Kind, Name, Result, ShardId};
 
@@ -116,7 +116,7 @@ impl Core {
             return Some(size);
         }
         for found in self.ways(holdings) {
-            if let Found::Shards { needed, sources } = found
+            if let Whereabouts::Shards { needed, sources } = found
                 && let Ok(shape) = self.footer(holdings.pack, needed, &sources).await
             {
                 return Some(shape.pack_bytes());

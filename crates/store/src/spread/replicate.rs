@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::core::{Core, Spread};
 use super::gather::all;
 use super::place::Place;
 use super::rebalance::replace;
 use super::troubles::Objects;
-use super::{Core, Spread};
 use crate::{Error, Kind, Listed, Name, Prefix, Result};
 
 /// Names listed at a time.

@@ -10,28 +10,12 @@ use bytes::Bytes;
 use drystone_format::PackId;
 use drystone_format::shard::{FOOTER_BYTES, Piece, Shape, open_footer};
 
-use super::Core;
-use super::gather::{Asked, Attempt, Failure, all, gather};
-use super::place::{Ease, Place};
+use super::core::Core;
+use super::gather::{Asked, Attempt, all, gather};
+use super::place::{Ease, Failure, Place};
+use super::whereabouts::Source;
 use crate::erasure::Coder;
 use crate::{Error, Name, Range, Result, ShardId};
-
-/// Where one shard may lie.
-#[derive(Debug, Clone)]
-pub(super) struct Source {
-    pub(super) number: u8,
-    /// Positions of places, in the order in which to ask them.
-    pub(super) places: Vec<usize>,
-}
-
-/// Where a pack was found.
-#[derive(Debug, Clone)]
-pub(super) enum Found {
-    /// As shards, of which so many are needed.
-    Shards { needed: u8, sources: Arc<[Source]> },
-    /// Whole, at the place of this position.
-    Whole { position: usize },
-}
 
 /// A range of one column, and where the shards lie.
 #[derive(Clone)]

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::gather::{Attempt, Failure, gather, most};
+use super::core::{Amount, Core};
+use super::gather::{Attempt, gather, most};
 use super::pack::{Stored, delete_at};
-use super::place::Place;
-use super::{Amount, Core};
+use super::place::{Failure, Place};
 use crate::{Error, Kind, Listed, Name, Put, Range, Result};
 
 impl Core {

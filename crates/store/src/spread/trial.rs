@@ -16,7 +16,7 @@ use drystone_format::keys::VerifyKey;
 use drystone_format::pack::Preamble;
 use drystone_format::shard::{Maker, Shape, open_shard};
 
-use super::Core;
+use super::core::Core;
 use super::gather::all;
 use super::list::PackHoldings;
 use super::place::Place;

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use opendal::{Buffer, Error, ErrorKind, Result};
-use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
-use crate::remote::http::transport::unreachable;
-use crate::remote::{ANSWER_LIMIT, Excess};
+use crate::remote::http::failure::{cause, stalled, unreachable};
+use crate::remote::limits::{ANSWER_LIMIT, Excess};
 
 /// Most bytes of a body that is not the content of an object: a listing of some 100,000 entries.
 pub(crate) const ANSWER_MAX_BYTES: u64 = 64 << 20;
@@ -37,18 +36,6 @@ impl From<Excess> for Error {
 /// The excess that an error came from.
 pub(crate) fn excess(error: &Error) -> Option<&Excess> {
     cause(error)
-}
-
-/// The error of this type that an error came from.
-pub(crate) fn cause<E: std::error::Error + 'static>(error: &Error) -> Option<&E> {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(found) = inner.downcast_ref() {
-            return Some(found);
-        }
-        source = inner.source();
-    }
-    None
 }
 
 /// What one listing has taken so far.
@@ -129,23 +116,6 @@ impl Meter {
     }
 }
 
-/// A server sends nothing, or next to nothing.
-#[derive(Debug, Error)]
-#[error("it sends nothing, or next to nothing")]
-struct Stalled;
-
-/// The error for a body that comes too slowly, or not at all.
-pub(crate) fn stalled() -> Error {
-    Error::new(ErrorKind::Unexpected, "given up")
-        .set_temporary()
-        .set_source(Stalled)
-}
-
-/// Whether an error is of a server that hangs.
-pub(crate) fn is_stalled(error: &Error) -> bool {
-    cause::<Stalled>(error).is_some()
-}
-
 /// The body of an answer, within all budgets.
 pub(crate) fn pieces(answer: reqwest::Response, body: Body) -> impl Stream<Item = Result<Buffer>> + Send + Sync {
     let begun = (Box::pin(answer.bytes_stream()), Meter::new(body));
@@ -187,6 +157,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::remote::http::failure::is_stalled;
 
     fn answer(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> reqwest::Response {
         http::Response::new(reqwest::Body::wrap_stream(pieces)).into()

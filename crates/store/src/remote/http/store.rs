@@ -14,11 +14,11 @@ use futures::TryStreamExt;
 use opendal::options::{ListOptions, ReaderOptions};
 use opendal::{BytesRange, EntryMode, ErrorKind, Operator};
 
-use crate::open::Place;
-use crate::remote::http::Service;
-use crate::remote::http::answer::{excess, is_stalled, listing};
-use crate::remote::http::transport::{reason, refusal};
-use crate::remote::{ENTRIES_MAX, too_many_entries};
+use crate::remote::http::answer::{excess, listing};
+use crate::remote::http::failure::{is_stalled, reason, refusal};
+use crate::remote::http::service::Service;
+use crate::remote::limits::{ENTRIES_MAX, too_many_entries};
+use crate::remote::store::RemoteStore;
 use crate::walk::{Directories, Entry, walk};
 use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Store, Traits};
 
@@ -368,7 +368,7 @@ impl Directories for Remote {
 }
 
 #[async_trait]
-impl Place for Remote {
+impl RemoteStore for Remote {
     async fn check(&self) -> Result<()> {
         let outcome = match self.service.directories {
             // OpenDAL answers for the root itself without asking; a listing asks.

@@ -12,9 +12,9 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::remote::ANSWER_LIMIT;
 use crate::remote::http::answer::words;
-use crate::remote::http::transport::{refused, unreachable};
+use crate::remote::http::failure::{refused, unreachable};
+use crate::remote::limits::ANSWER_LIMIT;
 
 /// Stands for the address of the objects until the login names it.
 pub(crate) const PLACEHOLDER: &str = "http://swift.invalid";

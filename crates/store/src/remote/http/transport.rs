@@ -4,7 +4,7 @@
 //!   which no byte moved: a slow line is no reason to give up, however long a body takes. What an answer may take stands in
 //!   `answer.rs`.
 //! - No redirect is followed: what a request carries is meant for the host that the user named.
-//! - An answer that some caller treats in its own way (denied, full, busy) becomes a [`Refused`] here, whatever the service makes of it.
+//! - Whether an answer is a refusal is decided in `failure.rs`.
 //! - No credential is ever part of an error.
 
 use std::pin::Pin;
@@ -15,36 +15,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use opendal::raw::Operation;
-use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, Result};
+use opendal::{Buffer, Error, HttpBody, HttpTransport, Result};
 use parking_lot::Mutex;
 use reqwest::Client;
 use reqwest::redirect::Policy;
-use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::remote::http::answer::{Body, cause, count_request, pieces, stalled};
+use crate::remote::http::answer::{Body, count_request, pieces};
+use crate::remote::http::failure::{is_refusal, refusal, refused, stalled, unreachable};
 use crate::remote::http::swift::Login;
-use crate::remote::{ANSWER_LIMIT, CONNECT_LIMIT, IDLE_LIMIT};
+use crate::remote::limits::{ANSWER_LIMIT, CONNECT_LIMIT, IDLE_LIMIT};
 
 /// Bodies of requests up to this length get no more time than requests without.
 const SMALL_BYTES: usize = 64 << 10;
 /// Bytes of a body handed on at once: the grain in which its progress is seen.
 const PIECE_BYTES: usize = 64 << 10;
-/// Most bytes of a refusal that are read and shown.
-const REASON_MAX_BYTES: usize = 1 << 10;
-/// Time that the text of a refusal may take.
-const REASON_LIMIT: Duration = Duration::from_secs(5);
-
-/// An answer that refuses the request.
-#[derive(Debug, Error)]
-#[error("{status}: {reason}")]
-pub(crate) struct Refused {
-    /// The status of the answer.
-    pub(crate) status: StatusCode,
-    /// What the server says about it, shortened.
-    pub(crate) reason: String,
-}
-
 /// The way to one place.
 #[derive(Debug)]
 pub(crate) struct Transport {
@@ -124,86 +109,9 @@ impl HttpTransport for Transport {
     }
 }
 
-/// The refusal that an error came from.
-pub(crate) fn refusal(error: &Error) -> Option<&Refused> {
-    cause(error)
-}
-
-/// What went wrong, without the addresses and headers that OpenDAL adds.
-pub(crate) fn reason(error: &Error) -> String {
-    let mut text = error.message().to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
-}
-
 /// Whether the token or password was not accepted.
 fn is_unauthorized(error: &Error) -> bool {
     refusal(error).is_some_and(|refused| refused.status == StatusCode::UNAUTHORIZED)
-}
-
-/// Whether an answer is treated here; the services know what others mean.
-fn is_refusal(status: StatusCode) -> bool {
-    is_redirect(status)
-        || status.is_server_error()
-        || matches!(status.as_u16(), 401 | 403 | 408 | 409 | 413 | 416 | 423 | 425 | 429)
-}
-
-/// Whether an answer sends the client elsewhere; 304 is about a cache.
-fn is_redirect(status: StatusCode) -> bool {
-    status.is_redirection() && status != StatusCode::NOT_MODIFIED
-}
-
-/// The error for an answer that is a refusal.
-pub(crate) async fn refused(answer: reqwest::Response) -> Error {
-    let status = answer.status();
-    let target = answer.headers().get(header::LOCATION).filter(|_| is_redirect(status));
-    let target = target.map(|target| host_of(&String::from_utf8_lossy(target.as_bytes())));
-    let said = reason_of(answer).await;
-    let reason = match target {
-        Some(host) => {
-            format!("the server sends requests on to {host}; nothing was sent there. Name that address if it is right")
-        }
-        None => said,
-    };
-    Error::new(ErrorKind::Unexpected, "refused").set_source(Refused { status, reason })
-}
-
-/// The host that an address names, without what may be secret in it.
-fn host_of(address: &str) -> String {
-    match url::Url::parse(address) {
-        Ok(url) => url.host_str().unwrap_or("an address without a host").to_string(),
-        Err(_) => "another path of the same host".to_string(),
-    }
-}
-
-/// The beginning of a body, on one line; what does not come soon is not waited for.
-async fn reason_of(mut answer: reqwest::Response) -> String {
-    let mut text = Vec::new();
-    let read = async {
-        while let Ok(Some(piece)) = answer.chunk().await {
-            text.extend(piece.iter().take(REASON_MAX_BYTES - text.len()));
-            if text.len() == REASON_MAX_BYTES {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(REASON_LIMIT, read).await;
-    let text = String::from_utf8_lossy(&text);
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// The error for a request that met no answer. Its text names no address, since that may hold a signature.
-pub(crate) fn unreachable(error: reqwest::Error) -> Error {
-    if error.is_timeout() {
-        return stalled();
-    }
-    Error::new(ErrorKind::Unexpected, "no answer")
-        .with_temporary(!error.is_builder())
-        .set_source(error.without_url())
 }
 
 /// The answer as OpenDAL takes it; the length that a HEAD tells is not that of its body.

@@ -2,72 +2,20 @@
 //!
 //! - Each is tried once in a run, and once more if even what was proven turns out wrong: a place that gives other bytes to
 //!   ranged reads than to whole ones. Such a pack is read as a whole from then on, and hashed.
-//! - Bounded: what is remembered of packs is small, and of whole packs there are two.
+//! - What is remembered of them is in `suspects.rs`.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use drystone_format::shard::Shape;
 use drystone_format::{PackId, PlaceId};
-use parking_lot::Mutex;
 
+use super::core::{Core, Spread};
 use super::list::PackHoldings;
-use super::recent::Recent;
-use super::shards::{Found, Source};
+use super::suspects::{Outcome, Suspect};
 use super::trial::{AllLoaded, Part};
-use super::{Core, Spread};
+use super::whereabouts::{Source, Whereabouts};
 use crate::{Name, ShardId};
-
-/// Whole packs that are kept: neighbouring ranges of a suspect are asked for one after the other, by several threads.
-const WHOLES: usize = 2;
-
-/// What came of a suspicion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Some k parts give the pack: ranges of these are read.
-    Proven,
-    /// The same, but ranges are not to be trusted.
-    Sworn,
-    /// The pack is what its name says, and wrong all the same: that is its writer's doing.
-    Acquitted,
-    /// No parts were found that give the pack.
-    Hopeless,
-}
-
-/// What is known of a suspect.
-#[derive(Debug, Clone)]
-struct Suspect {
-    outcome: Outcome,
-    forged: Arc<[(usize, Name)]>,
-    pack_bytes: u64,
-}
-
-/// All suspects of a run.
-#[derive(Debug, Default)]
-pub(super) struct Suspects {
-    known: Recent<Suspect>,
-    wholes: Mutex<VecDeque<(PackId, Bytes)>>,
-    /// Held during a trial: those who wait for it take what it finds.
-    trying: tokio::sync::Mutex<()>,
-}
-
-impl Suspects {
-    fn whole(&self, pack: &PackId) -> Option<Bytes> {
-        let wholes = self.wholes.lock();
-        let found = wholes.iter().find(|(kept, _)| kept == pack);
-        found.map(|(_, whole)| whole.clone())
-    }
-
-    fn keep(&self, pack: PackId, whole: Bytes) {
-        let mut wholes = self.wholes.lock();
-        wholes.retain(|(kept, _)| *kept != pack);
-        wholes.push_back((pack, whole));
-        if wholes.len() > WHOLES {
-            wholes.pop_front();
-        }
-    }
-}
 
 impl Spread {
     /// Says that what was read of this pack is not what it should be, though its tags are right.
@@ -217,11 +165,11 @@ impl Core {
     }
 
     /// Where to read a pack of which these parts are proven.
-    fn proven(&self, loaded: &AllLoaded) -> Option<Found> {
+    fn proven(&self, loaded: &AllLoaded) -> Option<Whereabouts> {
         let mut sources: Vec<(u8, Source)> = Vec::new();
         for ((place, _), loaded) in loaded {
             match &loaded.part {
-                Part::Whole => return Some(Found::Whole { position: *place }),
+                Part::Whole => return Some(Whereabouts::Whole { position: *place }),
                 Part::Shard { shape, number, .. } => {
                     let cut = shape.needed();
                     let same = |(needed, source): &&mut (u8, Source)| (*needed, source.number) == (cut, *number);
@@ -245,7 +193,7 @@ impl Core {
         };
         let needed = cuts.into_iter().find(|cut| of(*cut).count() >= usize::from(*cut))?;
         let sources = of(needed).cloned().collect();
-        Some(Found::Shards { needed, sources })
+        Some(Whereabouts::Shards { needed, sources })
     }
 
     /// Takes places of forged shards out.
