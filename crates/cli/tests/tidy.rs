@@ -78,7 +78,7 @@ const OWNING_FILES: [&str; 11] = [
     "crates/format/src/chunker.rs",
     "crates/format/src/seal.rs",
     "crates/store/src/name.rs",
-    "crates/store/src/atomic.rs",
+    "crates/store/src/local/atomic.rs",
     "crates/vault/src/writing/admit.rs",
     "crates/vault/src/gc.rs",
     "crates/cli/src/exit.rs",

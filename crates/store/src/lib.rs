@@ -5,18 +5,14 @@
 //! - A listing is complete or an error; names that are not drystone's are left out of it.
 //! - Behaviour is added by decorators with the same interface: [`Retry`], [`Limit`], [`Record`], [`Fail`], [`Delay`], [`Crash`], [`Spares`], [`Stoppable`].
 //! - [`Spread`] makes one store of several places, any k of which are enough.
-//! - Object names are made and parsed in `name.rs` only, the order of fsync and rename is kept in `atomic.rs` only.
+//! - Object names are made and parsed in `name.rs` only, the order of fsync and rename is kept in `local/atomic.rs` only.
 
-mod atomic;
-mod beneath;
+mod blocking;
 #[cfg(feature = "testing")]
 pub mod conformance;
-pub mod crash;
-mod delay;
+mod decorators;
 pub mod erasure;
 mod error;
-pub mod fail;
-pub mod limit;
 mod local;
 mod memory;
 mod name;
@@ -24,12 +20,8 @@ mod open;
 mod options;
 pub mod placement;
 mod prefix;
-pub mod record;
 mod remote;
-pub mod retry;
-mod spares;
 pub mod spread;
-pub mod stop;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod walk;
@@ -40,22 +32,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use crash::Crash;
-pub use delay::Delay;
+pub use decorators::{
+    Crash, Delay, Fail, Limit, Record, Retry, Spares, Stop, Stoppable, crash, fail, limit, record, retry, stop,
+};
 pub use error::{Error, Result};
-pub use fail::Fail;
-pub use limit::Limit;
 pub use local::Local;
 pub use memory::Memory;
 pub use name::{Kind, Name, RootKind, RootName, ShardId};
 pub use open::{create, local_dir, open};
 pub use options::OpenOptions;
 pub use prefix::{Prefix, SpareOf};
-pub use record::Record;
-pub use retry::Retry;
-pub use spares::Spares;
 pub use spread::{Spread, SpreadOptions, SpreadPlace};
-pub use stop::{Stop, Stoppable};
 
 /// A place that holds named immutable objects.
 ///

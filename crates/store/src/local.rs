@@ -1,10 +1,13 @@
 //! A store in a directory of a local file system: one file per object.
 //!
 //! - Everything goes through the directory that was opened: one that is unmounted or replaced later is not mixed up with it.
-//! - No symbolic link below it is followed, on the way or at the end (`beneath.rs`); what is not a regular file is no object,
+//! - No symbolic link below it is followed, on the way or at the end (`local/beneath.rs`); what is not a regular file is no object,
 //!   and what stands where an object or a directory of objects should be is named, with what to do about it.
 //! - Files are made with mode 0600, directories with 0700.
 //! - Blocking calls run on tokio's threads for such, so the methods need a tokio runtime.
+
+mod atomic;
+mod beneath;
 
 use std::fs::File;
 use std::io;
@@ -17,11 +20,13 @@ use bytes::Bytes;
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::atomic::{self, Directory, Existing, Failure};
+use crate::blocking::blocking;
 use crate::error::NO_DIRECTORY;
 use crate::remote::limits::{ENTRIES_MAX, too_many_entries};
 use crate::walk::Page;
-use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Space, Store, Traits, beneath};
+use crate::{Error, Listed, Name, Prefix, Put, Range, Result, Space, Store, Traits};
+
+use self::atomic::{Directory, Existing, Failure};
 
 /// What an error names when the place as a whole is meant.
 const WHOLE: &str = "its directory";
@@ -78,21 +83,6 @@ impl Local {
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
         let inner = Arc::clone(&self.inner);
         blocking(&self.inner.place, move || work(&inner)).await?
-    }
-}
-
-/// Runs work that blocks or takes long on one of tokio's threads for such.
-pub(crate) async fn blocking<T: Send + 'static>(place: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => Ok(outcome),
-        Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::Unavailable {
-                name: WHOLE.to_string(),
-                place: place.to_string(),
-                reason: "the program is ending".to_string(),
-            }),
-        },
     }
 }
 

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::limit::Limits;
+use crate::decorators::limit::Limits;
+use crate::decorators::retry::Policy;
 use crate::options::OpenOptions;
 use crate::remote::store::RemoteStore;
 use crate::remote::url::{malformed, percent_decode, scheme, shown};
 use crate::remote::{self, KNOWN};
-use crate::retry::Policy;
 use crate::{Error, Limit, Local, Result, Retry, Stoppable, Store};
 
 /// Calls that opening a place takes at most, about three seconds in all: one that is gone is not to hold up the others.

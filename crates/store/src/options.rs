@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Stop;
-use crate::retry::Policy;
+use crate::decorators::retry::Policy;
 
 /// What opening a place needs to know beside its URL.
 #[derive(Clone)]

@@ -20,8 +20,8 @@ use super::list::{HeldCopy, PackHoldings};
 use super::place::{Ease, Failure, Place};
 use super::shards::shard_name;
 use super::whereabouts::{Source, Whereabouts};
+use crate::blocking::blocking;
 use crate::erasure::Coder;
-use crate::local::blocking;
 use crate::{Error, Kind, Name, Put, Range, Result, ShardId};
 
 /// Bytes that a tag adds to each block, at most: what to read more for a range of the payload.

@@ -17,7 +17,7 @@ use super::place::Place;
 use super::plan::{Doubts, Origin, RebalancePlan};
 use super::trial::{AllLoaded, Truth};
 use super::whereabouts::Whereabouts;
-use crate::local::blocking;
+use crate::blocking::blocking;
 use crate::{Error, Kind, Name, Result, ShardId};
 
 /// What to read of a pack that is being rebalanced.

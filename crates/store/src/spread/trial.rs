@@ -20,8 +20,8 @@ use super::core::Core;
 use super::gather::all;
 use super::list::PackHoldings;
 use super::place::Place;
+use crate::blocking::blocking;
 use crate::erasure::Coder;
-use crate::local::blocking;
 use crate::{Kind, Name, Range, Result, ShardId};
 
 /// Most k-subsets of shards that are tried for a pack: of 16 MiB each takes some 15 ms.

@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::{Put, beneath};
+use super::beneath;
+use crate::Put;
 
 /// The directory of temporary files, below the vault's.
 pub(crate) const TMP: &str = "tmp";
