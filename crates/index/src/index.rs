@@ -18,7 +18,7 @@ use crate::{
     layers::{Filtered, Layers, Options, Shared},
     merge::Effort,
     packs::Packs,
-    run::{Fault, Run},
+    run::{Fault, OpenRun},
     table::Table,
     union::Union,
 };
@@ -234,7 +234,7 @@ impl Index {
             let shared = self.layers.shared.read();
             Union::new(shared.runs.iter().map(|held| held.run.clone()).collect(), &shared.packs)
         };
-        let damaged = |(run, fault): (Arc<Run>, Fault)| {
+        let damaged = |(run, fault): (Arc<OpenRun>, Fault)| {
             let error = Fault::Damaged.at(run.identity.path());
             self.layers.drop_run(&run, fault).err().unwrap_or(error)
         };

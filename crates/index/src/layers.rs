@@ -20,7 +20,7 @@ use crate::{
     directory::{Directory, Identity, remove},
     filter::Filter,
     packs::Packs,
-    run::{Fault, Run, read_footer, read_tables},
+    run::{Fault, OpenRun, read_footer, read_tables},
     table::{TABLE_ENTRY_BYTES, Table},
     write::{Opened, RunWriter, Written},
 };
@@ -71,7 +71,7 @@ pub(crate) struct Shared {
 /// A run and its filter.
 #[derive(Clone)]
 pub(crate) struct Filtered {
-    pub(crate) run: Arc<Run>,
+    pub(crate) run: Arc<OpenRun>,
     pub(crate) filter: Arc<Filter>,
 }
 
@@ -127,7 +127,7 @@ impl Layers {
                 Err(fault) => self.drop_file(&path, fault)?,
             }
         }
-        let gone: Vec<Arc<Run>> = gone.into_iter().map(|held| held.run.clone()).collect();
+        let gone: Vec<Arc<OpenRun>> = gone.into_iter().map(|held| held.run.clone()).collect();
         self.install(opened, &gone, false);
         Ok(())
     }
@@ -210,7 +210,7 @@ impl Layers {
     }
 
     /// Lets a run appear in the place of others, for all processes.
-    pub(crate) fn replace(&self, written: Option<Written>, old: &[Arc<Run>]) -> Result<()> {
+    pub(crate) fn replace(&self, written: Option<Written>, old: &[Arc<OpenRun>]) -> Result<()> {
         let _change = self.change.lock();
         let _lock = self.directory.lock_for_replacing()?;
         let opened = written.map(Written::publish).transpose()?;
@@ -220,7 +220,7 @@ impl Layers {
     }
 
     /// Adds runs and then removes others, and the frozen table if it `was_frozen`, from what this process looks at.
-    fn install(&self, opened: Vec<Opened>, gone: &[Arc<Run>], was_frozen: bool) {
+    fn install(&self, opened: Vec<Opened>, gone: &[Arc<OpenRun>], was_frozen: bool) {
         let mut shared = self.shared.write();
         let Shared {
             packs, frozen, runs, ..
@@ -255,7 +255,7 @@ impl Layers {
     }
 
     /// Drops a damaged run, for all processes; fails if it is not damage.
-    pub(crate) fn drop_run(&self, run: &Arc<Run>, fault: Fault) -> Result<()> {
+    pub(crate) fn drop_run(&self, run: &Arc<OpenRun>, fault: Fault) -> Result<()> {
         let _change = self.change.lock();
         if run.identity.is_current() {
             self.drop_file(run.identity.path(), fault)?;

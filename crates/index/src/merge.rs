@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::{Error, Result, layers::Layers, packs::Packs, run::Run, union::Union, write::RunWriter};
+use crate::{Error, Result, layers::Layers, packs::Packs, run::OpenRun, union::Union, write::RunWriter};
 
 /// More runs than this are merged: each costs a look at its filter in every lookup.
 const RUNS_MAX: usize = 8;
@@ -47,7 +47,7 @@ fn plan(ascending: &[u64], effort: Effort) -> usize {
 }
 
 /// Whether so many entries of the run belong to packs that are gone that it should be rewritten.
-fn is_mostly_dead(run: &Run, packs: &Packs) -> bool {
+fn is_mostly_dead(run: &OpenRun, packs: &Packs) -> bool {
     let live: u64 = run
         .packs
         .iter()
@@ -82,9 +82,9 @@ impl Layers {
     }
 
     /// The runs that should become one.
-    fn chosen(&self, effort: Effort) -> Vec<Arc<Run>> {
+    fn chosen(&self, effort: Effort) -> Vec<Arc<OpenRun>> {
         let shared = self.shared.read();
-        let mut ascending: Vec<&Arc<Run>> = shared.runs.iter().map(|held| &held.run).collect();
+        let mut ascending: Vec<&Arc<OpenRun>> = shared.runs.iter().map(|held| &held.run).collect();
         ascending.sort_by_key(|run| run.entries);
         let sizes: Vec<u64> = ascending.iter().map(|run| run.entries).collect();
         let count = plan(&sizes, effort);
@@ -93,7 +93,7 @@ impl Layers {
         chosen.map(|(_, run)| run.clone()).collect()
     }
 
-    fn merge_into_one(&self, runs: Vec<Arc<Run>>) -> Result<()> {
+    fn merge_into_one(&self, runs: Vec<Arc<OpenRun>>) -> Result<()> {
         let (mut union, total) = {
             let shared = self.shared.read();
             let total = shared.runs.iter().map(|held| held.run.entries).sum();

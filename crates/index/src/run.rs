@@ -61,7 +61,7 @@ pub(crate) struct Footer {
 }
 
 /// A run that is open. Its file stays readable when it is removed.
-pub(crate) struct Run {
+pub(crate) struct OpenRun {
     pub(crate) identity: Identity,
     pub(crate) file: File,
     pub(crate) entries: u64,
@@ -280,7 +280,7 @@ fn decode_pack(bytes: &[u8; PACK_BYTES]) -> PackInfo {
     }
 }
 
-impl Run {
+impl OpenRun {
     /// The first entry of this chunk that is accepted; one read of a block unless ids are crafted.
     pub(crate) fn find(&self, id: &ChunkId, accept: &mut dyn FnMut(&Entry) -> bool) -> Result<Option<Entry>, Fault> {
         let mut bytes = [0; BLOCK_BYTES];

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     entry::{ENTRY_BYTES, Entry, PackInfo},
     packs::Packs,
-    run::{BLOCK_BYTES, BLOCK_ENTRIES, Fault, PIECE_BYTES, Run, verify_block},
+    run::{BLOCK_BYTES, BLOCK_ENTRIES, Fault, OpenRun, PIECE_BYTES, verify_block},
 };
 
 /// Stands for packs whose entries are left out.
@@ -31,7 +31,7 @@ pub(crate) struct Union {
 }
 
 struct Reader {
-    run: Arc<Run>,
+    run: Arc<OpenRun>,
     /// For each pack of the run its number in the union, or [`LEFT_OUT`].
     numbers: Vec<u32>,
     buffer: Vec<u8>,
@@ -46,7 +46,7 @@ struct Reader {
 
 impl Union {
     /// The union of `runs`, of the packs that are known now.
-    pub(crate) fn new(runs: Vec<Arc<Run>>, known: &Packs) -> Self {
+    pub(crate) fn new(runs: Vec<Arc<OpenRun>>, known: &Packs) -> Self {
         let mut taken = vec![false; known.len()];
         let (mut packs, mut entries) = (Vec::new(), 0);
         let mut readers = Vec::with_capacity(runs.len());
@@ -84,7 +84,7 @@ impl Union {
     }
 
     /// Fills the heap; to be called once, before [`Union::next`].
-    pub(crate) fn start(&mut self) -> Result<(), (Arc<Run>, Fault)> {
+    pub(crate) fn start(&mut self) -> Result<(), (Arc<OpenRun>, Fault)> {
         for (position, reader) in self.readers.iter_mut().enumerate() {
             if let Some(entry) = reader.next().map_err(|fault| (reader.run.clone(), fault))? {
                 self.heads.push(Reverse((entry, position)));
@@ -94,7 +94,7 @@ impl Union {
     }
 
     /// The next entry; a fault comes with the run it concerns.
-    pub(crate) fn next(&mut self) -> Result<Option<Entry>, (Arc<Run>, Fault)> {
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, (Arc<OpenRun>, Fault)> {
         let Some(mut head) = self.heads.peek_mut() else {
             return Ok(None);
         };

@@ -12,8 +12,8 @@ use crate::{
     entry::{ENTRY_BYTES, Entry, PackInfo},
     filter::Filter,
     run::{
-        BLOCK_BODY_BYTES, BLOCK_BYTES, BLOCK_ENTRIES, FENCE_SEED, FILTER_SEED, Footer, PACKS_SEED, PIECE_BYTES, Run,
-        Tables, encode_pack,
+        BLOCK_BODY_BYTES, BLOCK_BYTES, BLOCK_ENTRIES, FENCE_SEED, FILTER_SEED, Footer, OpenRun, PACKS_SEED,
+        PIECE_BYTES, Tables, encode_pack,
     },
 };
 
@@ -163,9 +163,9 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// The run and its filter, its packs numbered by `number`.
-    pub(crate) fn number(self, number: impl FnMut(&PackInfo) -> u32) -> (Run, Filter) {
+    pub(crate) fn number(self, number: impl FnMut(&PackInfo) -> u32) -> (OpenRun, Filter) {
         let Tables { fence, filter, packs } = self.tables;
-        let run = Run {
+        let run = OpenRun {
             identity: self.identity,
             file: self.file,
             entries: self.footer.entries,

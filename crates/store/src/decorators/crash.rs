@@ -35,11 +35,11 @@ pub struct Cut {
 pub struct Crash {
     durable: Memory,
     cut: Option<Cut>,
-    state: Mutex<State>,
+    state: Mutex<Power>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Power {
     answered: u64,
     is_down: bool,
     next: u64,

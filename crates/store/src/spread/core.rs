@@ -12,7 +12,7 @@ use drystone_format::shard::ShardKeys;
 use parking_lot::RwLock;
 
 use super::options::{ForgedHook, Judge, SignerHint, SizeHint, SpreadOptions, validate};
-use super::place::{Failure, Place, SpreadPlace};
+use super::place::{Failure, KnownPlace, SpreadPlace};
 use super::recent::Recent;
 use super::suspects::Suspects;
 use super::troubles::{Objects, Troubles};
@@ -30,9 +30,9 @@ pub struct Spread {
 pub(super) struct Core {
     pub(super) needed: u8,
     pub(super) total: u8,
-    pub(super) places: Vec<Arc<Place>>,
+    pub(super) places: Vec<Arc<KnownPlace>>,
     /// The places, and the spare copies at them, for objects that have such.
-    pub(super) copies: Vec<Arc<Place>>,
+    pub(super) copies: Vec<Arc<KnownPlace>>,
     pub(super) placement: Placement,
     pub(super) keys: Arc<ShardKeys>,
     pub(super) judge: Arc<dyn Judge>,
@@ -63,8 +63,8 @@ impl Spread {
         validate(&options, &placement)?;
         let rest = options.rest;
         let places = options.places.into_iter().enumerate();
-        let places = places.map(|(position, place)| Arc::new(Place::new(position, place, rest)));
-        let places: Vec<Arc<Place>> = places.collect();
+        let places = places.map(|(position, place)| Arc::new(KnownPlace::new(position, place, rest)));
+        let places: Vec<Arc<KnownPlace>> = places.collect();
         let labels: Vec<&str> = places.iter().map(|place| place.label()).collect();
         let spares = placement.spares_per_place();
         let copies = places.iter().flat_map(|place| {
@@ -169,25 +169,25 @@ impl Spread {
 
 impl Core {
     /// The place at this position; positions come from placement, which knows as many.
-    pub(super) fn place(&self, position: usize) -> Option<&Arc<Place>> {
+    pub(super) fn place(&self, position: usize) -> Option<&Arc<KnownPlace>> {
         self.places.get(position)
     }
 
     /// Where the copies of a small object lie.
-    pub(super) fn copies_of(&self, name: &Name) -> &[Arc<Place>] {
+    pub(super) fn copies_of(&self, name: &Name) -> &[Arc<KnownPlace>] {
         if name.has_spares() { &self.copies } else { &self.places }
     }
 
     /// Where the copies of a small object are read from, the best first; absent places left out.
-    pub(super) fn readable(&self, name: &Name) -> Vec<&Arc<Place>> {
+    pub(super) fn readable(&self, name: &Name) -> Vec<&Arc<KnownPlace>> {
         let copies = self.copies_of(name).iter();
-        let mut places: Vec<&Arc<Place>> = copies.filter(|place| place.store().is_some()).collect();
+        let mut places: Vec<&Arc<KnownPlace>> = copies.filter(|place| place.store().is_some()).collect();
         places.sort_by_key(|place| (place.read_order(), place.spare));
         places
     }
 
     /// Why a place is not asked now: it is absent, or rests while enough others are there.
-    pub(super) fn refusal(&self, place: &Place, name: &dyn fmt::Display) -> Option<Error> {
+    pub(super) fn refusal(&self, place: &KnownPlace, name: &dyn fmt::Display) -> Option<Error> {
         let away = self.places.iter().filter(|place| !place.is_ready()).count();
         let may_rest = away <= self.placement.tolerance();
         place.refusal(name).filter(|_| may_rest || place.store().is_none())

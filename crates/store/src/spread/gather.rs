@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::place::{Failure, Place};
+use super::place::{Failure, KnownPlace};
 
 /// What several places were asked for, or why none could help.
 pub(super) type Asked<T> = Result<T, Vec<Failure>>;
@@ -18,13 +18,13 @@ pub(super) type Asked<T> = Result<T, Vec<Failure>>;
 /// Something that can be asked for.
 pub(super) struct Attempt<T> {
     /// Whom it makes wait, if it is one place.
-    place: Option<Arc<Place>>,
+    place: Option<Arc<KnownPlace>>,
     /// The question.
     run: Pin<Box<dyn Future<Output = Asked<T>> + Send>>,
 }
 
 impl<T> Attempt<T> {
-    pub(super) fn new(place: Option<&Arc<Place>>, run: impl Future<Output = Asked<T>> + Send + 'static) -> Self {
+    pub(super) fn new(place: Option<&Arc<KnownPlace>>, run: impl Future<Output = Asked<T>> + Send + 'static) -> Self {
         Self {
             place: place.cloned(),
             run: Box::pin(run),
@@ -56,7 +56,7 @@ pub(super) fn joined<T>(outcome: Result<T, JoinError>) -> Option<T> {
 struct Race<T> {
     waiting: std::vec::IntoIter<Attempt<T>>,
     /// Whom each one begun makes wait; `None` once it has ended or was noted as slow.
-    asked: Vec<Option<Arc<Place>>>,
+    asked: Vec<Option<Arc<KnownPlace>>>,
     running: JoinSet<(usize, Asked<T>)>,
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::core::{Core, Spread};
-use super::place::Place;
+use super::place::KnownPlace;
 use super::troubles::Objects;
 use crate::prefix::DIRECTORIES;
 use crate::{Listed, Name, Prefix, Result};
@@ -78,7 +78,7 @@ impl Core {
         // If it went meanwhile, or no place has a sound copy of it, whoever reads it says so.
         let Ok(size) = self.stat_small(name).await else { return };
         let copies = self.copies_of(name);
-        let mut found: Vec<&Arc<Place>> = Vec::new();
+        let mut found: Vec<&Arc<KnownPlace>> = Vec::new();
         for copy in copies
             .iter()
             .filter(|copy| !copy.is_leaving() && self.refusal(copy, name).is_none())

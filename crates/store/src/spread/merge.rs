@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::gather::most;
-use super::place::{Failure, Place};
+use super::place::{Failure, KnownPlace};
 use crate::{Error, Listed, Name, Prefix};
 
 /// What places list under one prefix each.
@@ -25,7 +25,7 @@ pub(super) struct Merge<K> {
 
 /// The listing of one place.
 struct Stream {
-    place: Arc<Place>,
+    place: Arc<KnownPlace>,
     prefix: Prefix,
     last: Option<Name>,
     buffer: VecDeque<Listed>,
@@ -53,7 +53,7 @@ impl<K: Ord> Merge<K> {
     }
 
     /// Adds what `place` lists under `prefix` after a name; if it is not to be asked now, that is a failure.
-    pub(super) fn add(&mut self, core: &Core, place: &Arc<Place>, prefix: Prefix, after: Option<Name>) {
+    pub(super) fn add(&mut self, core: &Core, place: &Arc<KnownPlace>, prefix: Prefix, after: Option<Name>) {
         (self.tolerance, self.hedge_after) = (core.placement.tolerance(), core.hedge_after);
         match core.refusal(place, &prefix) {
             Some(error) => self.failures.push(place.failure(error)),

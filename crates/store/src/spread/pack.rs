@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::core::Core;
 use super::gather::{Asked, most};
 use super::list::{HeldCopy, PackHoldings};
-use super::place::{Ease, Failure, Place};
+use super::place::{Ease, Failure, KnownPlace};
 use super::shards::shard_name;
 use super::whereabouts::{Source, Whereabouts};
 use crate::blocking::blocking;
@@ -154,7 +154,7 @@ impl Core {
     }
 
     /// A put; by a place that is left alone now it is refused at once.
-    pub(super) async fn put_at(&self, place: &Place, name: &Name, bytes: Bytes) -> Result<Put> {
+    pub(super) async fn put_at(&self, place: &KnownPlace, name: &Name, bytes: Bytes) -> Result<Put> {
         match self.refusal(place, name) {
             Some(error) => Err(error),
             None => place.put(name, bytes).await,
@@ -446,7 +446,7 @@ fn taken(name: &Name, failures: &[Failure]) -> Option<Error> {
 }
 
 /// Deletes one object at a place, unless nothing is ever removed there.
-pub(super) async fn delete_at(place: &Place, name: &Name) -> Option<Failure> {
+pub(super) async fn delete_at(place: &KnownPlace, name: &Name) -> Option<Failure> {
     if place.is_append_only() {
         return None;
     }

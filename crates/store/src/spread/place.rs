@@ -85,18 +85,18 @@ const RESTS_DOUBLED: u32 = 4;
 
 /// A place at work.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct KnownPlace {
     /// Where it stands among the places of the spread.
     pub(super) position: usize,
     /// Which spare copies of small objects it stands for; 0 for the originals, and for shards.
     pub(super) spare: u8,
     options: SpreadPlace,
     rest: Duration,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Observed>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Observed {
     lies: bool,
     rests_until: Option<Instant>,
     slow_until: Option<Instant>,
@@ -105,7 +105,7 @@ struct State {
     troubles: PlaceTroubles,
 }
 
-impl State {
+impl Observed {
     /// Leaves the place alone for `rest`, and for twice as long each further time in a row.
     fn rest(&mut self, rest: Duration) {
         self.troubles.unanswered += 1;
@@ -115,13 +115,13 @@ impl State {
     }
 }
 
-impl Place {
+impl KnownPlace {
     pub(super) fn new(position: usize, options: SpreadPlace, rest: Duration) -> Self {
         let (place, absent) = match &options.access {
             Access::Present(store) => (store.place().to_string(), None),
             Access::Absent { place, reason } => (place.clone(), Some(reason.clone())),
         };
-        let state = State {
+        let state = Observed {
             lies: false,
             rests_until: None,
             slow_until: None,

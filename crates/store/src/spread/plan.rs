@@ -10,7 +10,7 @@ use drystone_format::shard::Shape;
 
 use super::core::{Core, Spread};
 use super::list::{HeldShard, PackHoldings};
-use super::place::Place;
+use super::place::KnownPlace;
 use crate::{Name, ShardId};
 
 /// An object to read or write.
@@ -181,7 +181,7 @@ impl Planner<'_> {
     /// Whether a shard can be written to a place now: it cannot take the place of a rotten one that must not be removed.
     fn takes(&self, place: usize, number: u8) -> bool {
         let is_blocked =
-            |found: &Place| found.is_append_only() && self.doubts.rotten.contains(&(place, self.name(number)));
+            |found: &KnownPlace| found.is_append_only() && self.doubts.rotten.contains(&(place, self.name(number)));
         self.core.is_up(place, self.doubts) && !self.core.place(place).is_some_and(|place| is_blocked(place))
     }
 
@@ -276,7 +276,7 @@ impl Planner<'_> {
             });
         }
         if self.plan.owed.is_empty() {
-            let is_removable = |place: &Place| !place.is_append_only() && place.is_ready();
+            let is_removable = |place: &KnownPlace| !place.is_append_only() && place.is_ready();
             let surplus = holdings.names().into_iter().filter(|held| {
                 let place = self.core.place(held.0);
                 !self.kept.contains(held) && place.is_some_and(|place| is_removable(place))

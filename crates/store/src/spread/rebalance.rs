@@ -13,7 +13,7 @@ use super::core::{Core, Spread};
 use super::gather::all;
 use super::list::PackHoldings;
 use super::pack::delete_at;
-use super::place::Place;
+use super::place::KnownPlace;
 use super::plan::{Doubts, Origin, RebalancePlan};
 use super::trial::{AllLoaded, Truth};
 use super::whereabouts::Whereabouts;
@@ -373,7 +373,7 @@ impl Rebalancing<'_> {
 }
 
 /// Stores an object, in place of one that is to go.
-pub(super) async fn replace(place: &Place, name: &Name, bytes: Bytes, is_rotten: bool) -> Result<()> {
+pub(super) async fn replace(place: &KnownPlace, name: &Name, bytes: Bytes, is_rotten: bool) -> Result<()> {
     if is_rotten {
         place.delete(name).await?;
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::core::{Core, Spread};
 use super::gather::all;
-use super::place::Place;
+use super::place::KnownPlace;
 use super::rebalance::replace;
 use super::troubles::Objects;
 use crate::{Error, Kind, Listed, Name, Prefix, Result};
@@ -45,7 +45,7 @@ pub struct Replicated {
 const UNMENDED_MAX: usize = 1000;
 
 impl Replicated {
-    fn remain(&mut self, place: &Place, name: &Name) {
+    fn remain(&mut self, place: &KnownPlace, name: &Name) {
         if self.unmended.len() < UNMENDED_MAX {
             let name = name.spare(place.spare).to_string();
             self.unmended.push((place.label().to_owned(), name));
@@ -196,7 +196,7 @@ impl Core {
 }
 
 /// Makes one copy of an object sound, from a `good` one.
-async fn mend_copy(place: &Place, name: &Name, copy: Copy, good: &Bytes, replicated: &mut Replicated) {
+async fn mend_copy(place: &KnownPlace, name: &Name, copy: Copy, good: &Bytes, replicated: &mut Replicated) {
     let own = name.spare(place.spare);
     let is_rotten = match copy {
         Copy::Sound(_) => return,

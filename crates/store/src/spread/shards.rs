@@ -12,7 +12,7 @@ use drystone_format::shard::{FOOTER_BYTES, Piece, Shape, open_footer};
 
 use super::core::Core;
 use super::gather::{Asked, Attempt, all, gather};
-use super::place::{Ease, Failure, Place};
+use super::place::{Ease, Failure, KnownPlace};
 use super::whereabouts::Source;
 use crate::erasure::Coder;
 use crate::{Error, Name, Range, Result, ShardId};
@@ -169,7 +169,7 @@ impl Core {
         let is_zero = |number: &u8| shape.blocks(*number, piece.start, piece.bytes).payload_bytes() == 0;
         let zeros = (0..shape.needed()).filter(|number| may_help(number) && is_zero(number));
         let mut rows: Vec<(u8, Vec<u8>)> = zeros.map(|number| (number, Vec::new())).collect();
-        let mut asked: Vec<(_, &Source, &Arc<Place>)> = Vec::new();
+        let mut asked: Vec<(_, &Source, &Arc<KnownPlace>)> = Vec::new();
         for source in sources
             .iter()
             .filter(|source| may_help(&source.number) && !is_zero(&source.number))
@@ -179,7 +179,7 @@ impl Core {
             }
         }
         asked.sort_by_key(|(order, ..)| *order);
-        let attempt = |(_, source, place): (_, &Source, &Arc<Place>)| {
+        let attempt = |(_, source, place): (_, &Source, &Arc<KnownPlace>)| {
             let (core, part, source) = (Arc::clone(self), part.clone(), source.clone());
             Attempt::new(Some(place), async move {
                 core.fetch(&part, &source).await.map(|row| (source.number, row))
@@ -220,13 +220,13 @@ impl Core {
 
     /// The shape that the first footer vouches for.
     pub(super) async fn footer(self: &Arc<Self>, pack: PackId, needed: u8, sources: &[Source]) -> Asked<Shape> {
-        let mut asked: Vec<(&Arc<Place>, u8)> = Vec::new();
+        let mut asked: Vec<(&Arc<KnownPlace>, u8)> = Vec::new();
         for source in sources {
             let places = source.places.iter().filter_map(|place| self.place(*place));
             asked.extend(places.map(|place| (place, source.number)));
         }
         asked.sort_by_key(|(place, number)| (place.read_order(), *number));
-        let attempt = |(place, number): (&Arc<Place>, u8)| {
+        let attempt = |(place, number): (&Arc<KnownPlace>, u8)| {
             let core = Arc::clone(self);
             let asked = Arc::clone(place);
             Attempt::new(Some(place), async move {
@@ -246,7 +246,7 @@ impl Core {
     }
 
     /// The last bytes of a shard, and what its footer vouches for.
-    pub(super) async fn end_of(&self, place: &Place, id: &ShardId, bytes: u64) -> Result<(Shape, Bytes)> {
+    pub(super) async fn end_of(&self, place: &KnownPlace, id: &ShardId, bytes: u64) -> Result<(Shape, Bytes)> {
         let name = Name::shard(id);
         let end = place.get(&name, Range::Last(bytes)).await?;
         match open_footer(&self.keys, id.pack, id.needed, id.number, &end) {

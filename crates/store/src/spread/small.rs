@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::core::{Amount, Core};
 use super::gather::{Attempt, gather, most};
 use super::pack::{Stored, delete_at};
-use super::place::{Failure, Place};
+use super::place::{Failure, KnownPlace};
 use crate::{Error, Kind, Listed, Name, Put, Range, Result};
 
 impl Core {
@@ -61,7 +61,7 @@ impl Core {
     }
 
     /// Stores a small object at one place, and then its spare copies: whoever is first with the original makes those too.
-    async fn put_copies(&self, place: &Place, name: &Name, bytes: Bytes) -> Stored {
+    async fn put_copies(&self, place: &KnownPlace, name: &Name, bytes: Bytes) -> Stored {
         let mut stored = self.put_copy(place, name, bytes.clone()).await;
         if stored.put.is_none() {
             return stored;
@@ -75,7 +75,7 @@ impl Core {
     }
 
     /// Stores one copy. A place that has other bytes under the name does not hold the object, and is told.
-    async fn put_copy(&self, place: &Place, name: &Name, bytes: Bytes) -> Stored {
+    async fn put_copy(&self, place: &KnownPlace, name: &Name, bytes: Bytes) -> Stored {
         let outcome = match self.put_at(place, name, bytes.clone()).await {
             Ok(Put::Existed) => self.same_at(place, name, &bytes).await.map(|()| Put::Existed),
             outcome => outcome,
@@ -90,12 +90,12 @@ impl Core {
     }
 
     /// A copy that its place did not store in time.
-    fn without(&self, place: &Place, name: &Name) -> Stored {
+    fn without(&self, place: &KnownPlace, name: &Name) -> Stored {
         let failure = place.give_up(name);
         Self::owed(place, name, failure)
     }
 
-    fn owed(place: &Place, name: &Name, failure: Failure) -> Stored {
+    fn owed(place: &KnownPlace, name: &Name, failure: Failure) -> Stored {
         // Nobody brings the presence of a run to a place that was away during the run.
         if !matches!(name.kind(), Kind::Writer(..)) {
             place.note(|troubles| troubles.owed.add(&name.spare(place.spare)));
@@ -107,7 +107,7 @@ impl Core {
     }
 
     /// Whether what was there before is what was to be stored, as it is when a put is tried again.
-    async fn same_at(&self, place: &Place, name: &Name, bytes: &Bytes) -> Result<()> {
+    async fn same_at(&self, place: &KnownPlace, name: &Name, bytes: &Bytes) -> Result<()> {
         match place.get(name, Range::All).await {
             Ok(found) if found == *bytes => Ok(()),
             Ok(_) => Err(place.note_unsound(name, &"other bytes lie there under this name")),
@@ -140,7 +140,7 @@ impl Core {
         let resting = rest.iter().filter(|place| place.spare == 0).count();
         let mut failures: Vec<Failure> = Vec::new();
         for (places, left) in [(ready, resting + absent), (rest, absent)] {
-            let attempt = |place: &Arc<Place>| {
+            let attempt = |place: &Arc<KnownPlace>| {
                 let (core, asked, name) = (Arc::clone(self), Arc::clone(place), name.clone());
                 Attempt::new(Some(place), async move {
                     let copy = match range {
@@ -169,7 +169,7 @@ impl Core {
     }
 
     /// The copy of a small object at one place, if it is sound.
-    pub(super) async fn copy_at(&self, place: &Place, name: &Name) -> Result<Bytes> {
+    pub(super) async fn copy_at(&self, place: &KnownPlace, name: &Name) -> Result<Bytes> {
         match place.get(name, Range::All).await {
             Ok(bytes) => match name.matches(&bytes) {
                 Some(true) => Ok(bytes),
@@ -198,7 +198,7 @@ impl Core {
     pub(super) async fn deletions<F>(
         &self,
         name: &Name,
-        places: &[&Arc<Place>],
+        places: &[&Arc<KnownPlace>],
         deletes: impl IntoIterator<Item = F>,
     ) -> Vec<Failure>
     where
@@ -216,7 +216,7 @@ impl Core {
             .collect()
     }
 
-    async fn delete_copies(self: &Arc<Self>, name: &Name, copies: Vec<&Arc<Place>>) -> Vec<Failure> {
+    async fn delete_copies(self: &Arc<Self>, name: &Name, copies: Vec<&Arc<KnownPlace>>) -> Vec<Failure> {
         let deletes = copies.iter().map(|place| {
             let (core, place, name) = (Arc::clone(self), Arc::clone(place), name.clone());
             async move {

@@ -19,7 +19,7 @@ use drystone_format::shard::{Maker, Shape, open_shard};
 use super::core::Core;
 use super::gather::all;
 use super::list::PackHoldings;
-use super::place::Place;
+use super::place::KnownPlace;
 use crate::blocking::blocking;
 use crate::erasure::Coder;
 use crate::{Kind, Name, Range, Result, ShardId};
@@ -324,7 +324,7 @@ fn join(shape: Shape, group: &[Candidate<'_>], chosen: &[usize]) -> Option<Bytes
 
 impl Core {
     /// A whole shard whose tags are right, or a whole pack of the right name.
-    pub(super) async fn read_whole(&self, place: &Place, name: &Name) -> Result<Loaded> {
+    pub(super) async fn read_whole(&self, place: &KnownPlace, name: &Name) -> Result<Loaded> {
         let object = place.get(name, Range::All).await?;
         let opened = match name.kind() {
             Kind::Shard(ShardId { pack, needed, number }) => {

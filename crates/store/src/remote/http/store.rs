@@ -46,7 +46,7 @@ pub(crate) struct Remote {
 }
 
 /// What `put` finds under the name.
-enum Found {
+enum Occupant {
     Nothing,
     Same,
     /// A pack or shard of another size.
@@ -159,17 +159,17 @@ impl Remote {
         Ok(found.content_length())
     }
 
-    async fn find(&self, name: &Name, size: u64) -> Result<Found> {
+    async fn find(&self, name: &Name, size: u64) -> Result<Occupant> {
         match self.size(name).await {
-            Ok(found) if found == size || !name.is_replaced_by_size() => Ok(Found::Same),
-            Ok(_) => Ok(Found::Damaged),
-            Err(Error::NotFound { .. }) => Ok(Found::Nothing),
+            Ok(found) if found == size || !name.is_replaced_by_size() => Ok(Occupant::Same),
+            Ok(_) => Ok(Occupant::Damaged),
+            Err(Error::NotFound { .. }) => Ok(Occupant::Nothing),
             Err(error) => Err(error),
         }
     }
 
     /// Uploads under a temporary name, then gives the object its own.
-    async fn put_by_rename(&self, name: &Name, bytes: Bytes, found: &Found) -> Result<Put> {
+    async fn put_by_rename(&self, name: &Name, bytes: Bytes, found: &Occupant) -> Result<Put> {
         let number = self.writes.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{}{TMP}{:016x}-{number}", self.base, self.writer);
         let outcome = self.upload_and_rename(name, &temporary, bytes, found).await;
@@ -180,7 +180,7 @@ impl Remote {
         outcome
     }
 
-    async fn upload_and_rename(&self, name: &Name, temporary: &str, bytes: Bytes, found: &Found) -> Result<Put> {
+    async fn upload_and_rename(&self, name: &Name, temporary: &str, bytes: Bytes, found: &Occupant) -> Result<Put> {
         let size = bytes.len() as u64;
         if let Err(error) = self.operator.write(temporary, bytes.clone()).await {
             // A missing parent is a conflict (RFC 4918 section 9.7.1), or not found.
@@ -197,14 +197,14 @@ impl Remote {
             again.await.map_err(|error| self.put_error(name, &error))?;
         }
         let path = self.path(name);
-        if matches!(found, Found::Damaged) {
+        if matches!(found, Occupant::Damaged) {
             let deleted = self.operator.delete(&path).await;
             deleted.map_err(|error| self.error(name.as_str(), "replacing", &error))?;
         }
         match self.operator.rename(temporary, &path).await {
             Ok(()) => Ok(Put::Created),
             Err(error) if error.kind() == ErrorKind::ConditionNotMatch => match self.find(name, size).await? {
-                Found::Same => Ok(Put::Existed),
+                Occupant::Same => Ok(Put::Existed),
                 _ => Err(self.error(name.as_str(), "naming", &error.set_temporary())),
             },
             Err(error) => Err(self.put_error(name, &error)),
@@ -433,7 +433,7 @@ impl Store for Remote {
     async fn put(&self, name: &Name, bytes: Bytes) -> Result<Put> {
         let size = name.check_size(&self.place, bytes.len() as u64)?;
         let found = self.find(name, size).await?;
-        if matches!(found, Found::Same) {
+        if matches!(found, Occupant::Same) {
             return Ok(Put::Existed);
         }
         if !self.service.whole_puts {
