@@ -13,24 +13,25 @@ mod content;
 mod dir;
 mod enter;
 pub(crate) mod links;
+mod options;
 mod plan;
 mod sending;
 mod share;
 pub(crate) mod tally;
 mod write;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, bounded};
 use drystone_format::tree::{Entry, Kind};
-use drystone_vault::{Cancel, Progress, Reader, Vault};
+use drystone_vault::{Progress, Reader, Vault};
 use rustix::fs::Stat;
 
 use self::content::Filler;
 pub(crate) use self::dir::DIR;
 use self::dir::{Dir, Ongoing};
+pub use self::options::{Overwrite, RestoreMode, RestoreOptions, Sparse};
 use self::plan::{Job, Task};
 use self::sending::Sending;
 pub use self::tally::{NotSet, RestoreReport};
@@ -40,7 +41,7 @@ pub use crate::apply::{Owner, Special};
 use crate::browse::Selection;
 use crate::browse::walk::{Step, TreeWalk};
 use crate::error::{Error, Result, spawn_some};
-use crate::scope::patterns::{Patterns, Unmatched};
+use crate::scope::patterns::Unmatched;
 
 /// Jobs that wait for each thread.
 const JOBS_WAITING: usize = 3;
@@ -48,63 +49,6 @@ const JOBS_WAITING: usize = 3;
 /// The word about a copy that has lost more than its entries say.
 pub(crate) const LOST: &str = "more was lost when this snapshot was copied than the entries above: the copy's root directory could not be read to \
                     its end; copy again when the source is mended";
-
-/// Whether anything is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RestoreMode {
-    /// Yes.
-    #[default]
-    Write,
-    /// No: the tree is read and counted.
-    DryRun,
-}
-
-/// What happens to what is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overwrite {
-    /// It becomes what was stored; of files only the stretches that differ are written.
-    #[default]
-    Always,
-    /// It stays as it is; only what is missing is restored.
-    Never,
-}
-
-/// What becomes of zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sparse {
-    /// Holes become holes, zeros that were written are written.
-    #[default]
-    AsStored,
-    /// Both become holes.
-    Always,
-}
-
-/// How to restore.
-#[derive(Debug, Clone)]
-pub struct RestoreOptions {
-    /// The directory to restore into; made if it is missing. A file that is restored by itself gets its name in it.
-    pub target: PathBuf,
-    /// If there are any, only what matches and what lies in directories that match; paths relative to the target.
-    pub include: Patterns,
-    /// What is left out, with all that is in it.
-    pub exclude: Patterns,
-    /// Whether to write.
-    pub mode: RestoreMode,
-    /// What to do with what is there.
-    pub overwrite: Overwrite,
-    /// What to do with zeros.
-    pub sparse: Sparse,
-    /// How to find owners.
-    pub owner: Owner,
-    /// Whether set-id bits, file capabilities and devices are restored.
-    pub special: Special,
-    /// Threads that write, at least 1. For a slow place more than there are processors pay.
-    pub threads: usize,
-    /// Counts files and bytes.
-    pub progress: Arc<Progress>,
-    /// Ends the run with `Error::Vault(Interrupted)`.
-    pub cancel: Cancel,
-}
 
 /// Restores what was selected: the content of a directory into the target, which gets the directory's attributes
 /// (not for a whole snapshot), or one file into it.

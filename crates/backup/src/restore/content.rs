@@ -16,7 +16,7 @@ use drystone_vault::{Cancel, Parts, Progress, Reader};
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, ftruncate, seek};
 use rustix::io::{Errno, pread, pwrite};
 
-use super::Sparse;
+use super::options::Sparse;
 use super::tally::{Failure, Tally, add};
 
 /// What one thread takes at a time of a large file, bytes: some tens of frames.

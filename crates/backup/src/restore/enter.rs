@@ -12,9 +12,9 @@ use drystone_format::tree::{Entry, Marks};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, chmod, fchmod, fgetxattr, fstat, mkdirat, openat};
 use rustix::io::Errno;
 
-use super::Overwrite;
 use super::before::Before;
 use super::dir::{DIR, Dir, Ongoing};
+use super::options::Overwrite;
 use super::tally::{Failure, add};
 use super::write::{Work, look, remove};
 use crate::apply::{Handle, Now};

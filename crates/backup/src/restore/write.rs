@@ -23,8 +23,8 @@ use super::before::Befores;
 use super::content::{Filled, Filler, Filling};
 use super::dir::{Dir, Ongoing, OpenDirs};
 use super::links::{Claim, Links, identity};
+use super::options::{Overwrite, RestoreOptions};
 use super::tally::{Failure, add};
-use super::{Overwrite, RestoreOptions};
 use crate::apply::{Apply, Handle, LEFT_OUT, Now, Special};
 use crate::error::Error;
 
