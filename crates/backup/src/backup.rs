@@ -10,11 +10,13 @@ use drystone_format::RootId;
 use drystone_format::recipe::Recipe;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::Time;
+use drystone_index::State;
 use drystone_vault::{Finished, FrameSize, Ingest, IngestOptions, Problems, Vault};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::process::geteuid;
 
+use crate::cache::file;
 use crate::cache::journal::Journal;
 use crate::cache::last::{Last, SourceSeen, remembered};
 use crate::cache::slots::Slots;
@@ -51,9 +53,11 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         Mode::DryRun => None,
     };
     let loss_epoch = vault.loss_epoch()?;
-    let rules = rules(vault, options, &sources, loss_epoch)?;
     let last_key = Last::key(&options.host, &sources.paths);
-    let last = Last::get(vault, &last_key)?;
+    let tracked_key = Tracker::key(vault, options, &sources);
+    let state = file::open(vault, &[&last_key, &tracked_key])?;
+    let rules = rules((vault, &state), options, &sources, loss_epoch)?;
+    let last = Last::get(&state, &last_key)?;
     if let Some(last) = &last {
         options.progress.total_files.store(last.files, Ordering::Relaxed);
         options.progress.total_bytes.store(last.bytes, Ordering::Relaxed);
@@ -98,7 +102,7 @@ pub fn backup(vault: &Vault, options: &BackupOptions) -> Result<BackupReport> {
         bytes: totals.bytes,
         sources: remembered(&assembled.sources, &emptied),
     };
-    let kept = keep(assembled, &rules, epoch, totals.dirs).and_then(|()| now.set(vault, &last_key));
+    let kept = keep(assembled, &rules, epoch, totals.dirs).and_then(|()| now.set(&state, &last_key));
     if let Err(error) = kept {
         rules.problem(
             vault.place(),
@@ -125,7 +129,7 @@ fn say_emptied(emptied: &[SourceSeen], sources: &Sources, rules: &Rules<'_>) {
 
 /// Keeps for the next run what this one has seen; `dirs` directories in all.
 fn keep(assembled: Assembled, rules: &Rules<'_>, epoch: u64, dirs: u64) -> Result<()> {
-    let state = rules.vault.state();
+    let state = rules.state;
     if assembled.spared.dirs == 0 {
         assembled.journal.commit(state, epoch, &assembled.seen)?;
     } else {
@@ -136,9 +140,15 @@ fn keep(assembled: Assembled, rules: &Rules<'_>, epoch: u64, dirs: u64) -> Resul
     rules.tracker.keep(state, assembled.rows, epoch, dirs)
 }
 
-fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, loss_epoch: u64) -> Result<Rules<'a>> {
+fn rules<'a>(
+    (vault, state): (&'a Vault, &'a State),
+    options: &'a BackupOptions,
+    sources: &Sources,
+    loss_epoch: u64,
+) -> Result<Rules<'a>> {
     Ok(Rules {
         vault,
+        state,
         filters: &options.filters,
         own: &options.own,
         names: &options.names,
@@ -149,7 +159,7 @@ fn rules<'a>(vault: &'a Vault, options: &'a BackupOptions, sources: &Sources, lo
         reads_cache: options.parent == Parent::Cached,
         problems: Mutex::default(),
         unsettled: Mutex::default(),
-        tracker: Tracker::new(vault, options, sources, loss_epoch as u32)?,
+        tracker: Tracker::new((vault, state), options, sources, loss_epoch as u32)?,
         progress: options.progress.clone(),
     })
 }
@@ -297,7 +307,7 @@ impl Run<'_> {
 
     fn reader(&self, ingest: &Ingest) -> Result<Reader<'_>> {
         let reads = self.rules.reads_cache && self.rules.tracker.is_on();
-        let state = self.rules.vault.state();
+        let state = self.rules.state;
         Ok(Reader {
             lane: ingest.lane(),
             names: &self.options.names,

@@ -6,6 +6,7 @@
 //! - Records of an older loss epoch are trusted only as far as their chunks are still there.
 //! - It is a cache: what cannot be decoded is not there.
 
+pub(crate) mod file;
 pub(crate) mod journal;
 pub(crate) mod last;
 pub(crate) mod slots;

@@ -9,6 +9,7 @@
 //! - Interrupted, it goes on where it ended: what was read until then is stored and known from the memo, and snapshots
 //!   that were published are there.
 
+mod destination;
 mod flow;
 mod memo;
 mod there;
@@ -26,6 +27,7 @@ use drystone_vault::order::{Identity, identity};
 use drystone_vault::{Cancel, Finished, FrameSize, IngestOptions, Problems, Progress, Vault};
 use parking_lot::Mutex;
 
+use self::destination::Destination;
 use self::flow::{Copied, Flow};
 use self::memo::Memo;
 use self::there::There;
@@ -105,6 +107,7 @@ pub fn copy(from: &Vault, to: &Vault, snapshots: &[RootId], options: &CopyOption
         ..CopyReport::default()
     };
     report.left_roots.retain(|_, count| *count > 0);
+    let to = &Destination::open(to)?;
     let mut plan = Plan::new(from, to, snapshots, &mut report)?;
     let totals = |of: fn(&Totals) -> u64| {
         let all = plan.due.iter().map(|due| of(&due.snapshot.totals));
@@ -150,7 +153,7 @@ type Told<'a> = (&'a CopyOptions, &'a Mutex<Problems>, &'a Mutex<Causes>);
 /// Copies one snapshot.
 fn copy_one(
     from: &Vault,
-    to: &Vault,
+    to: &Destination<'_>,
     due: &Due,
     told: Told<'_>,
     (there, report): (&mut There, &mut CopyReport),
@@ -203,7 +206,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(from: &Vault, to: &Vault, wanted: &[RootId], report: &mut CopyReport) -> Result<Self> {
+    fn new(from: &Vault, to: &Destination<'_>, wanted: &[RootId], report: &mut CopyReport) -> Result<Self> {
         let wanted = read_wanted(from, wanted, &mut report.problems)?;
         let identities: HashMap<RootId, Identity> = wanted.iter().map(|one| (one.id, one.identity)).collect();
         let there = There::read(to, identities.values().copied())?;
@@ -287,9 +290,14 @@ struct Run<'a> {
 }
 
 /// Copies the tree of a snapshot.
-fn copy_tree<'a>(from: &Vault, to: &'a Vault, due: &Due, (options, problems, causes): Told<'_>) -> Result<Run<'a>> {
+fn copy_tree<'a>(
+    from: &Vault,
+    to: &'a Destination<'a>,
+    due: &Due,
+    (options, problems, causes): Told<'_>,
+) -> Result<Run<'a>> {
     let memo = Memo::open(from, to)?;
-    let ingest = to.ingest(IngestOptions {
+    let ingest = to.vault.ingest(IngestOptions {
         compression: options.compression,
         frames: FrameSize::default(),
         progress: options.progress.clone(),
@@ -328,7 +336,13 @@ fn copy_tree<'a>(from: &Vault, to: &'a Vault, due: &Due, (options, problems, cau
 }
 
 /// Publishes a copy, unless the target has one that is as good, or another run publishes one meanwhile.
-fn publish(to: &Vault, due: &Due, copied: Copied, there: &mut There, finished: &Finished) -> Result<Option<RootId>> {
+fn publish(
+    to: &Destination<'_>,
+    due: &Due,
+    copied: Copied,
+    there: &mut There,
+    finished: &Finished,
+) -> Result<Option<RootId>> {
     let lost = due.lost.saturating_add(copied.lost);
     there.refresh(to, due.identity)?;
     if there.has(&due.identity, lost) {
@@ -348,19 +362,19 @@ fn publish(to: &Vault, due: &Due, copied: Copied, there: &mut There, finished: &
         }),
         ..due.snapshot.clone()
     };
-    let id = to.publish(&snapshot, finished)?;
+    let id = to.vault.publish(&snapshot, finished)?;
     there.published(to, due.identity, lost, id);
     // Only an owner can take back what another run was as quick with; elsewhere, and where the place does not take it now, the
     // keep rules count both as one.
-    if to.role() == Role::Owner && there.refresh(to, due.identity).is_ok() {
+    if to.vault.role() == Role::Owner && there.refresh(to, due.identity).is_ok() {
         let is_second = there.id(&due.identity).is_some_and(|best| best != id);
-        if is_second && to.forget(&[id]).is_ok() {
+        if is_second && to.vault.forget(&[id]).is_ok() {
             return Ok(None);
         }
         // A run that looked before this copy was there does not know that it is second.
         let others = there.as_good(&due.identity, lost, id);
         if !is_second && !others.is_empty() {
-            let _ = to.forget(&others);
+            let _ = to.vault.forget(&others);
         }
     }
     Ok(Some(id))

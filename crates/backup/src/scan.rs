@@ -49,7 +49,7 @@ pub(crate) struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     pub(crate) fn new(rules: &'a Rules<'a>) -> Result<Self> {
         let reader = if rules.reads_cache {
-            Some(rules.vault.state().reader()?)
+            Some(rules.state.reader()?)
         } else {
             None
         };

@@ -24,7 +24,7 @@ use drystone_extents::{
     Btrfs, Kind, Layout, Snapshot, Touched, changed_ranges, kind_of, mounts, shared_starts, subvolume,
 };
 use drystone_format::recipe::Part;
-use drystone_index::StateReader;
+use drystone_index::{State, StateReader};
 use drystone_vault::Vault;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
@@ -258,17 +258,21 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
-    pub(crate) fn new(vault: &Vault, options: &BackupOptions, sources: &Sources, loss_epoch: u32) -> Result<Self> {
+    /// The key in the state of a run over these sources.
+    pub(crate) fn key(vault: &Vault, options: &BackupOptions, sources: &Sources) -> String {
+        state_key(&name(vault, options, sources))
+    }
+
+    pub(crate) fn new(
+        (vault, state): (&Vault, &State),
+        options: &BackupOptions,
+        sources: &Sources,
+        loss_epoch: u32,
+    ) -> Result<Self> {
         let is_on = options.look == Look::Changes && options.mode == Mode::Store && geteuid().is_root();
-        let cache_dir = vault.context().cache_dir.as_os_str().as_bytes();
-        let vault_id = vault.id().to_string();
-        let parts: Vec<&[u8]> = [vault_id.as_bytes(), cache_dir, options.host.as_bytes()]
-            .into_iter()
-            .chain(sources.paths.iter().map(Vec::as_slice))
-            .collect();
-        let name = key(&parts);
-        let state_key = format!("tracked/{:032x}", u128::from_be_bytes(name));
-        let before = if is_on { vault.state().get(&state_key)? } else { None };
+        let name = name(vault, options, sources);
+        let state_key = state_key(&name);
+        let before = if is_on { state.get(&state_key)? } else { None };
         let memory = before.as_deref().and_then(Memory::decode);
         let mut tracker = Self {
             is_on,
@@ -287,7 +291,7 @@ impl Tracker {
             told: Mutex::default(),
             mounts: if is_on { mount_points() } else { Vec::new() },
         };
-        tracker.distrust = tracker.why_not(vault, &Slots::new(&options.host, &sources.paths))?;
+        tracker.distrust = tracker.why_not(state, &Slots::new(&options.host, &sources.paths))?;
         Ok(tracker)
     }
 
@@ -296,7 +300,7 @@ impl Tracker {
         self.is_on
     }
 
-    fn why_not(&self, vault: &Vault, slots: &Slots) -> Result<Option<&'static str>> {
+    fn why_not(&self, state: &State, slots: &Slots) -> Result<Option<&'static str>> {
         let memory = &self.memory;
         if memory.is_open {
             return Ok(Some(
@@ -313,7 +317,7 @@ impl Tracker {
         }
         let rows = memory.subvolumes.iter().map(|seen| &seen.rows);
         for kept in slots.keys.iter().chain(rows) {
-            if vault.state().dirs(kept)? > 2 * memory.dirs + CACHED_DIRS_SPARE {
+            if state.dirs(kept)? > 2 * memory.dirs + CACHED_DIRS_SPARE {
                 return Ok(Some(
                     "the cache holds twice as many directories as there are; this run tidies it",
                 ));
@@ -466,6 +470,21 @@ impl Tracker {
         }
         Ok((Some(last), touched))
     }
+}
+
+/// The name of a run over these sources, on this machine and in the file systems that it tracks.
+fn name(vault: &Vault, options: &BackupOptions, sources: &Sources) -> Key {
+    let cache_dir = vault.context().cache_dir.as_os_str().as_bytes();
+    let vault_id = vault.id().to_string();
+    let parts: Vec<&[u8]> = [vault_id.as_bytes(), cache_dir, options.host.as_bytes()]
+        .into_iter()
+        .chain(sources.paths.iter().map(Vec::as_slice))
+        .collect();
+    key(&parts)
+}
+
+fn state_key(name: &Key) -> String {
+    format!("tracked/{:032x}", u128::from_be_bytes(*name))
 }
 
 fn mount_points() -> Vec<PathBuf> {

@@ -122,10 +122,21 @@ fn probe_vaults(dir: &Path, vaults: &dyn Fn() -> Vec<VaultId>) -> io::Result<()>
     closed.map_or(Ok(()), |(_, error)| Err(error))
 }
 
+/// Whether everything in this directory can be read and written, at any depth.
 fn probe_files(dir: &Path) -> io::Result<()> {
     access(dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)?;
     for entry in fs::read_dir(dir)? {
-        access(entry?.path(), Access::READ_OK | Access::WRITE_OK)?;
+        let entry = entry?;
+        let path = entry.path();
+        let probed = match entry.file_type()?.is_dir() {
+            true => probe_files(&path),
+            false => access(&path, Access::READ_OK | Access::WRITE_OK).map_err(io::Error::from),
+        };
+        // What is not there any more, another run has removed.
+        probed.or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
     }
     Ok(())
 }

@@ -9,8 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use drystone_format::VaultId;
 use drystone_format::tree::Time;
 use drystone_store::Stop;
-use drystone_store::spread::{Spread, Troubles};
-use drystone_vault::{Cancel, Clock, Context, Entropy, Vault};
+use drystone_vault::{Cancel, Clock, Context, Entropy, PlaceWatch, Troubles, Vault};
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -36,7 +35,7 @@ pub(crate) struct App {
     /// Where caches lie.
     pub(crate) caches: CacheDirs,
     /// The places of the vaults that were opened, to be asked at the end what went wrong with them.
-    watched: Mutex<Vec<Spread>>,
+    watched: Mutex<Vec<PlaceWatch>>,
     // Outlives everything that holds its handle.
     _runtime: Runtime,
 }
@@ -82,16 +81,16 @@ impl App {
 
     /// Reports at the end what went wrong with the places of this vault.
     pub(crate) fn watch(&self, vault: &Vault) {
-        let Some(spread) = vault.spread() else { return };
         if let Ok(mut watched) = self.watched.lock() {
-            watched.push(spread.clone());
+            watched.push(vault.watch_places());
         }
     }
 
     /// What went wrong so far with the places of each vault that was opened.
     fn troubles(&self) -> Vec<Troubles> {
         let watched = self.watched.lock();
-        watched.map_or_else(|_| Vec::new(), |watched| watched.iter().map(Spread::troubles).collect())
+        let troubles = |watched: &Vec<PlaceWatch>| watched.iter().map(PlaceWatch::troubles).collect();
+        watched.map_or_else(|_| Vec::new(), |watched| troubles(&watched))
     }
 
     /// How the run ends that would end with `exit`: done, but with something owed, is not done.

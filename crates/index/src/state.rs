@@ -6,7 +6,7 @@
 //! - An unchanged run writes nothing: which directories it saw is kept in memory, in ten bits each.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -50,7 +50,7 @@ const SCHEMA: &str = "
     PRAGMA user_version = 1;
 ";
 
-/// The state of one vault on this machine. Shared by threads, and the file by processes.
+/// What one owner, the engine or a door, keeps of a vault on this machine. Shared by threads, and the file by processes.
 pub struct State {
     path: PathBuf,
     connection: Mutex<Connection>,
@@ -117,6 +117,26 @@ impl State {
             path: path.to_owned(),
             connection: Mutex::new(connection),
         })
+    }
+
+    /// Opens the state as [`State::open`] does. Sets it aside at once if one of these facts cannot be read for damage, and
+    /// begins a new one.
+    pub fn open_sound(path: &Path, facts: &[&str]) -> Result<Self> {
+        let state = Self::open(path)?;
+        match facts.iter().try_for_each(|key| state.get(key).map(drop)) {
+            Err(Error::StateDamaged { .. }) => Self::open(path),
+            other => other.map(|()| state),
+        }
+    }
+
+    /// Makes everything that was committed survive a power cut.
+    pub fn sync(&self) -> Result<()> {
+        // What is no longer in the log was synced when it was moved.
+        let log = beside(&self.path, "-wal");
+        match File::open(&log).and_then(|file| file.sync_data()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(&log, "sync", error)),
+            _ => Ok(()),
+        }
     }
 
     /// The fact kept under this key.

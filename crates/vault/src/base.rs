@@ -39,6 +39,14 @@ use crate::roots::names::RootNames;
 use crate::roots::root_cache::RootCache;
 use crate::writing::budget::{Budget, PACKS_BYTES};
 
+/// State key of the name of the state, 16 random bytes.
+const STATE_ID: &str = "state_id";
+/// Facts without which the state is begun anew.
+const READABLE: [&str; 7] = {
+    let [epoch, damaged, gone, indexed, epochs, noted] = crate::catalog::losses::KEYS;
+    [STATE_ID, epoch, damaged, gone, indexed, epochs, noted]
+};
+
 /// What an open vault stands on; a [`Vault`](crate::Vault) has all its methods.
 pub struct Base {
     pub(crate) place: Place,
@@ -61,6 +69,8 @@ pub struct Base {
     standing: Standing,
     pub(crate) sites: Vec<Site>,
     state: Arc<State>,
+    /// Where doors keep what they know; it goes with the state.
+    doors: PathBuf,
     /// The labels of the keys, once they were asked for.
     pub(crate) labels: OnceLock<BTreeMap<VerifyKey, String>>,
     /// Memory for packs, of all who write.
@@ -97,15 +107,9 @@ impl Base {
         let weak = Arc::downgrade(&slot_source);
         secrets.set_source(weak);
         let dir = local_dir(&context, &secrets.vault);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .map_err(|source| Error::CacheDir {
-                path: dir.clone(),
-                source,
-            })?;
-        let state = Arc::new(open_state(&dir.join("state.sqlite"))?);
+        make_private(&dir)?;
+        let state = Arc::new(State::open_sound(&dir.join("state.sqlite"), &READABLE)?);
+        let doors = dir.join("doors").join(state_id(&state, &context)?);
         warnings.extend(standing.warnings());
         let hasher = ChunkHasher::new(&secrets.dedup_key);
         let epochs = Arc::new(Epochs::new(place.clone(), secrets.clone()));
@@ -131,6 +135,7 @@ impl Base {
             standing,
             sites,
             state,
+            doors,
             labels: OnceLock::new(),
             budget: Budget::new(PACKS_BYTES),
             noting: Arc::default(),
@@ -261,9 +266,35 @@ impl Base {
         Chunker::new(&self.secrets.dedup_key, self.config().meta_sizes)
     }
 
-    /// Local state: a cache, and small facts.
-    pub fn state(&self) -> &Arc<State> {
+    /// The engine's local state: a cache, and small facts.
+    pub(crate) fn state(&self) -> &Arc<State> {
         &self.state
+    }
+
+    /// Returns a private directory for what a door keeps on this machine from run to run. Makes it if it is not there.
+    ///
+    /// `door` is a name of the door's own, without `/`. Several runs and processes get the same directory. Everything in it
+    /// can be deleted at the cost of time (I4). It lasts as long as the engine's local state: after that was lost or set
+    /// aside, a door gets an empty directory, and the one before is removed, also from below a run that still uses it.
+    /// So a [loss epoch](crate::Vault::loss_epoch) that a door writes down there never means another one.
+    pub fn door_dir(&self, door: &str) -> Result<PathBuf> {
+        let dir = self.doors.join(door);
+        if !self.doors.exists() {
+            self.remove_other_doors();
+        }
+        make_private(&dir)?;
+        Ok(dir)
+    }
+
+    /// Removes what doors kept beside a state that is no longer there.
+    fn remove_other_doors(&self) {
+        let others = self.doors.parent().map(std::fs::read_dir);
+        for other in others.into_iter().flatten().flatten().flatten() {
+            if Some(other.file_name().as_os_str()) != self.doors.file_name() {
+                // What stays takes space, and nobody reads it.
+                let _ = std::fs::remove_dir_all(other.path());
+            }
+        }
     }
 
     /// Where runs on this machine say that they live.
@@ -276,14 +307,26 @@ impl Base {
     }
 }
 
-/// Opens the local state; one that is damaged where it matters here is set aside at once and begun anew.
-fn open_state(path: &Path) -> Result<State> {
-    let state = State::open(path)?;
-    let mut keys = crate::catalog::losses::KEYS.iter();
-    match keys.try_for_each(|key| state.get(key).map(drop)) {
-        Err(drystone_index::Error::StateDamaged { .. }) => Ok(State::open(path)?),
-        other => Ok(other.map(|()| state)?),
+/// Makes a directory that only its owner can enter, and those above it.
+fn make_private(dir: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|source| Error::CacheDir {
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+/// The name of this state: another one has another name. Several processes that begin a state agree on one.
+fn state_id(state: &State, context: &Context) -> Result<String> {
+    let mut id = state.get(STATE_ID)?;
+    if id.is_none() {
+        let mut random = [0; 16];
+        context.entropy.fill(&mut random);
+        state.replace(STATE_ID, None, &random)?;
+        id = state.get(STATE_ID)?.or_else(|| Some(random.to_vec()));
     }
+    let digits = id.iter().flatten().map(|byte| format!("{byte:02x}"));
+    Ok(format!("of-{}", digits.collect::<String>()))
 }
 
 /// The places at which the vault is known to lie from now on: as they were named, and as the list of places has them.

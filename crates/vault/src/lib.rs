@@ -23,6 +23,8 @@ mod roots;
 mod vault;
 mod writing;
 
+pub use drystone_store::spread::{Objects, PlaceTroubles, Troubles};
+
 pub use context::{Accept, Clock, Context, Entropy};
 pub use drystone_index::ChunkMap;
 pub use engine::face::Face;
@@ -43,6 +45,7 @@ pub use places::create::CreateOptions;
 pub use places::known::{Known, KnownVault, Seen};
 pub use places::pin::VaultPin;
 pub use places::reach::{Connect, Reach};
+pub use places::troubles::PlaceWatch;
 pub use problem::{Problem, Problems};
 pub use progress::{Cancel, Progress};
 pub use reading::ahead::Fetched;

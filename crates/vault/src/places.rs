@@ -14,3 +14,4 @@ pub(crate) mod pin;
 pub(crate) mod place;
 pub(crate) mod reach;
 pub(crate) mod site;
+pub(crate) mod troubles;

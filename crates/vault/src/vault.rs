@@ -4,7 +4,6 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use drystone_format::{ChunkId, VaultId};
-use drystone_index::ChunkMap;
 use drystone_store::Store;
 use parking_lot::Mutex;
 
@@ -26,6 +25,8 @@ pub struct Vault {
     frames: Arc<Frames>,
     catalog: OnceLock<Arc<Catalog>>,
     opening: Mutex<()>,
+    /// The loss epoch that was last made durable.
+    durable_epoch: Mutex<Option<u64>>,
 }
 
 impl Deref for Vault {
@@ -78,6 +79,7 @@ impl Vault {
             frames: Arc::new(frames),
             catalog: OnceLock::new(),
             opening: Mutex::new(()),
+            durable_epoch: Mutex::new(None),
         })
     }
 
@@ -124,11 +126,6 @@ impl Vault {
         Ok(catalog)
     }
 
-    /// The index of chunks, up to date with the place.
-    pub fn index(&self) -> Result<&dyn ChunkMap> {
-        Ok(&*self.catalog()?.index)
-    }
-
     /// Whether a chunk lies in a pack that a new snapshot may rely on.
     pub fn contains(&self, id: &ChunkId) -> Result<bool> {
         self.catalog()?.contains(id)
@@ -136,8 +133,16 @@ impl Vault {
 
     /// Grows whenever packs turned out lost or damaged: what was known to be stored before must be asked for again.
     /// What a run records belongs to the epoch in which the run began.
+    ///
+    /// The epoch is durable on return: what a door writes down under it cannot outlive it, also where the power fails.
     pub fn loss_epoch(&self) -> Result<u64> {
-        Ok(self.catalog()?.losses.epoch())
+        let epoch = self.catalog()?.losses.epoch();
+        let mut durable = self.durable_epoch.lock();
+        if *durable != Some(epoch) {
+            self.state().sync()?;
+            *durable = Some(epoch);
+        }
+        Ok(epoch)
     }
 
     /// Reads chunks, files and trees; a writer's credential gets an error at the first of them.

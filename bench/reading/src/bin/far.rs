@@ -27,10 +27,14 @@ fn main() {
     let unlock = Unlock::key_file(&std::fs::read_to_string(key).unwrap(), key, None).unwrap();
     let began = Instant::now();
     let vault = Vault::open(record.clone() as Arc<dyn Store>, context, &unlock).unwrap();
-    let packs = vault.index().unwrap().packs().unwrap().len();
+    vault.loss_epoch().unwrap();
     let ids = vault.snapshot_ids().unwrap();
     let snapshot = vault.snapshot(ids.last().unwrap()).unwrap();
-    println!("opened in {:.2} s with {} requests; {packs} packs", began.elapsed().as_secs_f64(), record.take().len());
+    let (took, requests) = (began.elapsed().as_secs_f64(), record.take().len());
+    let stats = vault.stats().unwrap();
+    let packs = stats.data_packs + stats.meta_packs + stats.mixed_packs;
+    println!("opened in {took:.2} s with {requests} requests; {packs} packs");
+    record.take();
     let selection = match args.get(4) {
         Some(path) => Selection::find(&vault.reader().unwrap(), &snapshot, path.as_bytes()).unwrap(),
         None => Selection::whole(&snapshot),

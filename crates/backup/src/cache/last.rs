@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use drystone_format::RootId;
-use drystone_vault::Vault;
+use drystone_index::State;
 
 use crate::cache::{Key, key};
 use crate::error::Result;
@@ -45,13 +45,13 @@ impl Last {
         format!("last/{:032x}", u128::from_be_bytes(key))
     }
 
-    pub(crate) fn get(vault: &Vault, key: &str) -> Result<Option<Self>> {
-        let found = vault.state().get(key)?;
+    pub(crate) fn get(state: &State, key: &str) -> Result<Option<Self>> {
+        let found = state.get(key)?;
         Ok(found.as_deref().and_then(Self::decode))
     }
 
-    pub(crate) fn set(&self, vault: &Vault, key: &str) -> Result<()> {
-        Ok(vault.state().set(key, &self.encode())?)
+    pub(crate) fn set(&self, state: &State, key: &str) -> Result<()> {
+        Ok(state.set(key, &self.encode())?)
     }
 
     /// The sources that held files and do not any more, as they were.

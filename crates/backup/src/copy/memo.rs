@@ -1,6 +1,6 @@
 //! What was copied before: for a recipe of the source, the recipe of the same bytes in the target.
 //!
-//! - A cache in the target's local state, about 200 bytes for each file and directory that was ever copied (I4): what cannot be read or decoded is not there, and what cannot be written is read again by the next copy.
+//! - A cache on this machine (`cache/file.rs` of the target), about 200 bytes for each file and directory that was ever copied (I4): what cannot be read or decoded is not there, and what cannot be written is read again by the next copy.
 //! - The recipe of a file holds only as long as the target has every chunk of it, which is asked each time.
 //! - The recipe of a directory stands for all that is below it: it enters the memo when what it needs is durable, and
 //!   holds only within the loss epoch in which its run began.
@@ -15,6 +15,7 @@ use drystone_index::{StateReader, StateWriter};
 use drystone_vault::{Reader, Vault};
 use parking_lot::Mutex;
 
+use super::destination::Destination;
 use crate::cache::journal::Journal;
 use crate::cache::{Key, key};
 use crate::error::Result;
@@ -33,7 +34,7 @@ pub(crate) enum Of {
 
 /// What was copied between two vaults. Shared by the threads of a run.
 pub(crate) struct Memo<'a> {
-    to: &'a Vault,
+    to: &'a Destination<'a>,
     reader: Reader,
     from: VaultId,
     /// Where in the target's state.
@@ -53,21 +54,22 @@ struct Fresh {
 
 impl<'a> Memo<'a> {
     /// For one run, which must begin its ingest after this.
-    pub(crate) fn open(from: &Vault, to: &'a Vault) -> Result<Self> {
+    pub(crate) fn open(from: &Vault, to: &'a Destination<'a>) -> Result<Self> {
         let mut run = [0; 4];
-        to.context().entropy.fill(&mut run);
+        let vault = to.vault;
+        vault.context().entropy.fill(&mut run);
         let run = u32::from_le_bytes(run);
         let slot = key(&[b"copy", &from.id().0]);
-        let path = to.context().cache_dir.join(format!("copy-{}-{run:08x}", to.id()));
+        let path = vault.context().cache_dir.join(format!("copy-{}-{run:08x}", vault.id()));
         Ok(Self {
             to,
-            reader: to.reader()?,
+            reader: vault.reader()?,
             from: from.id(),
             slot,
-            epoch: u64::from(to.loss_epoch()? as u32) << 32 | u64::from(run),
+            epoch: u64::from(vault.loss_epoch()? as u32) << 32 | u64::from(run),
             fresh: Mutex::default(),
             dirs: Mutex::new(Journal::new(path)),
-            files: Mutex::new(to.state().writer(slot)?),
+            files: Mutex::new(to.state.writer(slot)?),
         })
     }
 
@@ -75,7 +77,7 @@ impl<'a> Memo<'a> {
     pub(crate) fn lookup(&self) -> Result<Lookup<'_>> {
         Ok(Lookup {
             memo: self,
-            state: self.to.state().reader()?,
+            state: self.to.state.reader()?,
         })
     }
 
@@ -117,7 +119,7 @@ impl<'a> Memo<'a> {
     /// Writes it down; everything that the run has copied must be durable.
     pub(crate) fn keep(self) -> Result<()> {
         self.files.into_inner().finish()?;
-        self.dirs.into_inner().add(self.to.state(), self.epoch, self.slot)
+        self.dirs.into_inner().add(&self.to.state, self.epoch, self.slot)
     }
 
     /// Writes down what holds without the run having succeeded.
@@ -157,7 +159,7 @@ impl Lookup<'_> {
             _ => return Ok(None),
         };
         // What is below the first level of a long recipe cannot be seen by a writer.
-        if recipe.depth > 0 && !self.memo.to.role().may_read() {
+        if recipe.depth > 0 && !self.memo.to.vault.role().may_read() {
             return Ok(None);
         }
         match self.memo.reader.contains_all(&recipe) {

@@ -10,9 +10,9 @@ use std::collections::{HashMap, HashSet};
 
 use drystone_format::RootId;
 use drystone_format::keys::Role;
-use drystone_vault::Vault;
 use drystone_vault::order::{self, Identity};
 
+use super::destination::Destination;
 use crate::error::Result;
 
 /// What the target has of each snapshot.
@@ -25,17 +25,17 @@ pub(crate) struct There {
 
 impl There {
     /// What `to` has; a credential that reads nothing knows only of those that are `wanted`.
-    pub(crate) fn read(to: &Vault, wanted: impl Iterator<Item = Identity>) -> Result<Self> {
+    pub(crate) fn read(to: &Destination<'_>, wanted: impl Iterator<Item = Identity>) -> Result<Self> {
         let mut there = Self::default();
-        if to.role().may_read() {
+        if to.vault.role().may_read() {
             // Anybody could say that he has copied something: only an owner's word counts, and one's own.
-            for copy in to.candidates()?.0 {
-                let counts = copy.role == Role::Owner || to.is_own(&copy.writer);
+            for copy in to.vault.candidates()?.0 {
+                let counts = copy.role == Role::Owner || to.vault.is_own(&copy.writer);
                 there.know(copy.id, counts.then_some((copy.identity, copy.snapshot.lost())));
             }
             return Ok(there);
         }
-        let ids: HashSet<RootId> = to.snapshot_ids()?.into_iter().collect();
+        let ids: HashSet<RootId> = to.vault.snapshot_ids()?.into_iter().collect();
         for identity in wanted {
             there.remember(to, identity, &ids)?;
         }
@@ -43,18 +43,18 @@ impl There {
     }
 
     /// Looks again what there is of one snapshot: another run may copy the same.
-    pub(crate) fn refresh(&mut self, to: &Vault, identity: Identity) -> Result<()> {
-        let ids: HashSet<RootId> = to.snapshot_ids()?.into_iter().collect();
-        if !to.role().may_read() {
+    pub(crate) fn refresh(&mut self, to: &Destination<'_>, identity: Identity) -> Result<()> {
+        let ids: HashSet<RootId> = to.vault.snapshot_ids()?.into_iter().collect();
+        if !to.vault.role().may_read() {
             return self.remember(to, identity, &ids);
         }
         for id in &ids {
             if self.known.contains_key(id) {
                 continue;
             }
-            let copy = match to.snapshot_of(id) {
-                Ok((snapshot, writer, role)) if role == Role::Owner || to.is_own(&writer) => {
-                    Some((order::identity(to.id(), *id, &snapshot), snapshot.lost()))
+            let copy = match to.vault.snapshot_of(id) {
+                Ok((snapshot, writer, role)) if role == Role::Owner || to.vault.is_own(&writer) => {
+                    Some((order::identity(to.vault.id(), *id, &snapshot), snapshot.lost()))
                 }
                 Err(error) if !error.is_damage() => return Err(error.into()),
                 Ok(_) | Err(_) => None,
@@ -78,8 +78,8 @@ impl There {
         }
     }
 
-    fn remember(&mut self, to: &Vault, identity: Identity, ids: &HashSet<RootId>) -> Result<()> {
-        let remembered = to.state().get(&key(&identity))?;
+    fn remember(&mut self, to: &Destination<'_>, identity: Identity, ids: &HashSet<RootId>) -> Result<()> {
+        let remembered = to.state.get(&key(&identity))?;
         if let Some((lost, id)) = remembered.as_deref().and_then(decode)
             && ids.contains(&id)
         {
@@ -106,11 +106,11 @@ impl There {
     }
 
     /// A copy was published.
-    pub(crate) fn published(&mut self, to: &Vault, identity: Identity, lost: u64, id: RootId) {
-        if !to.role().may_read() {
+    pub(crate) fn published(&mut self, to: &Destination<'_>, identity: Identity, lost: u64, id: RootId) {
+        if !to.vault.role().may_read() {
             // Best effort: what is not remembered is copied again.
             let _ = to
-                .state()
+                .state
                 .set(&key(&identity), &[lost.to_le_bytes().as_slice(), &id.0].concat());
         }
         self.know(id, Some((identity, lost)));

@@ -1,11 +1,12 @@
-//! The results of the last drills, in the local state of the vault.
+//! The results of the last drills, in the file that this door keeps on the machine.
 //!
-//! - Kept as long as the state is: who deletes it has to drill again to know.
+//! - Kept as long as the file is: whoever deletes it has to drill again to know.
 
 use drystone_format::RootId;
 use drystone_format::tree::Time;
 use drystone_vault::Vault;
 
+use crate::cache::file;
 use crate::error::Result;
 
 /// State key of the last drill.
@@ -80,15 +81,17 @@ impl Drilled {
 /// Remembers the result of a drill on this machine.
 pub fn record_drill(vault: &Vault, drilled: &Drilled) -> Result<()> {
     let encoded = drilled.encode();
+    let state = file::open(vault, &[LAST, LAST_SOUND])?;
     if drilled.problems == 0 {
-        vault.state().set(LAST_SOUND, &encoded)?;
+        state.set(LAST_SOUND, &encoded)?;
     }
-    Ok(vault.state().set(LAST, &encoded)?)
+    Ok(state.set(LAST, &encoded)?)
 }
 
 /// The last drills on this machine.
 pub fn last_drills(vault: &Vault) -> Result<LastDrills> {
-    let get = |key| -> Result<Option<Drilled>> { Ok(vault.state().get(key)?.as_deref().and_then(Drilled::decode)) };
+    let state = file::open(vault, &[LAST, LAST_SOUND])?;
+    let get = |key| -> Result<Option<Drilled>> { Ok(state.get(key)?.as_deref().and_then(Drilled::decode)) };
     Ok(LastDrills {
         last: get(LAST)?,
         last_sound: get(LAST_SOUND)?,

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::sync::Arc;
 
+use drystone_index::State;
 use drystone_vault::{Problems, Progress, Vault};
 use parking_lot::Mutex;
 
@@ -22,6 +23,8 @@ use crate::tracked::Tracker;
 /// What all scanning threads share.
 pub(crate) struct Rules<'a> {
     pub(crate) vault: &'a Vault,
+    /// What this machine knows of earlier runs.
+    pub(crate) state: &'a State,
     pub(crate) filters: &'a Filters,
     pub(crate) own: &'a OwnDirs,
     pub(crate) names: &'a Names,

@@ -77,7 +77,7 @@ impl<'a> Assembler<'a> {
         progress: Arc<Progress>,
         (journal, rows): (Journal, Journal),
     ) -> Result<Self> {
-        let state = rules.vault.state();
+        let state = rules.state;
         let reader = if rules.reads_cache { Some(state.reader()?) } else { None };
         let mut seen = Vec::new();
         for slot in &rules.slots.keys {

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use drystone_backup::{BackupOptions, Parent, backup};
 use drystone_format::keys::Role;
 use drystone_store::Kind;
 use drystone_store::Store;
-use drystone_vault::{NewLock, NewSlot, Unlock, Vault, generate_key_file};
+use drystone_vault::{CheckOptions, NewLock, NewSlot, Unlock, Vault, generate_key_file};
 use proptest::prelude::*;
 
 use crate::backup_world::{ABOVE_BYTES, World, assert_clean};
@@ -127,11 +128,17 @@ fn a_cache_that_is_lost_or_damaged_costs_time_only() {
     world.write("a/b", "b");
     let first = world.backup();
     let dir = world.context.cache_dir.join(world.vault.id().to_string());
-    fs::write(dir.join("state.sqlite"), noise(1, 20_000)).unwrap();
-    let _ = fs::remove_file(dir.join("state.sqlite-wal"));
-    world.reopen();
-    let second = world.backup();
-    assert_eq!(world.tree(&second), world.tree(&first));
+    let own = || world.vault.door_dir("backup").unwrap().join("cache.sqlite");
+    for file in [own(), dir.join("state.sqlite")] {
+        assert_eq!(counts(&world), (0, 0, 1));
+        assert!(file.exists());
+        fs::write(&file, noise(1, 20_000)).unwrap();
+        let _ = fs::remove_file(beside(&file, "-wal"));
+        world.reopen();
+        let second = world.backup();
+        assert_eq!(world.tree(&second), world.tree(&first));
+        assert_eq!(second.counts.new, 1, "{file:?}");
+    }
     fs::remove_dir_all(&dir).unwrap();
     world.reopen();
     let third = world.backup();
@@ -247,4 +254,68 @@ fn a_loss_is_noticed_though_the_index_was_lost_too() {
         world.content(&world.table(&report)[b"a/b".as_slice()]),
         noise(1, 50_000)
     );
+}
+
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Every pack is lost.
+fn lose_packs(world: &World) {
+    let packs = world.store.contents().into_keys();
+    for pack in packs.filter(|name| matches!(name.kind(), Kind::Pack(_))) {
+        runtime().block_on(world.store.delete(&pack)).unwrap();
+    }
+}
+
+/// What a machine keeps of a vault lies in several files. Whichever of them are lost, what the others say must not make a backup rely on chunks
+/// that are gone: the loss epoch of a state that was begun anew counts up to numbers that were there before.
+#[test]
+fn what_the_file_cache_says_counts_for_nothing_without_the_state_that_it_belongs_to() {
+    let removals: [&[&str]; 5] = [
+        &["state.sqlite"],
+        &["state.sqlite", "index"],
+        &["doors"],
+        &["doors", "index"],
+        &[],
+    ];
+    for (removed, losses) in removals
+        .into_iter()
+        .flat_map(|removed| [(removed, 0), (removed, 1), (removed, 2)])
+    {
+        let case = format!("{removed:?} after {losses} losses");
+        let mut world = World::new();
+        for number in 0..6 {
+            world.write(&format!("d{}/f{number}", number % 2), noise(number, 3000));
+        }
+        world.backup();
+        for _ in 0..losses {
+            lose_packs(&world);
+            world.reopen();
+            assert_eq!(counts(&world), (0, 6, 0), "{case}");
+        }
+        let dir = world.context.cache_dir.join(world.vault.id().to_string());
+        for name in removed {
+            match name.ends_with("sqlite") {
+                true => ["", "-wal", "-shm"]
+                    .iter()
+                    .for_each(|end| fs::remove_file(beside(&dir.join(name), end)).unwrap()),
+                false => fs::remove_dir_all(dir.join(name)).unwrap(),
+            }
+        }
+        lose_packs(&world);
+        world.reopen();
+        world.vault.forget(&world.vault.snapshot_ids().unwrap()).unwrap();
+        let report = world.backup();
+        assert_eq!(report.counts.unchanged, 0, "{case}");
+        let check = world.vault.check(&CheckOptions::default()).unwrap();
+        assert_eq!(check.problems.count(), 0, "{case}");
+        let table = world.table(&report);
+        for number in 0..6 {
+            let path = format!("d{}/f{number}", number % 2);
+            assert!(world.content(&table[path.as_bytes()]) == noise(number, 3000), "{case}");
+        }
+    }
 }

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use drystone_store::spread::PlaceTroubles;
-use drystone_vault::{CheckOptions, CheckReport, Vault};
+use drystone_vault::{CheckOptions, CheckReport, PlaceTroubles, Vault};
 use serde_json::json;
 
 use crate::context::App;
@@ -74,9 +73,8 @@ impl Check {
 
 /// Returns true if a place gave something that is not what was stored there: what that is, warnings say.
 fn is_altered(vault: &Vault) -> bool {
-    let places = vault.spread().map(|spread| spread.troubles().places);
     let is_altered = |place: &PlaceTroubles| place.unsound.count + place.forged.count > 0;
-    places.unwrap_or_default().iter().any(is_altered)
+    vault.troubles().places.iter().any(is_altered)
 }
 
 /// The last line of a check that took so long.

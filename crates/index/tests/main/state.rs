@@ -263,3 +263,35 @@ fn damage_inside_reads_as_absence_and_is_gone_after_the_next_open() {
     writer.finish().unwrap();
     assert_eq!(pages(&state, 250).len(), 1);
 }
+
+#[test]
+fn a_state_whose_facts_cannot_be_read_is_begun_anew_at_once() {
+    let (_dir, path, state) = open();
+    for number in 0..400 {
+        state.set(&format!("fact {number}"), &[7; 100]).unwrap();
+    }
+    drop(state);
+    let checkpoint = rusqlite::Connection::open(&path).unwrap();
+    checkpoint
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
+    drop(checkpoint);
+    let sound = State::open_sound(&path, &["fact 0", "fact 399", "none"]).unwrap();
+    assert_eq!(sound.get("fact 0").unwrap(), Some(vec![7; 100]));
+    drop(sound);
+    let mut bytes = fs::read(&path).unwrap();
+    let length = bytes.len();
+    bytes[3 * 8192..length].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    let facts: Vec<String> = (0..400).map(|number| format!("fact {number}")).collect();
+    let facts: Vec<&str> = facts.iter().map(String::as_str).collect();
+    let state = State::open_sound(&path, &facts).unwrap();
+    assert!(facts.iter().all(|fact| state.get(fact).unwrap().is_none()));
+    state.set("fact 0", b"new").unwrap();
+    state.sync().unwrap();
+    drop(state);
+    assert_eq!(
+        State::open_sound(&path, &facts).unwrap().get("fact 0").unwrap(),
+        Some(b"new".to_vec())
+    );
+}

@@ -97,7 +97,7 @@ impl PlaceTroubles {
 }
 
 /// What was observed in this run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Troubles {
     /// By place, in the order of the options.
     pub places: Vec<PlaceTroubles>,

@@ -14,7 +14,6 @@ use drystone_format::id::object_hash;
 use drystone_format::keys::{Secrets, VerifyKey};
 use drystone_format::places::{PlaceEntry, PlaceMarks};
 use drystone_format::{PlaceId, RootId, random};
-use drystone_store::spread::Spread;
 use drystone_store::{Name, Prefix, Range, Spares, Store};
 
 use crate::context::{Context, Source};
@@ -96,11 +95,6 @@ impl Vault {
     /// The places that the vault is spread over; none if it lies whole at one place.
     pub fn places(&self) -> &[PlaceEntry] {
         &self.config().places
-    }
-
-    /// The spread over the places; `None` if the vault lies whole at one place.
-    pub fn spread(&self) -> Option<&Spread> {
-        self.place.as_spread()
     }
 
     /// Why each place of [`Vault::places`] is not there; `None` for those that are.

@@ -49,10 +49,10 @@ fn opening_with_a_warm_cache_costs_header_keys_and_one_listing() {
             "list keys"
         ]
     );
-    vault.index().unwrap();
+    vault.loss_epoch().unwrap();
     // No epoch of gc: the first page is the empty one.
     assert_eq!(shown(&store.take()), ["list epochs", "list packs", "list packs"]);
-    vault.index().unwrap();
+    vault.loss_epoch().unwrap();
     vault.reader().unwrap();
     assert_eq!(shown(&store.take()), [""; 0]);
 }
@@ -62,7 +62,7 @@ fn opening_with_a_cold_cache_reads_the_tail_of_each_pack_once() {
     let (fixture, store) = recorded();
     let vault = fixture.elsewhere().open(store.clone()).unwrap();
     store.take();
-    vault.index().unwrap();
+    vault.loss_epoch().unwrap();
     let calls = store.take();
     assert_eq!(shown(&calls), ["get packs", "list epochs", "list packs", "list packs"]);
     assert!(calls.iter().map(|call| call.bytes).sum::<u64>() <= 65 << 10);
@@ -125,7 +125,7 @@ fn a_small_file_costs_an_end_and_a_range_of_each_pack() {
 fn a_run_that_takes_in_nothing_registers_and_leaves() {
     let (fixture, store) = recorded();
     let vault = fixture.open(store.clone()).unwrap();
-    vault.index().unwrap();
+    vault.loss_epoch().unwrap();
     store.take();
     ingest(&vault).finish().unwrap();
     assert_eq!(
@@ -144,7 +144,7 @@ fn a_run_that_takes_in_nothing_registers_and_leaves() {
 fn gc_reads_trees_and_what_it_copies_and_lists_everything_else() {
     let (fixture, store) = recorded();
     let vault = fixture.open(store.clone()).unwrap();
-    vault.index().unwrap();
+    vault.loss_epoch().unwrap();
     store.take();
     // The first run puts a ledger, since there is none.
     vault.gc(&GcOptions::default()).unwrap();
@@ -152,7 +152,7 @@ fn gc_reads_trees_and_what_it_copies_and_lists_everything_else() {
     let puts: Vec<String> = puts.map(|call| call.name[..6].to_owned()).collect();
     assert_eq!(puts, ["writer", "ledger"]);
     let vault = fixture.open(store.clone()).unwrap();
-    vault.index().unwrap();
+    vault.loss_epoch().unwrap();
     store.take();
     vault.gc(&GcOptions::default()).unwrap();
     let calls = store.take();

@@ -15,7 +15,7 @@ use drystone_store::{Kind, Local, Memory, Name, Prefix, Store};
 use drystone_vault::{Error, GcOptions, Vault};
 
 use crate::support::root_of;
-use crate::support::{Fixture, add_key, back_up, check, content, files, lines, noise, runtime, scrub, walk};
+use crate::support::{Fixture, add_key, back_up, check, content, files, index_of, lines, noise, runtime, scrub, walk};
 
 /// A way to damage an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +132,7 @@ fn world() -> &'static World {
 }
 
 fn survey(vault: &Vault, snapshot: &RootId) -> Vec<File> {
-    let (reader, index) = (vault.reader().unwrap(), vault.index().unwrap());
+    let (reader, index) = (vault.reader().unwrap(), index_of(vault));
     let tree = vault.snapshot(snapshot).unwrap().tree;
     let locate = |parts: &mut dyn Iterator<Item = Part>| -> Vec<Location> {
         let ids = parts.filter_map(|part| match part {
@@ -169,7 +169,7 @@ impl World {
         let second = add_key(&vault, Role::Owner);
         let writer = add_key(&vault, Role::Writer);
         let first = back_up(&vault, &borrowed(a)).unwrap().0;
-        let packs = vault.index().unwrap().packs().unwrap();
+        let packs = index_of(&vault).packs();
         let pack = |kind: PackKind| {
             let has = |kind: PackKind| packs.iter().find(|pack| pack.kind & 0x7f == kind as u8);
             Name::pack(&has(kind).or(has(PackKind::Mixed)).unwrap().pack)
@@ -327,7 +327,7 @@ fn read_first(world: &World, name: &Name, damage: Damage) {
     if is_pack && damage.leaves() {
         assert!(found.contains(name.as_str()), "{damage:?} {name}: {found}");
     }
-    if is_pack && damage != Damage::Delete && vault.index().unwrap().pack(&pack_of(name)).unwrap().is_some() {
+    if is_pack && damage != Damage::Delete && index_of(&vault).has_pack(&pack_of(name)).is_some() {
         let found = check(&vault);
         let named = lines(&found.problems) + &lines(&found.harmless);
         assert!(named.contains(name.as_str()), "{damage:?} {name}: {named}");
@@ -371,7 +371,7 @@ fn rebuild_first(world: &World, name: &Name, damage: Damage) {
     let errors = world.read_all(&vault, name, damage);
     if let Kind::Pack(pack) = name.kind()
         && damage.leaves()
-        && vault.index().unwrap().pack(&pack).unwrap().is_none()
+        && index_of(&vault).has_pack(&pack).is_none()
     {
         assert!(lines(&report.problems).contains(name.as_str()), "{damage:?} {name}");
     }
@@ -570,7 +570,7 @@ fn a_run_of_the_index_while_it_is_in_use() {
         for damage in DAMAGES.into_iter().filter(|damage| *damage != Damage::Delete) {
             let (fixture, store) = (world.owner.copy(), Arc::new(world.store.clone()));
             let vault = fixture.open(store.clone()).unwrap();
-            vault.index().unwrap();
+            vault.loss_epoch().unwrap();
             damage_file(&fixture.cache.path().join(name), damage, b"something else");
             assert_whole(world, &vault, a, &format!("{damage:?} {name}"));
         }
@@ -613,7 +613,7 @@ fn what_one_run_finds_damaged_another_does_not_forget() {
     let vaults = [0, 1].map(|_| fixture.open(store.clone()).unwrap());
     vaults
         .iter()
-        .for_each(|vault| assert!(vault.index().unwrap().stats().unwrap().packs > 0));
+        .for_each(|vault| assert!(vault.stats().unwrap().chunks > 0));
     for (vault, name) in vaults.iter().zip([&world.data_pack, &world.meta_pack]) {
         let sound = world.store.contents()[name].clone();
         store.overwrite(name, Bytes::from(vec![0; sound.len()]));

@@ -17,6 +17,7 @@ mod cost;
 mod crash;
 mod damage;
 mod damage_bits;
+mod doors;
 mod edit;
 mod elsewhere_stress;
 mod endless;

@@ -392,7 +392,7 @@ fn an_open_vault_follows_a_new_key_epoch_and_takes_it_for_no_damage() {
     back_up(&vault, FILE).unwrap();
     let removed = add_key(&vault, Role::Member);
     let reading = removed.open(store.clone()).unwrap();
-    reading.index().unwrap();
+    reading.loss_epoch().unwrap();
     let old = secrets(&removed, &store);
     let other = fixture.open(store.clone()).unwrap();
     let id = slot_of(&other, |key| key.role == Role::Member);

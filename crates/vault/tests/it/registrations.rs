@@ -22,7 +22,7 @@ use crate::gc::{gc, names};
 use crate::spread_world::{URLS, World, repair, small_files, store_small};
 use crate::support::{
     ALONE, Fixture, Link, add_key, back_up, check, craft_presence, craft_root, files, ingest, lines, noise, root_of,
-    runtime, scrub, secrets, snapshot, stated,
+    scrub, secrets, snapshot, stated,
 };
 
 /// Gives every silent writer up.
@@ -61,10 +61,14 @@ fn a_place_and_a_writer_key_replace_no_root() {
     assert_eq!((report.snapshots, report.deleted_packs), (1, 0), "{report:?}");
     assert!(lines(&report.problems).contains(beside.as_str()));
     assert_eq!(packs(), before);
-    let verify = vault.spread().unwrap().verify_small(&Prefix::AllRoots);
-    let small = runtime().block_on(verify).unwrap();
-    assert_eq!(small.rotten.named, [name.to_string()], "told as damage at that place");
-    assert_eq!(small.unsound.named, [beside.to_string()]);
+    let report = scrub(&vault);
+    assert_eq!(report.rotten, 1);
+    assert!(lines(&report.problems).contains(beside.as_str()));
+    let told = &vault.troubles().places[0].unsound;
+    assert!(
+        told.named.contains(&name.to_string()),
+        "told as damage at that place: {told:?}"
+    );
     repair(&vault);
     assert_eq!(
         world.store(URLS[0]).contents()[&name],
@@ -134,7 +138,7 @@ fn one_place_that_takes_names_is_told_and_does_without() {
     let id = store_small(&vault, 1);
     let name = root_of(&*world.store(URLS[1]), &id);
     assert_eq!(world.store(URLS[0]).contents()[&name], b"x".as_slice());
-    let said = format!("{:?}", vault.spread().map(|spread| spread.troubles().places));
+    let said = format!("{:?}", vault.troubles().places);
     assert!(said.contains(name.as_str()), "{said}");
     assert_eq!(files(&vault, &id).unwrap(), small_files(1));
     // Where two of three do it, too few hold it.

@@ -217,7 +217,7 @@ impl Case<'_> {
         assert!(may_go || is_as_before(), "{case}: other bytes");
         let vault = self.open(&world, &fixture);
         let report = scrub(&vault);
-        let troubles = vault.spread().unwrap().troubles();
+        let troubles = vault.troubles();
         assert!(!is_noticed(&vault, &report), "{case}: {report:?} {troubles:?}");
         assert_whole(&vault);
         self.assert_readable(&vault, &case);
@@ -226,7 +226,7 @@ impl Case<'_> {
 
 /// Whether a scrub, the only thing that this run has done, found anything that is not as it should be.
 fn is_noticed(vault: &Vault, report: &ScrubReport) -> bool {
-    report.rotten > 0 || !vault.spread().unwrap().troubles().is_none()
+    report.rotten > 0 || !vault.troubles().is_none()
 }
 
 fn names(url: &str, prefix: Prefix) -> Vec<Name> {

@@ -1,14 +1,16 @@
 //! Forged shards: garbage with right tags, made by who has a writer's key and one place (or as many as may be lost). All
 //! that is stored is read right, the place is named, and repair mends it. With the cache and without.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use drystone_format::PackId;
 use drystone_format::keys::{Role, Secrets};
 use drystone_format::shard::{Maker, Shape, ShardKeys, open_shard, seal_shard};
-use drystone_store::spread::PlaceTroubles;
+use drystone_store::spread::{Access, Judge, PlaceTroubles, Spread, SpreadOptions, SpreadPlace};
 use drystone_store::{Kind, Memory, Name, Prefix, Range, ShardId, Store};
 use drystone_vault::{Grade, Vault};
 
@@ -43,7 +45,7 @@ impl Scene {
         let ids = ids.collect();
         let stolen = secrets(&writer, &world.store(urls[0]));
         assert_eq!(stolen.role(), Role::Writer);
-        drop(world.open(&owner, urls).unwrap().index().map(drop));
+        world.open(&owner, urls).unwrap().loss_epoch().unwrap();
         Self {
             world,
             urls,
@@ -125,7 +127,7 @@ impl Scene {
             let vault = open();
             let report = scrub(&vault);
             assert_eq!((report.rotten, lines(&report.problems)), (0, String::new()), "{what}");
-            let troubles = vault.spread().unwrap().troubles();
+            let troubles = vault.troubles();
             assert!(troubles.is_none(), "{what}: {troubles:?}");
             assert_whole(&vault);
             self.assert_readable(&vault, what);
@@ -135,7 +137,7 @@ impl Scene {
 
 /// Asserts that of the places these gave forged shards, and no other; all of them, or some.
 fn assert_forgers(vault: &Vault, liars: &[&str], what: &str, all: bool) {
-    let troubles = vault.spread().unwrap().troubles();
+    let troubles = vault.troubles();
     // What does not fit the length that is known of a pack is altered as far as a read can tell.
     let is_bad = |place: &PlaceTroubles| place.forged.count > 0 || (!all && place.unsound.count > 0);
     let forgers = troubles.places.iter().filter(|place| is_bad(place));
@@ -257,7 +259,7 @@ fn shards_of_other_packs_and_vaults_are_not_taken() {
         scene.assert_readable(&vault, "foreign");
         let report = scrub(&vault);
         assert_eq!((report.rotten, lines(&report.problems)), (1, String::new()));
-        assert!(vault.spread().unwrap().troubles().places[1].unsound.count > 0);
+        assert!(vault.troubles().places[1].unsound.count > 0);
         scrub_and_repair(&vault);
         let mended = store.contents()[name].clone();
         let mended = open_shard(&scene.keys(), id.pack, id.needed, id.number, &mended).unwrap();
@@ -372,6 +374,15 @@ fn a_place_with_two_faces_is_read_around() {
     }
 }
 
+/// Takes every small object for what it should be.
+struct Trusting;
+
+impl Judge for Trusting {
+    fn is_sound(&self, _: &Name, _: &[u8]) -> bool {
+        true
+    }
+}
+
 /// A pack that its own writer made wrong is damage of that pack: no place is blamed.
 #[test]
 fn nobody_is_blamed_for_what_a_writer_did() {
@@ -389,21 +400,28 @@ fn nobody_is_blamed_for_what_a_writer_did() {
         )],
     );
     let pack: PackId = wrong.id;
-    let spread = vault.spread().unwrap().clone();
+    let places = vault.places().iter().map(|place| SpreadPlace {
+        id: place.id,
+        access: Access::Present(scene.world.store(&place.url)),
+        weight: NonZeroU32::new(place.weight),
+        cold: false,
+        append_only: false,
+    });
+    let spread = Spread::new(SpreadOptions {
+        needed: 2,
+        total: 3,
+        places: places.collect(),
+        keys: scene.keys(),
+        judge: Arc::new(Trusting),
+        hedge_after: Duration::from_secs(2),
+        rest: Duration::from_secs(30),
+    });
     crate::support::runtime()
-        .block_on(spread.put(&Name::pack(&pack), wrong.bytes.into()))
+        .block_on(spread.unwrap().put(&Name::pack(&pack), wrong.bytes.into()))
         .unwrap();
     let vault = scene.open(&scene.owner.elsewhere());
     let report = scrub(&vault);
     assert_eq!(report.problems.count(), 1, "{}", lines(&report.problems));
-    assert!(
-        vault
-            .spread()
-            .unwrap()
-            .troubles()
-            .places
-            .iter()
-            .all(|place| place.unsound.count == 0)
-    );
+    assert!(vault.troubles().places.iter().all(|place| place.unsound.count == 0));
     scene.assert_readable(&vault, "beside a wrong pack");
 }

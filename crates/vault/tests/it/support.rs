@@ -24,6 +24,7 @@ use drystone_format::seal::{Compressed, PackKind, Suite};
 use drystone_format::slot::Slot;
 use drystone_format::snapshot::{Snapshot, Totals};
 use drystone_format::tree::{Entry, Kind, Marks, Time};
+use drystone_index::{Index, Options as IndexOptions};
 use drystone_store::{Kind as ObjectKind, Memory, Name, Prefix, Store};
 use drystone_vault::ledger::Known;
 use drystone_vault::{
@@ -455,4 +456,11 @@ pub(crate) fn stated(secrets: &Secrets, store: &Memory) -> Arc<Ledger> {
         }
     }
     known.view().stated
+}
+
+/// What lies where, as the local index says once it is brought up to date.
+pub(crate) fn index_of(vault: &Vault) -> Index {
+    vault.loss_epoch().unwrap();
+    let dir = vault.context().cache_dir.join(vault.id().to_string()).join("index");
+    Index::open(&dir, IndexOptions { memory_bytes: 8 << 20 }).unwrap()
 }

@@ -83,11 +83,8 @@ pub(crate) fn broken<T>(sentence: &'static str, what: impl ToString) -> Result<T
 /// What opening a vault and working on it told so far.
 fn heard(vault: &Vault) -> Vec<String> {
     let mut told: Vec<String> = vault.warnings().iter().chain(vault.notes()).cloned().collect();
-    if let Some(troubles) = vault
-        .spread()
-        .map(|spread| spread.troubles())
-        .filter(|troubles| !troubles.is_none())
-    {
+    let troubles = vault.troubles();
+    if !troubles.is_none() {
         told.push(format!("{troubles:?}"));
     }
     told

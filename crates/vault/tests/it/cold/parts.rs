@@ -12,7 +12,7 @@ use drystone_store::{Name, Op};
 use drystone_vault::Vault;
 
 use super::{Far, far, honest_pack, part_of, put_pack, put_root, root_with, small_pack};
-use crate::support::{add_key, back_up, check, files, lines, noise, scrub, secrets, snapshot};
+use crate::support::{add_key, back_up, check, files, index_of, lines, noise, scrub, secrets, snapshot};
 
 /// Packs of a vault: enough for parts to be looked for.
 const PACKS: u64 = 80;
@@ -76,7 +76,7 @@ impl Scene {
     fn cold(&self) -> (Vault, BTreeSet<String>) {
         let vault = self.far.open(&self.far.fixture.elsewhere());
         self.far.store.take();
-        vault.index().unwrap();
+        vault.loss_epoch().unwrap();
         let calls = self.far.store.take();
         let asked = calls
             .iter()
@@ -89,7 +89,7 @@ impl Scene {
 
     /// Every chunk is found, in the pack that holds it.
     fn assert_found(&self, vault: &Vault) {
-        let index = vault.index().unwrap();
+        let index = index_of(vault);
         for (pack, chunk) in self.packs.iter().zip(&self.chunks) {
             assert_eq!(index.get(chunk).unwrap().unwrap().pack, pack.id);
             assert!(vault.contains(chunk).unwrap());
@@ -120,7 +120,7 @@ fn packs_that_an_owner_lists_are_not_asked() {
     );
     let (near, far) = (near.unwrap(), vault);
     let sorted = |vault: &Vault| {
-        let mut packs = vault.index().unwrap().packs().unwrap();
+        let mut packs = index_of(vault).packs();
         packs.sort_unstable_by_key(|pack| pack.pack);
         packs
     };
@@ -166,7 +166,7 @@ fn a_writers_part_is_passed_over() {
     let mut expected = scene.names(scene.last());
     expected.extend(scene.names(std::slice::from_ref(&held)));
     assert_eq!(asked, expected);
-    let index = vault.index().unwrap();
+    let index = index_of(&vault);
     assert_eq!(index.get(&claimed).unwrap(), None);
     assert_eq!(index.get(&id).unwrap().unwrap().pack, held.id);
     assert_eq!(&vault.reader().unwrap().chunk(&id).unwrap()[..], mine);
@@ -255,7 +255,7 @@ fn roots_that_are_damaged_gone_or_hidden_cost_the_same() {
     let mut expected = scene.names(scene.last());
     expected.extend(scene.names(&scene.packs[..2 * EACH]));
     assert_eq!(asked, expected);
-    let index = vault.index().unwrap();
+    let index = index_of(&vault);
     assert!(scene.chunks.iter().all(|chunk| index.get(chunk).unwrap().is_some()));
 }
 
@@ -269,7 +269,7 @@ fn packs_that_are_gone_or_cut_short_are_not_there_whatever_a_part_says() {
     objects.overwrite(&names[1], bytes.slice(..bytes.len() - 1));
     let (vault, asked) = scene.cold();
     assert!(asked.contains(names[1].as_str()) && !asked.contains(names[0].as_str()));
-    let index = vault.index().unwrap();
+    let index = index_of(&vault);
     assert_eq!(index.get(&scene.chunks[0]).unwrap(), None);
     assert_eq!(index.get(&scene.chunks[1]).unwrap(), None);
     assert!(lines(&check(&vault).harmless).contains(names[1].as_str()));
@@ -288,7 +288,7 @@ fn no_more_roots_are_read_than_packs_are_unknown() {
     }
     let vault = scene.far.open(&scene.far.fixture.elsewhere());
     scene.far.store.take();
-    vault.index().unwrap();
+    vault.loss_epoch().unwrap();
     let calls = scene.far.store.take();
     let count = |of: &str| {
         calls
@@ -305,7 +305,7 @@ fn no_more_roots_are_read_than_packs_are_unknown() {
 fn few_new_packs_are_asked_and_many_are_taken_from_the_roots_that_are_new() {
     let mut scene = scene();
     let machine = scene.far.fixture.elsewhere();
-    scene.far.open(&machine).index().unwrap();
+    scene.far.open(&machine).loss_epoch().unwrap();
     let more: Vec<(SealedPack, ChunkId)> = (PACKS..PACKS + 70)
         .map(|seed| honest_pack(&scene.vault, &scene.owner, seed))
         .collect();
@@ -315,7 +315,7 @@ fn few_new_packs_are_asked_and_many_are_taken_from_the_roots_that_are_new() {
     scene.publish(&owner, [99; 16], Some(&part));
     let vault = scene.far.open(&machine);
     scene.far.store.take();
-    vault.index().unwrap();
+    vault.loss_epoch().unwrap();
     let calls = scene.far.store.take();
     let gets: Vec<&str> = calls
         .iter()
@@ -337,7 +337,7 @@ fn a_lost_index_is_made_anew_from_the_same_roots_and_repair_asks_every_pack() {
     let scene = scene();
     let machine = scene.far.fixture.elsewhere();
     let vault = scene.far.open(&machine);
-    vault.index().unwrap();
+    vault.loss_epoch().unwrap();
     drop(vault);
     let local = machine.cache.path().join(scene.vault.id().to_string());
     std::fs::remove_dir_all(local.join("index")).unwrap();
@@ -363,18 +363,11 @@ fn a_snapshot_is_read_whose_packs_were_never_asked() {
     let ids: Vec<_> = (1..=66).map(store).collect();
     let vault = far.open(&far.fixture.elsewhere());
     far.store.take();
-    vault.index().unwrap();
+    vault.loss_epoch().unwrap();
     assert_eq!(far.gets("packs/"), 0);
     for (seed, id) in (1..).zip(&ids) {
         assert_eq!(files(&vault, id).unwrap(), [("file".to_owned(), noise(seed, 3_000))]);
     }
-    let packs: BTreeSet<PackId> = vault
-        .index()
-        .unwrap()
-        .packs()
-        .unwrap()
-        .iter()
-        .map(|pack| pack.pack)
-        .collect();
+    let packs: BTreeSet<PackId> = index_of(&vault).packs().iter().map(|pack| pack.pack).collect();
     assert_eq!(packs.len(), ids.len());
 }

@@ -189,7 +189,7 @@ fn a_gc_with_nothing_new_writes_nothing_and_reads_no_run() {
     assert_eq!((of_index(Op::Put), of_index(Op::Get), of_index(Op::Delete)), (0, 0, 0));
     // Another machine reads which packs they list, once.
     let machine = far.fixture.elsewhere();
-    far.open(&machine).index().unwrap();
+    far.open(&machine).loss_epoch().unwrap();
     far.store.take();
     gc(&far.open(&machine));
     assert_eq!(far.gets("index/"), 2);
