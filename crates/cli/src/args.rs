@@ -1,4 +1,4 @@
-//! The command line: what every command takes, and the list of commands. Each command's own arguments are in its file.
+//! What every command takes, and how arguments are written that several commands take. Each command's own are in its file.
 //!
 //! - No defaults here: what is not given is `None`, and `config.rs` decides.
 
@@ -6,36 +6,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use drystone_format::tree::Time;
 
-use crate::exit::CODES;
-use crate::manual::{CONFIGURATION, ENVIRONMENT};
-use crate::verbs;
-
-/// Greatest width of help texts, and their width where there is no terminal, columns: longer lines are hard to read.
-const HELP_MAX_COLUMNS: usize = 100;
+use crate::exit::Failure;
+use crate::shown::shown;
 
 /// Most threads that can be asked for; more than any machine has use for.
 const THREADS_MAX: u16 = 256;
-
-const EXAMPLES: &str = "\
-Examples:
-  drystone backup ~/Documents                 makes a vault, the first time
-  drystone snapshots                          what was backed up
-  drystone restore latest --target /tmp/back  bring it back
-  drystone check                              is everything there?";
-
-/// The whole command line.
-#[derive(Debug, Parser)]
-#[command(name = "drystone", version, about = "Backups into an encrypted, deduplicating vault", max_term_width = HELP_MAX_COLUMNS)]
-#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}\n\n{CONFIGURATION}\n\n{CODES}"), disable_help_subcommand = true)]
-pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) global: Global,
-    #[command(subcommand)]
-    pub(crate) verb: Verb,
-}
 
 /// What every command takes.
 #[derive(Debug, Clone, Default, Args)]
@@ -92,61 +70,6 @@ pub(crate) enum ProgressForm {
     None,
 }
 
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
-    /// Create a vault
-    Init(verbs::init::Init),
-    /// Back up directories and files
-    Backup(verbs::backup::Backup),
-    /// List snapshots
-    Snapshots(verbs::snapshots::Snapshots),
-    /// List a directory of a snapshot
-    Ls(verbs::ls::Ls),
-    /// Find files in snapshots by name, size or age
-    Find(verbs::find::Find),
-    /// Compare two snapshots, or two directories in them
-    Diff(verbs::diff::Diff),
-    /// Write one file of a snapshot to standard output
-    Cat(verbs::cat::Cat),
-    /// Write a tree as tar to standard output
-    Dump(verbs::dump::Dump),
-    /// Bring files back
-    Restore(verbs::restore::Restore),
-    /// Copy snapshots into another vault
-    Copy(verbs::copy::Copy),
-    /// Restore a sample into a scratch directory for real, and compare it
-    Drill(verbs::drill::Drill),
-    /// Drop snapshots, by name or by rules of what to keep
-    Forget(verbs::forget::Forget),
-    /// Delete what no snapshot needs
-    Gc(verbs::gc::Gc),
-    /// Verify structure, and that every pack is there
-    Check(verbs::check::Check),
-    /// Read the stored bytes and verify every hash
-    Scrub(verbs::scrub::Scrub),
-    /// Restore redundancy, and rebuild what can be rebuilt
-    Repair(verbs::repair::Repair),
-    /// Say on one page what is wrong, and which command mends it
-    Doctor(verbs::doctor::Doctor),
-    /// Add, list, remove and replace the places where the vault lies
-    Place(verbs::place::Place),
-    /// Show and change what every program must know of the vault
-    Vault(verbs::vault::Vault),
-    /// Show sizes and counts
-    Stats(verbs::stats::Stats),
-    /// Add, list and remove what opens the vault
-    Key(verbs::key::Key),
-    /// Free the space of duplicates on Btrfs and XFS, in place
-    Dedup(verbs::dedup::Dedup),
-    /// Print completions for a shell
-    Completions(verbs::completions::Completions),
-    /// Print the manual, or write its pages into a directory
-    Man(verbs::man::Man),
-    /// Show what a command does, and its options
-    Help(verbs::help::Help),
-}
-
 fn seconds(text: &str) -> Result<Duration, String> {
     let value: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     if !(0.01..=86_400.0).contains(&value) {
@@ -166,7 +89,7 @@ pub(crate) struct Spot {
 
 impl Spot {
     /// Reads `SNAPSHOT[:PATH]`; paths may hold any bytes, also colons.
-    pub(crate) fn parse(text: &OsString) -> Result<Self, crate::exit::Failure> {
+    pub(crate) fn parse(text: &OsString) -> Result<Self, Failure> {
         use std::os::unix::ffi::OsStrExt;
         let mut halves = text.as_bytes().splitn(2, |byte| *byte == b':');
         let (snapshot, path) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
@@ -175,11 +98,10 @@ impl Spot {
                 snapshot: snapshot.to_owned(),
                 path: path.to_vec(),
             }),
-            _ => Err(crate::exit::Failure::usage(format!(
-                "`{}` names no snapshot",
-                crate::output::shown(text.as_bytes())
-            ))
-            .next("SNAPSHOT[:PATH], where SNAPSHOT is `latest` or an id of `drystone snapshots`")),
+            _ => Err(
+                Failure::usage(format!("`{}` names no snapshot", shown(text.as_bytes())))
+                    .next("SNAPSHOT[:PATH], where SNAPSHOT is `latest` or an id of `drystone snapshots`"),
+            ),
         }
     }
 }
@@ -339,14 +261,7 @@ pub(crate) fn time(text: &str, now: Time) -> Result<Time, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
-    }
 
     #[test]
     fn sizes_are_read() {

@@ -14,7 +14,8 @@ use rustix::fs::{Access, access, statvfs};
 
 use crate::config::process_environment;
 use crate::exit::{Failure, Result};
-use crate::output::{Output, shown_path};
+use crate::output::Output;
+use crate::shown::shown_path;
 
 /// Free space below which a cache is not begun, bytes: the index of a small vault, and the file cache of a home.
 const ROOM_BYTES: u64 = 16 << 20;

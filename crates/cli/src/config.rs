@@ -19,8 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{Global, ProgressForm};
 use crate::exit::{Failure, Result};
-use crate::output::shown_path;
-use crate::reach::Named;
+use crate::shown::shown_path;
 
 /// Name of the program in its own directories.
 const OWN: &str = "drystone";
@@ -136,6 +135,31 @@ pub(crate) struct Target {
     pub(crate) key_file: Option<PathBuf>,
     /// As `--passphrase-file`.
     pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// Who named the place of the vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// Nobody: it is the built-in one, the only one at which a vault is made without being asked for.
+    Nowhere,
+    /// A flag.
+    ByFlag,
+    /// The environment.
+    ByVariable,
+    /// A profile.
+    ByProfile,
+}
+
+impl Named {
+    /// Where it stands, as somebody looks for it who wants to change it.
+    pub(crate) fn origin(self) -> &'static str {
+        match self {
+            Self::Nowhere => "the built-in place",
+            Self::ByFlag => "--vault",
+            Self::ByVariable => "DRYSTONE_VAULT",
+            Self::ByProfile => "the profile in the configuration file",
+        }
+    }
 }
 
 /// Something that may open the vault.
@@ -304,7 +328,7 @@ impl Settings {
 /// directory.
 fn refuse_words(text: &str, profiles: &BTreeMap<String, Profile>, known_dir: &Path) -> Result<()> {
     let known = Known::in_dir(known_dir);
-    let was_place = |part: &str| !matches!(known.at(&crate::reach::absolute(part)), Ok(None));
+    let was_place = |part: &str| !matches!(known.at(&crate::address::absolute(part)), Ok(None));
     let is_path = |part: &str| part.contains(['/', ':']) || Path::new(part).exists() || was_place(part);
     let is_word = |part: &&str| !part.is_empty() && !is_path(part);
     if Path::new(text).exists() {
@@ -313,7 +337,7 @@ fn refuse_words(text: &str, profiles: &BTreeMap<String, Profile>, known_dir: &Pa
     let Some(word) = text.split(',').map(str::trim).find(is_word) else {
         return Ok(());
     };
-    let shown = crate::output::shown(word.as_bytes());
+    let shown = crate::shown::shown(word.as_bytes());
     let known: Vec<String> = profiles.keys().map(|name| format!("`{name}`")).collect();
     let known = if known.is_empty() {
         "there are none".to_owned()
@@ -430,7 +454,7 @@ impl Profile {
             *path = base.join(&*path);
         }
         if let Some(vault) = &mut self.vault {
-            *vault = crate::reach::anchored(vault, base);
+            *vault = crate::address::anchored(vault, base);
         }
     }
 }

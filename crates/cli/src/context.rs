@@ -17,8 +17,9 @@ use signal_hook::iterator::Signals;
 use crate::cache_dir::CacheDirs;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::{Output, counted, local_offset, shown, with_exit};
+use crate::output::{Output, counted, local_offset, with_exit};
 use crate::runtime::Runtime;
+use crate::shown::shown;
 
 /// What a verb runs with.
 pub(crate) struct App {

@@ -4,7 +4,8 @@ use drystone_format::recipe::Recipe;
 use drystone_format::tree::{Entry, Kind, Marks};
 use serde_json::{Value, json};
 
-use crate::output::{local_time, put_bytes, shown, size, utc_time};
+use crate::output::{local_time, put_bytes, size, utc_time};
+use crate::shown::shown;
 
 /// The word of an entry's kind in JSON, and of `find --type`.
 pub(crate) fn kind_word(kind: &Kind) -> &'static str {

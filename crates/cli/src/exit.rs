@@ -116,7 +116,7 @@ impl Failure {
     pub(crate) fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
         Self::new(
             Exit::Error,
-            format!("{}: {doing}: {error}", crate::output::shown_path(path)),
+            format!("{}: {doing}: {error}", crate::shown::shown_path(path)),
         )
     }
 

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::config::{KeySource, Passphrase, Settings, own_variables};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::shown_path;
+use crate::shown::shown_path;
 
 /// Longest passphrase or key file read, bytes; more is not one.
 const SECRET_MAX_BYTES: u64 = 64 << 10;

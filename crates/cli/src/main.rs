@@ -2,8 +2,10 @@
 //!
 //! - Only `config.rs` reads the environment, only `exit.rs` knows exit codes, only `output.rs` prints.
 
+mod address;
 mod args;
 mod cache_dir;
+mod command;
 mod config;
 mod context;
 mod entries;
@@ -14,18 +16,18 @@ mod open;
 mod output;
 mod own;
 mod progress;
-mod reach;
 mod runtime;
+mod shown;
 mod terminal;
 mod usage;
 mod verbs;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::args::Cli;
+use crate::command::Cli;
 use crate::config::{Settings, command_line, process_environment};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
     let line = command_line();
     let cli = match Cli::try_parse_from(&line) {
         Ok(cli) => cli,
-        Err(error) => return usage::refuse(&error, &line).into(),
+        Err(error) => return usage::refuse(&error, &line, &Cli::command()).into(),
     };
     let form = if cli.global.json { Form::Json } else { Form::Text };
     let out = Output {
@@ -75,13 +77,13 @@ fn raise_open_files() {
 
 fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
     // What needs neither vault nor configuration works where both are broken.
-    let cli = match verbs::run_alone(cli, out)? {
+    let cli = match command::run_alone(cli, out)? {
         Ok(exit) => return Ok(exit),
         Err(cli) => cli,
     };
     let settings = Settings::load(&cli.global, &process_environment)?;
     let app = App::start(settings, out)?;
-    let exit = verbs::run(&cli.verb, &app);
+    let exit = command::run(&cli.verb, &app);
     // Also after a failure: a place that is away may be why.
     let finished = app.finish(*exit.as_ref().unwrap_or(&Exit::Error));
     exit.map(|_| finished).map_err(|failure| app.reason(failure))

@@ -20,18 +20,20 @@ use drystone_vault::{
     vault_line,
 };
 
-use crate::config::{KeySource, Settings};
+use crate::address::{absolute, named};
+use crate::config::{KeySource, Named, Settings};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::keyfile::{
     Given, KEY_FILE_ENDING, append_line, kept_file, kept_key, name_given, name_vault, public_key, read_passphrase,
     read_secret, sync_dir, write_new_key,
 };
-use crate::output::{counted, shown, shown_path};
-use crate::reach::{self, Named};
+use crate::output::counted;
+use crate::shown::{shown, shown_path};
 use crate::terminal;
 
 mod chosen;
+pub(crate) mod places;
 
 pub(crate) use chosen::{Chosen, choose, resolve};
 
@@ -45,8 +47,8 @@ pub(crate) fn open(app: &App) -> Result<Vault> {
 
 /// Opens the vault that these settings name.
 pub(crate) fn open_with(app: &App, settings: &Settings) -> Result<Vault> {
-    let reach = reach::reach(app, settings).map_err(|error| missing_or(settings, error.into()))?;
-    let Some(store) = reach::first(&reach, app)?.cloned() else {
+    let reach = places::reach(app, settings).map_err(|error| missing_or(settings, error.into()))?;
+    let Some(store) = places::first(&reach, app)?.cloned() else {
         let place = settings.vault.clone();
         return Err(missing_or(settings, drystone_vault::Error::NoVault { place }.into()));
     };
@@ -68,7 +70,7 @@ fn refuse_emptied(settings: &Settings) -> Result<()> {
         return Ok(());
     }
     let known = Known::in_dir(&settings.known_dir);
-    for place in reach::named(&settings.vault) {
+    for place in named(&settings.vault) {
         if let Some(known) = known.at(&place)? {
             return Err(drystone_vault::Error::Emptied { place, known }.into());
         }
@@ -119,7 +121,7 @@ fn open_asking(
     for tries_left in (0..TYPED_TRIES).rev() {
         let again = match reach.take() {
             Some(reach) => reach,
-            None => reach::reach(app, settings)?,
+            None => places::reach(app, settings)?,
         };
         match Vault::open(again, context.clone(), &given.with) {
             Ok(vault) => return Ok((vault, given)),
@@ -152,12 +154,12 @@ fn wrong_key(error: drystone_vault::Error, given: &Given) -> Failure {
 /// Opens the vault; makes it if nobody named a place and none was ever seen at the built-in one.
 pub(crate) fn open_or_create(app: &App) -> Result<(Vault, Option<Created>)> {
     let settings = &app.settings;
-    let reach = match reach::reach(app, settings) {
+    let reach = match places::reach(app, settings) {
         Err(drystone_store::Error::NoPlace { .. }) => None,
         reach => Some(reach?),
     };
     if let Some(reach) = reach
-        && let Some(store) = reach::first(&reach, app)?.cloned()
+        && let Some(store) = places::first(&reach, app)?.cloned()
     {
         return Ok((open_in(app, settings, reach, &store)?, None));
     }
@@ -232,13 +234,13 @@ pub(crate) struct Created {
 /// Makes a vault at the place that is meant.
 pub(crate) fn create(app: &App, options: &NewVault) -> Result<(Vault, Created)> {
     let urls = match options.places.as_slice() {
-        [] => reach::named(&app.settings.vault),
-        places => places.iter().map(|place| reach::absolute(place)).collect(),
+        [] => named(&app.settings.vault),
+        places => places.iter().map(|place| absolute(place)).collect(),
     };
-    let _unless_used = reach::Fresh::of(&urls);
+    let _unless_used = places::Fresh::of(&urls);
     let stores = urls
         .iter()
-        .map(|url| reach::create(app, url))
+        .map(|url| places::create(app, url))
         .collect::<Result<Vec<_>>>()?;
     for store in &stores {
         if Vault::exists(store, &app.context)? {

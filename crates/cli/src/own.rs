@@ -7,15 +7,15 @@ use drystone_backup::OwnDirs;
 use drystone_format::VaultId;
 use drystone_vault::Vault;
 
+use crate::address;
 use crate::context::App;
 use crate::exit::{Failure, Result};
-use crate::output::shown_path;
-use crate::reach;
+use crate::shown::shown_path;
 
 /// The directories of the vault at all of its places, and of everything that is cached.
 pub(crate) fn own_dirs(app: &App, vault: &Vault) -> OwnDirs {
     let places = vault.places().iter().map(|place| place.url.clone());
-    let named = reach::named(&app.settings.vault).into_iter();
+    let named = address::named(&app.settings.vault).into_iter();
     let places = places.chain(named).chain([vault.place().to_owned()]);
     let caches = fs::read_dir(&app.settings.cache_dir).into_iter().flatten().flatten();
     // Not the whole directory, which may be one that holds other things.

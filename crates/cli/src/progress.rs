@@ -16,7 +16,8 @@ use serde_json::json;
 
 use crate::args::ProgressForm;
 use crate::context::App;
-use crate::output::{count, counted, draw_line, duration, object, put_bytes, shown, size, wipe_line};
+use crate::output::{count, counted, draw_line, duration, object, put_bytes, size, wipe_line};
+use crate::shown::shown;
 use crate::terminal;
 
 /// Time between two drawings on a terminal.

@@ -6,12 +6,12 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
+use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser};
 
-use crate::args::Cli;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Form, Output, shown};
+use crate::output::{Form, Output};
+use crate::shown::{shown, tamed};
 
 /// Words that restic, borg and others have for commands, and what to run instead.
 const OTHER_WORDS: [(&[&str], &str); 16] = [
@@ -54,23 +54,23 @@ const OTHER_WORDS: [(&[&str], &str); 16] = [
     ),
 ];
 
-/// Says what is wrong with the command line, and returns the code to end with. Help and version are asked for, and end with 0.
-pub(crate) fn refuse(error: &clap::Error, line: &[OsString]) -> Exit {
+/// Says what is wrong with the command line of `program`, and returns the code to end with. Help and version are asked for, and end with 0.
+pub(crate) fn refuse(error: &clap::Error, line: &[OsString], program: &Command) -> Exit {
     if !error.use_stderr() {
         return print(error, Exit::Done);
     }
     let form = if wants_json(line) { Form::Json } else { Form::Text };
     let out = Output { form, quiet: false };
-    if let Some(failure) = better(error, line) {
+    if let Some(failure) = better(error, line, program) {
         out.failure(&failure);
         return failure.exit;
     }
     if form == Form::Json {
-        out.failure(&failure(error, line));
+        out.failure(&failure(error, line, program));
         return Exit::Usage;
     }
     // What it quotes of the command line may be the name of a file that somebody else made.
-    match output::tamed(&error.render().to_string()) {
+    match tamed(&error.render().to_string()) {
         Some(tame) => {
             out.say(tame.trim_end());
             Exit::Usage
@@ -92,9 +92,9 @@ fn wants_json(line: &[OsString]) -> bool {
 }
 
 /// What can be said better than the parser does.
-fn better(error: &clap::Error, line: &[OsString]) -> Option<Failure> {
+fn better(error: &clap::Error, line: &[OsString], program: &Command) -> Option<Failure> {
     match error.kind() {
-        ErrorKind::InvalidUtf8 => Some(not_text(line)),
+        ErrorKind::InvalidUtf8 => Some(not_text(line, program)),
         ErrorKind::InvalidSubcommand => {
             let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
                 return None;
@@ -110,14 +110,14 @@ fn better(error: &clap::Error, line: &[OsString]) -> Option<Failure> {
 }
 
 /// Names the arguments that must be text and are not.
-fn not_text(line: &[OsString]) -> Failure {
+fn not_text(line: &[OsString], program: &Command) -> Failure {
     let is_odd = |part: &&OsString| part.to_str().is_none();
     let text = |part: &OsString| OsString::from(part.to_string_lossy().into_owned());
     let refused = line.iter().filter(is_odd).filter(|odd| {
         let alone = line
             .iter()
             .map(|part| if part == *odd { part.clone() } else { text(part) });
-        matches!(Cli::try_parse_from(alone), Err(error) if error.kind() == ErrorKind::InvalidUtf8)
+        matches!(program.clone().try_get_matches_from(alone), Err(error) if error.kind() == ErrorKind::InvalidUtf8)
     });
     let names: Vec<String> = refused.map(|part| format!("`{}`", shown(part.as_bytes()))).collect();
     Failure::usage(format!("not UTF-8, and must be here: {}", names.join(", ")))
@@ -125,13 +125,13 @@ fn not_text(line: &[OsString]) -> Failure {
 }
 
 /// What the parser says, as an object of ours: the sentence, and the tip or the help to look at.
-fn failure(error: &clap::Error, line: &[OsString]) -> Failure {
+fn failure(error: &clap::Error, line: &[OsString], program: &Command) -> Failure {
     let text = error.render().to_string();
     let mut parts = text.split("\n\n").map(one_line);
     let message = parts.next().unwrap_or_default();
     let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
     let tip = parts.find_map(|part| part.strip_prefix("tip: ").map(str::to_owned));
-    Failure::usage(message).next(tip.unwrap_or_else(|| format!("drystone help{}", verb(error, line))))
+    Failure::usage(message).next(tip.unwrap_or_else(|| format!("drystone help{}", verb(error, line, program))))
 }
 
 fn one_line(text: &str) -> String {
@@ -139,10 +139,10 @@ fn one_line(text: &str) -> String {
 }
 
 /// The command that the usage is of, each word after a space; empty for the program itself.
-fn verb(error: &clap::Error, line: &[OsString]) -> String {
+fn verb(error: &clap::Error, line: &[OsString], program: &Command) -> String {
     let usage = match error.get(ContextKind::Usage) {
         Some(ContextValue::StyledStr(usage)) => usage.to_string(),
-        _ => return typed_verb(line),
+        _ => return typed_verb(line, program),
     };
     let words = usage.split_whitespace().skip_while(|word| *word != "drystone").skip(1);
     let is_word =
@@ -151,9 +151,8 @@ fn verb(error: &clap::Error, line: &[OsString]) -> String {
 }
 
 /// The words on the command line that are commands, each after a space.
-fn typed_verb(line: &[OsString]) -> String {
-    let program = Cli::command();
-    let (mut command, mut verb) = (&program, String::new());
+fn typed_verb(line: &[OsString], program: &Command) -> String {
+    let (mut command, mut verb) = (program, String::new());
     for word in line.iter().skip(1).filter_map(|part| part.to_str()) {
         if let Some(inner) = command.find_subcommand(word) {
             command = inner;
@@ -164,20 +163,19 @@ fn typed_verb(line: &[OsString]) -> String {
 }
 
 /// The help of the command that `words` name.
-pub(crate) fn help(words: &[String]) -> Result<String, Failure> {
-    refuse_unknown(words)?;
+pub(crate) fn help(words: &[String], program: &Command) -> Result<String, Failure> {
+    refuse_unknown(words, program)?;
     let line = ["drystone"].into_iter().chain(words.iter().map(String::as_str));
-    match Cli::try_parse_from(line.chain(["--help"])) {
+    match program.clone().try_get_matches_from(line.chain(["--help"])) {
         Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(error.render().to_string()),
-        Err(error) => Err(failure(&error, &[])),
+        Err(error) => Err(failure(&error, &[], program)),
         Ok(_) => Err(Failure::usage("there is no help for this").next("drystone --help")),
     }
 }
 
 /// Refuses what is no command.
-fn refuse_unknown(words: &[String]) -> Result<(), Failure> {
-    let program = Cli::command();
-    let (mut command, mut name) = (&program, "drystone".to_owned());
+fn refuse_unknown(words: &[String], program: &Command) -> Result<(), Failure> {
+    let (mut command, mut name) = (program, "drystone".to_owned());
     for word in words {
         command = command.find_subcommand(word).ok_or_else(|| {
             let what = format!("{name} has no command `{}`", shown(word.as_bytes()));
@@ -190,11 +188,14 @@ fn refuse_unknown(words: &[String]) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory, Parser};
+
     use super::*;
+    use crate::command::Cli;
 
     fn refused(line: &[&str]) -> Failure {
         let line: Vec<OsString> = [&["drystone"], line].concat().into_iter().map(OsString::from).collect();
-        failure(&Cli::try_parse_from(&line).unwrap_err(), &line)
+        failure(&Cli::try_parse_from(&line).unwrap_err(), &line, &Cli::command())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The commands, one file each, and which runs for which verb.
+//! The commands, one file each.
 
 pub(crate) mod backup;
 pub(crate) mod cat;
@@ -25,49 +25,3 @@ pub(crate) mod scrub;
 pub(crate) mod snapshots;
 pub(crate) mod stats;
 pub(crate) mod vault;
-
-use crate::args::{Cli, Verb};
-use crate::context::App;
-use crate::exit::{Exit, Result};
-use crate::output::Output;
-
-/// Runs a verb that needs neither configuration nor vault; gives the others back.
-pub(crate) fn run_alone(cli: Cli, out: Output) -> Result<Result<Exit, Cli>> {
-    match &cli.verb {
-        Verb::Completions(verb) => verb.run(out).map(Ok),
-        Verb::Man(verb) => verb.run(out).map(Ok),
-        Verb::Help(verb) => verb.run(out).map(Ok),
-        _ => Ok(Err(cli)),
-    }
-}
-
-/// Runs a verb.
-pub(crate) fn run(verb: &Verb, app: &App) -> Result<Exit> {
-    match verb {
-        Verb::Init(verb) => verb.run(app),
-        Verb::Backup(verb) => verb.run(app),
-        Verb::Snapshots(verb) => verb.run(app),
-        Verb::Ls(verb) => verb.run(app),
-        Verb::Find(verb) => verb.run(app),
-        Verb::Diff(verb) => verb.run(app),
-        Verb::Cat(verb) => verb.run(app),
-        Verb::Dump(verb) => verb.run(app),
-        Verb::Restore(verb) => verb.run(app),
-        Verb::Copy(verb) => verb.run(app),
-        Verb::Drill(verb) => verb.run(app),
-        Verb::Forget(verb) => verb.run(app),
-        Verb::Gc(verb) => verb.run(app),
-        Verb::Check(verb) => verb.run(app),
-        Verb::Scrub(verb) => verb.run(app),
-        Verb::Repair(verb) => verb.run(app),
-        Verb::Doctor(verb) => verb.run(app),
-        Verb::Place(verb) => verb.run(app),
-        Verb::Vault(verb) => verb.run(app),
-        Verb::Stats(verb) => verb.run(app),
-        Verb::Dedup(verb) => verb.run(app),
-        Verb::Key(verb) => verb.run(app),
-        Verb::Completions(verb) => verb.run(app.out),
-        Verb::Man(verb) => verb.run(app.out),
-        Verb::Help(verb) => verb.run(app.out),
-    }
-}

@@ -11,7 +11,8 @@ use drystone_vault::{Progress, Reader, Resolved, Vault};
 use crate::args::Spot;
 use crate::context::App;
 use crate::exit::Result;
-use crate::output::{local_time, shown};
+use crate::output::local_time;
+use crate::shown::shown;
 
 /// What `SNAPSHOT[:PATH]` means, ready to be read.
 pub(crate) struct Chosen {

@@ -21,9 +21,10 @@ use crate::args::word;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, duration, path_object, problem_list, shown, shown_path, size, some_of};
+use crate::output::{counted, duration, path_object, problem_list, size, some_of};
 use crate::own::own_dirs;
 use crate::progress::Shown;
+use crate::shown::{shown, shown_path};
 use crate::verbs::init;
 use input::{Producer, StandardInput};
 

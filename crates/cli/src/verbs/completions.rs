@@ -1,10 +1,9 @@
 //! `completions`: what a shell needs to complete command lines.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 use serde_json::json;
 
-use crate::args::Cli;
 use crate::exit::{Exit, Result};
 use crate::output::Output;
 
@@ -24,10 +23,10 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// Runs the command.
-    pub(crate) fn run(&self, out: Output) -> Result<Exit> {
+    /// Runs the command; `command` is the whole command line.
+    pub(crate) fn run(&self, mut command: Command, out: Output) -> Result<Exit> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "drystone", &mut script);
+        clap_complete::generate(self.shell, &mut command, "drystone", &mut script);
         let script = String::from_utf8_lossy(&script);
         let fields = json!({ "shell": self.shell.to_string(), "script": script });
         out.result("completions", fields, script.trim_end())?;

@@ -12,7 +12,8 @@ use crate::context::App;
 use crate::entries::{file_size, kind_word};
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{count, problem_list, put_bytes, shown, with_exit};
+use crate::output::{count, problem_list, put_bytes, with_exit};
+use crate::shown::shown;
 
 const EXAMPLES: &str = "\
   + added          M other content    m other owner, mode, time or xattrs

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, object, shown};
+use crate::output::{counted, object};
 use crate::progress::Shown;
+use crate::shown::shown;
 use crate::verbs::drill;
 
 const ABOUT: &str = "\

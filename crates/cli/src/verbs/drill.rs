@@ -17,9 +17,10 @@ use serde_json::{Value, json};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{count, counted, duration, problem_list, put_bytes, shown, shown_path, size, utc_time};
+use crate::output::{count, counted, duration, problem_list, put_bytes, size, utc_time};
 use crate::own::refuse_own;
 use crate::progress::Shown;
+use crate::shown::{shown, shown_path};
 use crate::verbs::scrub::share;
 
 const EXAMPLES: &str = "\

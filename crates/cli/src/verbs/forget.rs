@@ -15,7 +15,8 @@ use crate::args::{age, many, word};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, local_time, problem_list, shown};
+use crate::output::{counted, local_time, problem_list};
+use crate::shown::shown;
 use crate::verbs::snapshots::{Filter, Met, fields, shown_paths};
 
 const EXAMPLES: &str = "\

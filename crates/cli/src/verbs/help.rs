@@ -1,6 +1,6 @@
 //! `help`: what a command does, as `--help` says it.
 
-use clap::Args;
+use clap::{Args, Command};
 use serde_json::json;
 
 use crate::exit::{Exit, Result};
@@ -23,9 +23,9 @@ pub(crate) struct Help {
 }
 
 impl Help {
-    /// Runs the command.
-    pub(crate) fn run(&self, out: Output) -> Result<Exit> {
-        let text = usage::help(&self.command)?;
+    /// Runs the command; `program` is the whole command line.
+    pub(crate) fn run(&self, program: &Command, out: Output) -> Result<Exit> {
+        let text = usage::help(&self.command, program)?;
         let fields = json!({ "command": self.command.join(" "), "text": text });
         out.result("help", fields, text.trim_end())?;
         Ok(Exit::Done)

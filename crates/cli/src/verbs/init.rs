@@ -5,13 +5,14 @@
 use clap::Args;
 use serde_json::json;
 
+use crate::address::{absolute, spread};
 use crate::args::size;
 use crate::config::data_sizes;
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open::{self, Created, NewVault, Recovery};
-use crate::output::{put_bytes, shown, shown_path};
-use crate::reach::{absolute, spread};
+use crate::output::put_bytes;
+use crate::shown::{shown, shown_path};
 
 const EXAMPLES: &str = "\
 Without a passphrase (--passphrase-file or environment) a key file is generated. A recovery code is printed once \

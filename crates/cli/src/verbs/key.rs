@@ -13,7 +13,8 @@ use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::keyfile;
 use crate::open;
-use crate::output::{local_time, problem_list, put_bytes, shown, shown_path, utc_time, with_exit};
+use crate::output::{local_time, problem_list, put_bytes, utc_time, with_exit};
+use crate::shown::{shown, shown_path};
 use crate::terminal;
 
 const EXAMPLES: &str = "\

@@ -8,14 +8,14 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man as Page;
 use serde_json::json;
 
-use crate::args::Cli;
 use crate::exit::{CODES, Exit, Failure, Result};
 use crate::manual::{CONFIGURATION, ENVIRONMENT, FILES};
-use crate::output::{Output, counted, put_bytes, shown_path};
+use crate::output::{Output, counted, put_bytes};
+use crate::shown::shown_path;
 
 /// Begins the paragraph of a help text that has examples.
 const EXAMPLES_HEAD: &str = "Examples:";
@@ -34,9 +34,8 @@ pub(crate) struct Man {
 }
 
 impl Man {
-    /// Runs the command.
-    pub(crate) fn run(&self, out: Output) -> Result<Exit> {
-        let mut command = Cli::command();
+    /// Runs the command; `command` is the whole command line.
+    pub(crate) fn run(&self, mut command: Command, out: Output) -> Result<Exit> {
         command.build();
         match &self.dir {
             None => {

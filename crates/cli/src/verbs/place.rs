@@ -6,12 +6,13 @@ use drystone_format::places::{PlaceEntry, PlaceMarks};
 use drystone_vault::{NewPlace, PlaceChange, PlaceUse, Vault};
 use serde_json::{Value, json};
 
+use crate::address::{absolute, spread};
 use crate::args::{size, weight};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open;
-use crate::output::{counted, object, shown, size as shown_size};
-use crate::reach::{self, absolute, spread};
+use crate::output::{counted, object, size as shown_size};
+use crate::shown::shown;
 use crate::verbs::repair::{self, Work};
 
 const EXAMPLES: &str = "\
@@ -156,7 +157,7 @@ impl Used {
 
     fn place(&self, app: &App, text: &str) -> Result<NewPlace> {
         let url = absolute(text);
-        let store = reach::create(app, &url)?;
+        let store = open::places::create(app, &url)?;
         Ok(NewPlace {
             store,
             url,

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, duration, object, problem_list, shown, size};
+use crate::output::{counted, duration, object, problem_list, size};
 use crate::progress::Shown;
+use crate::shown::shown;
 
 const ABOUT: &str = "\
 Without a subcommand: brings every pack to the redundancy that the configuration demands. Shards that are \

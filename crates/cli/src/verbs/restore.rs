@@ -16,9 +16,10 @@ use serde_json::json;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
 use crate::open::{self, Chosen};
-use crate::output::{counted, duration, problem_list, put_bytes, shown, shown_path, size};
+use crate::output::{counted, duration, problem_list, put_bytes, size};
 use crate::own::refuse_own;
 use crate::progress::{Counts, Shown};
+use crate::shown::{shown, shown_path};
 
 const EXAMPLES: &str = "\
 A directory's content comes into DIR, a file comes into DIR under its name. What is there already is compared \

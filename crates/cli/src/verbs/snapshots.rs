@@ -16,7 +16,8 @@ use crate::args::{many, word};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, local_time, path_object, problem_list, shown, size, some_of, utc_time, with_exit};
+use crate::output::{counted, local_time, path_object, problem_list, size, some_of, utc_time, with_exit};
+use crate::shown::shown;
 
 /// The names of the columns.
 const HEAD: &str = "snapshot  began                host                   files      size        stored  paths  [tags]";

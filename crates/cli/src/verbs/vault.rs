@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::context::App;
 use crate::exit::{Exit, Result};
 use crate::open;
-use crate::output::{counted, local_time, shown, utc_time};
+use crate::output::{counted, local_time, utc_time};
+use crate::shown::shown;
 
 const EXAMPLES: &str = "\
 The configuration says where the vault lies, how packs are spread, and which features a program must know to use \

@@ -7,7 +7,7 @@ use super::{Source, code_only, report, sources};
 /// Modules in circles, by crate. The numbers only fall: whoever opens a circle lowers its number.
 const IN_CIRCLES: [(&str, usize); 8] = [
     ("backup", 0),
-    ("cli", 12),
+    ("cli", 0),
     ("extents", 0),
     ("format", 0),
     ("index", 0),

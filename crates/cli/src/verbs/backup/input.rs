@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::config::own_variables;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::{shown, shown_path};
+use crate::shown::{shown, shown_path};
 
 /// How often a wait looks whether it should stop.
 const WAIT: Timespec = Timespec {

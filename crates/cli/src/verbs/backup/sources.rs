@@ -10,7 +10,8 @@ use drystone_backup::parse_list;
 
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::{counted, shown_path};
+use crate::output::counted;
+use crate::shown::shown_path;
 
 /// Links that are named one by one; of a long list of files the rest is counted.
 const LINKS_SAID: usize = 5;

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::shown::Followed;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::{put_bytes, shown_path, size};
+use crate::output::{put_bytes, size};
+use crate::shown::shown_path;
 
 /// Let files share a source, each if it is equal to it.
 #[derive(Debug, Args)]

@@ -5,10 +5,11 @@ use drystone_format::tree::Time;
 use drystone_reflink::{KnownFs, State, is_there};
 use serde_json::json;
 
-use super::{Place, Scope, tell_failed};
+use super::scope::{Place, Scope, tell_failed};
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::{counted, local_time, shown, size, utc_time};
+use crate::output::{counted, local_time, size, utc_time};
+use crate::shown::shown;
 
 /// Show the file systems that runs know, also those that are not there now.
 #[derive(Debug, Args)]

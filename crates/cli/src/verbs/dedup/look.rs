@@ -9,11 +9,12 @@ use drystone_extents::{Btrfs, Flow, Kind};
 use drystone_reflink::{Target, files_of_size, find_targets};
 use serde_json::json;
 
-use super::{is_root, tell_failed};
+use super::scope::{is_root, tell_failed};
 use crate::args;
 use crate::context::App;
 use crate::exit::{Exit, Failure, Result};
-use crate::output::{Lines, path_object, put_bytes, shown};
+use crate::output::{Lines, path_object, put_bytes};
+use crate::shown::shown;
 
 /// List what changed in a subvolume since a generation.
 #[derive(Debug, Args)]

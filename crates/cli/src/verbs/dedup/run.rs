@@ -11,12 +11,13 @@ use drystone_reflink::{
 };
 use serde_json::{Value, json};
 
+use super::scope::{Scope, span, tell_failed};
 use super::shown::Followed;
-use super::{Scope, span, tell_failed};
 use crate::args;
 use crate::context::App;
 use crate::exit::{Exit, Result};
-use crate::output::{counted, duration, put_bytes, shown, shown_path, size, with_exit};
+use crate::output::{counted, duration, put_bytes, size, with_exit};
+use crate::shown::{shown, shown_path};
 
 /// Problems shown to a person.
 const PROBLEMS_SHOWN: usize = 20;
