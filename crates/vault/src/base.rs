@@ -109,7 +109,7 @@ impl Base {
         let dir = local_dir(&context, &secrets.vault);
         make_private(&dir)?;
         let state = Arc::new(State::open_sound(&dir.join("state.sqlite"), &READABLE)?);
-        let doors = dir.join("doors").join(state_id(&state, &context)?);
+        let doors = doors_of(&state, &dir.join("doors"), &context)?;
         warnings.extend(standing.warnings());
         let hasher = ChunkHasher::new(&secrets.dedup_key);
         let epochs = Arc::new(Epochs::new(place.clone(), secrets.clone()));
@@ -279,22 +279,8 @@ impl Base {
     /// So a [loss epoch](crate::Vault::loss_epoch) that a door writes down there never means another one.
     pub fn door_dir(&self, door: &str) -> Result<PathBuf> {
         let dir = self.doors.join(door);
-        if !self.doors.exists() {
-            self.remove_other_doors();
-        }
         make_private(&dir)?;
         Ok(dir)
-    }
-
-    /// Removes what doors kept beside a state that is no longer there.
-    fn remove_other_doors(&self) {
-        let others = self.doors.parent().map(std::fs::read_dir);
-        for other in others.into_iter().flatten().flatten().flatten() {
-            if Some(other.file_name().as_os_str()) != self.doors.file_name() {
-                // What stays takes space, and nobody reads it.
-                let _ = std::fs::remove_dir_all(other.path());
-            }
-        }
     }
 
     /// Where runs on this machine say that they live.
@@ -316,17 +302,25 @@ fn make_private(dir: &Path) -> Result<()> {
     })
 }
 
-/// The name of this state: another one has another name. Several processes that begin a state agree on one.
-fn state_id(state: &State, context: &Context) -> Result<String> {
-    let mut id = state.get(STATE_ID)?;
+/// The directory in `all` for the doors of this state: another state has another one. Several processes that begin a state agree on
+/// it; the one that named the state removes what doors kept beside earlier ones.
+fn doors_of(state: &State, all: &Path, context: &Context) -> Result<PathBuf> {
+    let mut random = [0; 16];
+    let (mut id, mut is_new) = (state.get(STATE_ID)?, false);
     if id.is_none() {
-        let mut random = [0; 16];
         context.entropy.fill(&mut random);
-        state.replace(STATE_ID, None, &random)?;
-        id = state.get(STATE_ID)?.or_else(|| Some(random.to_vec()));
+        is_new = state.replace(STATE_ID, None, &random)?;
+        id = state.get(STATE_ID)?;
     }
-    let digits = id.iter().flatten().map(|byte| format!("{byte:02x}"));
-    Ok(format!("of-{}", digits.collect::<String>()))
+    let id = id.as_deref().unwrap_or(&random);
+    let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let own = all.join(format!("of-{digits}"));
+    let others = std::fs::read_dir(all).into_iter().flatten().flatten();
+    for other in others.filter(|other| is_new && other.path() != own) {
+        // What stays takes space, and nobody reads it.
+        let _ = std::fs::remove_dir_all(other.path());
+    }
+    Ok(own)
 }
 
 /// The places at which the vault is known to lie from now on: as they were named, and as the list of places has them.
