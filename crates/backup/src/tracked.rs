@@ -11,6 +11,7 @@ mod keep;
 mod map;
 mod memory;
 mod mounts;
+mod name;
 mod row;
 
 use std::collections::HashMap;
@@ -36,7 +37,7 @@ use crate::cache::slots::Slots;
 use crate::cache::{Key, key};
 use crate::error::Result;
 use crate::local::dir::{Dir, StandIn, Stat};
-use crate::options::{BackupOptions, Look, Mode, OneFileSystem, Parent};
+use crate::options::{BackupOptions, Look, Mode, Parent};
 use crate::report::Distrust;
 use crate::scope::sources::Sources;
 use home::{FIRST_INODE, Home};
@@ -46,6 +47,7 @@ pub(crate) use map::{FILE_MIN_BYTES, PARTS_MAX};
 use memory::{Identity, Memory, Seen};
 use mounts::Mounts;
 pub(crate) use mounts::NamesThere;
+use name::{digest, name, state_key};
 pub(crate) use row::{Row, Sum};
 
 /// Subvolumes of one run that get a snapshot: each costs a commit of its file system.
@@ -472,36 +474,9 @@ impl Tracker {
     }
 }
 
-/// The name of a run over these sources, on this machine and in the file systems that it tracks.
-fn name(vault: &Vault, options: &BackupOptions, sources: &Sources) -> Key {
-    let cache_dir = vault.context().cache_dir.as_os_str().as_bytes();
-    let vault_id = vault.id().to_string();
-    let parts: Vec<&[u8]> = [vault_id.as_bytes(), cache_dir, options.host.as_bytes()]
-        .into_iter()
-        .chain(sources.paths.iter().map(Vec::as_slice))
-        .collect();
-    key(&parts)
-}
-
-fn state_key(name: &Key) -> String {
-    format!("tracked/{:032x}", u128::from_be_bytes(*name))
-}
-
 fn mount_points() -> Vec<PathBuf> {
     let all = mounts().unwrap_or_default();
     all.into_iter().map(|mount| mount.path).collect()
-}
-
-/// What a run was told, as far as it decides what comes of a directory.
-fn digest(options: &BackupOptions) -> Key {
-    let one_file_system = [u8::from(options.one_file_system == OneFileSystem::Stay)];
-    key(&[
-        options.filters.digest(),
-        &options.names.digest(),
-        &options.own.digest(),
-        &one_file_system,
-        options.program.as_bytes(),
-    ])
 }
 
 fn random_key(vault: &Vault) -> Key {

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use drystone_format::chunker::Sizes;
 use drystone_format::codec::Compression;
 use drystone_vault::{Accept, Known};
 use serde::{Deserialize, Deserializer};
@@ -29,16 +28,6 @@ const DEFAULT_PROFILE: &str = "default";
 const MEMORY_BYTES: usize = 64 << 20;
 /// Time between progress lines where there is no terminal.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
-/// Chunk sizes of this average, in the proportions of the usual ones.
-pub(crate) fn data_sizes(average_bytes: u64) -> Result<Sizes> {
-    let usual = Sizes::DATA;
-    let usual_average = u64::from(usual.min_bytes() + usual.max_bytes()) / 2;
-    let scale = |bytes: u32| u32::try_from(u64::from(bytes).saturating_mul(average_bytes) / usual_average);
-    match (scale(usual.min_bytes()), scale(usual.max_bytes())) {
-        (Ok(min), Ok(max)) => Sizes::new(min, max).map_err(Failure::usage),
-        _ => Err(Failure::usage("this chunk size is too large")),
-    }
-}
 
 /// A credential of a place, by its usual name.
 pub(crate) fn credential(name: &str) -> Option<String> {

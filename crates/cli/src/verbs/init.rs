@@ -3,13 +3,13 @@
 //! - Asks nothing: a passphrase comes from flags, environment or profile; without one a key file is generated.
 
 use clap::Args;
+use drystone_format::chunker::Sizes;
 use serde_json::json;
 
 use crate::address::{absolute, spread};
 use crate::args::size;
-use crate::config::data_sizes;
 use crate::context::App;
-use crate::exit::{Exit, Result};
+use crate::exit::{Exit, Failure, Result};
 use crate::open::{self, Created, NewVault, Recovery};
 use crate::output::put_bytes;
 use crate::shown::{shown, shown_path};
@@ -119,4 +119,15 @@ pub(crate) fn report(app: &App, created: &Created) -> Result<()> {
         recovery
     ));
     Ok(())
+}
+
+/// Chunk sizes of this average, in the proportions of the usual ones.
+fn data_sizes(average_bytes: u64) -> Result<Sizes> {
+    let usual = Sizes::DATA;
+    let usual_average = u64::from(usual.min_bytes() + usual.max_bytes()) / 2;
+    let scale = |bytes: u32| u32::try_from(u64::from(bytes).saturating_mul(average_bytes) / usual_average);
+    match (scale(usual.min_bytes()), scale(usual.max_bytes())) {
+        (Ok(min), Ok(max)) => Sizes::new(min, max).map_err(Failure::usage),
+        _ => Err(Failure::usage("this chunk size is too large")),
+    }
 }
