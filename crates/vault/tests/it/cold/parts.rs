@@ -94,7 +94,7 @@ impl Scene {
             assert_eq!(index.get(chunk).unwrap().unwrap().pack, pack.id);
             assert!(vault.contains(chunk).unwrap());
         }
-        assert_eq!(index.stats().unwrap().chunks, PACKS * 60);
+        assert_eq!(index.stats().chunks, PACKS * 60);
         let report = check(vault);
         assert_eq!(lines(&report.problems), "");
     }
