@@ -253,3 +253,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_the_last_level_of_a_recipe_has_zeros_and_holes() {
+    for code in [0, 1] {
+        let node = [0x81, 0x82, code, 0x0a];
+        assert!(decode_node(&node, 1, 10).is_ok());
+        assert!(decode_node(&node, 2, 10).is_err());
+    }
+}

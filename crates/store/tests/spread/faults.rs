@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drystone_format::SlotId;
+use drystone_format::{PlaceId, SlotId};
 use drystone_store::crash::{Cut, InFlight};
 use drystone_store::fail::{Failure, Fault};
 use drystone_store::spread::{Access, Verify};
@@ -379,4 +379,31 @@ async fn many_tasks_do_not_mind_a_place_that_comes_and_goes() {
             .iter()
             .all(|held| world.spread.plan_rebalance(held).is_balanced())
     );
+}
+
+#[tokio::test]
+async fn a_place_that_was_full_is_forgiven_alone_and_only_that() {
+    let world = World::new(2, 3, 3);
+    world.befall(0, Ill::Full);
+    world.befall(1, Ill::Denied);
+    let (name, bytes) = pack(1, 5000);
+    let _ = world.spread.put(&name, bytes).await;
+    let failures = || -> Vec<u64> {
+        let places = world.spread.troubles().places.into_iter();
+        places.map(|place| place.failures).collect()
+    };
+    let before = failures();
+    assert!(before[0] > 0 && before[1] > 0 && before[2] == 0, "{before:?}");
+    for place in [0, 1, 2] {
+        world.spread.forgive_full(&PlaceId([place; 16]));
+    }
+    assert_eq!(failures(), [0, before[1], 0]);
+    assert_eq!(world.spread.troubles().places[0].owed.count, 0);
+    let error = Error::Unavailable {
+        name: "place".to_owned(),
+        place: "c".to_owned(),
+        reason: "found so".to_owned(),
+    };
+    world.spread.note_failure(&PlaceId([2; 16]), &error);
+    assert_eq!(failures(), [0, before[1], 1]);
 }

@@ -13,7 +13,8 @@ use drystone_format::id::object_hash;
 use drystone_format::keys::Role;
 use drystone_format::ledger::{Ledger, Sightings, seal_ledger};
 use drystone_store::crash::{Cut, InFlight};
-use drystone_store::{Crash, Kind, Memory, Name, Prefix, Put, RootKind, Store};
+use drystone_store::fail::{Failure, Fault};
+use drystone_store::{Crash, Fail, Kind, Memory, Name, Op, Prefix, Put, RootKind, Store};
 use drystone_vault::{Error, GcOptions, GcReport, Vault};
 
 use crate::altered::{Alter, Altered};
@@ -610,4 +611,32 @@ fn a_pack_that_cannot_be_read_stays_while_somebody_is_at_work() {
     drop(running);
     vault.gc(&GcOptions::default()).unwrap();
     assert!(!store.contents().contains_key(&junk));
+}
+
+#[test]
+fn a_presence_that_cannot_be_read_now_stops_gc() {
+    let (fixture, store) = (Fixture::new(), Arc::new(Memory::new()));
+    let vault = fixture.create(store.clone()).unwrap();
+    let (garbage, _) = back_up(&vault, &[("a", &noise(1, 50_000))]).unwrap();
+    back_up(&vault, &[("b", &noise(2, 50_000))]).unwrap();
+    vault.forget(&[garbage]).unwrap();
+    let run = ingest(&vault);
+    let failing = Arc::new(Fail::new(store.clone()));
+    let owner = fixture.elsewhere();
+    let vault = owner.open(failing.clone()).unwrap();
+    let before = names(&store, Prefix::Packs);
+    failing.add(Fault::error(Op::Get, Failure::Denied).only(Prefix::Writers));
+    for _ in 0..3 {
+        let error = vault.gc(&GcOptions::default()).unwrap_err();
+        assert!(
+            matches!(error, Error::Store(drystone_store::Error::Denied { .. })),
+            "{error}"
+        );
+    }
+    assert_eq!(names(&store, Prefix::Packs), before);
+    failing.clear();
+    drop(run);
+    gc(&vault);
+    gc(&vault);
+    assert!(names(&store, Prefix::Packs).len() < before.len());
 }
