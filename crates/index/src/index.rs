@@ -227,7 +227,7 @@ impl Index {
 
     /// Calls `each` for every location of every chunk in known packs, ordered by chunk id, after a flush.
     ///
-    /// Memory: 64 KiB a run and 80 bytes a pack. [`Error::Damaged`] means that a run was dropped on the way.
+    /// Memory: 64 KiB a run and 80 bytes a pack. [`crate::Error::Damaged`] means that a run was dropped on the way.
     pub fn scan(&self, each: &mut dyn FnMut(&ChunkId, &Location) -> ControlFlow<()>) -> Result<()> {
         self.flush()?;
         let mut union = {
