@@ -70,7 +70,7 @@ impl RunPack {
         }
     }
 
-    /// What opens the frames of the pack; a writer's credential gets [`Error::WriterKey`].
+    /// What opens the frames of the pack; a writer's credential gets [`crate::Error::WriterKey`].
     pub fn frame_sealer(&self, secrets: &Secrets) -> Result<Sealer> {
         let locked = LockedFrames {
             version: self.version,
