@@ -49,4 +49,5 @@ mod spread_faults;
 mod spread_forged;
 mod spread_world;
 mod support;
+mod week;
 mod writers;
