@@ -41,6 +41,7 @@ pub(crate) struct Marker<'a> {
 }
 
 /// What a root or a directory keeps alive, and how a person would name it.
+#[derive(Clone)]
 pub(crate) struct Job {
     pub(crate) kept: Kept,
     pub(crate) path: Vec<u8>,

@@ -47,6 +47,26 @@ fn read_root(vault: &Vault, root: &RootName, view: &View) -> Result<Option<Read>
 }
 
 impl Run<'_> {
+    /// Marks from the roots that are not marked yet.
+    pub(super) fn mark_new(&mut self) -> Result<()> {
+        self.marker.mark(std::mem::take(&mut self.unmarked))
+    }
+
+    /// The same for the roots that were listed after the packs. A writer may have published in between: the packs that its root needs are listed
+    /// for the mark alone, and judged by the next run.
+    pub(super) fn mark_first(&mut self) -> Result<()> {
+        let jobs = self.unmarked.clone();
+        match self.mark_new() {
+            Err(Error::Unmarked { is_missing: true, .. }) => {
+                self.marker.begin_again();
+                self.unmarked = jobs;
+                self.catalog.refresh()?;
+                self.mark_new()
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Lists the roots, and reads those that are new: their trees are to be marked, and what they say of their writers counts.
     pub(super) fn list_roots(&mut self) -> Result<()> {
         let mut names = self.vault.confirmed_root_names(&Prefix::AllRoots)?;

@@ -96,6 +96,8 @@ pub(super) struct Run<'a> {
     /// Packs that are needed no more, once what is live in them is copied.
     pub(super) leave: Vec<PackId>,
     pub(super) holders: Vec<PackId>,
+    /// Packs that were listed before the roots. No other may go.
+    pub(super) judged: BTreeSet<PackId>,
     /// Packs of which too few shards were left when this run began.
     pub(super) remains: BTreeSet<PackId>,
     /// A place is away, or failed; enough are left.
@@ -153,6 +155,7 @@ impl<'a> Run<'a> {
             unmarked: Vec::new(),
             leave: Vec::new(),
             holders: Vec::new(),
+            judged: BTreeSet::new(),
             remains: BTreeSet::new(),
             is_partial: false,
             is_whole: false,
@@ -255,6 +258,7 @@ impl<'a> Run<'a> {
         }
         self.catalog.refresh()?;
         self.before = self.catalog.synced_with();
+        self.judged = self.catalog.index.packs().iter().map(|pack| pack.pack).collect();
         // After the packs were listed: whoever has stored one of these and is not over is registered now.
         let writers: Vec<Registered> = self.presences()?.into_iter().map(|found| found.registered).collect();
         self.vault.follow_notices()?;
@@ -287,11 +291,6 @@ impl<'a> Run<'a> {
         self.mark()
     }
 
-    /// Marks from the roots that are not marked yet.
-    fn mark_new(&mut self) -> Result<()> {
-        self.marker.mark(std::mem::take(&mut self.unmarked))
-    }
-
     pub(super) fn sweep(&self) -> Sweep<'_> {
         Sweep {
             vault: self.vault,
@@ -306,8 +305,8 @@ impl<'a> Run<'a> {
 
     /// Finds the packs that can go.
     fn mark(&mut self) -> Result<()> {
-        self.mark_new()?;
-        let (uses, found) = self.sweep().survey()?;
+        self.mark_first()?;
+        let (mut uses, found) = self.sweep().survey()?;
         self.report.live_chunks = self.marker.live.len() as u64;
         self.is_whole = found == self.report.live_chunks;
         for found in uses.values() {
@@ -315,6 +314,9 @@ impl<'a> Run<'a> {
             self.report.pack_bytes += found.info.pack_bytes;
             self.report.unused_bytes += found.total_bytes - found.live_bytes;
         }
+        self.holders
+            .extend(uses.keys().filter(|pack| !self.judged.contains(pack)));
+        uses.retain(|pack, _| self.judged.contains(pack));
         self.choose(&uses);
         self.choose_worthless()
     }

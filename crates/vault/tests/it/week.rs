@@ -9,6 +9,7 @@
 
 mod door;
 mod files;
+mod found;
 mod owner;
 mod processes;
 mod whole;
