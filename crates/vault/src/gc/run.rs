@@ -258,7 +258,7 @@ impl<'a> Run<'a> {
         }
         self.catalog.refresh()?;
         self.before = self.catalog.synced_with();
-        self.judged = self.catalog.index.packs().iter().map(|pack| pack.pack).collect();
+        self.judged = self.catalog.index.packs()?.iter().map(|pack| pack.pack).collect();
         // After the packs were listed: whoever has stored one of these and is not over is registered now.
         let writers: Vec<Registered> = self.presences()?.into_iter().map(|found| found.registered).collect();
         self.vault.follow_notices()?;

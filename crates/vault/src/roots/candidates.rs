@@ -323,9 +323,13 @@ impl Base {
 
     /// Writes down that this machine has made a root: it misses the root from now on.
     pub(crate) fn note_own(&self, root: &RootName) -> Result<()> {
-        let now = self.context.clock.now();
-        self.update_sightings(root.kind, |sightings| sightings.add(root.numbered(), now))
-            .map(drop)
+        let (now, view) = (self.context.clock.now(), self.ledgers.view());
+        // A process that only publishes never looks at all roots, and each that it publishes writes all of them down again.
+        let note = |sightings: &mut Sightings| {
+            sightings.forget(&|root| view.is_live(root));
+            sightings.add(root.numbered(), now);
+        };
+        self.update_sightings(root.kind, note).map(drop)
     }
 
     fn update_sightings(&self, kind: RootKind, change: impl FnOnce(&mut Sightings)) -> Result<Sightings> {

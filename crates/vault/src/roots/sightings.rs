@@ -62,7 +62,7 @@ impl Sightings {
     /// Takes in one more look: these are there now. Those that are not live any more, by `is_live`, are no longer known.
     pub(crate) fn look(&mut self, there: &[RootName], is_live: &dyn Fn(&Numbered) -> bool, now: Time) {
         let count = self.seen.len();
-        self.seen.retain(|root, _| is_live(root));
+        self.forget(is_live);
         let first = FirstSeen {
             not_at: self.last_look,
             at: now.seconds,
@@ -78,6 +78,11 @@ impl Sightings {
         if has_new || !self.last_look.is_some_and(one_look) {
             self.last_look = Some(now.seconds);
         }
+    }
+
+    /// Those that are not live any more, by `is_live`, are no longer known.
+    pub(crate) fn forget(&mut self, is_live: &dyn Fn(&Numbered) -> bool) {
+        self.seen.retain(|root, _| is_live(root));
     }
 
     /// Takes in a root that this machine has made itself.

@@ -115,3 +115,27 @@ fn gc_comes_to_its_end_beside_a_door_that_commits_at_every_list() {
     }
     door.close();
 }
+
+/// A commit writes down all roots that the machine knows: these must not be those of a year.
+#[test]
+fn a_door_remembers_no_root_that_was_forgotten() {
+    let (_world, fixture, machine, mut door) = opened();
+    for _ in 0..60 {
+        door.commit();
+    }
+    let (owner, _elsewhere) = stranger(&machine);
+    let vault = owner.open();
+    let (groups, _) = vault.plan_forget(&keep(), &|_| true).unwrap();
+    let forgotten: Vec<_> = groups.iter().flat_map(|group| group.forgotten()).collect();
+    vault.forget(&forgotten).unwrap();
+    door.handle().refresh().unwrap();
+    door.commit();
+    let known = fixture
+        .cache
+        .path()
+        .join("known")
+        .join(format!("{}.snapshots", vault.id()));
+    let bytes = std::fs::metadata(known).unwrap().len();
+    assert!(bytes < 20 * 100, "{bytes} bytes for 11 roots");
+    door.close();
+}
